@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all data modules share: clips of a prepared folder, split lists, loaders that repeat and cover exactly."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar, Literal
+
+import cv2
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from datamodules.windows import EpochSampler, EvaluationSampler, Kind, SyncWindow, Window, WindowDataset, separate_short
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SUFFIX = ".safetensors"
+_STAGES: dict[str | None, tuple[Split, ...]] = {
+    None: SPLITS,
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("test",),
+}
+_NAMED = 5  # examples in a message
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["SPLITS", "ClipDataModule", "Split", "read_list"]
+
+
+def _few(items: Sequence[object]) -> str:
+    names = ", ".join(str(item) for item in items[:_NAMED])
+    return names if len(items) <= _NAMED else f"{names} and {len(items) - _NAMED} more"
+
+
+def read_list(path: Path) -> list[str]:
+    """Clip ids of a split list: the first blank-separated token of each line, in order, each once.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line is not `<speaker>/<clip>`, or climbs out of the folder.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no split list {path}. Expected a text file with one <speaker>/<clip> a line. "
+            f"Run bench prepare again, or write the file."
+        )
+    ids: dict[str, int] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        name = line.split()[0]
+        parts = name.split("/")
+        if len(parts) != 2 or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+            raise ValueError(f"{path}:{number}: found {name!r}. Expected <speaker>/<clip>. Correct the list.")
+        if ids.setdefault(name, number) != number:
+            logger.warning("%s:%d: %s is also on line %d; it is used once", path, number, name, ids[name])
+    return list(ids)
+
+
+def _prepared_ids(root: Path) -> list[str]:
+    """`<speaker>/<clip>` of all clip files, sorted; one listing a folder, which is quick on network disks too."""
+    found = []
+    with os.scandir(root) as speakers:
+        for speaker in speakers:
+            if speaker.is_dir() and not speaker.name.startswith("."):
+                with os.scandir(speaker.path) as files:
+                    names = [file.name for file in files]
+                found += [
+                    f"{speaker.name}/{name.removesuffix(SUFFIX)}"
+                    for name in names
+                    if name.endswith(SUFFIX) and not name.startswith(".")
+                ]
+    return sorted(found)
+
+
+def _check_disjoint(name: str, splits: Mapping[Split, Sequence[str]]) -> None:
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        both = sorted(set(splits[first]) & set(splits[second]))  # type: ignore[index]
+        if both:
+            raise ValueError(
+                f"{name}: {len(both)} clips are in {first} and in {second}: {_few(both)}. "
+                "Expected every clip in one split. Remove them from one of the lists."
+            )
+
+
+def _start_worker(_: int) -> None:
+    cv2.setNumThreads(0)  # the loader's processes are the parallel part
+
+
+class ClipDataModule(pl.LightningDataModule):
+    """Windows of prepared clips below a folder `root`::
+
+        <root>/manifest.json                    written by `bench prepare`
+        <root>/splits/{train,val,test}.txt      one <speaker>/<clip> a line
+        <root>/<speaker>/<clip>.safetensors
+
+    A data set is a subclass that says its `name`, its published split sizes in `official_counts` if it has any, and how
+    it splits in `split_ids` if not by the three lists. Batches are `Window` or `SyncWindow` with B in front; images
+    are uint8 until they are on the device and float32 in [0, 1] from there on.
+
+    Args:
+        root: prepared folder.
+        batch_size: windows in a batch, for each process.
+        image_size: side of the square faces, pixels.
+        window: `generator` gives target, reference, mel and frame_mels; `expert` gives faces, mel and label.
+        num_workers: loader processes; without it the number of cores, at most 4.
+        seed: of the windows. Splits do not depend on it.
+        read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
+        epoch_length: training windows in an epoch over all processes; without it the number of training clips, or one
+            batch for each process where that is more.
+        val_length: windows of a validation or test pass, spread evenly over the clips; without it one for each clip.
+        source: folder of the source videos, where it is no longer the one that the manifest names.
+        max_missing: largest share of a split's clips that may be missing from `root`, because they could not be prepared.
+        check_counts: whether split lists of other than the official sizes are an error or a warning.
+    """
+
+    name: ClassVar[str] = "clips"
+    official_counts: ClassVar[Mapping[Split, int]] = {}
+    splits_overlap: bool = False
+
+    def __init__(
+        self,
+        root: Path,
+        batch_size: int = 16,
+        image_size: int = 96,
+        window: Kind = "generator",
+        num_workers: int | None = None,
+        seed: int = 0,
+        read: Literal["mmap", "file"] = "mmap",
+        epoch_length: int | None = None,
+        val_length: int | None = None,
+        source: Path | None = None,
+        max_missing: float = 0.05,
+        check_counts: Literal["error", "warn"] = "error",
+    ) -> None:
+        super().__init__()
+        for argument, value in (("batch_size", batch_size), ("image_size", image_size)):
+            if value < 1:
+                raise ValueError(f"{argument} is {value}. Expected 1 or more. Set --data.init_args.{argument}.")
+        for argument, length in (("epoch_length", epoch_length), ("val_length", val_length)):
+            if length is not None and length < 1:
+                raise ValueError(f"{argument} is {length}. Expected 1 or more. Set --data.init_args.{argument}.")
+        self.root = Path(root)
+        self.batch_size, self.image_size, self.window = batch_size, image_size, window
+        self.num_workers = min(4, len(os.sched_getaffinity(0))) if num_workers is None else num_workers
+        self.seed, self.read = seed, read
+        self.epoch_length, self.val_length = epoch_length, val_length
+        self.source = None if source is None else Path(source)
+        self.max_missing, self.check_counts = max_missing, check_counts
+        self.missing: dict[Split, list[str]] = {}
+        self.short: dict[Split, list[Path]] = {}
+        self._splits: dict[Split, list[Path]] | None = None
+        self._datasets: dict[Split, WindowDataset | None] = {}
+
+    def split_ids(self, prepared: Sequence[str]) -> dict[Split, list[str]]:
+        """Clip ids of each split, in order; `prepared` are the ids of all clips found, sorted."""
+        folder = self.root / "splits"
+        return {split: read_list(folder / f"{split}.txt") for split in SPLITS}
+
+    def prepare_data(self) -> None:
+        """Check that `root` is a prepared folder.
+
+        Raises:
+            FileNotFoundError: it is not there, or has no manifest or no clips.
+        """
+        if not (self.root / "manifest.json").is_file() or next(self.root.glob(f"*/*{SUFFIX}"), None) is None:
+            raise FileNotFoundError(
+                f"{self.name}: no clips in {self.root}. Expected <speaker>/<clip>{SUFFIX} and manifest.json. "
+                f"Run: bench prepare --dataset {self.name} --source DIR --out {self.root}"
+            )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the splits and leave out clips that are too short for a window (`short` has them).
+
+        Raises:
+            FileNotFoundError: no clips or no split lists.
+            ValueError: splits overlap, or differ from the official sizes, or too many of their clips are missing.
+            ClipError: a clip is broken.
+        """
+        for split in _STAGES[None if stage is None else str(getattr(stage, "value", stage))]:
+            if split not in self._datasets:
+                self._datasets[split] = self._dataset(split)
+
+    def clips(self, split: Split) -> list[Path]:
+        """All prepared clips of a split, also those too short for a window. Raises what `setup` raises."""
+        if self._splits is None:
+            self.prepare_data()
+            self._splits = self._read_splits()
+        return list(self._splits[split])
+
+    @property
+    def source_root(self) -> Path:
+        """Folder of the source videos: the argument `source`, or what the manifest says.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+        """
+        folder = self.source
+        if folder is None:
+            self.prepare_data()
+            folder = Path(json.loads((self.root / "manifest.json").read_text(encoding="utf-8"))["source_root"])
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{self.name}: no source videos in {folder}. Expected the folder that {self.root} was prepared from. "
+                "Set --data.init_args.source."
+            )
+        return folder
+
+    def train_dataloader(self) -> DataLoader[Window | SyncWindow]:
+        dataset = self._built("train")
+        rank, world_size = self._place()
+        if dataset is None:
+            raise ValueError(
+                f"{self.name}: no training clips in {self.root}. Expected one or more in the split train. "
+                "Correct splits/train.txt or the split fractions."
+            )
+        needed = self.batch_size * world_size
+        if dataset.length < needed:
+            if self.epoch_length is not None:
+                raise ValueError(
+                    f"{self.name}: epoch_length is {dataset.length}. Expected {needed} or more, one batch of "
+                    f"{self.batch_size} for each of {world_size} processes. Set --data.init_args.epoch_length."
+                )
+            dataset.length = needed
+        return self._loader(dataset, EpochSampler(dataset.length, rank, world_size), drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Window | SyncWindow] | list[DataLoader[Window | SyncWindow]]:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Window | SyncWindow] | list[DataLoader[Window | SyncWindow]]:
+        return self._evaluation_loader("test")
+
+    def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
+        """uint8 images to float32 in [0, 1]."""
+        return {
+            key: value.to(torch.float32).div_(255) if value.dtype == torch.uint8 else value
+            for key, value in batch.items()
+        }
+
+    def _read_splits(self) -> dict[Split, list[Path]]:
+        prepared = _prepared_ids(self.root)
+        splits = self.split_ids(prepared)
+        if not self.splits_overlap:
+            _check_disjoint(self.name, splits)
+        self._check_counts(splits)
+        present = set(prepared)
+        for split, ids in splits.items():
+            self._check_missing(split, ids, present)
+        return {split: [self.root / f"{name}{SUFFIX}" for name in ids if name in present] for split, ids in splits.items()}
+
+    def _check_counts(self, splits: Mapping[Split, Sequence[str]]) -> None:
+        counts = {split: len(splits[split]) for split in self.official_counts}
+        if counts == dict(self.official_counts):
+            return
+        message = (
+            f"{self.name}: the splits have {counts} clips. Expected {dict(self.official_counts)}. "
+            "Complete the data set and its lists, or set --data.init_args.check_counts warn."
+        )
+        if self.check_counts == "error":
+            raise ValueError(message)
+        logger.warning(message)
+
+    def _check_missing(self, split: Split, ids: Sequence[str], present: set[str]) -> None:
+        missing = self.missing[split] = [name for name in ids if name not in present]
+        if not missing:
+            return
+        found = f"{self.name}: {len(missing)} of {len(ids)} {split} clips are not in {self.root}: {_few(missing)}."
+        if len(missing) > self.max_missing * len(ids):
+            raise ValueError(
+                f"{found} Expected at most {self.max_missing:.1%} to be missing. Reasons are in failures.csv there. "
+                "Run bench prepare again, or set --data.init_args.max_missing."
+            )
+        logger.warning("%s Reasons are in failures.csv there.", found)
+
+    def _dataset(self, split: Split) -> WindowDataset | None:
+        clips = self.clips(split)
+        long, self.short[split] = separate_short(clips, self.window, self.read)
+        if self.short[split]:
+            logger.warning(
+                "%s: %d of %d %s clips are too short for a window and left out: %s",
+                self.name,
+                len(self.short[split]),
+                len(clips),
+                split,
+                ", ".join(str(path.relative_to(self.root)) for path in self.short[split]),
+            )
+        if not long:
+            return None
+        train = split == "train"
+        length = self.epoch_length if train else self.val_length
+        return WindowDataset(long, self.image_size, self.window, self.seed, length, self.read, fixed=not train)
+
+    def _built(self, split: Split) -> WindowDataset | None:
+        if split not in self._datasets:
+            raise RuntimeError(f"{self.name}: no {split} data yet. Expected setup before loaders. Call setup().")
+        return self._datasets[split]
+
+    def _place(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    def _evaluation_loader(self, split: Split) -> Any:
+        dataset = self._built(split)
+        if dataset is None:  # Lightning skips the pass
+            return []
+        return self._loader(dataset, EvaluationSampler(dataset.length, *self._place()), drop_last=False)
+
+    def _loader(self, dataset: WindowDataset, sampler: EpochSampler, drop_last: bool) -> DataLoader[Window | SyncWindow]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            drop_last=drop_last,
+            pin_memory=torch.cuda.is_available(),
+            persistent_workers=self.num_workers > 0,
+            worker_init_fn=_start_worker,
+        )

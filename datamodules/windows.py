@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows of five frames with their mel columns, drawn from prepared clips as Wav2Lip draws them.
+
+A window starting at frame s has five frames s ... s + 4 and sixteen mel columns from c(s) = int(80 s / 25); one more cut of
+sixteen columns belongs to every single frame and starts one frame early, at c(s + k - 1) for k = 0 ... 4. The published
+loader counts frames from 0 but treats them there as if they were counted from 1: training sees the sound 40 ms earlier than
+inference does. It is kept, because the published weights were trained so.
+
+Reference: Prajwal, Mukhopadhyay, Namboodiri, Jawahar, "A Lip Sync Expert Is All You Need for Speech to Lip Generation In
+the Wild", ACM Multimedia 2020, https://arxiv.org/abs/2008.10010.
+
+Differs:
+    The published loader draws a clip, two frames and tries again until all files exist, ignoring the index it is given, so
+    that long clips come up more often and no draw can be repeated. Here a clip is drawn with equal chances, its two starts
+    with equal chances from those that are valid, from a generator seeded by (seed, epoch, index): the windows of an epoch
+    do not depend on the number of workers or processes. Within a clip the distribution is the published one.
+    Validation windows are fixed by the seed, one clip after the other, instead of random at every evaluation.
+    The expert's mel is drawn from starts that have a frame window too, also where the frames come from another start.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import cv2
+import numpy as np
+import simplejpeg
+import torch
+from torch.utils.data import Dataset, DistributedSampler
+
+from datamodules.audio import MEL_BANDS, MEL_WINDOW, mel_start
+from datamodules.clip import Clip
+from datamodules.errors import ClipError
+
+WINDOW_FRAMES = 5
+MIN_FRAMES = 16  # as published: clips of at most three windows' frames are not used
+EARLY_FRAMES = 1  # how early the single frames' mel cuts start
+OPEN_CLIPS = 16  # files held open by one worker
+
+Kind = Literal["generator", "expert"]
+
+__all__ = [
+    "MIN_FRAMES",
+    "WINDOW_FRAMES",
+    "EpochSampler",
+    "EvaluationSampler",
+    "Kind",
+    "SyncWindow",
+    "Window",
+    "WindowDataset",
+    "cut_sync_window",
+    "cut_window",
+    "draw_starts",
+    "separate_short",
+    "stack_frames",
+    "window_columns",
+    "window_starts",
+]
+
+
+class Window(TypedDict):
+    """Sample for a generator; a batch has B in front.
+
+    `target`, `reference` uint8 (5, 3, H, W), RGB; `mel` float32 (1, 80, 16), of the whole window; `frame_mels` float32
+    (5, 1, 80, 16), one cut a frame.
+    """
+
+    target: torch.Tensor
+    reference: torch.Tensor
+    mel: torch.Tensor
+    frame_mels: torch.Tensor
+
+
+class SyncWindow(TypedDict):
+    """Sample for a lip-sync expert; a batch has B in front.
+
+    `faces` uint8 (5, 3, H, W), RGB, the whole face; `mel` float32 (1, 80, 16); `label` float32 (1,), 1 where both belong
+    together and 0 where they do not.
+    """
+
+    faces: torch.Tensor
+    mel: torch.Tensor
+    label: torch.Tensor
+
+
+def window_columns(start: int) -> tuple[int, list[int]]:
+    """First mel column of the window's own sixteen, and of the sixteen of each of its five frames."""
+    return mel_start(start), [mel_start(start + k - EARLY_FRAMES) for k in range(WINDOW_FRAMES)]
+
+
+def window_starts(frames: int, mel_columns: int, kind: Kind = "generator") -> range:
+    """Frames at which a window can start, so that all its frames and mel columns exist.
+
+    Args:
+        frames: frames of the clip.
+        mel_columns: mel columns of the clip.
+        kind: a generator's windows start at frame 1 or later, because the first frame's own mel cut starts one frame early.
+    """
+    first, last_cut = (EARLY_FRAMES, WINDOW_FRAMES - 1 - EARLY_FRAMES) if kind == "generator" else (0, 0)
+    last = frames - WINDOW_FRAMES
+    while last >= first and mel_start(last + last_cut) + MEL_WINDOW > mel_columns:
+        last -= 1
+    return range(first, max(first, last + 1))
+
+
+def draw_starts(rng: np.random.Generator, frames: int, mel_columns: int, kind: Kind = "generator") -> tuple[int, int]:
+    """A random start s from the valid ones, and another start w != s of five frames, which may overlap.
+
+    Raises:
+        ValueError: the clip is too short for a window.
+    """
+    starts = window_starts(frames, mel_columns, kind)
+    others = frames - WINDOW_FRAMES  # starts of five frames, s aside
+    if not starts or others < 1:
+        raise ValueError(
+            f"no {kind} window fits in {frames} frames with {mel_columns} mel columns. "
+            f"Expected {MIN_FRAMES} frames or more. Filter the clips with separate_short."
+        )
+    start = starts[int(rng.integers(len(starts)))]
+    other = int(rng.integers(others))
+    return start, other + (other >= start)
+
+
+def stack_frames(frames: Iterable[np.ndarray], size: int) -> torch.Tensor:
+    """Images of any sizes, (h, w, 3) uint8, resized bilinearly to squares of `size` pixels: uint8 (T, 3, size, size)."""
+    squares = [
+        frame
+        if frame.shape[:2] == (size, size)
+        else cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR)
+        for frame in frames
+    ]
+    out = np.empty((len(squares), 3, size, size), np.uint8)
+    for planes, square in zip(out, squares, strict=True):
+        cv2.split(square, list(planes))  # many times faster than a transposed copy
+    return torch.from_numpy(out)
+
+
+def _window_mels(columns: np.ndarray, start: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """mel and frame_mels from `columns` (80, >= 29), of which the first is that of the earliest cut, c(start - 1)."""
+    own, singles = window_columns(start)
+    cuts = np.empty((WINDOW_FRAMES + 1, 1, MEL_BANDS, MEL_WINDOW), np.float32)
+    for cut, column in zip(cuts, [*singles, own], strict=True):
+        cut[0] = columns[:, column - singles[0] : column - singles[0] + MEL_WINDOW]
+    out = torch.from_numpy(cuts)
+    return out[WINDOW_FRAMES], out[:WINDOW_FRAMES]
+
+
+def cut_window(frames: Sequence[np.ndarray], mel: np.ndarray, start: int, other: int, size: int) -> Window:
+    """The generator's sample: target frames from `start`, reference frames from `other`, mel columns of `start`.
+
+    Args:
+        frames: all images of a clip, uint8 RGB, each of its own size.
+        mel: the whole mel-spectrogram, (80, M).
+        start, other: first frames of the two windows, as `draw_starts` gives them.
+        size: side of the square images, pixels.
+    """
+    if start not in window_starts(len(frames), mel.shape[1]) or not 0 <= other <= len(frames) - WINDOW_FRAMES:
+        raise ValueError(
+            f"windows at {start} and {other} do not fit in {len(frames)} frames with {mel.shape[1]} mel columns. "
+            "Expected starts as draw_starts gives them."
+        )
+    own, singles = _window_mels(mel[:, mel_start(start - EARLY_FRAMES) :], start)
+    return Window(
+        target=stack_frames(frames[start : start + WINDOW_FRAMES], size),
+        reference=stack_frames(frames[other : other + WINDOW_FRAMES], size),
+        mel=own,
+        frame_mels=singles,
+    )
+
+
+def cut_sync_window(
+    frames: Sequence[np.ndarray], mel: np.ndarray, start: int, other: int, in_sync: bool, size: int
+) -> SyncWindow:
+    """The expert's sample: mel columns of `start` with the frames from `start` (label 1) or from `other` (label 0).
+
+    Args are those of `cut_window`.
+    """
+    first, column = start if in_sync else other, mel_start(start)
+    if min(start, first) < 0 or first + WINDOW_FRAMES > len(frames) or column + MEL_WINDOW > mel.shape[1]:
+        raise ValueError(
+            f"windows at {start} and {other} do not fit in {len(frames)} frames with {mel.shape[1]} mel columns. "
+            "Expected starts as draw_starts gives them."
+        )
+    cut = np.array(mel[None, :, column : column + MEL_WINDOW], np.float32)
+    return SyncWindow(
+        faces=stack_frames(frames[first : first + WINDOW_FRAMES], size),
+        mel=torch.from_numpy(cut),
+        label=torch.tensor([float(in_sync)]),
+    )
+
+
+def _fits(path: Path, kind: Kind, read: Literal["mmap", "file"]) -> bool:
+    with Clip(path, read=read) as clip:
+        return len(clip) >= MIN_FRAMES and len(window_starts(len(clip), clip.mel_columns, kind)) > 0
+
+
+def separate_short(
+    clips: Sequence[Path], kind: Kind = "generator", read: Literal["mmap", "file"] = "mmap"
+) -> tuple[list[Path], list[Path]]:
+    """The clips that a window fits in (16 frames or more, and the mel columns for them), and those that are too short.
+
+    Raises:
+        ClipError: a clip is broken.
+    """
+    with ThreadPoolExecutor(8) as pool:  # waiting for the disc, not computing
+        fits = list(pool.map(lambda path: _fits(path, kind, read), clips))
+    long = [path for path, fit in zip(clips, fits, strict=True) if fit]
+    return long, [path for path, fit in zip(clips, fits, strict=True) if not fit]
+
+
+class _OpenClips:
+    """The clips used last, open, at most `OPEN_CLIPS`; they may be forked or pickled, every process opens its own."""
+
+    def __init__(self, read: Literal["mmap", "file"]) -> None:
+        self._read = read
+        self._clips: OrderedDict[Path, Clip] = OrderedDict()
+
+    def get(self, path: Path) -> Clip:
+        clip = self._clips.get(path)
+        if clip is None:
+            clip = self._clips[path] = Clip(path, read=self._read)
+            if len(self._clips) > OPEN_CLIPS:
+                self._clips.popitem(last=False)[1].close()
+        else:
+            self._clips.move_to_end(path)
+        return clip
+
+
+class EpochSampler(DistributedSampler[tuple[int, int]]):
+    """Training keys (epoch, index): each process takes every world_size-th index, all equally many.
+
+    Nothing is shuffled: the data set draws clip and window from the key. Lightning calls `set_epoch`.
+
+    Args:
+        length: windows in an epoch, over all processes; a remainder that does not fill all processes is left out.
+        rank, world_size: this process and the number of processes.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        # A subclass of DistributedSampler, so that Lightning does not put its own in place.
+        super().__init__(range(length), world_size, rank, shuffle=False, drop_last=True)  # type: ignore[arg-type]
+        self.length = length
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((self.epoch, self.rank + k * self.num_replicas) for k in range(len(self)))
+
+    def __len__(self) -> int:
+        return self.length // self.num_replicas
+
+
+class EvaluationSampler(EpochSampler):
+    """Evaluation keys (0, index): every index exactly once over all processes, never padded, the same in every epoch.
+
+    Args are those of `EpochSampler`.
+
+    Raises:
+        ValueError: a process would get nothing, which stalls the others.
+    """
+
+    def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
+        if length < world_size:
+            raise ValueError(
+                f"{length} windows for {world_size} processes. Expected one window or more for each. "
+                "Use fewer devices (--trainer.devices) or set --data.init_args.val_length."
+            )
+        super().__init__(length, rank, world_size)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return ((0, index) for index in range(self.rank, self.length, self.num_replicas))
+
+    def __len__(self) -> int:
+        return len(range(self.rank, self.length, self.num_replicas))
+
+
+class WindowDataset(Dataset[Window | SyncWindow]):
+    """Windows of prepared clips; a window depends on the seed and the key alone.
+
+    Keys are (epoch, index), as the samplers give them; a bare index means epoch 0.
+
+    Args:
+        clips: clip files, none too short (`separate_short`).
+        image_size: side of the square images, pixels.
+        kind: `generator` gives `Window`, `expert` gives `SyncWindow`.
+        seed: makes another sequence of windows.
+        length: windows in an epoch; without it as many as there are clips.
+        read: how clip files are read.
+        fixed: evaluation. Clips are taken in order, evenly over `length`, and the epoch is ignored.
+
+    Raises:
+        ClipError: (on access) a clip is broken; the message has its path.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Path],
+        image_size: int = 96,
+        kind: Kind = "generator",
+        seed: int = 0,
+        length: int | None = None,
+        read: Literal["mmap", "file"] = "mmap",
+        fixed: bool = False,
+    ) -> None:
+        if not clips:
+            raise ValueError("no clips to draw windows from. Expected one or more. Give prepared clip files.")
+        self.clips = list(clips)
+        self.image_size, self.kind, self.seed, self.fixed = image_size, kind, seed, fixed
+        self.length = len(self.clips) if length is None else length
+        self._open = _OpenClips(read)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, int] | int) -> Window | SyncWindow:
+        epoch, index = (0, key) if isinstance(key, int) else key
+        if not 0 <= index < self.length:
+            raise IndexError(f"window {index} of {self.length}")
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 0 if self.fixed else epoch, index]))
+        number = index * len(self.clips) // self.length if self.fixed else int(rng.integers(len(self.clips)))
+        path = self.clips[number]
+        clip = self._open.get(path)
+        start, other = draw_starts(rng, len(clip), clip.mel_columns, self.kind)
+        if self.kind == "expert":
+            return self._sync_window(clip, start, other, in_sync=bool(rng.integers(2)))
+        return self._window(clip, start, other)
+
+    def _faces(self, clip: Clip, start: int) -> torch.Tensor:
+        try:
+            frames = [simplejpeg.decode_jpeg(jpeg, colorspace="RGB") for jpeg in clip.jpegs(start, WINDOW_FRAMES)]
+        except ClipError:
+            raise
+        except ValueError as error:
+            raise ClipError(
+                f"{clip.path}: frames {start} to {start + WINDOW_FRAMES - 1} cannot be decoded ({error}). "
+                "Expected JPEG files. Run: bench prepare again with --overwrite"
+            ) from error
+        return stack_frames(frames, self.image_size)
+
+    def _window(self, clip: Clip, start: int, other: int) -> Window:
+        own, singles = window_columns(start)
+        # The six cuts overlap: two reads have all 29 or 30 columns, against six for one by one.
+        head, tail = clip.mel_window(singles[0]), clip.mel_window(singles[-1])
+        columns = np.concatenate([head[:, : singles[-1] - singles[0]], tail], axis=1)
+        mel, frame_mels = _window_mels(columns, start)
+        return Window(target=self._faces(clip, start), reference=self._faces(clip, other), mel=mel, frame_mels=frame_mels)
+
+    def _sync_window(self, clip: Clip, start: int, other: int, in_sync: bool) -> SyncWindow:
+        return SyncWindow(
+            faces=self._faces(clip, start if in_sync else other),
+            mel=torch.from_numpy(np.array(clip.mel_window(mel_start(start))[None])),
+            label=torch.tensor([float(in_sync)]),
+        )

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The `lightning` command: fit, validate, test and predict over the methods and data sets of this suite."""
+
+from collections.abc import Sequence
+
+import pytorch_lightning as pl
+from pytorch_lightning.cli import LightningCLI
+
+__all__ = ["BenchCLI", "main"]
+
+
+class BenchCLI(LightningCLI):
+    """LightningCLI in which model and data are named by `class_path`, so that one YAML holds a whole run.
+
+    `--print_config` writes the complete configuration; the printed file loads again and prints the same.
+    """
+
+    def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
+        super().__init__(
+            model_class=pl.LightningModule,
+            datamodule_class=pl.LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            args=list(args) if args is not None else None,
+            run=run,
+        )
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point of the console script `lightning` and of `python -m lipsync_bench`."""
+    BenchCLI(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is ranked: the truth, the trivial baseline, a method with its weights, or somebody's videos."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datamodules.crops import cut
+from datamodules.errors import MediaError
+from datamodules.files import sha256
+from datamodules.video import FPS, read_frames
+from lipsync_bench.evaluation.protocol import Protocol
+from lipsync_bench.inference import lip_sync
+from models import TalkingFaceModule, load_method
+
+__all__ = ["Candidate", "Checkpoint", "GroundTruth", "RepeatedFrame", "TargetChunk", "VideoFolder"]
+
+
+@dataclass(frozen=True)
+class TargetChunk:
+    """Consecutive frames of the clip that is being reproduced.
+
+    Args:
+        clip: Identity of the clip.
+        first: Number of the first frame here.
+        frames: uint8 RGB source frames (H, W, 3).
+        boxes: (N, 4) face boxes of these frames in pixels.
+        frame_mels: (N, 1, 80, 16) mel windows of these frames.
+        reference: uint8 RGB crop of the clip's first frame.
+    """
+
+    clip: str
+    first: int
+    frames: Sequence[np.ndarray]
+    boxes: np.ndarray
+    frame_mels: np.ndarray
+    reference: np.ndarray
+
+
+class Candidate(ABC):
+    """One line of the leaderboard.
+
+    Args:
+        name: As it stands in the rows.
+        sha256: Of the weights; empty where there are none.
+    """
+
+    def __init__(self, name: str, sha256: str = "") -> None:
+        self.name = name
+        self.sha256 = sha256
+
+    @abstractmethod
+    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+        """The candidate's frames for a chunk, in the size of the target's frames.
+
+        Chunks of a clip come in order, beginning at 0. A shorter list means that the candidate has come to its end.
+        """
+
+    def file(self, clip: str) -> Path | None:
+        """The candidate's own video of a clip, with its own sound; None where frames are made on the fly."""
+        return None
+
+
+class GroundTruth(Candidate):
+    """The clip itself: the best any method can be, and the floor of every metric."""
+
+    def __init__(self) -> None:
+        super().__init__("ground_truth")
+
+    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+        """The target's own frames, the very same list."""
+        return chunk.frames
+
+
+class RepeatedFrame(Candidate):
+    """The trivial baseline: the reference crop in every frame's box. A method that loses to it has learnt nothing."""
+
+    def __init__(self) -> None:
+        super().__init__("repeated_frame")
+
+    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+        """The reference crop pasted, resized to each box."""
+        return [_paste_crop(frame, chunk.reference, box) for frame, box in zip(chunk.frames, chunk.boxes, strict=True)]
+
+
+def _paste_crop(frame: np.ndarray, crop: np.ndarray, box: np.ndarray) -> np.ndarray:
+    x1, y1, x2, y2 = (int(v) for v in np.round(box))
+    out = frame.copy()
+    out[y1:y2, x1:x2] = _fit(crop, (y2 - y1, x2 - x1))
+    return out
+
+
+def _fit(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+    if image.shape[:2] == size_hw:
+        return image
+    return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+class Checkpoint(Candidate):
+    """A method of this suite with trained weights.
+
+    Args:
+        name: As it stands in the rows.
+        path: A checkpoint written by `lightning fit` or `bench import`.
+        device: Where the network runs.
+
+    Raises:
+        FileNotFoundError: No such checkpoint.
+    """
+
+    def __init__(self, name: str, path: Path, device: str = "cpu") -> None:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{name}: no checkpoint at {path}. Expected the file that training writes. Train one with: "
+                f"lightning fit -c experiments/{name}.yaml, or name another with --methods.{name} PATH"
+            )
+        super().__init__(name, sha256(path))
+        self.module: TalkingFaceModule = load_method(path, device)
+
+    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+        """Generated faces pasted into the target's frames."""
+        reference = chunk.reference if protocol.reference == "first" else None
+        batch = max(1, len(chunk.frames))
+        return list(lip_sync(self.module, chunk.frames, chunk.boxes, chunk.frame_mels, reference, batch))
+
+
+class VideoFolder(Candidate):
+    """Videos made elsewhere, one for each target, matched by name.
+
+    Args:
+        name: As it stands in the rows.
+        folder: Holds the videos; a video belongs to the clip whose source has the same path below its root, whatever the
+            suffix, or else the same name.
+        targets: Source path of each clip, relative to the targets' folder, by clip id.
+    """
+
+    def __init__(self, name: str, folder: Path, targets: dict[str, str]) -> None:
+        super().__init__(name)
+        self.folder = folder
+        self.targets = targets
+        self._stream: Iterator[np.ndarray] = iter(())
+
+    def file(self, clip: str) -> Path:
+        """The video of a clip. Raises MediaError when there is none or more than one."""
+        relative = Path(self.targets[clip])
+        for pattern in (f"{relative.with_suffix('')}.*", f"**/{relative.stem}.*"):
+            found = sorted(p for p in self.folder.glob(_literal(pattern)) if p.is_file())
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise MediaError(
+                    f"{clip}: {len(found)} predictions ({', '.join(p.name for p in found[:3])}). Expected one in {self.folder}. "
+                    "Remove the others."
+                )
+        raise MediaError(f"{clip}: no prediction in {self.folder}. Expected {relative.with_suffix('')}.mp4 or another video suffix.")
+
+    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+        """The next frames of the clip's video at 25 fps, resized to the target's size where they differ."""
+        if chunk.first == 0:
+            self._stream = read_frames(self.file(chunk.clip), FPS)
+        size = chunk.frames[0].shape[:2]
+        return [_fit(frame, size) for frame in islice(self._stream, len(chunk.frames))]
+
+
+def _literal(pattern: str) -> str:
+    """A glob pattern in which square brackets of file names stand for themselves."""
+    return pattern.replace("[", "[[]")

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The networks that judge synchrony, and what they have seen of a clip so far."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from datamodules.clip import Clip
+from datamodules.errors import MediaError
+from datamodules.files import sha256
+from datamodules.video import FPS, read_frames
+from lipsync_bench.evaluation.scoring import compare_crops
+from metrics.expert_sync import ExpertClip
+from metrics.lse import LSEClip, score_real_video
+from models.sync_expert import SyncExpertModule
+from models.syncnet import load_syncnet
+from models.syncnet_s3fd import load_syncnet_s3fd
+
+EXPERT_PX = 96
+
+__all__ = ["Scorers", "SyncScores"]
+
+
+class Scorers:
+    """The judges that were asked for. Nothing is scored by a network whose weights were not given.
+
+    Args:
+        lse_weights: Official SyncNet weights; LSE on whole frames (protocol lse_wav2lip_lrs).
+        s3fd_weights: Official detector of the SyncNet pipeline; also LSE on face tracks (lse_wav2lip_real), for candidates
+            that are files.
+        expert: Checkpoint of a sync expert trained with this suite.
+        device: Where they run.
+
+    Raises:
+        FileNotFoundError: A file is missing; says where it comes from.
+        ValueError: A file holds something else, or the detector comes without SyncNet.
+    """
+
+    def __init__(
+        self, lse_weights: Path | None, s3fd_weights: Path | None, expert: Path | None, device: str = "cpu"
+    ) -> None:
+        if s3fd_weights is not None and lse_weights is None:
+            raise ValueError("--s3fd_weights without --lse_weights. Expected both: the detector finds faces for SyncNet.")
+        self.syncnet = None if lse_weights is None else load_syncnet(lse_weights).to(device)
+        self.s3fd = None if s3fd_weights is None else load_syncnet_s3fd(s3fd_weights).to(device)
+        self.expert = None if expert is None else SyncExpertModule.load_network(expert).to(device)
+        self.identity = {
+            "lse_sha256": "" if lse_weights is None else sha256(lse_weights),
+            "expert_sha256": "" if expert is None else sha256(expert),
+        }
+
+    def start(self, clip: Clip, samples: np.ndarray, file: Path | None) -> "SyncScores":
+        """Begin to judge a candidate's version of a clip; arguments as for `SyncScores`."""
+        return SyncScores(self, clip, samples, file)
+
+
+class SyncScores:
+    """What the judges say of one candidate on one clip, fed chunk by chunk.
+
+    Args:
+        scorers: The judges.
+        clip: The clip.
+        samples: int16 (S,), 16 kHz, the sound that belongs to the candidate's frames.
+        file: The candidate's video, if it is a file.
+    """
+
+    def __init__(self, scorers: Scorers, clip: Clip, samples: np.ndarray, file: Path | None) -> None:
+        self._scorers = scorers
+        self._samples = samples
+        self._file = file
+        self._lse = None if scorers.syncnet is None else LSEClip(scorers.syncnet, samples)
+        self._expert = None if scorers.expert is None else ExpertClip(scorers.expert, torch.from_numpy(clip.mel()))
+
+    def update(self, frames: Sequence[np.ndarray], boxes: np.ndarray) -> None:
+        """Show the next frames: uint8 RGB (H, W, 3), with their face boxes (N, 4)."""
+        if self._lse is not None:
+            for frame in frames:
+                self._lse.add(frame)
+        if self._expert is not None:
+            crops = torch.from_numpy(compare_crops(frames, boxes, EXPERT_PX)).permute(0, 3, 1, 2)
+            self._expert.add(crops.float() / 255)
+
+    def result(self) -> dict[str, float | int]:
+        """The scores by column name. Raises MediaError for a clip too short to judge."""
+        out: dict[str, float | int] = {}
+        try:
+            if self._lse is not None:
+                score = self._lse.score()
+                out["lse_c_wav2lip_lrs"] = score.lse_c
+                out["lse_d_wav2lip_lrs"] = score.lse_d
+                out["lse_offset_wav2lip_lrs"] = score.offset_frames
+            if self._expert is not None:
+                out |= self._expert.score()
+            if self._scorers.s3fd is not None and self._scorers.syncnet is not None and self._file is not None:
+                file, detect = self._file, self._scorers.s3fd.detect
+                tracks = score_real_video(self._scorers.syncnet, lambda: read_frames(file, FPS), self._samples, detect)
+                out["lse_c_wav2lip_real"] = float(np.mean([track.lse_c for track in tracks]))
+                out["lse_d_wav2lip_real"] = float(np.mean([track.lse_d for track in tracks]))
+        except ValueError as error:
+            raise MediaError(str(error)) from error
+        return out

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a stream of video frames, boxes and mel windows to a stream of lip-synced frames.
+
+Evaluation and dubbing share these lines; a method is reached through `generate` alone.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+import cv2
+import numpy as np
+import torch
+
+from datamodules.crops import cut
+from models import TalkingFaceModule
+
+__all__ = ["lip_sync", "paste", "to_batch"]
+
+
+def to_batch(crops: Iterable[np.ndarray], size_px: int) -> torch.Tensor:
+    """Crops of any size to one network batch.
+
+    Args:
+        crops: uint8 RGB images.
+        size_px: Side of the square network input; bilinear on uint8, aspect not kept, as published.
+
+    Returns:
+        float32 (T, 3, size_px, size_px) in [0, 1].
+    """
+    resized = [cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_LINEAR) for crop in crops]
+    return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float().div_(255)
+
+
+def paste(frame: np.ndarray, generated: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """A copy of the frame with a generated face over the box, hard edges, as the official scripts paste it.
+
+    Args:
+        frame: uint8 (H, W, 3).
+        generated: float32 (3, h, w) in [0, 1]; scaled to 0..255 and truncated, then resized bilinearly.
+        box: x1, y1, x2, y2 in pixels inside the frame.
+    """
+    x1, y1, x2, y2 = (int(v) for v in np.round(box))
+    image = (generated.transpose(1, 2, 0) * 255).astype(np.uint8)  # truncation is the published rounding
+    out = frame.copy()
+    out[y1:y2, x1:x2] = cv2.resize(image, (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR)
+    return out
+
+
+def lip_sync(
+    module: TalkingFaceModule,
+    frames: Iterable[np.ndarray],
+    boxes: np.ndarray,
+    frame_mels: np.ndarray,
+    reference: np.ndarray | None = None,
+    batch_frames: int = 32,
+) -> Iterator[np.ndarray]:
+    """Generate the mouth of every frame and paste it back; holds `batch_frames` frames at a time.
+
+    Args:
+        module: A method in evaluation mode, on its device.
+        frames: uint8 RGB (H, W, 3), at least as many as `frame_mels` holds.
+        boxes: (T, 4) x1 y1 x2 y2 in pixels.
+        frame_mels: float32 (T, 1, 80, 16), one window a frame.
+        reference: uint8 RGB crop that serves all frames as reference; None: each frame's own crop (the official scripts).
+        batch_frames: Frames per forward pass.
+
+    Yields:
+        T uint8 RGB frames of the input's size.
+
+    Raises:
+        ValueError: Fewer frames than mel windows.
+    """
+    size = module.image_size
+    fixed = None if reference is None else to_batch([reference], size)
+    stream = iter(frames)
+    for start in range(0, len(frame_mels), batch_frames):
+        mels = torch.from_numpy(np.ascontiguousarray(frame_mels[start : start + batch_frames]))
+        chunk = list(islice(stream, len(mels)))
+        if len(chunk) < len(mels):
+            raise ValueError(
+                f"the video has {start + len(chunk)} frames, expected {len(frame_mels)}, one for each mel window. "
+                "Prepare the clip again: bench prepare --overwrite"
+            )
+        part = boxes[start : start + len(chunk)]
+        faces = to_batch([cut(frame, box) for frame, box in zip(chunk, part, strict=True)], size)
+        references = faces if fixed is None else fixed.expand_as(faces)
+        with torch.inference_mode():
+            device = module.device
+            generated = module.generate(mels.to(device), faces.to(device), references.to(device)).float().cpu().numpy()
+        for frame, image, box in zip(chunk, generated, part, strict=True):
+            yield paste(frame, image, box)

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Audio-video sync judged by our own trained sync expert, under names of its own: these numbers are not LSE.
+
+The expert is the one Wav2Lip is trained with (Prajwal et al., ACM MM 2020): a useful judge where SyncNet's weights may not be
+used, and a biased one for methods trained against the same expert.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from datamodules.audio import MEL_BANDS, MEL_WINDOW, mel_start
+from models.sync_expert import SyncExpert
+
+__all__ = ["ExpertSync", "expert_curve"]
+
+MAX_SHIFT_FRAMES = 15
+WINDOW_FRAMES = 5
+FACE_PX = 96
+BATCH_WINDOWS = 64
+
+
+def _check(faces: Tensor, mel: Tensor) -> None:
+    if faces.ndim != 4 or faces.shape[1:] != (3, FACE_PX, FACE_PX) or not faces.is_floating_point():
+        raise ValueError(
+            f"faces has shape {tuple(faces.shape)} and dtype {faces.dtype}. Expected (T, 3, {FACE_PX}, {FACE_PX}), floating, RGB in [0, 1]. "
+            "Resize the face crops and divide them by 255"
+        )
+    low, high = (float(value) for value in torch.aminmax(faces)) if faces.numel() else (0.0, 0.0)
+    if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails too
+        raise ValueError(f"faces has values from {low:g} to {high:g}. Expected RGB in [0, 1]. Divide 8-bit frames by 255")
+    if mel.ndim != 2 or mel.shape[0] != MEL_BANDS or not mel.is_floating_point():
+        raise ValueError(
+            f"mel has shape {tuple(mel.shape)} and dtype {mel.dtype}. Expected ({MEL_BANDS}, M), floating. "
+            "Use datamodules.audio.mel_spectrogram(wave)"
+        )
+    if len(faces) < WINDOW_FRAMES or mel.shape[1] < MEL_WINDOW:
+        raise ValueError(
+            f"clip too short for the sync expert: {len(faces)} frames, {mel.shape[1]} mel columns. Expected at least {WINDOW_FRAMES} "
+            f"frames and {MEL_WINDOW} columns. Leave the clip out and count it as failed"
+        )
+
+
+def _embeddings(expert: SyncExpert, faces: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
+    """Every window embedded once: video (V, 512), sound (A, 512). The expert's forward wants as many of both."""
+    weight = next(expert.parameters())
+    lower = faces.flip(1)[:, :, FACE_PX // 2 :]  # BGR, the lower half of each face
+    videos = len(faces) - WINDOW_FRAMES + 1
+    starts = []
+    while (start := mel_start(len(starts))) + MEL_WINDOW <= mel.shape[1]:
+        starts.append(start)
+    parts: list[tuple[Tensor, Tensor]] = []
+    for first in range(0, max(videos, len(starts)), BATCH_WINDOWS):
+        # The shorter side repeats its last window; the surplus is cut off below.
+        at = range(first, min(first + BATCH_WINDOWS, max(videos, len(starts))))
+        picture = [lower[min(v, videos - 1) :][:WINDOW_FRAMES].flatten(0, 1) for v in at]
+        sound = [mel[None, :, starts[min(v, len(starts) - 1)] :][..., :MEL_WINDOW] for v in at]
+        audio, video = expert(torch.stack(sound).to(weight), torch.stack(picture).to(weight))
+        parts.append((video.double().cpu(), audio.double().cpu()))
+    video, audio = (torch.cat(side) for side in zip(*parts, strict=True))
+    return video[:videos], audio[: len(starts)]
+
+
+@torch.no_grad()
+def expert_curve(
+    expert: SyncExpert, faces: Tensor, mel: Tensor, max_shift_frames: int = MAX_SHIFT_FRAMES
+) -> tuple[Tensor, Tensor]:
+    """Cosine of each 5-frame window of the video with the sound at the shifts -max_shift..max_shift.
+
+    Args:
+        expert: (B, 1, 80, 16), (B, 15, 48, 96) -> two (B, 512) of unit length; put into eval mode; stays on its device.
+        faces: (T, 3, 96, 96), RGB, float in [0, 1], whole faces at 25 fps.
+        mel: (80, M), 80 columns a second.
+        max_shift_frames: largest shift in either direction.
+
+    Returns:
+        (V, 2 * max_shift + 1) float64, V = T - 4, entry [v, j] for the sound that starts at frame v + j - max_shift, NaN where
+        there is none; and the mean over windows of each shift, (2 * max_shift + 1,), NaN for a shift without any.
+        Unlike SyncNet's distances, windows that do not exist do not take part.
+
+    Raises:
+        ValueError: wrong shape, dtype or range; fewer than 5 frames or 16 columns.
+    """
+    _check(faces, mel)
+    if max_shift_frames < 1:
+        raise ValueError(f"max_shift_frames is {max_shift_frames}. Expected at least 1. Use the default {MAX_SHIFT_FRAMES}")
+    video, audio = _embeddings(expert.eval(), faces, mel)
+    curve = torch.full((len(video), 2 * max_shift_frames + 1), torch.nan, dtype=torch.float64)
+    for j, shift in enumerate(range(-max_shift_frames, max_shift_frames + 1)):
+        first, last = max(0, -shift), min(len(video), len(audio) - shift)
+        if first < last:
+            curve[first:last, j] = (video[first:last] * audio[first + shift : last + shift]).sum(dim=1)
+    return curve, curve.nanmean(dim=0)
+
+
+class ExpertSync(Metric):
+    r"""Means over clips of three numbers of the sync expert; a clip is one `update`.
+
+    With :math:`c_j` the mean over 5-frame windows v of the cosine between video window v and the sound window at v + j:
+
+    .. math:: \mathrm{cosine} = c_0, \quad \mathrm{confidence} = \max_j c_j - \mathrm{median}_j\, c_j, \quad
+        \mathrm{offset} = -\arg\max_j c_j
+
+    * `expert_cosine` in [-1, 1] (in [0, 1] for a network that ends in ReLU), higher is better.
+    * `expert_confidence` in [0, 2], higher is better.
+    * `expert_offset_frames` at 25 fps, best at 0, the sign as SyncNet's: positive means that the matching sound starts EARLIER
+      than the video.
+    * Input: face crops as the expert was trained on, 96 x 96, RGB in [0, 1] (its lower half goes in as BGR), and the mel spectrogram.
+      For a video after encoding, cut the crops from the decoded frames.
+    * Average: over windows, then clips.
+    * Reference: none outside this package. The names keep it apart from LSE, whose network, sound features, windows and scale are
+      others; no number of this metric can be compared with an LSE-C or LSE-D.
+    * Known differences from the LSE recipe: windows beyond the ends of the sound are left out instead of counting as zeros.
+
+    Args:
+        expert: the trained `models.sync_expert.SyncExpert`; it stays on its own device and is not part of this metric's parameters
+            or checkpoint.
+        weights: identity of its weights, such as "sha256:...", kept as an attribute for the tables.
+        max_shift_frames: largest shift in either direction.
+
+    Example:
+        >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
+        <torch._C.Generator object at ...>
+        >>> metric = ExpertSync(SyncExpert(), weights="untrained")
+        >>> metric.update(torch.rand(6, 3, 96, 96), torch.rand(80, 24))
+        >>> sorted(metric.compute())
+        ['expert_confidence', 'expert_cosine', 'expert_offset_frames']
+    """
+
+    higher_is_better = None  # three values: see `directions`
+    is_differentiable = False
+    full_state_update = False
+    directions: ClassVar[dict[str, bool | None]] = {
+        "expert_cosine": True,
+        "expert_confidence": True,
+        "expert_offset_frames": None,
+    }
+    unit: ClassVar[dict[str, str]] = {"expert_cosine": "1", "expert_confidence": "1", "expert_offset_frames": "frames"}
+    protocol: ClassVar[str] = "expert_sync"
+
+    cosine_sum: Tensor
+    confidence_sum: Tensor
+    offset_sum: Tensor
+    count: Tensor
+
+    def __init__(self, expert: SyncExpert, weights: str, max_shift_frames: int = MAX_SHIFT_FRAMES) -> None:
+        super().__init__()
+        if not weights:
+            raise ValueError('weights is empty. Expected the identity of the expert\'s weights. Set weights="sha256:..."')
+        # In a tuple nn.Module does not see it: an enclosing module's train(), parameters() and checkpoints leave it alone.
+        self._expert = (expert,)
+        self.weights = weights
+        self.max_shift_frames = max_shift_frames
+        for state in ("cosine_sum", "confidence_sum", "offset_sum", "count"):
+            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    @property
+    def bounds(self) -> dict[str, tuple[float, float]]:
+        """Least and greatest possible value of each number."""
+        shift = float(self.max_shift_frames)
+        return {"expert_cosine": (-1.0, 1.0), "expert_confidence": (0.0, 2.0), "expert_offset_frames": (-shift, shift)}
+
+    def score(self, faces: Tensor, mel: Tensor) -> dict[str, float]:
+        """The three numbers of one clip without adding them; arguments as for `expert_curve`."""
+        _, means = expert_curve(self._expert[0], faces, mel, self.max_shift_frames)
+        best = int(means.nan_to_num(-torch.inf).argmax())
+        return {
+            "expert_cosine": float(means[self.max_shift_frames]),
+            "expert_confidence": float(means[best] - means.nanmedian()),
+            "expert_offset_frames": float(self.max_shift_frames - best),
+        }
+
+    def add(self, score: dict[str, float]) -> None:
+        """Add what `score` returned."""
+        self.cosine_sum += score["expert_cosine"]
+        self.confidence_sum += score["expert_confidence"]
+        self.offset_sum += score["expert_offset_frames"]
+        self.count += 1
+
+    def update(self, faces: Tensor, mel: Tensor) -> None:
+        """Score one clip and add it; see `expert_curve` for the arguments."""
+        self.add(self.score(faces, mel))
+
+    def compute(self) -> dict[str, Tensor]:
+        """The three means over clips, float64; nan without any."""
+        return {
+            "expert_cosine": self.cosine_sum / self.count,
+            "expert_confidence": self.confidence_sum / self.count,
+            "expert_offset_frames": self.offset_sum / self.count,
+        }

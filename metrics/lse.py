@@ -1,0 +1,351 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lip-sync error of SyncNet v2: LSE-C (confidence), LSE-D (distance) and the audio-video offset.
+
+Chung, Zisserman: "Out of time: automated lip sync in the wild", ACCV workshop 2016 (the network and the scores); Prajwal et al.:
+"A Lip Sync Expert Is All You Need", ACM MM 2020 (their use as LSE-C and LSE-D).
+
+Everything is streamed: a clip's frames pass once, 25 of them are held at a time.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, get_args
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from metrics.face_tracks import Detector, real_video_tracks
+from metrics.mfcc import mfcc
+from models.syncnet import SyncNetV2
+
+__all__ = [
+    "LSE",
+    "LSEProtocol",
+    "SyncScore",
+    "score_clip",
+    "score_real_video",
+    "sync_distances",
+    "sync_score",
+]
+
+LSEProtocol = Literal["lse_wav2lip_lrs", "lse_wav2lip_real"]
+FrameSource = Callable[[], Iterable[np.ndarray]]
+
+SHIFT_FRAMES = 15
+WINDOW_FRAMES = 5
+WINDOW_COLUMNS = 20
+COLUMNS_PER_FRAME = 4
+SAMPLES_PER_FRAME = 640  # 16 kHz at 25 fps
+INPUT_PX = 224
+BATCH_WINDOWS = 20
+MEDIAN_FRAMES = 9
+
+
+@dataclass(frozen=True, eq=False)
+class SyncScore:
+    """How well the lips of one clip follow its sound.
+
+    Attributes:
+        lse_c: confidence: median minus minimum of the mean distances over the shifts; higher is better.
+        lse_d: the least mean distance over the shifts; lower is better.
+        offset_frames: the shift of that minimum at 25 fps. Positive: the sound that matches a video window starts EARLIER than it.
+        windows: number of 5-frame windows.
+        distances: (windows, 2 * shift + 1) float32, each window against each shift of the sound.
+    """
+
+    lse_c: float
+    lse_d: float
+    offset_frames: int
+    windows: int
+    distances: Tensor
+
+    def frame_confidence(self) -> Tensor:
+        """Confidence of each window (windows,): median over shifts minus its distance at the best shift, smoothed by a median of 9."""
+        means = self.distances.mean(dim=0)
+        raw = means.median() - self.distances[:, means.argmin()]
+        half = MEDIAN_FRAMES // 2
+        return F.pad(raw, (half, half)).unfold(0, MEDIAN_FRAMES, 1).median(dim=1).values
+
+
+def sync_distances(lips: Tensor, audio: Tensor, shift_frames: int = SHIFT_FRAMES) -> Tensor:
+    """Distance of every lip window to the audio windows around it: `D[v, j] = |lips[v] - audio[v + j - shift] + 1e-6|`.
+
+    Audio windows before the start and after the end are zero vectors and take part like the others: for clips of a second or
+    less they dominate the score, as in the published evaluation.
+
+    Args:
+        lips: (T, E) embeddings.
+        audio: (T, E) embeddings.
+        shift_frames: largest shift in either direction.
+
+    Returns:
+        (T, 2 * shift_frames + 1).
+
+    Example:
+        >>> lips = torch.eye(40)
+        >>> distances = sync_distances(lips, lips.roll(3, dims=0))  # the sound comes 3 frames late
+        >>> distances.shape, sync_score(distances).offset_frames
+        (torch.Size([40, 31]), -3)
+    """
+    if lips.ndim != 2 or lips.shape != audio.shape or 0 in lips.shape or not lips.is_floating_point():
+        raise ValueError(
+            f"lips has shape {tuple(lips.shape)}, audio {tuple(audio.shape)}, dtype {lips.dtype}. Expected two equal shapes (T, E), "
+            "floating. Use as many audio windows as lip windows"
+        )
+    if shift_frames < 1:
+        raise ValueError(f"shift_frames is {shift_frames}. Expected at least 1. Use the published {SHIFT_FRAMES}")
+    padded = F.pad(audio, (0, 0, shift_frames, shift_frames))
+    # One shift at a time: all of them together would take 31 times the memory of the embeddings.
+    columns = [F.pairwise_distance(lips, padded[j : j + len(lips)]) for j in range(2 * shift_frames + 1)]
+    return torch.stack(columns, dim=1)
+
+
+def sync_score(distances: Tensor) -> SyncScore:
+    """The three scores of a distance matrix (T, 2 * shift + 1): minimum, median minus minimum and place of the mean over windows."""
+    if distances.ndim != 2 or distances.shape[0] == 0 or distances.shape[1] % 2 == 0:
+        raise ValueError(
+            f"distances has shape {tuple(distances.shape)}. Expected (T, 2 * shift + 1) with T >= 1. Use sync_distances(lips, audio)"
+        )
+    means = distances.mean(dim=0)
+    best = int(means.argmin())
+    return SyncScore(
+        lse_c=float(means.median() - means[best]),
+        lse_d=float(means[best]),
+        offset_frames=distances.shape[1] // 2 - best,
+        windows=len(distances),
+        distances=distances,
+    )
+
+
+class _ClipScorer:
+    """Takes the frames of one clip as they come, and embeds a batch of windows as soon as it is complete.
+
+    With L = min(frames, whole frames of sound) there are L - 5 windows, not L - 4: 640 L samples give one MFCC column too few
+    for the last one. So window v is complete only when frame v + 5 has come.
+    """
+
+    def __init__(self, network: SyncNetV2, samples: np.ndarray) -> None:
+        self.network = network.eval()
+        self.device = next(network.parameters()).device
+        self.samples = samples
+        self.max_windows = len(samples) // SAMPLES_PER_FRAME - WINDOW_FRAMES
+        self.frames = 0
+        self.waiting: list[np.ndarray] = []
+        self.lips: list[Tensor] = []
+        self.windows = 0
+
+    @property
+    def full(self) -> bool:
+        """All windows that the sound allows are complete: more frames change nothing."""
+        return self.frames - WINDOW_FRAMES >= self.max_windows
+
+    def add(self, frame: np.ndarray) -> None:
+        """The next frame, (H, W, 3) uint8 RGB."""
+        if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
+            raise ValueError(
+                f"frame {self.frames} has shape {frame.shape} and dtype {frame.dtype}. Expected (H, W, 3) uint8, RGB. "
+                "Use datamodules.video.read_frames"
+            )
+        if frame.shape[:2] != (INPUT_PX, INPUT_PX):
+            frame = cv2.resize(frame, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_LINEAR)
+        self.waiting.append(frame)
+        self.frames += 1
+        if len(self.waiting) == BATCH_WINDOWS + WINDOW_FRAMES:
+            self._embed(BATCH_WINDOWS)
+
+    @torch.no_grad()
+    def _embed(self, windows: int) -> None:
+        windows = min(windows, self.max_windows - self.windows)
+        if windows <= 0:
+            return
+        frames = np.stack(self.waiting[: windows + WINDOW_FRAMES - 1])[..., ::-1]  # RGB to BGR
+        clip = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).float()  # (windows + 4, 224, 224, 3)
+        batch = clip.unfold(0, WINDOW_FRAMES, 1).permute(0, 3, 4, 1, 2)  # (windows, 3, 5, 224, 224)
+        self.lips.append(self.network.forward_lips(batch).float().cpu())
+        self.windows += windows
+        del self.waiting[:windows]
+
+    @torch.no_grad()
+    def score(self) -> SyncScore:
+        """The scores of all windows, when the last frame has been added."""
+        self._embed(len(self.waiting) - WINDOW_FRAMES)
+        if not self.lips:
+            whole = len(self.samples) // SAMPLES_PER_FRAME
+            raise ValueError(
+                f"clip too short for SyncNet: {min(self.frames, whole + 1)} frames read, sound for {whole} frames at 25 fps. "
+                f"Expected more than {WINDOW_FRAMES} of both. Leave the clip out and count it as failed"
+            )
+        columns = torch.from_numpy(mfcc(self.samples)).float().T  # (13, M)
+        parts = []
+        for start in range(0, self.windows, BATCH_WINDOWS):
+            stop = min(start + BATCH_WINDOWS, self.windows)
+            batch = [columns[:, COLUMNS_PER_FRAME * v :][:, :WINDOW_COLUMNS] for v in range(start, stop)]
+            parts.append(self.network.forward_audio(torch.stack(batch)[:, None].to(self.device)).float().cpu())
+        return sync_score(sync_distances(torch.cat(self.lips), torch.cat(parts)))
+
+
+def score_clip(network: SyncNetV2, frames: Iterable[np.ndarray], samples: np.ndarray) -> SyncScore:
+    """Score a clip on its whole frames, resized to 224 x 224 whatever their aspect ratio (protocol `lse_wav2lip_lrs`).
+
+    Args:
+        network: SyncNet v2 with its weights; it is put into eval mode.
+        frames: (H, W, 3) uint8 RGB at 25 fps; read once, and only as far as there is sound for.
+        samples: (S,) int16, 16 kHz.
+
+    Raises:
+        ValueError: fewer than 6 frames or less sound than 6 frames (240 ms); wrong shapes or dtypes.
+    """
+    _check_samples(samples)
+    scorer = _ClipScorer(network, samples)
+    for frame in frames:
+        scorer.add(frame)
+        if scorer.full:
+            break
+    return scorer.score()
+
+
+def score_real_video(
+    network: SyncNetV2, frames_factory: FrameSource, samples: np.ndarray, detector: Detector
+) -> list[SyncScore]:
+    """Score every face track of a video (protocol `lse_wav2lip_real`), see `metrics.face_tracks`.
+
+    Args:
+        network: SyncNet v2 with its weights; it is put into eval mode.
+        frames_factory: called twice; gives the frames (H, W, 3), uint8 RGB, at 25 fps.
+        samples: (S,) int16, 16 kHz, the sound of the whole video.
+        detector: (H, W, 3) uint8 RGB -> (n, 5) boxes and score: `models.syncnet_s3fd.SyncNetS3FD.detect` for published numbers.
+
+    Returns:
+        One score a track, in the order of the tracks.
+
+    Raises:
+        ValueError: no face track, or too little sound under one of them.
+    """
+    _check_samples(samples)
+    tracks, crops = real_video_tracks(frames_factory, detector)
+    if not tracks:
+        raise ValueError(
+            "no face track. Expected at least one face wider or higher than 100 px in more than 100 frames of one shot. "
+            "Leave the clip out and count it as failed, or score it by lse_wav2lip_lrs"
+        )
+    scorers = [
+        _ClipScorer(network, samples[SAMPLES_PER_FRAME * track.first : SAMPLES_PER_FRAME * (track.last + 1)])
+        for track in tracks
+    ]
+    for index, crop in crops:
+        if not scorers[index].full:
+            scorers[index].add(crop)
+    return [scorer.score() for scorer in scorers]
+
+
+def _check_samples(samples: np.ndarray) -> None:
+    if samples.ndim != 1 or samples.dtype != np.int16:
+        seen = f", values from {samples.min():g} to {samples.max():g}" if samples.size else ""
+        raise ValueError(
+            f"samples has shape {samples.shape} and dtype {samples.dtype}{seen}. Expected a vector of int16 at 16 kHz. "
+            "Use datamodules.audio.to_int16(wave)"
+        )
+
+
+class LSE(Metric):
+    r"""Mean of LSE-C and LSE-D over clips (protocol `lse_wav2lip_lrs`) or face tracks (`lse_wav2lip_real`).
+
+    With f the embeddings of 5-frame windows v of the video and g those of the sound, T windows and shifts j from -15 to 15:
+
+    .. math:: m_j = \frac{1}{T} \sum_v \lVert f_v - g_{v+j} + 10^{-6} \rVert_2, \quad
+        \mathrm{LSE\text{-}D} = \min_j m_j, \quad \mathrm{LSE\text{-}C} = \mathrm{median}_j\, m_j - \min_j m_j
+
+    * Input: 8-bit RGB frames at 25 fps (turned to BGR, 0..255, inside) and int16 samples at 16 kHz, both of the encoded video.
+    * `lse_wav2lip_lrs`: whole frames resized to 224 x 224 (bilinear, aspect ratio not kept), for data that is cropped to the face
+      already (LRW, LRS2, LRS3). In a large frame the face becomes too small to judge.
+    * `lse_wav2lip_real`: S3FD detection, shots, tracks, crops (`metrics.face_tracks`); a clip with two tracks counts twice.
+    * Average: over windows before the minimum over shifts (no mean of minima, no fixed shift), then over clips or tracks.
+    * Reference: the SyncNet evaluation class (Oxford) and the LSE scripts of Wav2Lip, window 5, 31 shifts, float32.
+    * Known differences: the scripts pass the frames through JPEG (and AVI for real videos) first. LatentSync reports the
+      confidence alone with minimum track length 50: another number, not computed here. Methods trained with a SyncNet-like loss
+      can score better than real video.
+
+    Args:
+        network: SyncNet v2 with its weights (`models.syncnet.load_syncnet`); it stays on its own device and is not part of this
+            metric's parameters or checkpoint.
+        weights: identity of those weights, such as "sha256:...", kept as an attribute for the tables; any other than the official
+            file makes another number.
+        protocol: `lse_wav2lip_lrs` or `lse_wav2lip_real`.
+        detector: for `lse_wav2lip_real` alone: (H, W, 3) uint8 RGB -> (n, 5) boxes and score.
+
+    Example:
+        >>> lips = torch.eye(40)
+        >>> score = sync_score(sync_distances(lips, lips.roll(-2, dims=0)))  # the sound comes 2 frames early
+        >>> score.offset_frames, round(score.lse_d, 3), round(score.lse_c, 3)
+        (2, 0.05, 1.346)
+    """
+
+    higher_is_better = None  # two values: see `directions`
+    is_differentiable = False
+    full_state_update = False
+    directions: ClassVar[dict[str, bool]] = {"lse_c": True, "lse_d": False}
+    unit: ClassVar[str] = "1"
+    bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
+
+    lse_c_sum: Tensor
+    lse_d_sum: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        network: SyncNetV2,
+        weights: str,
+        protocol: LSEProtocol = "lse_wav2lip_lrs",
+        detector: Detector | None = None,
+    ) -> None:
+        super().__init__()
+        if protocol not in get_args(LSEProtocol):
+            raise ValueError(f"protocol is {protocol!r}. Expected one of {', '.join(get_args(LSEProtocol))}. Set protocol")
+        if (detector is not None) != (protocol == "lse_wav2lip_real"):
+            raise ValueError(
+                f"protocol {protocol} {'without' if detector is None else 'with'} a face detector. Expected a detector for "
+                "lse_wav2lip_real and none for lse_wav2lip_lrs. Load one by models.syncnet_s3fd.load_syncnet_s3fd (--s3fd-weights FILE)"
+            )
+        if not weights:
+            raise ValueError('weights is empty. Expected the identity of the scorer\'s weights. Set weights="sha256:..."')
+        # In a tuple nn.Module does not see it: an enclosing module's train(), parameters() and checkpoints leave it alone.
+        self._network = (network,)
+        self._detector = (detector,)
+        self.weights = weights
+        self.protocol = protocol
+        for state in ("lse_c_sum", "lse_d_sum", "count"):
+            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def score(self, frames: FrameSource, samples: np.ndarray) -> list[SyncScore]:
+        """The scores of one clip (one, or one a face track) without adding them; arguments as for `update`."""
+        (network,), (detector,) = self._network, self._detector
+        if detector is None:
+            return [score_clip(network, frames(), samples)]
+        return score_real_video(network, frames, samples, detector)
+
+    def add(self, scores: Iterable[SyncScore]) -> None:
+        """Add scores that `score` returned."""
+        for score in scores:
+            self.lse_c_sum += score.lse_c
+            self.lse_d_sum += score.lse_d
+            self.count += 1
+
+    def update(self, frames: FrameSource, samples: np.ndarray) -> None:
+        """Score one clip and add it.
+
+        Args:
+            frames: called for the clip's frames (H, W, 3), uint8 RGB, 25 fps: once, or twice for `lse_wav2lip_real`.
+            samples: (S,) int16, 16 kHz.
+
+        Raises:
+            ValueError: the clip is too short or has no face track; nothing was added.
+        """
+        self.add(self.score(frames, samples))
+
+    def compute(self) -> dict[str, Tensor]:
+        """`lse_c` and `lse_d`: means over the clips or tracks, float64; nan without any."""
+        return {"lse_c": self.lse_c_sum / self.count, "lse_d": self.lse_d_sum / self.count}

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Talking-face methods: one file each, with its networks and its LightningModule."""
+
+import importlib
+import inspect
+import pkgutil
+from pathlib import Path
+
+import torch
+
+from models.base import TalkingFaceModule
+from models.checkpoints import load_module
+from models.sync_expert import SyncExpertModule
+from models.wav2lip import Wav2Lip
+
+__all__ = ["SyncExpertModule", "TalkingFaceModule", "Wav2Lip", "list_methods", "load_method"]
+
+
+def list_methods() -> dict[str, type[TalkingFaceModule]]:
+    """Every method by name, sorted: all subclasses of TalkingFaceModule in the files of this folder, however deep."""
+    methods: dict[str, type[TalkingFaceModule]] = {}
+    for file in pkgutil.walk_packages(__path__, f"{__name__}."):
+        module = importlib.import_module(file.name)
+        for _, kind in inspect.getmembers(module, inspect.isclass):
+            own = kind.__module__ == file.name and not kind.__name__.startswith("_")
+            if not own or not issubclass(kind, TalkingFaceModule) or kind is TalkingFaceModule:
+                continue
+            name = kind.method or file.name.rpartition(".")[2]
+            if name in methods:
+                raise RuntimeError(
+                    f"two methods are called '{name}': {methods[name].__qualname__} and {kind.__qualname__}. Expected "
+                    "one name each. Set the class attribute `method` of one of them."
+                )
+            methods[name] = kind
+    return dict(sorted(methods.items()))
+
+
+def load_method(path: Path | str, device: torch.device | str = "cpu") -> TalkingFaceModule:
+    """The method of a checkpoint written by `lightning fit`, in evaluation mode; its lip-sync expert is not needed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, not ours, or holds something else than a method.
+    """
+    return load_module(Path(path), list_methods().values()).to(device)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints that say which class made them, hold plain values only, and load without executing code."""
+
+import hashlib
+import pickle
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
+
+__all__ = ["RECORD", "BenchModule", "load_checkpoint", "load_module", "save_module", "sha256"]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _package_version() -> str:
+    try:
+        return metadata.version("lipsync_bench")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+class BenchModule(pl.LightningModule):
+    """A LightningModule whose checkpoints say which class made them, and which flips colours in one place.
+
+    Checkpoints hold plain types and tensors only, so that they load with `weights_only=True`.
+    """
+
+    channel_order: ClassVar[Literal["rgb", "bgr"]] = "rgb"
+    """Colour order inside the networks; everything outside is RGB."""
+    experiment: ClassVar[str] = ""
+    """The file in experiments/ that trains this class."""
+    window_frames: ClassVar[int] = 5
+    parameters_without_gradient: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of parameters that require a gradient and never get one (a publication's dead weights)."""
+
+    @classmethod
+    def smoke_arguments(cls) -> dict[str, Any]:
+        """Constructor arguments of a model small enough for tests and demonstrations on a CPU."""
+        return {}
+
+    def to_network(self, images: Tensor) -> Tensor:
+        """RGB images (..., 3, H, W) in the colour order of the networks."""
+        return images.flip(-3) if self.channel_order == "bgr" else images
+
+    def from_network(self, images: Tensor) -> Tensor:
+        """Images (..., 3, H, W) of a network as RGB."""
+        return self.to_network(images)  # the flip is its own inverse
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        kind = type(self)
+        checkpoint[RECORD] = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "version": _package_version()}
+
+
+def save_module(module: BenchModule, path: Path) -> None:
+    """Writes a checkpoint without optimiser or trainer; it loads wherever one of `lightning fit` does."""
+    checkpoint = {
+        "state_dict": module.state_dict(),
+        module.CHECKPOINT_HYPER_PARAMS_KEY: dict(module.hparams),
+        "pytorch-lightning_version": pl.__version__,
+        "epoch": 0,
+        "global_step": 0,
+    }
+    module.on_save_checkpoint(checkpoint)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    torch.save(checkpoint, partial)
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint of this package onto the CPU, without executing code from it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged or was not written by this package.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint. Expected a .ckpt file written by: lightning fit -c FILE")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path}: cannot be read as a checkpoint ({type(error).__name__}). Expected a whole .ckpt file of tensors "
+            "and plain values. Write it again with: lightning fit -c FILE"
+        ) from error
+    if not isinstance(checkpoint, dict) or RECORD not in checkpoint:
+        raise ValueError(
+            f"{path}: has no entry '{RECORD}'. Expected a checkpoint of this package, written by: lightning fit -c "
+            "FILE (an official weight file has to be converted first: bench import)"
+        )
+    return checkpoint
+
+
+_Module = TypeVar("_Module", bound=BenchModule)
+
+
+def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
+    """The module stored at `path`, on the CPU in evaluation mode.
+
+    Its class must be one of `classes`: a file cannot have other code imported.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, not ours, or holds another class.
+    """
+    checkpoint = load_checkpoint(path)
+    known = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in classes}
+    stored = checkpoint[RECORD]["class_path"]
+    if stored not in known:
+        raise ValueError(
+            f"{path}: holds a {stored}. Expected one of: {', '.join(sorted(known))}. Name another checkpoint."
+        )
+    arguments = checkpoint.get(pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
+    # Names with an underscore are LightningCLI's own.
+    module = known[stored](**{name: value for name, value in arguments.items() if not name.startswith("_")})
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"], strict=True)
+    return module.eval()
