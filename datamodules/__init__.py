@@ -1,22 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Media in: video, sound and faces; prepared clips; LightningDataModules that cut windows from them."""
+"""Media in: video, sound and faces; prepared clips; LightningDataModules that cut windows from them.
 
+The data modules are imported at their first use: Lightning takes seconds and hundreds of megabytes, which the processes
+that only prepare clips need not spend.
+"""
+
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from datamodules.base import ClipDataModule
-from datamodules.clip_folder import ClipFolder
-from datamodules.lrs2 import LRS2
-from datamodules.mead import MEAD
+if TYPE_CHECKING:
+    from datamodules.base import ClipDataModule
+    from datamodules.clip_folder import ClipFolder
+    from datamodules.lrs2 import LRS2
+    from datamodules.mead import MEAD
+    from datamodules.synthetic import Synthetic
+
+_HOMES = {
+    "ClipDataModule": "base",
+    "ClipFolder": "clip_folder",
+    "LRS2": "lrs2",
+    "MEAD": "mead",
+    "Synthetic": "synthetic",
+}
 
 __all__ = ["LRS2", "MEAD", "ClipDataModule", "ClipFolder", "Synthetic"]
 
-if TYPE_CHECKING:
-    from datamodules.synthetic import Synthetic
-
 
 def __getattr__(name: str) -> Any:
-    if name == "Synthetic":
-        from datamodules.synthetic import Synthetic
-
-        return Synthetic
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

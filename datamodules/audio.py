@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speech as the networks hear it: mono waveforms at 16 kHz, mel-spectrograms with 80 columns a second, windows of 16 columns.
+"""Speech as the networks hear it: mono waves at 16 kHz, mel-spectrograms with 80 columns a second, windows of 16
+columns.
 
-The mel-spectrogram and its windows are those of Wav2Lip (Prajwal et al., ACM MM 2020), which its descendants share. They are
-computed here with NumPy in float64, because a float32 transform moves pure tones by up to 1e-4 and because importing librosa
-in every loader worker takes seconds.
+The mel-spectrogram and its windows are those of Wav2Lip (Prajwal et al., ACM MM 2020), which its descendants share.
+They are computed here with NumPy in float64, because a float32 transform moves pure tones by up to 1e-4 and because
+importing librosa in every loader worker takes seconds.
 """
 
 import functools
@@ -74,7 +75,7 @@ def _as_mono(frame: Any, path: Path) -> np.ndarray:
 def _decoded(container: Any, path: Path) -> Iterator[tuple[int, np.ndarray]]:
     """Pairs (sample rate, float32 samples) that follow each other without holes, from time 0 to the end."""
     stream = container.streams.audio[0]
-    zero, stated = time_zero(container), stated_duration(container, stream)
+    zero, stated = time_zero(container), stated_duration(container, stream, path)
     rate = position = start = 0  # position counts the samples given out, at the file's own rate
     errors: list[Exception] = []
     for frame in until_error(container.decode(stream), errors):
@@ -108,10 +109,10 @@ def _decoded(container: Any, path: Path) -> Iterator[tuple[int, np.ndarray]]:
 def load_audio(path: Path | str) -> np.ndarray:
     """The first audio track of any media file as one mono waveform.
 
-    Channels are averaged first, then the mean is resampled with soxr "HQ", as librosa.load does by default. A 16-bit sample
-    s at 16 kHz mono comes back as exactly s / 32768. Sample 0 is time 0 of the file as `video.read_frames` counts it: the
-    start of the earliest stream. Audio that starts later is preceded by silence, priming samples of the codec are left
-    out, and holes in the timestamps above 0.1 s are filled with silence.
+    Channels are averaged first, then the mean is resampled with soxr "HQ", as librosa.load does by default. A 16-bit
+    sample s at 16 kHz mono comes back as exactly s / 32768. Sample 0 is time 0 of the file as `video.read_frames`
+    counts it: the start of the earliest stream. Audio that starts later is preceded by silence, priming samples of the
+    codec are left out, and holes in the timestamps above 0.1 s are filled with silence.
 
     Memory: the result, and one decoded packet.
 
@@ -120,8 +121,8 @@ def load_audio(path: Path | str) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        MediaError: not a media file, no audio in it, an end that is more than 0.5 s before the time the file states, or NaN
-            or infinite samples. Formats that state no time (raw mp3 or aac) cannot be found to be cut off.
+        MediaError: not a media file, no audio in it, an end that is more than 0.5 s before the time the file states, or
+            NaN or infinite samples. Formats that state no time (raw mp3 or aac) cannot be found to be cut off.
     """
     path = Path(path)
     parts: list[np.ndarray] = []
@@ -174,7 +175,8 @@ def mel_basis() -> np.ndarray:
     bins = np.arange(FFT_SAMPLES // 2 + 1) * (SAMPLE_RATE / FFT_SAMPLES)  # Hz
     rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
     falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    basis = (np.maximum(0, np.minimum(rising, falling)) * 2 / (edges[2:] - edges[:-2])).astype(np.float32)
+    triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    basis = (triangles * (2 / (edges[2:] - edges[:-2]))).astype(np.float32)
     basis.flags.writeable = False  # shared by all callers
     return basis
 
@@ -182,13 +184,13 @@ def mel_basis() -> np.ndarray:
 def mel_spectrogram(wave: np.ndarray, pad_mode: Literal["reflect", "constant"] = "reflect") -> np.ndarray:
     """Normalised log-mel spectrogram, 80 columns a second; column t is centred on sample 200 t.
 
-    Pre-emphasis 0.97, periodic Hann window of 800, hop 200, magnitudes (not squared), 80 Slaney bands, 20 log10 of at least
-    1e-5, minus the reference of 20 dB, then -100..0 dB mapped to -4..4 and clipped. Silence is exactly -4.
+    Pre-emphasis 0.97, periodic Hann window of 800, hop 200, magnitudes (not squared), 80 Slaney bands, 20 log10 of at
+    least 1e-5, minus the reference of 20 dB, then -100..0 dB mapped to -4..4 and clipped. Silence is exactly -4.
 
     Args:
         wave: (S,) float samples in [-1, 1] at 16 kHz, S >= 1.
-        pad_mode: what lies beyond both ends: "reflect" as Wav2Lip's pinned librosa 0.7 does, "constant" (zeros) as librosa
-            from 0.9.2 on does, with which HyperLips and VideoReTalking were trained.
+        pad_mode: what lies beyond both ends: "reflect" as Wav2Lip's pinned librosa 0.7 does, "constant" (zeros) as
+            librosa from 0.9.2 on does, with which HyperLips and VideoReTalking were trained.
 
     Returns:
         float32 (80, 1 + floor(S / 200)) in [-4, 4], band 0 lowest.
@@ -199,8 +201,8 @@ def mel_spectrogram(wave: np.ndarray, pad_mode: Literal["reflect", "constant"] =
     """
     if wave.ndim != 1 or wave.dtype.kind != "f":
         raise ValueError(
-            f"mel_spectrogram: got {wave.dtype} samples of shape {wave.shape}. Expected float samples of shape (S,). Use "
-            "datamodules.audio.to_float for int16 and the mean over channels for stereo."
+            f"mel_spectrogram: got {wave.dtype} samples of shape {wave.shape}. Expected float samples of shape (S,). "
+            "Use datamodules.audio.to_float for int16 and the mean over channels for stereo."
         )
     if wave.size == 0 or not np.isfinite(wave).all():
         found = "no samples" if wave.size == 0 else "NaN or infinite samples"
@@ -252,14 +254,14 @@ def chunk_starts(columns: int, fps: float = 25.0, extra: bool = True) -> list[in
     Args:
         columns: mel columns of the audio, M.
         fps: rate of the video.
-        extra: append one more window that ends with the audio, as the inference script does and the pair evaluation does
-            not.
+        extra: append one more window that ends with the audio, as the inference script does and the pair evaluation
+            does not.
 
     Raises:
         MediaError: fewer than 16 columns. (Differs: the official script goes on and fails inside the network.)
     """
     _check_columns(columns)
-    starts = []
+    starts: list[int] = []
     while (start := mel_start(len(starts), fps)) + MEL_WINDOW <= columns:
         starts.append(start)
     return [*starts, columns - MEL_WINDOW] if extra else starts
@@ -275,8 +277,8 @@ def frame_mels(mel: np.ndarray, frames: int, fps: float = 25.0, early_frames: in
         early_frames: take the windows this many frames earlier; 1 gives the windows Wav2Lip is trained with.
 
     Returns:
-        float32 (T, 1, 80, 16). Windows that would start before the mel are its first 16 columns, those that would overrun
-        its end are its last 16.
+        float32 (T, 1, 80, 16). Windows that would start before the mel are its first 16 columns, those that would
+        overrun its end are its last 16.
 
     Raises:
         MediaError: fewer than 16 columns.

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import cv2
@@ -115,11 +115,12 @@ class ClipDataModule(pl.LightningDataModule):
             batch for each process where that is more.
         val_length: windows of a validation or test pass, spread evenly over the clips; without it one for each clip.
         source: folder of the source videos, where it is no longer the one that the manifest names.
-        max_missing: largest share of a split's clips that may be missing from `root`, because they could not be prepared.
+        max_missing: largest share of a split's clips that may be missing from `root`, as clips that could not be
+            prepared are.
         check_counts: whether split lists of other than the official sizes are an error or a warning.
     """
 
-    name: ClassVar[str] = "clips"
+    name: str = "clips"
     official_counts: ClassVar[Mapping[Split, int]] = {}
     splits_overlap: bool = False
 
@@ -203,7 +204,7 @@ class ClipDataModule(pl.LightningDataModule):
         folder = self.source
         if folder is None:
             self.prepare_data()
-            folder = Path(json.loads((self.root / "manifest.json").read_text(encoding="utf-8"))["source_root"])
+            folder = Path(self._manifest()["source_root"])
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{self.name}: no source videos in {folder}. Expected the folder that {self.root} was prepared from. "
@@ -242,7 +243,16 @@ class ClipDataModule(pl.LightningDataModule):
             for key, value in batch.items()
         }
 
+    def _manifest(self) -> dict[str, Any]:
+        path = self.root / "manifest.json"
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}. Expected JSON. Run bench prepare again.") from error
+
     def _read_splits(self) -> dict[Split, list[Path]]:
+        if not self._manifest().get("complete", True):
+            logger.warning("%s: the preparation of %s was interrupted. Run bench prepare again.", self.name, self.root)
         prepared = _prepared_ids(self.root)
         splits = self.split_ids(prepared)
         if not self.splits_overlap:
@@ -251,7 +261,9 @@ class ClipDataModule(pl.LightningDataModule):
         present = set(prepared)
         for split, ids in splits.items():
             self._check_missing(split, ids, present)
-        return {split: [self.root / f"{name}{SUFFIX}" for name in ids if name in present] for split, ids in splits.items()}
+        return {
+            split: [self.root / f"{name}{SUFFIX}" for name in ids if name in present] for split, ids in splits.items()
+        }
 
     def _check_counts(self, splits: Mapping[Split, Sequence[str]]) -> None:
         counts = {split: len(splits[split]) for split in self.official_counts}
@@ -279,7 +291,7 @@ class ClipDataModule(pl.LightningDataModule):
 
     def _dataset(self, split: Split) -> WindowDataset | None:
         clips = self.clips(split)
-        long, self.short[split] = separate_short(clips, self.window, self.read)
+        long, self.short[split] = separate_short(clips, self.window)
         if self.short[split]:
             logger.warning(
                 "%s: %d of %d %s clips are too short for a window and left out: %s",
@@ -309,7 +321,9 @@ class ClipDataModule(pl.LightningDataModule):
             return []
         return self._loader(dataset, EvaluationSampler(dataset.length, *self._place()), drop_last=False)
 
-    def _loader(self, dataset: WindowDataset, sampler: EpochSampler, drop_last: bool) -> DataLoader[Window | SyncWindow]:
+    def _loader(
+        self, dataset: WindowDataset, sampler: EpochSampler, drop_last: bool
+    ) -> DataLoader[Window | SyncWindow]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

@@ -60,7 +60,6 @@ __all__ = [
     "Clip",
     "ClipHeader",
     "read_header",
-    "temporary_path",
     "write_atomic",
     "write_clip",
 ]
@@ -74,7 +73,7 @@ class ClipHeader:
         id: `<speaker>/<name>`, also the file's place below the prepared folder.
         speaker: First part of the id.
         source: The video's path relative to the source root, with forward slashes.
-        source_sha256: Of the video file (and of a separate sound file after it, where there is one).
+        source_sha256: Of the video file; where the sound is in a file of its own, `+` and that file's follow.
         source_fps: Frames a second of the source, before it was resampled to 25.
         source_width: Pixels, upright.
         source_height: Pixels, upright.
@@ -166,14 +165,13 @@ def _check_layout(path: Path, header: ClipHeader, tensors: dict[str, _Tensor]) -
             raise ClipError(f"{path}: tensor {name} has {tensors[name].shape[0]} rows, expected {rows}. {_REPAIR}")
 
 
-def temporary_path(path: Path) -> Path:
-    """The hidden name beside `path` that this process writes before renaming."""
-    return path.with_name(f".{path.name}.tmp-{os.getpid()}")
-
-
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or none: to a temporary name in the same folder, flushed to the disk, then renamed."""
-    temporary = temporary_path(path)
+    """Write a whole file or none: to a temporary name in the same folder, flushed to the disk, then renamed.
+
+    The temporary name ends in no known suffix, so that what a killed process leaves is never taken for a clip.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             file.write(data)
@@ -237,7 +235,6 @@ def write_clip(
         "landmarks": np.ascontiguousarray(landmarks, np.float32),
         "mesh": np.ascontiguousarray(mesh, np.float16),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(path, save(tensors, {"clip": json.dumps(dataclasses.asdict(header), sort_keys=True)}))
 
 

@@ -4,7 +4,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from datamodules.base import SPLITS, ClipDataModule, Split, read_list
 from datamodules.windows import Kind
@@ -50,7 +50,7 @@ class ClipFolder(ClipDataModule):
         max_missing: largest share of a list's clips that may be missing from `root`.
     """
 
-    name: ClassVar[str] = "folder"
+    name: str = "folder"
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class ClipFolder(ClipDataModule):
         )
         if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
             raise ValueError(
-                f"val_fraction is {val_fraction} and test_fraction {test_fraction}. Expected 0 or more, and less than 1 "
-                "together. Set --data.init_args.val_fraction or --data.init_args.test_fraction."
+                f"val_fraction is {val_fraction} and test_fraction {test_fraction}. Expected 0 or more, and less than "
+                "1 together. Set --data.init_args.val_fraction or --data.init_args.test_fraction."
             )
         if overfit and splits is not None:
             raise ValueError(
@@ -115,8 +115,8 @@ class ClipFolder(ClipDataModule):
         )
         if val + test >= len(units):
             raise ValueError(
-                f"{self.name}: {len(units)} {self.split_by}s in {self.root} cannot be split into {val} val, {test} test "
-                "and one or more for training. Prepare more videos, set --data.init_args.val_fraction 0 and "
+                f"{self.name}: {len(units)} {self.split_by}s in {self.root} cannot be split into {val} val, {test} "
+                "test and one or more for training. Prepare more videos, set --data.init_args.val_fraction 0 and "
                 "--data.init_args.test_fraction 0, or use all clips everywhere with --data.init_args.overfit true."
             )
         place: dict[str, Split] = dict.fromkeys(units, "train")

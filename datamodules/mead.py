@@ -31,7 +31,8 @@ _OTHER = frozenset(
     for number in range(first, last + 1)
 )
 _OTHER_SPEAKERS = frozenset(
-    "M037 M039 M040 M041 M042 W021 W023 W024 W025 W026 W028 W029 W033 W035 W036 W037 W038 W040".split()
+    [f"M{number:03d}" for number in (37, 39, 40, 41, 42)]
+    + [f"W{number:03d}" for number in (21, 23, 24, 25, 26, 28, 29, 33, 35, 36, 37, 38, 40)]
 )
 _VAL_SHARE = 210 / 1610
 _TEST_SHARE = 80 / 230
@@ -77,13 +78,13 @@ class MEAD(ClipDataModule):
 
     Size: the whole of MEAD has 60 speakers, 8 emotions at 3 levels, 7 views; about 40 neutral front clips a speaker,
     1920 x 1080 at 30 fps.
-    Splits: HyperLips has 1,400 training and 210 validation clips, drawn at random from the same 46 speakers: clips 6 to 40
-    of most, and of some, whose clips are numbered otherwise, the same number of clips. Its tests took 80 more clips.
+    Splits: HyperLips has 1,400 training and 210 validation clips, drawn at random from the same 46 speakers: clips 6 to
+    40 of most, and as many of those whose clips are numbered otherwise. Its tests took 80 more clips.
     Licence: for research alone, on application. How to obtain: https://wywu.github.io/projects/MEAD/MEAD.html
 
     References: Wang, Wu, Song, Yang, Wu, Qian, He, Qiao, Loy, "MEAD: A Large-scale Audio-visual Dataset for Emotional
-    Talking-face Generation", ECCV 2020. Selection: Chen, Yao, Li, Wang, Zhang, Yang, Wen, "HyperLips: Hyper Control Lips
-    with High Resolution Decoder for Talking Face Generation", 2023, https://arxiv.org/abs/2310.05720.
+    Talking-face Generation", ECCV 2020. Selection: Chen, Yao, Li, Wang, Zhang, Yang, Wen, "HyperLips: Hyper Control
+    Lips with High Resolution Decoder for Talking Face Generation", 2023, https://arxiv.org/abs/2310.05720.
 
     Differs:
         Which clips HyperLips drew for validation and for testing is not known. Here val and train are drawn from the
@@ -109,7 +110,7 @@ class MEAD(ClipDataModule):
         check_counts: whether other than 1,400, 210 and 80 clips are an error or a warning.
     """
 
-    name: ClassVar[str] = "mead"
+    name: str = "mead"
     official_counts: ClassVar[Mapping[Split, int]] = {"train": 1400, "val": 210, "test": 80}
 
     def __init__(

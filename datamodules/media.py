@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What reading audio and reading video share: opening a file, the instant both count from, and whether its end is missing."""
+"""What reading audio and reading video share: opening a file, the instant both count from, whether the end is
+missing."""
 
 import contextlib
+import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -66,16 +68,40 @@ def open_media(path: Path) -> Iterator[Any]:
 def time_zero(container: Any) -> Fraction:
     """The timestamp, in seconds, that is time 0 of both audio and video: the start of the earliest stream.
 
-    Containers may start anywhere (broadcast streams do), and one stream may start after the other; counting both from the
-    same instant keeps them in sync. Priming samples of AAC and MP3 lie before the start, and the decoder drops them.
+    Containers may start anywhere (broadcast streams do), and one stream may start after the other; counting both from
+    the same instant keeps them in sync. Priming samples of AAC and MP3 lie before the start, and the decoder drops
+    them.
     """
     streams = [*container.streams.audio, *(s for s in container.streams.video if not is_picture(s))]
     return min((s.start_time * s.time_base for s in streams if s.start_time is not None), default=Fraction(0))
 
 
-def stated_duration(container: Any, stream: Any) -> float | None:
+def _wav_duration(path: Path) -> float | None:
+    """Seconds that a RIFF header promises; libav tells only what is in the file, so that a cut file looks whole."""
+    with path.open("rb") as file:
+        if file.read(12)[:4] != b"RIFF":
+            return None
+        byte_rate = 0
+        while len(head := file.read(8)) == 8:
+            name, size = struct.unpack("<4sI", head)
+            if name == b"data":
+                # Programs that write to a pipe leave 0 or a huge number there.
+                return size / byte_rate if byte_rate and 0 < size < 0x7FFF0000 else None
+            body = file.read(size + size % 2) if name == b"fmt " else b""
+            if len(body) >= 12:
+                byte_rate = struct.unpack("<I", body[8:12])[0]
+            elif not body:
+                file.seek(size + size % 2, 1)
+    return None
+
+
+def stated_duration(container: Any, stream: Any, path: Path) -> float | None:
     """Seconds from the stream's own start to its end as the file states them; None where it says nothing reliable."""
-    if _GUESSED_DURATION & set(container.format.name.split(",")):
+    formats = set(container.format.name.split(","))
+    if "wav" in formats:
+        return _wav_duration(path)
+    # An mp3 with a Xing header states its frames, and its encoder's delay makes it start later than 0.
+    if formats & _GUESSED_DURATION and not ("mp3" in formats and stream.start_time):
         return None
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
@@ -100,17 +126,17 @@ def until_error(frames: Iterator[Any], errors: list[Exception]) -> Iterator[Any]
 def check_end(path: Path, kind: str, decoded_s: float, stated_s: float | None, errors: list[Exception]) -> None:
     """Raise MediaError if a stream ended too early: more than 0.5 s before the stated end.
 
-    A failure of the decoder that close to the end is forgiven (junk after the last frame is common); without a stated end
-    it never is.
+    A failure of the decoder that close to the end is forgiven (junk after the last frame is common); without a stated
+    end it never is.
     """
     if stated_s is None:
         if errors:
             raise MediaError(
-                f"{path}: {kind} cannot be decoded after {decoded_s:.2f} s ({errors[0].__class__.__name__}). Expected a "
-                f"file that decodes to its end. {REPAIR}"
+                f"{path}: {kind} cannot be decoded after {decoded_s:.2f} s ({errors[0].__class__.__name__}). Expected "
+                f"a file that decodes to its end. {REPAIR}"
             ) from errors[0]
     elif decoded_s < stated_s - SHORTFALL_S:
         raise MediaError(
-            f"{path}: {kind} ends after {decoded_s:.2f} s, the file is cut off or damaged. Expected {stated_s:.2f} s, as "
-            f"its header states. {REPAIR}"
+            f"{path}: {kind} ends after {decoded_s:.2f} s, the file is cut off or damaged. Expected {stated_s:.2f} s, "
+            f"as its header states. {REPAIR}"
         ) from (errors[0] if errors else None)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bench demo`: every stage of the suite on the embedded corpus, with the commands a user would type.
 
-Each stage leaves its result in the folder and is not done again when it is there; a training that was interrupted goes on from
-its last checkpoint.
+Each stage leaves its result in the folder and is not done again when it is there; a training that was interrupted goes
+on from its last checkpoint.
 """
 
 import json
@@ -47,32 +47,22 @@ _log = logging.getLogger(__name__)
 __all__ = ["run_demo"]
 
 
-def _fit(out: Path, method: str, clips: Path, seed: int, *extra: str) -> Path:
-    """Train one method with `lightning fit` and its synthetic overlay; returns the checkpoint."""
-    folder = out / "runs" / method
-    final = folder / f"{method}.ckpt"
-    if final.is_file():
-        return final
-    command = [
-        *(sys.executable, "-m", "lipsync_bench", "fit"),
-        *("-c", str(EXPERIMENTS / f"{method}.yaml"), "-c", str(EXPERIMENTS / "synthetic" / f"{method}.yaml")),
-        f"--seed_everything={seed}",
-        f"--data.init_args.root={clips}",
-        f"--data.init_args.seed={seed}",
-        f"--trainer.default_root_dir={folder}",
-        *extra,
-    ]
-    last = sorted(folder.glob("**/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if last:
-        command.append(f"--ckpt_path={last[-1]}")
-    _log.info("$ %s", " ".join(["python", *command[1:]]))
-    subprocess.run(command, check=True)
-    written = sorted(folder.glob("**/last.ckpt"), key=lambda path: path.stat().st_mtime)
-    if not written:
-        raise RuntimeError(f"{folder}: training ended without last.ckpt. Expected one. Run again with --overwrite.")
-    shutil.copyfile(written[-1], final.with_suffix(".tmp"))
-    final.with_suffix(".tmp").replace(final)
-    return final
+def _fit(out: Path, method: str, seed: int) -> Path:
+    """Train one method with `lightning fit` and its synthetic overlay, in the demo's folder; returns the checkpoint."""
+    checkpoint = out / "runs" / method / "last.ckpt"
+    done = checkpoint.with_name("done")
+    if done.is_file():
+        return checkpoint
+    command = [sys.executable, "-m", "lipsync_bench", "fit"]
+    for file in (EXPERIMENTS / f"{method}.yaml", EXPERIMENTS / "synthetic" / f"{method}.yaml"):
+        command += ["-c", str(file.resolve())]
+    command += [f"--seed_everything={seed}", "--data.init_args.root=clips", f"--data.init_args.seed={seed}"]
+    if checkpoint.is_file():
+        command.append(f"--ckpt_path={checkpoint.relative_to(out)}")
+    _log.info("$ cd %s; python %s", out, " ".join(command[1:]))
+    subprocess.run(command, check=True, cwd=out)  # its paths, such as runs/wav2lip, lie in the demo's folder then
+    done.touch()
+    return checkpoint
 
 
 def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
@@ -123,7 +113,9 @@ def _preview(path: Path, clip_file: Path, source_root: Path, checkpoint: Path) -
     def repeated() -> Iterator[np.ndarray]:
         for index, frame in enumerate(frames()):
             part = slice(index, index + 1)
-            yield baseline.frames(TargetChunk("", index, [frame], boxes[part], mels[part], reference), PAIRED_FACE_BOX)[0]
+            yield baseline.frames(TargetChunk("", index, [frame], boxes[part], mels[part], reference), PAIRED_FACE_BOX)[
+                0
+            ]
 
     generated = lip_sync(load_method(checkpoint, "cpu"), frames(), boxes, mels, reference)
     columns = {"ground truth": frames(), "repeated frame": repeated(), "Wav2Lip (small, just trained)": generated}
@@ -161,10 +153,9 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     report = prepare(videos, clips, "synthetic")
     console.rule("2/6 preparation: faces, crops, mel")
     console.print(report.summary())
-    expert = _stage(console, "3/6 lip-sync expert", lambda: _fit(out, "sync_expert", clips, seed))
+    expert = _stage(console, "3/6 lip-sync expert", lambda: _fit(out, "sync_expert", seed))
     assert isinstance(expert, Path)
-    extra = (f"--model.init_args.sync_expert={expert}",)
-    wav2lip = _stage(console, "4/6 Wav2Lip at small width", lambda: _fit(out, "wav2lip", clips, seed, *extra))
+    wav2lip = _stage(console, "4/6 Wav2Lip at small width", lambda: _fit(out, "wav2lip", seed))
     assert isinstance(wav2lip, Path)
     data = Synthetic(root=clips)
     test_clips = data.clips("test")
@@ -187,12 +178,16 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     shifts.to_csv(out / "results" / "shifts.csv", index=False)
     summary = {"expert_loss": loss, "shifts_found": len(right), "shifts": len(shifts)}
     (out / "results" / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
-    console.print(f"table {result.folder / 'leaderboard.csv'}   rows {result.folder / 'clips.csv'}   video {out / 'preview.mp4'}")
+    console.print(
+        f"table {result.folder / 'leaderboard.csv'}   rows {result.folder / 'clips.csv'}   video {out / 'preview.mp4'}"
+    )
     console.print(f"[dim]{time.perf_counter() - started:.0f} s in all[/dim]")
 
 
 def _check_seed(out: Path, seed: int) -> None:
     stamp = out / "demo.json"
     if stamp.is_file() and json.loads(stamp.read_text())["seed"] != seed:
-        raise ValueError(f"{out} holds a demo with another seed. Expected seed {seed}. Use --overwrite or another --out.")
+        raise ValueError(
+            f"{out} holds a demo with another seed. Expected seed {seed}. Use --overwrite or another --out."
+        )
     stamp.write_text(json.dumps({"seed": seed}) + "\n")

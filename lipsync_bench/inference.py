@@ -61,7 +61,8 @@ def lip_sync(
         frames: uint8 RGB (H, W, 3), at least as many as `frame_mels` holds.
         boxes: (T, 4) x1 y1 x2 y2 in pixels.
         frame_mels: float32 (T, 1, 80, 16), one window a frame.
-        reference: uint8 RGB crop that serves all frames as reference; None: each frame's own crop (the official scripts).
+        reference: uint8 RGB crop that serves all frames as reference; None: each frame's own crop (the official
+            scripts).
         batch_frames: Frames per forward pass.
 
     Yields:

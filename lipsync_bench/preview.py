@@ -23,7 +23,9 @@ def _label(text: str, width: int) -> np.ndarray:
     return cv2.putText(bar, text, origin, _FONT, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
 
 
-def write_preview(path: Path, columns: Mapping[str, Iterable[np.ndarray]], samples: np.ndarray, size_px: int = 256) -> int:
+def write_preview(
+    path: Path, columns: Mapping[str, Iterable[np.ndarray]], samples: np.ndarray, size_px: int = 256
+) -> int:
     """Write the columns beside each other; the shortest ends the video.
 
     Args:

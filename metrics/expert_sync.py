@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Audio-video sync judged by our own trained sync expert, under names of its own: these numbers are not LSE.
 
-The expert is the one Wav2Lip is trained with (Prajwal et al., ACM MM 2020): a useful judge where SyncNet's weights may not be
-used, and a biased one for methods trained against the same expert.
+The expert is the one Wav2Lip is trained with (Prajwal et al., ACM MM 2020): a useful judge where SyncNet's weights may
+not be used, and a biased one for methods trained against the same expert.
 """
 
 from typing import ClassVar
@@ -25,12 +25,14 @@ BATCH_WINDOWS = 64
 def _check(faces: Tensor, mel: Tensor) -> None:
     if faces.ndim != 4 or faces.shape[1:] != (3, FACE_PX, FACE_PX) or not faces.is_floating_point():
         raise ValueError(
-            f"faces has shape {tuple(faces.shape)} and dtype {faces.dtype}. Expected (T, 3, {FACE_PX}, {FACE_PX}), floating, RGB in [0, 1]. "
-            "Resize the face crops and divide them by 255"
+            f"faces has shape {tuple(faces.shape)} and dtype {faces.dtype}. Expected (T, 3, {FACE_PX}, {FACE_PX}), "
+            "floating, RGB in [0, 1]. Resize the face crops and divide them by 255"
         )
     low, high = (float(value) for value in torch.aminmax(faces)) if faces.numel() else (0.0, 0.0)
     if not (low >= 0.0 and high <= 1.0):  # written so that NaN fails too
-        raise ValueError(f"faces has values from {low:g} to {high:g}. Expected RGB in [0, 1]. Divide 8-bit frames by 255")
+        raise ValueError(
+            f"faces has values from {low:g} to {high:g}. Expected RGB in [0, 1]. Divide 8-bit frames by 255"
+        )
     if mel.ndim != 2 or mel.shape[0] != MEL_BANDS or not mel.is_floating_point():
         raise ValueError(
             f"mel has shape {tuple(mel.shape)} and dtype {mel.dtype}. Expected ({MEL_BANDS}, M), floating. "
@@ -38,8 +40,8 @@ def _check(faces: Tensor, mel: Tensor) -> None:
         )
     if len(faces) < WINDOW_FRAMES or mel.shape[1] < MEL_WINDOW:
         raise ValueError(
-            f"clip too short for the sync expert: {len(faces)} frames, {mel.shape[1]} mel columns. Expected at least {WINDOW_FRAMES} "
-            f"frames and {MEL_WINDOW} columns. Leave the clip out and count it as failed"
+            f"clip too short for the sync expert: {len(faces)} frames, {mel.shape[1]} mel columns. Expected at least "
+            f"{WINDOW_FRAMES} frames and {MEL_WINDOW} columns. Leave the clip out and count it as failed"
         )
 
 
@@ -48,7 +50,7 @@ def _embeddings(expert: SyncExpert, faces: Tensor, mel: Tensor) -> tuple[Tensor,
     weight = next(expert.parameters())
     lower = faces.flip(1)[:, :, FACE_PX // 2 :]  # BGR, the lower half of each face
     videos = len(faces) - WINDOW_FRAMES + 1
-    starts = []
+    starts: list[int] = []
     while (start := mel_start(len(starts))) + MEL_WINDOW <= mel.shape[1]:
         starts.append(start)
     parts: list[tuple[Tensor, Tensor]] = []
@@ -76,16 +78,18 @@ def expert_curve(
         max_shift_frames: largest shift in either direction.
 
     Returns:
-        (V, 2 * max_shift + 1) float64, V = T - 4, entry [v, j] for the sound that starts at frame v + j - max_shift, NaN where
-        there is none; and the mean over windows of each shift, (2 * max_shift + 1,), NaN for a shift without any.
-        Unlike SyncNet's distances, windows that do not exist do not take part.
+        (V, 2 * max_shift + 1) float64, V = T - 4, entry [v, j] for the sound that starts at frame v + j - max_shift,
+        NaN where there is none; and the mean over windows of each shift, (2 * max_shift + 1,), NaN for a shift without
+        any. Unlike SyncNet's distances, windows that do not exist do not take part.
 
     Raises:
         ValueError: wrong shape, dtype or range; fewer than 5 frames or 16 columns.
     """
     _check(faces, mel)
     if max_shift_frames < 1:
-        raise ValueError(f"max_shift_frames is {max_shift_frames}. Expected at least 1. Use the default {MAX_SHIFT_FRAMES}")
+        raise ValueError(
+            f"max_shift_frames is {max_shift_frames}. Expected at least 1. Use the default {MAX_SHIFT_FRAMES}"
+        )
     video, audio = _embeddings(expert.eval(), faces, mel)
     curve = torch.full((len(video), 2 * max_shift_frames + 1), torch.nan, dtype=torch.float64)
     for j, shift in enumerate(range(-max_shift_frames, max_shift_frames + 1)):
@@ -105,18 +109,19 @@ class ExpertSync(Metric):
 
     * `expert_cosine` in [-1, 1] (in [0, 1] for a network that ends in ReLU), higher is better.
     * `expert_confidence` in [0, 2], higher is better.
-    * `expert_offset_frames` at 25 fps, best at 0, the sign as SyncNet's: positive means that the matching sound starts EARLIER
-      than the video.
-    * Input: face crops as the expert was trained on, 96 x 96, RGB in [0, 1] (its lower half goes in as BGR), and the mel spectrogram.
-      For a video after encoding, cut the crops from the decoded frames.
+    * `expert_offset_frames` at 25 fps, best at 0, the sign as SyncNet's: positive means that the matching sound starts
+      EARLIER than the video.
+    * Input: face crops as the expert was trained on, 96 x 96, RGB in [0, 1] (its lower half goes in as BGR), and the
+      mel spectrogram. For a video after encoding, cut the crops from the decoded frames.
     * Average: over windows, then clips.
-    * Reference: none outside this package. The names keep it apart from LSE, whose network, sound features, windows and scale are
-      others; no number of this metric can be compared with an LSE-C or LSE-D.
-    * Known differences from the LSE recipe: windows beyond the ends of the sound are left out instead of counting as zeros.
+    * Reference: none outside this package. The names keep it apart from LSE, whose network, sound features, windows and
+      scale are others; no number of this metric can be compared with an LSE-C or LSE-D.
+    * Known differences from the LSE recipe: windows beyond the ends of the sound are left out instead of counting as
+      zeros.
 
     Args:
-        expert: the trained `models.sync_expert.SyncExpert`; it stays on its own device and is not part of this metric's parameters
-            or checkpoint.
+        expert: the trained `models.sync_expert.SyncExpert`; it stays on its own device and is not part of this metric's
+            parameters or checkpoint.
         weights: identity of its weights, such as "sha256:...", kept as an attribute for the tables.
         max_shift_frames: largest shift in either direction.
 
@@ -148,8 +153,11 @@ class ExpertSync(Metric):
     def __init__(self, expert: SyncExpert, weights: str, max_shift_frames: int = MAX_SHIFT_FRAMES) -> None:
         super().__init__()
         if not weights:
-            raise ValueError('weights is empty. Expected the identity of the expert\'s weights. Set weights="sha256:..."')
-        # In a tuple nn.Module does not see it: an enclosing module's train(), parameters() and checkpoints leave it alone.
+            raise ValueError(
+                'weights is empty. Expected the identity of the expert\'s weights. Set weights="sha256:..."'
+            )
+        # In a tuple nn.Module does not see it: an enclosing module's train(), parameters() and checkpoints leave it
+        # alone.
         self._expert = (expert,)
         self.weights = weights
         self.max_shift_frames = max_shift_frames

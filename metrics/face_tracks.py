@@ -8,6 +8,7 @@ Differs: the published pipeline encodes the video with loss three times on the w
 the decoded frames go straight to the network, so that scores agree to about two decimals, not three.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -29,7 +30,15 @@ __all__ = [
 CROP_PX = 224
 SHOT_THRESHOLD = 30.0
 MIN_CUT_DISTANCE_FRAMES = 15
-SUBSAMPLING = ((3200, 12), (2100, 8), (1700, 6), (1200, 5), (900, 4), (600, 3), (400, 2))  # from this width on, every d-th pixel
+SUBSAMPLING = (
+    (3200, 12),
+    (2100, 8),
+    (1700, 6),
+    (1200, 5),
+    (900, 4),
+    (600, 3),
+    (400, 2),
+)  # from this width on, every d-th pixel
 MIN_SHOT_FRAMES = 100
 MIN_DETECTIONS = 101
 MIN_FACE_PX = 100.0
@@ -88,8 +97,8 @@ class ShotValues:
         if self._previous is not None:
             if hsv.shape != self._previous.shape:
                 raise ValueError(
-                    f"frame {len(self.values) + 1} is {frame.shape[1]} x {frame.shape[0]} pixels, unlike the frames before. "
-                    "Expected one size throughout. Re-encode the video"
+                    f"frame {len(self.values) + 1} is {frame.shape[1]} x {frame.shape[0]} pixels, unlike the frames "
+                    "before. Expected one size throughout. Re-encode the video"
                 )
             self.values.append(float(np.mean(np.abs(hsv - self._previous).mean(axis=(0, 1)))))
         self._previous = hsv
@@ -110,7 +119,7 @@ def shot_cuts(values: Sequence[float]) -> list[int]:
 def shots(values: Sequence[float]) -> list[range]:
     """The shots of a video with `len(values) + 1` frames, as ranges of frame numbers."""
     edges = [0, *shot_cuts(values), len(values) + 1]
-    return [range(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+    return [range(a, b) for a, b in itertools.pairwise(edges)]
 
 
 def _overlap(a: np.ndarray, b: np.ndarray) -> float:
@@ -163,8 +172,8 @@ def track_detections(detections: Sequence[np.ndarray], first: int = 0) -> list[F
 def crop_face(frame: np.ndarray, half: float, x: float, y: float) -> np.ndarray:
     """Cut the square around a face out of a frame (H, W, 3) and resize it to 224 x 224.
 
-    Its side is about 2.8 `half`: its top is the top of the box, its bottom lies 0.8 `half` below the box. What lies outside the
-    frame is grey (110).
+    Its side is about 2.8 `half`: its top is the top of the box, its bottom lies 0.8 `half` below the box. What lies
+    outside the frame is grey (110).
     """
     pad = int(half * (1 + 2 * MARGIN))
     # int() truncates, so the corners must be computed in the coordinates of the padded frame.
@@ -175,8 +184,8 @@ def crop_face(frame: np.ndarray, half: float, x: float, y: float) -> np.ndarray:
     bottom, right = min(bottom, height + 2 * pad) - pad, min(right, width + 2 * pad) - pad
     if bottom <= top or right <= left:
         raise ValueError(
-            f"the face at x {x:.1f}, y {y:.1f} with half size {half:.1f} px lies outside the frame of {width} x {height} pixels. "
-            "Expected it inside. Check the detector's boxes"
+            f"the face at x {x:.1f}, y {y:.1f} with half size {half:.1f} px lies outside the frame of {width} x "
+            f"{height} pixels. Expected it inside. Check the detector's boxes"
         )
     crop = np.full((bottom - top, right - left, 3), PADDING_GREY, np.uint8)
     y1, y2, x1, x2 = max(top, 0), min(bottom, height), max(left, 0), min(right, width)
@@ -209,7 +218,8 @@ def real_video_tracks(
 
     Args:
         frames_factory: called twice; gives the frames (H, W, 3), uint8 RGB, at 25 fps.
-        detector: (H, W, 3) uint8 RGB -> (n, 5): x1 y1 x2 y2 in pixels, score; `SyncNetS3FD.detect` for published numbers.
+        detector: (H, W, 3) uint8 RGB -> (n, 5): x1 y1 x2 y2 in pixels, score; `SyncNetS3FD.detect` for published
+            numbers.
 
     Returns:
         The tracks, and an iterator of (index of the track, crop (224, 224, 3) uint8 RGB) in the order of the frames.

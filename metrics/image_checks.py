@@ -14,8 +14,8 @@ def _check(name: str, images: Tensor) -> None:
         raise ValueError(f"{name} is {type(images).__name__}. Expected a torch.Tensor. Use torch.from_numpy(frames)")
     if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
         raise ValueError(
-            f"{name} has shape {tuple(images.shape)}. Expected (B, C, H, W) with C = 3 (RGB) or 1 (gray) and nothing empty. "
-            "Use frames.permute(0, 3, 1, 2) for frames as a video decoder gives them"
+            f"{name} has shape {tuple(images.shape)}. Expected (B, C, H, W) with C = 3 (RGB) or 1 (gray) and nothing "
+            "empty. Use frames.permute(0, 3, 1, 2) for frames as a video decoder gives them"
         )
     if images.dtype != torch.uint8 and not images.is_floating_point():
         raise ValueError(
@@ -36,19 +36,19 @@ def checked_pair(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         _check(name, images)
     if pred.shape != target.shape:
         raise ValueError(
-            f"pred has shape {tuple(pred.shape)}, target {tuple(target.shape)}. Expected the same frames at the same size. "
-            "Resize or trim one of them first"
+            f"pred has shape {tuple(pred.shape)}, target {tuple(target.shape)}. Expected the same frames at the same "
+            "size. Resize or trim one of them first"
         )
     if pred.device != target.device:
         raise ValueError(f"pred is on {pred.device}, target on {target.device}. Expected one device. Use .to(device)")
     for name, images in (("pred", pred), ("target", target)):
         if images.dtype == torch.uint8:
             continue
-        low, high = (float(value) for value in torch.aminmax(images))
+        low, high = (float(value) for value in torch.aminmax(images.detach()))
         if not (low >= 0.0 and high <= DATA_RANGE):  # written so that NaN fails too
             raise ValueError(f"{name} has values from {low:g} to {high:g}. Expected 0..255. Clamp or rescale it first")
     if pred.is_floating_point() or target.is_floating_point():
-        high = max(float(pred.max()), float(target.max()))
+        high = max(float(pred.detach().max()), float(target.detach().max()))
         if 0.0 < high <= 1.0:
             raise ValueError(
                 f"pred and target have no value above {high:g}, as images in [0, 1] do. Expected 0..255. "

@@ -21,17 +21,17 @@ def _lips(name: str, landmarks: Landmarks) -> Tensor:
     points = torch.as_tensor(landmarks)
     if points.ndim != 3 or points.shape[1] not in (20, 68) or points.shape[2] != 2:
         raise ValueError(
-            f"{name} has shape {tuple(points.shape)}. Expected (T, 68, 2), all landmarks, or (T, 20, 2), those of the lips. "
-            "Use detect_lip_frames(frames)"
+            f"{name} has shape {tuple(points.shape)}. Expected (T, 68, 2), all landmarks, or (T, 20, 2), those of the "
+            "lips. Use detect_lip_frames(frames)"
         )
     if points.dtype == torch.bool or points.is_complex():
         raise ValueError(f"{name} has dtype {points.dtype}. Expected pixel coordinates. Use detect_lip_frames(frames)")
     points = points.to(torch.float64)
     if points.isinf().any():
-        low, high = float(points.nan_to_num(0.0, np.inf, -np.inf).min()), float(points.nan_to_num(0.0).max())
+        low, high = (float(value) for value in torch.aminmax(points[~points.isnan()]))
         raise ValueError(
-            f"{name} has values from {low:g} to {high:g}. Expected finite pixel coordinates, or NaN in a frame without a face. "
-            "Use detect_lip_frames(frames)"
+            f"{name} has values from {low:g} to {high:g}. Expected finite pixel coordinates, or NaN in a frame "
+            "without a face. Use detect_lip_frames(frames)"
         )
     return points[:, LIP_POINTS] if points.shape[1] == 68 else points
 
@@ -40,8 +40,8 @@ def lmd(landmarks_pred: Landmarks, landmarks_ref: Landmarks, centred: bool) -> T
     """Mean Euclidean distance of the 20 lip points, for each frame: `1/20 sum_p |pred_p - ref_p|`.
 
     Args:
-        landmarks_pred: (T, 68, 2), of which points 48..67 are used, or (T, 20, 2); pixels of the common crop, x before y.
-            A frame without a detection is a row of NaN.
+        landmarks_pred: (T, 68, 2), of which points 48..67 are used, or (T, 20, 2); pixels of the common crop, x before
+            y. A frame without a detection is a row of NaN.
         landmarks_ref: as `landmarks_pred`.
         centred: subtract from each frame's lip points their own mean first, so that a translation costs nothing.
 
@@ -87,8 +87,8 @@ class LMD(Metric):
 
     .. math:: \mathrm{LMD} = \frac{1}{T} \sum_t \frac{1}{20} \sum_p \lVert L^R_{tp} - L^F_{tp} \rVert_2
 
-    * Input: landmarks (T, 68, 2) or (T, 20, 2) in pixels of the crop that both videos share (dlib on 8-bit RGB frames in
-      the papers). The value grows with the size of the crop: no paper divides by the size of the face.
+    * Input: landmarks (T, 68, 2) or (T, 20, 2) in pixels of the crop that both videos share (dlib on 8-bit RGB frames
+      in the papers). The value grows with the size of the crop: no paper divides by the size of the face.
     * Average: over the 20 points, then over frames, whatever clip they come from. Frames where either detection is
       missing (NaN) are left out and counted in `skipped_frames`.
     * `centred=True` (protocol `lmd_lipformer`): each set minus its own mean, as Chen et al. remove the translation.

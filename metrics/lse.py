@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lip-sync error of SyncNet v2: LSE-C (confidence), LSE-D (distance) and the audio-video offset.
 
-Chung, Zisserman: "Out of time: automated lip sync in the wild", ACCV workshop 2016 (the network and the scores); Prajwal et al.:
-"A Lip Sync Expert Is All You Need", ACM MM 2020 (their use as LSE-C and LSE-D).
+Chung, Zisserman: "Out of time: automated lip sync in the wild", ACCV workshop 2016 (the network and the scores);
+Prajwal et al.: "A Lip Sync Expert Is All You Need", ACM MM 2020 (their use as LSE-C and LSE-D).
 
 Everything is streamed: a clip's frames pass once, 25 of them are held at a time.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
@@ -52,7 +53,8 @@ class SyncScore:
     Attributes:
         lse_c: confidence: median minus minimum of the mean distances over the shifts; higher is better.
         lse_d: the least mean distance over the shifts; lower is better.
-        offset_frames: the shift of that minimum at 25 fps. Positive: the sound that matches a video window starts EARLIER than it.
+        offset_frames: the shift of that minimum at 25 fps. Positive: the sound that matches a video window starts
+            EARLIER than it.
         windows: number of 5-frame windows.
         distances: (windows, 2 * shift + 1) float32, each window against each shift of the sound.
     """
@@ -64,7 +66,7 @@ class SyncScore:
     distances: Tensor
 
     def frame_confidence(self) -> Tensor:
-        """Confidence of each window (windows,): median over shifts minus its distance at the best shift, smoothed by a median of 9."""
+        """For each window (windows,): median over shifts minus its distance at the best shift; median-filtered (9)."""
         means = self.distances.mean(dim=0)
         raw = means.median() - self.distances[:, means.argmin()]
         half = MEDIAN_FRAMES // 2
@@ -74,8 +76,8 @@ class SyncScore:
 def sync_distances(lips: Tensor, audio: Tensor, shift_frames: int = SHIFT_FRAMES) -> Tensor:
     """Distance of every lip window to the audio windows around it: `D[v, j] = |lips[v] - audio[v + j - shift] + 1e-6|`.
 
-    Audio windows before the start and after the end are zero vectors and take part like the others: for clips of a second or
-    less they dominate the score, as in the published evaluation.
+    Audio windows before the start and after the end are zero vectors and take part like the others: for clips of a
+    second or less they dominate the score, as in the published evaluation.
 
     Args:
         lips: (T, E) embeddings.
@@ -93,8 +95,8 @@ def sync_distances(lips: Tensor, audio: Tensor, shift_frames: int = SHIFT_FRAMES
     """
     if lips.ndim != 2 or lips.shape != audio.shape or 0 in lips.shape or not lips.is_floating_point():
         raise ValueError(
-            f"lips has shape {tuple(lips.shape)}, audio {tuple(audio.shape)}, dtype {lips.dtype}. Expected two equal shapes (T, E), "
-            "floating. Use as many audio windows as lip windows"
+            f"lips has shape {tuple(lips.shape)}, audio {tuple(audio.shape)}, dtype {lips.dtype}. Expected two equal "
+            "shapes (T, E), floating. Use as many audio windows as lip windows"
         )
     if shift_frames < 1:
         raise ValueError(f"shift_frames is {shift_frames}. Expected at least 1. Use the published {SHIFT_FRAMES}")
@@ -105,10 +107,11 @@ def sync_distances(lips: Tensor, audio: Tensor, shift_frames: int = SHIFT_FRAMES
 
 
 def sync_score(distances: Tensor) -> SyncScore:
-    """The three scores of a distance matrix (T, 2 * shift + 1): minimum, median minus minimum and place of the mean over windows."""
+    """The scores of a distance matrix (T, 2 * shift + 1): minimum, its place, and median minus minimum of the means."""
     if distances.ndim != 2 or distances.shape[0] == 0 or distances.shape[1] % 2 == 0:
         raise ValueError(
-            f"distances has shape {tuple(distances.shape)}. Expected (T, 2 * shift + 1) with T >= 1. Use sync_distances(lips, audio)"
+            f"distances has shape {tuple(distances.shape)}. Expected (T, 2 * shift + 1) with T >= 1. Use "
+            "sync_distances(lips, audio)"
         )
     means = distances.mean(dim=0)
     best = int(means.argmin())
@@ -121,11 +124,16 @@ def sync_score(distances: Tensor) -> SyncScore:
     )
 
 
+def _full_float32() -> AbstractContextManager[None]:
+    """Convolutions as on a CPU: cuDNN's default TF32 keeps three digits, the published scores have more."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+
+
 class _ClipScorer:
     """Takes the frames of one clip as they come, and embeds a batch of windows as soon as it is complete.
 
-    With L = min(frames, whole frames of sound) there are L - 5 windows, not L - 4: 640 L samples give one MFCC column too few
-    for the last one. So window v is complete only when frame v + 5 has come.
+    With L = min(frames, whole frames of sound) there are L - 5 windows, not L - 4: 640 L samples give one MFCC column
+    too few for the last one. So window v is complete only when frame v + 5 has come.
     """
 
     def __init__(self, network: SyncNetV2, samples: np.ndarray) -> None:
@@ -165,7 +173,8 @@ class _ClipScorer:
         frames = np.stack(self.waiting[: windows + WINDOW_FRAMES - 1])[..., ::-1]  # RGB to BGR
         clip = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).float()  # (windows + 4, 224, 224, 3)
         batch = clip.unfold(0, WINDOW_FRAMES, 1).permute(0, 3, 4, 1, 2)  # (windows, 3, 5, 224, 224)
-        self.lips.append(self.network.forward_lips(batch).float().cpu())
+        with _full_float32():
+            self.lips.append(self.network.forward_lips(batch).float().cpu())
         self.windows += windows
         del self.waiting[:windows]
 
@@ -175,16 +184,18 @@ class _ClipScorer:
         self._embed(len(self.waiting) - WINDOW_FRAMES)
         if not self.lips:
             whole = len(self.samples) // SAMPLES_PER_FRAME
+            short = f"{self.frames} frames" if self.max_windows > 0 else f"sound for {whole} frames at 25 fps"
             raise ValueError(
-                f"clip too short for SyncNet: {min(self.frames, whole + 1)} frames read, sound for {whole} frames at 25 fps. "
-                f"Expected more than {WINDOW_FRAMES} of both. Leave the clip out and count it as failed"
+                f"clip too short for SyncNet: {short}. Expected at least {WINDOW_FRAMES + 1}. "
+                "Leave the clip out and count it as failed"
             )
         columns = torch.from_numpy(mfcc(self.samples)).float().T  # (13, M)
         parts = []
         for start in range(0, self.windows, BATCH_WINDOWS):
             stop = min(start + BATCH_WINDOWS, self.windows)
             batch = [columns[:, COLUMNS_PER_FRAME * v :][:, :WINDOW_COLUMNS] for v in range(start, stop)]
-            parts.append(self.network.forward_audio(torch.stack(batch)[:, None].to(self.device)).float().cpu())
+            with _full_float32():
+                parts.append(self.network.forward_audio(torch.stack(batch)[:, None].to(self.device)).float().cpu())
         return sync_score(sync_distances(torch.cat(self.lips), torch.cat(parts)))
 
 
@@ -217,7 +228,8 @@ def score_real_video(
         network: SyncNet v2 with its weights; it is put into eval mode.
         frames_factory: called twice; gives the frames (H, W, 3), uint8 RGB, at 25 fps.
         samples: (S,) int16, 16 kHz, the sound of the whole video.
-        detector: (H, W, 3) uint8 RGB -> (n, 5) boxes and score: `models.syncnet_s3fd.SyncNetS3FD.detect` for published numbers.
+        detector: (H, W, 3) uint8 RGB -> (n, 5) boxes and score: `models.syncnet_s3fd.SyncNetS3FD.detect` for published
+            numbers.
 
     Returns:
         One score a track, in the order of the tracks.
@@ -229,8 +241,8 @@ def score_real_video(
     tracks, crops = real_video_tracks(frames_factory, detector)
     if not tracks:
         raise ValueError(
-            "no face track. Expected at least one face wider or higher than 100 px in more than 100 frames of one shot. "
-            "Leave the clip out and count it as failed, or score it by lse_wav2lip_lrs"
+            "no face track. Expected at least one face wider or higher than 100 px in more than 100 frames of one "
+            "shot. Leave the clip out and count it as failed, or score it by lse_wav2lip_lrs"
         )
     scorers = [
         _ClipScorer(network, samples[SAMPLES_PER_FRAME * track.first : SAMPLES_PER_FRAME * (track.last + 1)])
@@ -254,26 +266,30 @@ def _check_samples(samples: np.ndarray) -> None:
 class LSE(Metric):
     r"""Mean of LSE-C and LSE-D over clips (protocol `lse_wav2lip_lrs`) or face tracks (`lse_wav2lip_real`).
 
-    With f the embeddings of 5-frame windows v of the video and g those of the sound, T windows and shifts j from -15 to 15:
+    With f the embeddings of 5-frame windows v of the video and g those of the sound, T windows and shifts j from -15 to
+    15:
 
     .. math:: m_j = \frac{1}{T} \sum_v \lVert f_v - g_{v+j} + 10^{-6} \rVert_2, \quad
         \mathrm{LSE\text{-}D} = \min_j m_j, \quad \mathrm{LSE\text{-}C} = \mathrm{median}_j\, m_j - \min_j m_j
 
-    * Input: 8-bit RGB frames at 25 fps (turned to BGR, 0..255, inside) and int16 samples at 16 kHz, both of the encoded video.
-    * `lse_wav2lip_lrs`: whole frames resized to 224 x 224 (bilinear, aspect ratio not kept), for data that is cropped to the face
-      already (LRW, LRS2, LRS3). In a large frame the face becomes too small to judge.
-    * `lse_wav2lip_real`: S3FD detection, shots, tracks, crops (`metrics.face_tracks`); a clip with two tracks counts twice.
-    * Average: over windows before the minimum over shifts (no mean of minima, no fixed shift), then over clips or tracks.
+    * Input: 8-bit RGB frames at 25 fps (turned to BGR, 0..255, inside) and int16 samples at 16 kHz, both of the encoded
+      video.
+    * `lse_wav2lip_lrs`: whole frames resized to 224 x 224 (bilinear, aspect ratio not kept), for data that is cropped
+      to the face already (LRW, LRS2, LRS3). In a large frame the face becomes too small to judge.
+    * `lse_wav2lip_real`: S3FD detection, shots, tracks, crops (`metrics.face_tracks`); a clip with two tracks counts
+      twice.
+    * Average: over windows before the minimum over shifts (no mean of minima, no fixed shift), then over clips or
+      tracks.
     * Reference: the SyncNet evaluation class (Oxford) and the LSE scripts of Wav2Lip, window 5, 31 shifts, float32.
-    * Known differences: the scripts pass the frames through JPEG (and AVI for real videos) first. LatentSync reports the
-      confidence alone with minimum track length 50: another number, not computed here. Methods trained with a SyncNet-like loss
-      can score better than real video.
+    * Known differences: the scripts pass the frames through JPEG (and AVI for real videos) first. LatentSync reports
+      the confidence alone with minimum track length 50: another number, not computed here. Methods trained with a
+      SyncNet-like loss can score better than real video.
 
     Args:
-        network: SyncNet v2 with its weights (`models.syncnet.load_syncnet`); it stays on its own device and is not part of this
-            metric's parameters or checkpoint.
-        weights: identity of those weights, such as "sha256:...", kept as an attribute for the tables; any other than the official
-            file makes another number.
+        network: SyncNet v2 with its weights (`models.syncnet.load_syncnet`); it stays on its own device and is not part
+            of this metric's parameters or checkpoint.
+        weights: identity of those weights, such as "sha256:...", kept as an attribute for the tables; any other than
+            the official file makes another number.
         protocol: `lse_wav2lip_lrs` or `lse_wav2lip_real`.
         detector: for `lse_wav2lip_real` alone: (H, W, 3) uint8 RGB -> (n, 5) boxes and score.
 
@@ -281,7 +297,7 @@ class LSE(Metric):
         >>> lips = torch.eye(40)
         >>> score = sync_score(sync_distances(lips, lips.roll(-2, dims=0)))  # the sound comes 2 frames early
         >>> score.offset_frames, round(score.lse_d, 3), round(score.lse_c, 3)
-        (2, 0.05, 1.346)
+        (2, 0.05, 1.281)
     """
 
     higher_is_better = None  # two values: see `directions`
@@ -304,15 +320,21 @@ class LSE(Metric):
     ) -> None:
         super().__init__()
         if protocol not in get_args(LSEProtocol):
-            raise ValueError(f"protocol is {protocol!r}. Expected one of {', '.join(get_args(LSEProtocol))}. Set protocol")
+            raise ValueError(
+                f"protocol is {protocol!r}. Expected one of {', '.join(get_args(LSEProtocol))}. Set protocol"
+            )
         if (detector is not None) != (protocol == "lse_wav2lip_real"):
             raise ValueError(
-                f"protocol {protocol} {'without' if detector is None else 'with'} a face detector. Expected a detector for "
-                "lse_wav2lip_real and none for lse_wav2lip_lrs. Load one by models.syncnet_s3fd.load_syncnet_s3fd (--s3fd-weights FILE)"
+                f"protocol {protocol} {'without' if detector is None else 'with'} a face detector. Expected a "
+                "detector for lse_wav2lip_real and none for lse_wav2lip_lrs. Load one by "
+                "models.syncnet_s3fd.load_syncnet_s3fd (--s3fd-weights FILE)"
             )
         if not weights:
-            raise ValueError('weights is empty. Expected the identity of the scorer\'s weights. Set weights="sha256:..."')
-        # In a tuple nn.Module does not see it: an enclosing module's train(), parameters() and checkpoints leave it alone.
+            raise ValueError(
+                'weights is empty. Expected the identity of the scorer\'s weights. Set weights="sha256:..."'
+            )
+        # In a tuple nn.Module does not see it: an enclosing module's train(), parameters() and checkpoints leave it
+        # alone.
         self._network = (network,)
         self._detector = (detector,)
         self.weights = weights

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cepstral coefficients SyncNet v2 listens to: 13 values, 100 times a second, from 16 kHz int16 samples.
 
-These are the definitions of the package python_speech_features 0.6 (base `mfcc` with its default arguments), which differ
-from those of librosa and torchaudio in nearly every step, computed in float64.
+These are the definitions of the package python_speech_features 0.6 (base `mfcc` with its default arguments), which
+differ from those of librosa and torchaudio in nearly every step, computed in float64.
 """
 
 import numpy as np
@@ -69,8 +69,8 @@ def mfcc(samples: np.ndarray) -> np.ndarray:
     if samples.ndim != 1 or samples.dtype != np.int16 or samples.size == 0:
         seen = f", values from {samples.min():g} to {samples.max():g}" if samples.size else ""
         raise ValueError(
-            f"samples has shape {samples.shape} and dtype {samples.dtype}{seen}. Expected a non-empty vector of int16 at 16 kHz. "
-            "Use datamodules.audio.to_int16(wave)"
+            f"samples has shape {samples.shape} and dtype {samples.dtype}{seen}. Expected a non-empty vector of int16 "
+            "at 16 kHz. Use datamodules.audio.to_int16(wave)"
         )
     x = samples.astype(np.float64)
     columns = 1 if len(x) <= WINDOW_SAMPLES else 1 + -(-(len(x) - WINDOW_SAMPLES) // HOP_SAMPLES)

@@ -16,7 +16,8 @@ def psnr(pred: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of each image: `10 log10(255^2 / MSE)`, MSE over all its pixels and channels.
 
     Args:
-        pred: (B, C, H, W), C = 3 (RGB; the order of the channels does not matter) or 1 (gray), uint8 or float in 0..255.
+        pred: (B, C, H, W), C = 3 (RGB; the order of the channels does not matter) or 1 (gray), uint8 or float in
+            0..255.
         target: as `pred`.
 
     Returns:
@@ -46,8 +47,8 @@ class PSNR(Metric):
     * Input: pairs of frames (B, C, H, W), RGB or gray, uint8 or float in 0..255. It sees what it is given: for a video
       after encoding, pass the decoded frames; for a network's output, float frames give a slightly higher value than
       the same frames rounded to 8 bits.
-    * Average: over frames, whatever clip they come from. Use one instance a clip and average the clips for the mean over
-      clips. Frames identical to their target have no finite PSNR: they are left out of the mean and counted in
+    * Average: over frames, whatever clip they come from. Use one instance a clip and average the clips for the mean
+      over clips. Frames identical to their target have no finite PSNR: they are left out of the mean and counted in
       `infinite_frames`. If all frames are identical the result is inf; without any frame it is nan.
     * Reference: scikit-image 0.26 `peak_signal_noise_ratio(target, pred, data_range=255)` for each frame.
     * Known differences: torchmetrics 1.9 `PeakSignalNoiseRatio` pools the squared error over all frames before the

@@ -52,9 +52,9 @@ def _ssim_of_image(x: Tensor, y: Tensor) -> Tensor:
 def ssim(pred: Tensor, target: Tensor) -> Tensor:
     """Structural similarity of each image (Wang et al. 2004, equation 13), averaged over pixels and channels.
 
-    Local means m, variances v and covariance c under a Gaussian window (sigma 1.5, 11 x 11, normalised), c = E[xy] - m_x m_y,
-    C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2, only where the window lies inside the image (5 pixels of border are dropped):
-    `(2 m_x m_y + C1)(2 c + C2) / ((m_x^2 + m_y^2 + C1)(v_x + v_y + C2))`.
+    Local means m, variances v and covariance c under a Gaussian window (sigma 1.5, 11 x 11, normalised), c = E[xy] -
+    m_x m_y, C1 = (0.01 * 255)^2, C2 = (0.03 * 255)^2, only where the window lies inside the image (5 pixels of border
+    are dropped): `(2 m_x m_y + C1)(2 c + C2) / ((m_x^2 + m_y^2 + C1)(v_x + v_y + C2))`.
 
     Args:
         pred: (B, C, H, W), C = 3 (RGB, each channel apart, then the mean of the three) or 1 (gray), uint8 or float in
@@ -73,14 +73,14 @@ def ssim(pred: Tensor, target: Tensor) -> Tensor:
         >>> pred = target.clone()
         >>> pred[0] = 128
         >>> ssim(pred, target)
-        tensor([0.0143, 1.0000], dtype=torch.float64)
+        tensor([0.1001, 1.0000], dtype=torch.float64)
     """
     x, y = checked_pair(pred, target)
     size = 2 * RADIUS + 1
     if min(x.shape[-2:]) < size:
         raise ValueError(
-            f"pred and target are {x.shape[-2]} x {x.shape[-1]} pixels. Expected at least {size} x {size}, the size of the window. "
-            "Resize both first"
+            f"pred and target are {x.shape[-2]} x {x.shape[-1]} pixels. Expected at least {size} x {size}, the size "
+            "of the window. Resize both first"
         )
     # One image at a time: the five float64 maps of a 1080p frame take 250 MB.
     return torch.stack([_ssim_of_image(a, b) for a, b in zip(x, y, strict=True)])
@@ -96,9 +96,9 @@ class SSIM(Metric):
     * Average: over the pixels where the window fits, then channels, then frames, whatever clip they come from.
     * Reference: scikit-image 0.26 `structural_similarity(..., gaussian_weights=True, sigma=1.5,
       use_sample_covariance=False, data_range=255, channel_axis=-1)` for each frame.
-    * Known differences: scikit-image's defaults (uniform 7 x 7 window, sample covariance) and torchmetrics 1.9 (reflected
-      border, up to 0.016 apart on 160 x 160 faces) give other numbers, and so does gray instead of RGB. The authors'
-      later Matlab program first shrinks large images; their paper does not, and this does not.
+    * Known differences: scikit-image's defaults (uniform 7 x 7 window, sample covariance) and torchmetrics 1.9
+      (reflected border, up to 0.016 apart on 160 x 160 faces) give other numbers, and so does gray instead of RGB. The
+      authors' later Matlab program first shrinks large images; their paper does not, and this does not.
 
     Example:
         >>> import torch

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints import RECORD, BenchModule, sha256
+from models.checkpoints import RECORD, BenchModule, save_module, sha256
 
 _log = logging.getLogger(__name__)
 
@@ -65,6 +65,14 @@ class TalkingFaceModule(BenchModule):
         self._expert_mode = expert_mode
         self.register_state_dict_post_hook(_drop_expert)
         self.register_load_state_dict_post_hook(_forgive_expert)
+
+    @classmethod
+    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
+        if cls.sync_expert_module is None:
+            return {}
+        path = folder / "sync_expert.ckpt"
+        save_module(cls.sync_expert_module(**cls.sync_expert_module.smoke_arguments(folder)), path)
+        return {"sync_expert": str(path)}
 
     @property
     def needs_sync_expert(self) -> bool:

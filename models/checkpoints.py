@@ -45,11 +45,14 @@ class BenchModule(pl.LightningModule):
     """The file in experiments/ that trains this class."""
     window_frames: ClassVar[int] = 5
     parameters_without_gradient: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of the names of parameters that require a gradient and never get one (a publication's dead weights)."""
+    """Beginnings of the names of parameters that require a gradient and never get one (dead weights)."""
 
     @classmethod
-    def smoke_arguments(cls) -> dict[str, Any]:
-        """Constructor arguments of a model small enough for tests and demonstrations on a CPU."""
+    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
+        """Constructor arguments of a model small enough for tests and demonstrations on a CPU.
+
+        Files that the arguments name, a frozen network's random weights say, are written into `folder`.
+        """
         return {}
 
     def to_network(self, images: Tensor) -> Tensor:

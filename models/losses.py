@@ -26,7 +26,7 @@ def _bce(probability: Tensor, label: float | Tensor) -> Tensor:
 
 
 class ReconstructionLoss(nn.Module):
-    """L1 = mean |G - Y| over all elements (Eq. 1: whole face, all frames of the window)."""
+    """L_recon = mean |G - Y| over all elements: whole face, all frames of the window."""
 
     def forward(self, generated: Tensor, target: Tensor) -> Tensor:
         """Images of any one shape -> scalar."""
@@ -34,7 +34,7 @@ class ReconstructionLoss(nn.Module):
 
 
 class CosineBCE(nn.Module):
-    """BCE(d, y) with d = cos(a, v), mean over the batch (Eq. 2 gives d, the probability that a and v are in sync).
+    """BCE(d, y) with d = cos(a, v), mean over the batch (d is P_sync, the probability that a and v are in sync).
 
     d is clamped to [0, 1]: rounding makes it 1.0000001 for nearly identical embeddings, for which BCE raises (and
     stops a CUDA process). Embeddings end in a ReLU, so d is not negative, and nothing else changes.
@@ -51,7 +51,7 @@ class CosineBCE(nn.Module):
 
 
 class SyncLoss(nn.Module):
-    """E_sync = BCE(cos(a, v), 1) = mean of -log cos(a, v) (Eq. 3), on the lower halves of a whole window."""
+    """E_sync = BCE(cos(a, v), 1) = mean of -log cos(a, v), on the lower halves of a whole window."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class SyncLoss(nn.Module):
 class PerceptualLoss(nn.Module):
     """L_gen = BCE(D(G), 1) = mean of -log D(G): the non-saturating form that the official code trains with.
 
-    Differs: Eq. 4 as printed minimises log(1 - D(G)).
+    Differs: the paper prints log(1 - D(G)), to be minimised.
     """
 
     def forward(self, fake: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ class PerceptualLoss(nn.Module):
 
 
 class DiscriminatorLoss(nn.Module):
-    """L_disc = BCE(D(Y), 1) + BCE(D(G), 0) (Eq. 5, with the sign of a loss), the sum not halved."""
+    """L_disc = BCE(D(Y), 1) + BCE(D(G), 0) with the sign of a loss; the sum is not halved."""
 
     def forward(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """D(Y) and D(G) with G detached -> the scalar terms `disc_real` and `disc_fake`, to be added."""

@@ -119,7 +119,7 @@ class SyncExpertModule(BenchModule):
         return load_module(path, [cls]).network
 
     @classmethod
-    def smoke_arguments(cls) -> dict[str, Any]:
+    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
         return {"width": 0.125}
 
     def forward(self, mel: Tensor, faces: Tensor) -> Tensor:
@@ -141,9 +141,11 @@ class SyncExpertModule(BenchModule):
         return torch.optim.Adam(self.network.parameters(), lr=self.lr)
 
     def on_fit_start(self) -> None:
+        if not self.trainer.is_global_zero:
+            return
         _log.info(
-            "Training the lip-sync expert: cosine of audio and lip embeddings against in sync / not. A loss of %.3f is "
-            "chance, where it may stay for thousands of steps; about 0.25 in validation is good enough for a generator.",
+            "Training the lip-sync expert: cosine of audio and lip embeddings against in sync / not. A loss of %.3f "
+            "is chance, where it may stay for thousands of steps; about 0.25 in validation is good for a generator.",
             CHANCE,
         )
 
@@ -153,13 +155,13 @@ class SyncExpertModule(BenchModule):
         loss = float(self.trainer.callback_metrics["val/loss"])
         at_chance = abs(loss - CHANCE) < self.chance_margin
         self._validations_at_chance = self._validations_at_chance + 1 if at_chance else 0
-        if self._validations_at_chance == self.chance_patience:
+        if self._validations_at_chance == self.chance_patience and self.trainer.is_global_zero:
             _log.warning(
-                "val/loss is %.3f after %d validations in a row. Expected less than %.3f, which is chance: nothing is learnt "
-                "yet. Usual causes: audio and video of the clips are not aligned; clips are not at 25 fps; a mel of another "
-                "clip or rate; too few clips or speakers; faces not cropped, so that lower halves show no mouth; learning "
-                "rate too high (--model.init_args.lr) or batches too small (--data.init_args.batch_size, published 64). "
-                "With healthy data, keep training.",
+                "val/loss is %.3f after %d validations in a row. Expected less than %.3f, which is chance: nothing "
+                "is learnt yet. Usual causes: audio and video of the clips are not aligned; clips are not at 25 fps; a "
+                "mel of another clip or rate; too few clips or speakers; faces not cropped, so that lower halves show "
+                "no mouth; learning rate too high (--model.init_args.lr) or batches too small "
+                "(--data.init_args.batch_size, published 64). With healthy data, keep training.",
                 loss,
                 self._validations_at_chance,
                 CHANCE,

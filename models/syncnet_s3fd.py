@@ -2,12 +2,13 @@
 """The S3FD face detector that the SyncNet evaluation of real videos starts with.
 
 Zhang, Zhu, Lei, Shi, Wang, Li: "S3FD: Single Shot Scale-invariant Face Detector", ICCV 2017,
-https://arxiv.org/abs/1708.05237. This is the variant of the SyncNet evaluation (file `sfd_face.pth`), which differs from the
-one used to prepare Wav2Lip's data: other state-dict names, a dilated layer, resized input, two passes of suppression.
+https://arxiv.org/abs/1708.05237. This is the variant of the SyncNet evaluation (file `sfd_face.pth`), which differs
+from the one used to prepare Wav2Lip's data: other state-dict names, a dilated layer, resized input, two passes of
+suppression.
 
     image (H,W,3) uint8 RGB --x scale, minus mean--> vgg --+-- 256, 512, 512 channels, L2-normalised --+
                                                            +-- 1024 channels ---------------------------+--> loc, conf
-                                                           +-- extras: 512, 256 channels ---------------+    a prior a cell
+                                                           +-- extras: 512, 256 channels ---------------+
 """
 
 import pickle
@@ -64,7 +65,7 @@ def _vgg() -> nn.ModuleList:
 
 
 def priors(size_hw: tuple[int, int], maps_hw: list[tuple[int, int]]) -> Tensor:
-    """One prior box a cell of every source: (P, 4) centre x, centre y, width, height, relative to the input of `size_hw`."""
+    """One prior box a cell of every source: (P, 4) centre x, centre y, width, height, relative to the input."""
     height, width = size_hw
     out = []
     for (rows, columns), step, size in zip(maps_hw, STEPS_PX, SIZES_PX, strict=True):
@@ -99,11 +100,11 @@ def suppress(loc: Tensor, scores: Tensor, boxes: Tensor) -> Tensor:
 class SyncNetS3FD(nn.Module):
     """S3FD face detector with the state-dict names of `sfd_face.pth` (65 entries, 22 459 110 parameters).
 
-    The weights come from the University of Oxford's Visual Geometry Group, beside the SyncNet weights, without a licence file;
-    the code of the SyncNet evaluation repository is MIT.
+    The weights come from Oxford's Visual Geometry Group, as the SyncNet weights do, without a licence file; the code of the
+    SyncNet evaluation repository is MIT.
 
-    `forward` takes the network's own input, (B, 3, H, W) float32 in RGB order, 0..255 minus (123, 117, 104); `detect` takes an
-    image and does the rest.
+    `forward` takes the network's own input, (B, 3, H, W) float32 in RGB order, 0..255 minus (123, 117, 104); `detect`
+    takes an image and does the rest.
     """
 
     channel_order = "rgb"
@@ -115,7 +116,8 @@ class SyncNetS3FD(nn.Module):
         self.L2Norm4_3 = _L2Norm(512, 8.0)
         self.L2Norm5_3 = _L2Norm(512, 5.0)
         self.extras = nn.ModuleList(
-            nn.Conv2d(cin, cout, kernel, stride=2 if kernel == 3 else 1, padding=kernel // 2) for cin, cout, kernel in EXTRAS
+            nn.Conv2d(cin, cout, kernel, stride=2 if kernel == 3 else 1, padding=kernel // 2)
+            for cin, cout, kernel in EXTRAS
         )
         self.loc = nn.ModuleList(nn.Conv2d(channels, 4, 3, padding=1) for channels in SOURCE_CHANNELS)
         # The source of the smallest faces has three background logits, of which the largest counts.
@@ -165,11 +167,12 @@ class SyncNetS3FD(nn.Module):
         """
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
-                f"image has shape {image.shape} and dtype {image.dtype}. Expected (H, W, 3) uint8, RGB. Use datamodules.video.read_frames"
+                f"image has shape {image.shape} and dtype {image.dtype}. Expected (H, W, 3) uint8, RGB. Use "
+                "datamodules.video.read_frames"
             )
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
         pixels = small.astype(np.float32) - np.array(MEAN_RGB, np.float32)
-        weight = self.loc[0].weight
+        weight = next(self.parameters())
         loc, conf, boxes = self(torch.from_numpy(pixels).permute(2, 0, 1)[None].to(weight))
         faces = suppress(loc[0], conf[0, :, 1], boxes).double().cpu()
         height, width = image.shape[:2]

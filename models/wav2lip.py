@@ -4,6 +4,7 @@
 import logging
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, Literal, cast
 
 import torch
@@ -218,19 +219,21 @@ class Wav2Lip(TalkingFaceModule):
         self.sync_weight = (0.03 if gan else 0.01) if sync_weight is None else sync_weight
         if not 0 <= self.sync_weight <= self.sync_weight + self.gan_weight <= 1:
             raise ValueError(
-                f"Wav2Lip: sync_weight {self.sync_weight:g} and gan_weight {self.gan_weight:g}. Expected both >= 0 and a "
-                "sum of at most 1 (the rest is L1's). Set --model.init_args.sync_weight and --model.init_args.gan_weight."
+                f"Wav2Lip: sync_weight {self.sync_weight:g} and gan_weight {self.gan_weight:g}. Expected both >= 0 and "
+                "a sum of at most 1 (the rest is L1's). Set --model.init_args.sync_weight and "
+                "--model.init_args.gan_weight."
             )
         self.sync_threshold = sync_threshold
         self.sync_on = sync_start == "always"
         self.lr = lr
-        self.betas = betas or ((0.5, 0.999) if gan else (0.9, 0.999))
+        first, second = betas or ((0.5, 0.999) if gan else (0.9, 0.999))
+        self.betas = (first, second)
         self.l1_loss, self.sync_loss = ReconstructionLoss(), SyncLoss()
         self.perceptual_loss, self.discriminator_loss = PerceptualLoss(), DiscriminatorLoss()
 
     @classmethod
-    def smoke_arguments(cls) -> dict[str, Any]:
-        return {"width": 0.125, "sync_start": "always"}
+    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
+        return {**super().smoke_arguments(folder), "width": 0.125, "sync_start": "always"}
 
     @property
     def needs_sync_expert(self) -> bool:
@@ -267,7 +270,10 @@ class Wav2Lip(TalkingFaceModule):
         loss = float(trainer.callback_metrics["val/sync"])
         if loss < self.sync_threshold:
             self.sync_on = True
-            _log.info("val/sync %.3f < %g: sync weight is %g from now on", loss, self.sync_threshold, self.sync_weight)
+            if trainer.is_global_zero:
+                _log.info(
+                    "val/sync %.3f < %g: sync weight is %g from now on", loss, self.sync_threshold, self.sync_weight
+                )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

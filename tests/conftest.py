@@ -11,7 +11,9 @@ REPOSITORY = Path(__file__).parent.parent
 
 @pytest.fixture(scope="session")
 def real_clips() -> Path:
-    """A folder of real talking-face videos (talk1.mp4 ... talk5.mp4, audio1.wav, audio2.wav), which is not distributed."""
+    """A folder of real talking-face videos (talk1.mp4 ... talk5.mp4, audio1.wav, audio2.wav), which is not
+    distributed.
+    """
     folder = Path(os.environ.get("LIPSYNC_CLIPS", REPOSITORY.parent / "shared" / "clips"))
     if not (folder / "talk1.mp4").is_file():
         pytest.skip(f"no real clips: {folder} has no talk1.mp4 (set LIPSYNC_CLIPS to a folder that has)")

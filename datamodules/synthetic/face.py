@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Renders a talking head from the photograph: lips and jaw by displacement fields, the mouth's inside behind them, then head motion."""
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -13,11 +14,11 @@ from datamodules.synthetic.portrait import Portrait, make_portrait
 __all__ = ["FRAME_PX", "GAP_PX", "Face", "Pose"]
 
 FRAME_PX = 256
-ZOOM = 1.2  # frame pixels per photograph pixel: the face is about half as high as the frame
-VIEW_CENTRE = (225.0, 124.0)  # photograph pixel in the middle of the frame
+ZOOM = 1.17  # frame pixels per photograph pixel: the face is about half as high as the frame
+VIEW_CENTRE = (225.0, 118.5)  # photograph pixel in the middle of the frame
 NECK = (222.0, 190.0)  # the head turns about this point
 GAP_PX = 14.0  # distance of the inner lips at opening 1, photograph pixels
-CHIN_PX = 11.0  # the chin's way at jaw 1
+CHIN_PX = 10.0  # the chin's way at jaw 1
 
 # The part of the picture that speech moves: left, top, width, height in photograph pixels.
 _LEFT, _TOP, _WIDTH, _HEIGHT = 164, 112, 120, 114
@@ -36,12 +37,22 @@ class Pose:
 
     @staticmethod
     def still(frames: int) -> "Pose":
-        zero = np.zeros(frames)
-        return Pose(np.zeros((frames, 2)), zero, zero + 1.0, zero, zero, zero)
+        """A head that does not move."""
+        roll, yaw, pitch, blink = np.zeros((4, frames))
+        return Pose(np.zeros((frames, 2)), roll, np.ones(frames), yaw, pitch, blink)
 
 
 def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _over(front: np.ndarray, back: np.ndarray) -> np.ndarray:
+    """Puts one RGBA picture (overwritten) before another one whose colours are already multiplied with their opacity; so are the result's."""
+    opaque = front[..., 3:].copy()
+    front[..., 3] = 1.0
+    front *= opaque
+    front += (1.0 - opaque) * back
+    return front
 
 
 class _Fields:
@@ -58,7 +69,7 @@ class _Fields:
 
         self.lens, self.round = soft(inside), soft(inside**0.5)
         sideways = np.cos(np.clip((x - 222.5) / 52.0, -1.0, 1.0) * np.pi / 2) ** 1.5
-        self.jaw = smoothstep(y, 128.0, 172.0) * (1.0 - smoothstep(y, 182.0, 224.0)) * sideways
+        self.jaw = smoothstep(y, 128.0, 172.0) * sideways
         self.jaw_at_mouth = float(self.jaw[round(MOUTH_CENTRE[1]) - _TOP, round(MOUTH_CENTRE[0]) - _LEFT])
         self.below = 1.0 - smoothstep(v, 0.0, 32.0)
         self.above = 1.0 - smoothstep(-v, 0.0, 15.0)
@@ -104,18 +115,23 @@ class Face:
     """
 
     def __init__(self, identity: Identity) -> None:
-        cv2.setNumThreads(1)
         self.identity = identity
         self.portrait: Portrait = make_portrait(identity, FRAME_PX)
         self._fields = _Fields()
+        self._still = _over(self.portrait.upper.copy(), self.portrait.body)
         left, top = round((_LEFT - ORIGIN[0]) * SCALE), round((_TOP - ORIGIN[1]) * SCALE)
         self._patch = slice(top, top + _HEIGHT * SCALE), slice(left, left + _WIDTH * SCALE)
         x = np.arange(_WIDTH * SCALE, dtype=np.float32) / SCALE + _LEFT + 0.5 / SCALE
         y = np.arange(_HEIGHT * SCALE, dtype=np.float32) / SCALE + _TOP + 0.5 / SCALE
         self._x, self._y = np.meshgrid(x, y)
         self._line = mouth_line(np.linspace(90.0, 360.0, 2701)).astype(np.float32)
-        axis = np.arange(FRAME_PX, dtype=np.float32) + 0.5 - FRAME_PX / 2
-        self._frame_x, self._frame_y = np.meshgrid(axis, axis)
+        axis = (np.arange(FRAME_PX, dtype=np.float32) + 0.5 - FRAME_PX / 2) / ZOOM
+        x, y = np.meshgrid(axis, axis)
+        x = (VIEW_CENTRE[0] + (-x if identity.mirrored else x)).astype(np.float32)
+        y = (VIEW_CENTRE[1] + y).astype(np.float32)
+        # Shoulders follow the head by a third.
+        follow = (1.0 - 0.65 * smoothstep(y, 172.0, 226.0)).astype(np.float32)
+        self._frame_x, self._frame_y, self._follow = x, y, follow
 
     def _line_at(self, x: np.ndarray) -> np.ndarray:
         return self._line[np.clip((x - 90.0) * 10.0 + 0.5, 0, 2700).astype(np.int32)]
@@ -127,7 +143,7 @@ class Face:
         depth = y - MOUTH_CENTRE[1]
         colour = np.empty((*x.shape, 3), np.float32)
         colour[:] = portrait.cavity * (1.0 + 0.5 * smoothstep(depth - chin, -6.0, 6.0))[..., None]
-        tongue = smoothstep(1.0 - (u / 0.62) ** 2 - ((depth - chin - 6.5) / 6.0) ** 2, 0.0, 0.5)
+        tongue = smoothstep(1.0 - (u / 0.62) ** 2 - ((depth - chin - 2.5) / 5.5) ** 2, 0.0, 0.6)
         groove = 1.0 - 0.25 * np.exp(-((u / 0.07) ** 2))
         colour += (tongue * 0.85)[..., None] * (portrait.tongue * groove[..., None] - colour)
         for teeth, shift in ((portrait.lower_teeth, chin * 0.92), (portrait.upper_teeth, 0.0)):
@@ -155,40 +171,36 @@ class Face:
         above = smoothstep(-under_lip, -seam, seam)
         below = np.minimum(smoothstep(below, -seam, seam), 1.0 - above)
         patch = face * above[..., None] + chin * below[..., None]
+        patch[..., 3] += np.clip(1.0 - above - below, 0.0, 1.0)
         if opening > 0.0:
             hole = (under_lip > -2.0) & (np.abs(self._x - MOUTH_CENTRE[0]) < MOUTH_HALF_WIDTH * 1.4)
             rows, columns = np.flatnonzero(hole.any(axis=1)), np.flatnonzero(hole.any(axis=0))
             cut = slice(rows[0], min(rows[-1], rows[0] + 96) + 1), slice(columns[0], columns[-1] + 1)
             inside = self._mouth_inside(self._x[cut], self._y[cut], CHIN_PX * jaw, under_lip[cut])
-            patch[cut] += inside * np.clip(1.0 - above[cut] - below[cut], 0.0, 1.0)[..., None]
-        return patch
+            patch[cut][..., :3] += inside * np.clip(1.0 - above[cut] - below[cut], 0.0, 1.0)[..., None]
+        return _over(patch, to.body[self._patch])
 
     def render(self, opening: float, jaw: float, spread: float, rounding: float, pose: Pose, frame: int) -> np.ndarray:
         """One frame, uint8 RGB (256, 256, 3). Articulation in 0..1; `frame` picks the moment of `pose`."""
-        head = self.portrait.upper.copy()
+        head, blink = self._still, float(pose.blink[frame])
         head[self._patch] = self._talk(opening, jaw, spread, rounding)
-        blink = float(pose.blink[frame])
         if blink > 0.02:
+            head = head.copy()
             self.portrait.close_eyes(head, blink)
 
         # Backwards from the frame: where in the photograph does each pixel come from?
-        x = self._frame_x / ZOOM + VIEW_CENTRE[0]
-        y = self._frame_y / ZOOM + VIEW_CENTRE[1]
-        if self.identity.mirrored:
-            x = 2 * VIEW_CENTRE[0] - x
-        cos, sin = np.cos(-pose.roll_rad[frame]) / pose.scale[frame], np.sin(-pose.roll_rad[frame]) / pose.scale[frame]
-        dx = x - NECK[0] - float(pose.shift_px[frame, 0]) / ZOOM
-        dy = y - NECK[1] - float(pose.shift_px[frame, 1]) / ZOOM
-        # Shoulders follow the head by a third.
-        follow = 1.0 - 0.65 * smoothstep(y, 172.0, 226.0)
-        x = x + follow * (cos * dx - sin * dy + NECK[0] - x)
-        y = y + follow * (sin * dx + cos * dy + NECK[1] - y)
-        shape = _remap(self.portrait.shape, (x - ORIGIN[0] - 0.5).astype(np.float32), (y - ORIGIN[1] - 0.5).astype(np.float32))
-        x = x + shape[..., 0] - float(pose.yaw[frame]) * shape[..., 2]
-        y = y + shape[..., 1] - float(pose.pitch[frame]) * shape[..., 2]
-        map_x = ((x - ORIGIN[0]) * SCALE - 0.5).astype(np.float32)
-        map_y = ((y - ORIGIN[1]) * SCALE - 0.5).astype(np.float32)
+        x, y = self._frame_x, self._frame_y
+        turn = -float(pose.roll_rad[frame]) * (-1.0 if self.identity.mirrored else 1.0)
+        cos, sin = math.cos(turn) / float(pose.scale[frame]), math.sin(turn) / float(pose.scale[frame])
+        shift_x, shift_y = (float(shift) / ZOOM for shift in pose.shift_px[frame])
+        dx = x - (NECK[0] + (-shift_x if self.identity.mirrored else shift_x))
+        dy = y - (NECK[1] + shift_y)
+        x = x + self._follow * (cos * dx - sin * dy + NECK[0] - x)
+        y = y + self._follow * (sin * dx + cos * dy + NECK[1] - y)
+        shape = _remap(self.portrait.shape, x - (ORIGIN[0] + 0.5), y - (ORIGIN[1] + 0.5))
+        map_x = (x + shape[..., 0] - float(pose.yaw[frame]) * shape[..., 2] - ORIGIN[0]) * SCALE - 0.5
+        map_y = (y + shape[..., 1] - float(pose.pitch[frame]) * shape[..., 2] - ORIGIN[1]) * SCALE - 0.5
         picture = _remap(head, map_x, map_y)
-        matte = _remap(self.portrait.person, map_x, map_y)[..., None]
-        picture = self.portrait.background + matte * (picture - self.portrait.background)
+        behind = self.portrait.background
+        picture = picture[..., :3] + (1.0 - picture[..., 3:]) * behind
         return np.clip(picture * 255.0 + 0.5, 0, 255).astype(np.uint8)

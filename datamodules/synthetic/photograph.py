@@ -36,6 +36,11 @@ _OUTER_LOWER = [(207.4, 148.3), (211.4, 152.3), (216.6, 154.9), (222.9, 155.9), 
 # Where nothing may move when the mouth is closed: eyes, nose, cheeks, jaw, and the border of the picture.
 _FIXED = [(195, 101), (256, 104), (224, 126), (214, 131), (233, 131), (223, 133), (183, 140), (266, 142), (187, 155), (262, 156)]
 _FIXED += [(203, 174), (222, 178), (243, 174), (222.8, 167), (150, 60), (300, 60), (150, 210), (300, 210), (224, 210), (180, 111), (270, 115)]
+# The edge of jaw and chin, the neck, and the upper edge of the collar in front of it.
+_JAW = [(180.5, 138), (182, 146), (184, 152), (186.5, 157), (192, 162), (200, 169), (207, 174), (214, 177.6), (222, 179.2), (230, 178.7)]
+_JAW += [(238, 175.7), (246, 170), (251, 166), (255.5, 160), (258, 156.5), (261.5, 152), (264, 147), (266.5, 138)]
+_NECK = [(185, 130), (184.6, 157), (185.8, 178), (193, 184.5), (217, 187), (234.3, 190.6), (246, 187.8), (252.6, 184.5), (253.2, 178), (256, 160)]
+_NECK += [(256, 130)]
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -54,13 +59,16 @@ def mouth_line(x: np.ndarray) -> np.ndarray:
 class Photograph:
     """The photograph taken apart. Textures are float32 RGB in [0, 1], (N, N, 3); masks float32 in [0, 1], (N, N); N = SIDE * SCALE."""
 
-    upper: np.ndarray  # everything above the mouth line, closed mouth
-    lower: np.ndarray  # everything below it
+    upper: np.ndarray  # the head above the mouth line, closed mouth
+    lower: np.ndarray  # the head below it, down to the chin's edge
+    body: np.ndarray  # neck and suit, the neck continued upwards behind the chin
     smile: np.ndarray  # the photograph as it is, whose teeth are used
-    person: np.ndarray
+    head: np.ndarray  # where the head covers what is behind it
+    neck: np.ndarray
+    clothed: np.ndarray  # the suit with its collar
     hair: np.ndarray
     skin: np.ndarray
-    suit: np.ndarray
+    suit: np.ndarray  # its orange cloth
     lips: np.ndarray  # both lips, closed
 
 
@@ -107,16 +115,14 @@ def _masks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return person, hair, cv2.GaussianBlur(suit.astype(np.float32), (0, 0), 1.2)
 
 
-def _closed_layer(image: np.ndarray, inner: list, outer: list, outer_target: list) -> np.ndarray:
+def _closed_layer(image: np.ndarray, inner: list, outer: list, outer_target: np.ndarray) -> np.ndarray:
     """The photograph warped so that the inner contour of one lip lies on the mouth line."""
     cx, half = MOUTH_CENTRE[0], MOUTH_HALF_WIDTH
-    along = np.linspace(-1.0, 1.0, len(inner))
     inner_x = np.array([point[0] for point in inner])
     centred = (inner_x - inner_x.mean()) / (np.ptp(inner_x) / 2)
     target_x = cx + half * centred
-    target = np.concatenate([np.stack([target_x, mouth_line(target_x)], 1), np.array(outer_target), np.array(_FIXED)])
+    target = np.concatenate([np.stack([target_x, mouth_line(target_x)], 1), outer_target, np.array(_FIXED)])
     source = np.concatenate([np.array(inner), np.array(outer), np.array(_FIXED)]).astype(np.float64)
-    assert len(along) == len(inner)
     x, y = _grid(4.0)
     field = RBFInterpolator(target, source - target, kernel="thin_plate_spline", smoothing=0.3)(np.stack([x.ravel(), y.ravel()], 1))
     size = (SIDE * SCALE, SIDE * SCALE)
@@ -127,36 +133,81 @@ def _closed_layer(image: np.ndarray, inner: list, outer: list, outer_target: lis
     return cv2.remap(image, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
+def _polygon(points: list[tuple[float, float]], blur: float) -> np.ndarray:
+    """A filled polygon (photograph pixels) as a texture mask."""
+    mask = np.zeros((SIDE * SCALE, SIDE * SCALE), np.float32)
+    corners = np.round((np.array(points) - ORIGIN) * SCALE * 16).astype(np.int32)
+    cv2.fillPoly(mask, [corners], 1.0, cv2.LINE_AA, 4)
+    return cv2.GaussianBlur(mask, (0, 0), blur)
+
+
+def _beyond_edge(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The masked part's colours continued over its edge, so that nothing of the old background shines through."""
+    sure = smoothstep(mask, 0.85, 0.99).astype(np.float32)
+    out, known = image * sure[..., None], sure
+    for sigma in (2.0, 5.0):
+        weight = cv2.GaussianBlur(known, (0, 0), sigma)
+        spread = cv2.GaussianBlur(out, (0, 0), sigma).reshape(image.shape) / np.maximum(weight, 1e-3)[..., None]
+        fresh = (1.0 - known) * smoothstep(weight, 0.0, 0.05)
+        out, known = out + fresh[..., None] * spread, known + fresh
+    return np.where(known[..., None] > 0.02, out / np.maximum(known, 0.02)[..., None], image).astype(np.float32)
+
+
+def _behind_chin(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The photograph with the skin of the neck continued upwards behind the chin."""
+    edge = np.interp(x, [point[0] for point in _JAW[2:-2]], [point[1] for point in _JAW[2:-2]]) + 2.2
+    from_y = np.where((y < edge) & (y > 130), edge + 0.12 * (edge - y), y)
+    map_x, map_y = ((x - ORIGIN[0]) * SCALE - 0.5).astype(np.float32), ((from_y - ORIGIN[1]) * SCALE - 0.5).astype(np.float32)
+    return cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
 @lru_cache(maxsize=1)
 def load_photograph() -> Photograph:
-    """Takes the photograph apart (about 0.3 s, once a process)."""
+    """Takes the photograph apart (about 0.6 s, once a process)."""
+    # scikit-image takes a second to import and only the first speaker of a process needs it.
     from skimage.data import astronaut
 
     top, left = round(ORIGIN[1]), round(ORIGIN[0])
     image = np.ascontiguousarray(astronaut()[top : top + SIDE, left : left + SIDE])
-    person, hair, suit = _masks(image)
 
     def enlarge(mask: np.ndarray) -> np.ndarray:
         return np.clip(cv2.resize(mask.astype(np.float32), None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
 
+    person, hair, suit = (enlarge(mask) for mask in _masks(image))
+    x, y = _grid(1.0 / SCALE)
+    around = [*_JAW, (330.0, 138.0), (330.0, -9.0), (90.0, -9.0), (90.0, 138.0)]
+    head = person * _polygon(around, 1.3)
+
     def closed(inner: list, outer: list, thickness: float) -> np.ndarray:
-        xs = np.array([point[0] for point in outer])
-        target_x = MOUTH_CENTRE[0] + (xs - 223.6) * 0.9
+        target_x = MOUTH_CENTRE[0] + (np.array([point[0] for point in outer]) - 223.6) * 0.9
         u = (target_x - MOUTH_CENTRE[0]) / MOUTH_HALF_WIDTH
-        target = [(px, py) for px, py in zip(target_x, mouth_line(target_x) + thickness * (1 - u**2) ** 0.6, strict=True)]
-        return np.clip(_closed_layer(image.astype(np.float32) / 255.0, inner, outer, target), 0.0, 1.0)
+        target = np.stack([target_x, mouth_line(target_x) + thickness * (1 - u**2) ** 0.6], axis=1)
+        layer = _closed_layer(image.astype(np.float32) / 255.0, inner, outer, target)
+        return _beyond_edge(np.clip(layer, 0.0, 1.0), head)
 
     upper, lower = closed(_INNER_UPPER, _OUTER_UPPER, -4.4), closed(_INNER_LOWER, _OUTER_LOWER, 6.4)
     smile = cv2.resize(image.astype(np.float32) / 255.0, None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC)
-    x, y = _grid(1.0 / SCALE)
+    smile = np.clip(smile, 0.0, 1.0)
     u = np.clip(np.abs(x - MOUTH_CENTRE[0]) / MOUTH_HALF_WIDTH, 0.0, 1.0)
     above = mouth_line(x) - y
     bow = (1 - u**2) ** 0.6
     lips = smoothstep(above, -7.2 * bow - 0.2, -5.6 * bow + 0.1) * smoothstep(-above, -5.0 * bow - 0.2, -3.6 * bow + 0.1)
-    head = _ellipse(x, y, 223, 128, 58, 66) & (upper.max(axis=2) > 0.28)
     eyes = _ellipse(x, y, 203.5, 101, 8.5, 4.2) | _ellipse(x, y, 249, 103, 8.5, 4.2)
-    skin = enlarge(person) * (1 - enlarge(hair)) * cv2.GaussianBlur((head & ~eyes).astype(np.float32), (0, 0), 1.5)
+    neck = _polygon(_NECK, 1.0)
+    hair = np.clip(_beyond_edge(hair[..., None], person)[..., 0], 0.0, 1.0)
+    skin = (1.0 - hair) * (1.0 - 0.55 * cv2.GaussianBlur(eyes.astype(np.float32), (0, 0), 1.5))
+    # Beside the jaw lies only background; it would show where the cheeks draw in.
+    below = smoothstep(y, 145.0, 149.0) * (1.0 - ((x > 183) & (x < 290) & (y < 171)))
     return Photograph(
-        upper=upper, lower=lower, smile=np.clip(smile, 0.0, 1.0), person=enlarge(person), hair=enlarge(hair),
-        skin=skin.astype(np.float32), suit=enlarge(suit), lips=lips.astype(np.float32),
-    )  # fmt: skip
+        upper=upper,
+        lower=lower,
+        body=_beyond_edge(_behind_chin(smile, x, y), np.maximum(person * below, neck)),
+        smile=smile,
+        head=head.astype(np.float32),
+        neck=neck,
+        clothed=(person * below * (1.0 - np.maximum(neck, head))).astype(np.float32),
+        hair=hair.astype(np.float32),
+        skin=skin.astype(np.float32),
+        suit=suit,
+        lips=(lips * smoothstep(bow, 0.0, 0.35)).astype(np.float32),
+    )

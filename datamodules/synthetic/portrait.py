@@ -24,6 +24,7 @@ __all__ = ["Portrait", "make_portrait"]
 
 _EYES = ((203.6, 101.0), (249.0, 103.2))
 _EYE_HALF_WIDTH = 9.0
+_LUMINANCE = np.array([0.3, 0.59, 0.11], np.float32)
 _BROWS = (
     ((187.5, 91.5), (191.5, 88.6), (197.0, 87.4), (204.0, 89.2), (211.5, 92.2)),
     ((238.0, 93.6), (245.0, 90.6), (252.0, 89.2), (258.0, 91.2), (262.5, 94.8)),
@@ -47,11 +48,11 @@ def _lookup(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Portrait:
-    """Textures of one speaker (see Photograph for their layout), float32 RGB in [0, 1]."""
+    """Textures of one speaker (see Photograph for their layout), float32 RGB with opacity in [0, 1], (N, N, 4)."""
 
     upper: np.ndarray
     lower: np.ndarray
-    person: np.ndarray
+    body: np.ndarray  # colours multiplied with the opacity
     background: np.ndarray  # (frame, frame, 3)
     shape: np.ndarray  # (SIDE, SIDE, 3): x and y of the way back to the photograph's face, then depth towards the camera, photograph pixels
     upper_teeth: np.ndarray  # RGBA texture in place for the closed mouth
@@ -67,7 +68,8 @@ class Portrait:
             covered = smoothstep(edge, -0.3, 0.3) * smoothstep(-top, -0.8, 0.6) * (bottom - top > 0.1)
             lash = 0.65 * np.exp(-((edge / 0.7) ** 2)) * smoothstep(bottom - top, 0.3, 2.0)
             patch = _blend(head[rows, columns], lid, covered.astype(np.float32))
-            head[rows, columns] = patch * (1.0 - lash[..., None]).astype(np.float32)
+            patch[..., :3] *= (1.0 - lash[..., None]).astype(np.float32)
+            head[rows, columns] = patch
 
 
 def _eyelids(upper: np.ndarray) -> tuple[tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray], ...]:
@@ -138,8 +140,6 @@ def _shape_field(who: Identity) -> np.ndarray:
     for edge in np.linspace(0, SIDE, 6):
         for px, py in ((ORIGIN[0], edge), (ORIGIN[0] + SIDE, edge), (ORIGIN[0] + edge, SIDE)):
             put(px, py)
-    put(130, 0)
-    put(320, 0)
     x, y = np.meshgrid(np.arange(0, SIDE + 4, 4.0) + ORIGIN[0], np.arange(0, SIDE + 4, 4.0) + ORIGIN[1])
     there = np.array(moved)
     field = RBFInterpolator(there, np.array(points) - there, kernel="thin_plate_spline", smoothing=2.0)(np.stack([x.ravel(), y.ravel()], 1))
@@ -178,61 +178,104 @@ def _background(who: Identity, size: int) -> np.ndarray:
     return ((first + mix[..., None] * (second - first)) * vignette[..., None]).astype(np.float32)
 
 
-def _dress(image: np.ndarray, who: Identity, photo: Photograph, brows: np.ndarray, stubble: np.ndarray) -> np.ndarray:
-    """One layer in the speaker's colours, before the light."""
-    skin = np.power(image, who.skin_gamma) * np.array(who.skin_gain, np.float32)
-    out = _blend(image, skin, photo.skin)
-    out = _blend(out, out * np.array(who.lip_tint, np.float32), photo.lips)
-    luminance = image @ np.array([0.3, 0.59, 0.11], np.float32)
+def _dress(image: np.ndarray, who: Identity, skin: np.ndarray, hair: np.ndarray) -> np.ndarray:
+    """Skin and hair in the speaker's colours, before the light."""
+    toned = np.power(image, who.skin_gamma) * np.array(who.skin_gain, np.float32)
+    out = _blend(image, toned, skin)
     if who.hair_colour is not None:
-        hair = np.clip(luminance[..., None] * 2.0, 0.0, 1.6) ** 1.15 * np.array(who.hair_colour, np.float32)
-        out = _blend(out, hair, photo.hair)
-    if who.suit_colour is not None:
-        out = _blend(out, luminance[..., None] * 2.0 * np.array(who.suit_colour, np.float32), photo.suit)
-    brow_colour = np.array(who.hair_colour or (0.35, 0.25, 0.15), np.float32) * 0.6
-    out = _blend(out, brow_colour, brows * who.brows)
-    return _blend(out, out * np.array([0.50, 0.50, 0.54], np.float32), stubble * who.stubble)
+        luminance = np.clip((image @ _LUMINANCE)[..., None] * 2.0, 0.02, 1.5)
+        # Light hair keeps little of the photograph's contrast, or its shadows look like dirt.
+        colour = np.array(who.hair_colour, np.float32)
+        out = _blend(out, luminance ** (1.15 - 0.55 * float(colour.mean())) * colour, hair)
+    return out
+
+
+def _clothes(who: Identity, photo: Photograph, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Colours and mask of what the speaker wears; the shoulders of everybody but the astronaut are drawn."""
+    if who.clothes == "suit":
+        tinted = (photo.body @ _LUMINANCE)[..., None] * 2.0 * np.array(who.clothes_colour, np.float32)
+        return _blend(photo.body, tinted, photo.suit), photo.clothed
+    across = np.abs(x - 221.0)
+    # Neck, slope of the shoulders, arm.
+    shoulder = np.interp(across, [0, 33, 37, 47, 70, 98, 112, 124], [186, 184, 187, 196, 206, 215, 226, 254])
+    collar = np.interp(x, [185, 193, 217, 234.3, 246, 253], [178, 184, 186.5, 190, 187.2, 183])
+    top = np.where(across < 36, np.minimum(collar, shoulder) - 1.2, shoulder)
+    mask = cv2.GaussianBlur(smoothstep(y - top, -0.5, 0.5).astype(np.float32), (0, 0), 1.0)
+    rng = np.random.default_rng(11)
+    folds = cv2.resize(rng.normal(0.0, 1.0, (5, 9)), (x.shape[1], x.shape[0]), interpolation=cv2.INTER_CUBIC)
+    weave = cv2.GaussianBlur(rng.normal(0.0, 1.0, x.shape), (0, 0), 0.9)
+    shade = 0.92 + 0.07 * folds + 0.05 * weave - 0.35 * smoothstep(across, 60.0, 125.0) - 0.25 * np.exp(-((y - top) / 5.0))
+    colour = np.broadcast_to(np.array(who.clothes_colour, np.float32), (*x.shape, 3))
+    band = smoothstep(y - top, 5.2, 6.0) - smoothstep(y - top, 6.0, 7.4)
+    if who.clothes == "jacket":
+        lapel = across - (0.62 * (250.0 - y))
+        inside = 1.0 - smoothstep(lapel, -0.7, 0.7)
+        colour = _blend(colour, np.array(who.shirt_colour, np.float32), inside)
+        band = np.maximum(band * inside, np.exp(-((lapel / 1.2) ** 2)))
+    shade = shade * (1.0 - 0.3 * band * (1.0 - smoothstep(across, 30.0, 34.0) * (who.clothes == "sweater")))
+    return (colour * shade[..., None]).astype(np.float32), mask
+
+
+def _face_paint(who: Identity, photo: Photograph, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Masks of the eyebrows and of a stubble beard."""
+    brows = np.zeros(x.shape, np.float32)
+    for brow in _BROWS:
+        line = np.round((np.array(brow) - ORIGIN) * SCALE * 16).astype(np.int32)
+        cv2.polylines(brows, [line], False, 1.0, round(2.2 * SCALE), cv2.LINE_AA, 4)
+    grain = cv2.GaussianBlur(np.random.default_rng(5).normal(0.0, 1.0, x.shape), (0, 0), 0.9)
+    cheeks = smoothstep(((x - 223) / 37) ** 2 + ((y - 130) / 27) ** 2, 0.75, 1.25)
+    moustache = np.exp(-(((y - 137.0) / 3.0) ** 2)) * smoothstep(-np.abs(x - 223.5), -24.0, -15.0)
+    beard = np.maximum(smoothstep(y, 128.0, 146.0) * np.where(y < 158, cheeks, 1.0), moustache)
+    beard = cv2.GaussianBlur(beard, (0, 0), 4.0) * (1 - photo.lips) * np.clip(0.85 + 0.3 * grain, 0.3, 1.2)
+    return cv2.GaussianBlur(brows, (0, 0), 1.6) * who.brows, (beard * who.stubble).astype(np.float32)
 
 
 def make_portrait(who: Identity, frame_px: int) -> Portrait:
     """Dresses the photograph as this speaker (about 0.2 s)."""
     photo = load_photograph()
     x, y = _grid()
-    brows = np.zeros(x.shape, np.float32)
-    for brow in _BROWS:
-        line = np.round((np.array(brow) - ORIGIN) * SCALE * 16).astype(np.int32)
-        cv2.polylines(brows, [line], False, 1.0, round(2.2 * SCALE), cv2.LINE_AA, 4)
-    brows = cv2.GaussianBlur(brows, (0, 0), 1.6)
-    grain = np.random.default_rng(5).normal(0.0, 1.0, x.shape).astype(np.float32)
-    grain = np.clip(0.8 + 0.35 * cv2.GaussianBlur(grain, (0, 0), 0.8) * 1.6, 0.2, 1.3)
-    below = smoothstep(y, 134.0, 142.0) * (1 - smoothstep(y, 182.0, 190.0))
-    chin = 1.0 - 0.9 * smoothstep(1.0 - ((x - 223) / 36) ** 2 - ((y - 132) / 26) ** 2, 0.0, 0.6) * (y < 150)
-    moustache = np.exp(-(((y - 137.0) / 3.0) ** 2)) * smoothstep(-np.abs(x - 223.5), -24.0, -15.0)
-    beard = np.maximum(below * np.where(y < 150, chin, 1.0), moustache)
-    beard = cv2.GaussianBlur(beard, (0, 0), 4.0) * photo.skin * (1 - photo.lips) * grain
-
     nx, ny = np.clip((x - 224) / 62, -1.3, 1.3), np.clip((y - 115) / 75, -1.3, 1.3)
     side = -who.light_side if who.mirrored else who.light_side
-    light = (1.0 + side * nx - 0.05 * ny)[..., None] * np.array(who.light_colour)
-    light = light.astype(np.float32)
+    light = ((1.0 + side * nx - 0.05 * ny)[..., None] * np.array(who.light_colour)).astype(np.float32)
     # A fold of shadow where the lips meet.
     seam = np.exp(-(((y - mouth_line(x)) / 0.65) ** 2)) * np.clip(1.05 - ((x - MOUTH_CENTRE[0]) / MOUTH_HALF_WIDTH) ** 2, 0, 1)
-    light_lips = light * (1.0 - 0.45 * seam[..., None]).astype(np.float32)
-    upper, lower = (
-        np.clip(_dress(layer, who, photo, brows, beard.astype(np.float32)) * light_lips, 0.0, 1.0) for layer in (photo.upper, photo.lower)
-    )
+    shadow = (1.0 - 0.45 * seam[..., None]).astype(np.float32)
+    brows, beard = _face_paint(who, photo, x, y)
+    stubble_tint = np.array([0.52, 0.52, 0.56], np.float32)
+
+    def layer(image: np.ndarray) -> np.ndarray:
+        out = _dress(image, who, photo.skin, photo.hair)
+        out = _blend(out, out * np.array(who.lip_tint, np.float32), photo.lips)
+        out = _blend(out, np.array(who.hair_colour or (0.35, 0.25, 0.15), np.float32) * 0.6, brows)
+        out = _blend(out, out * stubble_tint, beard)
+        return np.dstack([np.clip(out * light * shadow, 0.0, 1.0), photo.head])
+
+    upper, lower = layer(photo.upper), layer(photo.lower)
+    body = _dress(photo.body, who, photo.neck, np.zeros_like(photo.hair))
+    body = _blend(body, body * stubble_tint, 0.35 * beard * photo.neck)
+    clothes, worn = _clothes(who, photo, x, y)
+    body = np.clip(_blend(body, clothes, smoothstep(worn, 0.0, 0.3)) * light, 0.0, 1.0)
+    seen = np.maximum(photo.neck, worn)[..., None]
+    body = np.dstack([body * seen, seen])
     eyelids = _eyelids(upper)
     if who.glasses:
-        upper = _glasses(upper)
+        upper[..., :3] = _glasses(upper[..., :3])
     upper_teeth, lower_teeth = _teeth(photo, x, y)
     for teeth in (upper_teeth, lower_teeth):
         teeth[..., :3] *= light
     warmth = np.array(who.skin_gain, np.float32) ** 0.5
     return Portrait(
-        upper=upper, lower=lower, person=photo.person, background=_background(who, frame_px), shape=_shape_field(who),
-        upper_teeth=upper_teeth, lower_teeth=lower_teeth, cavity=np.array([0.17, 0.055, 0.05], np.float32) * warmth,
-        tongue=np.array([0.56, 0.27, 0.27], np.float32) * warmth, eyelids=eyelids,
-    )  # fmt: skip
+        upper=upper,
+        lower=lower,
+        body=body,
+        background=_background(who, frame_px),
+        shape=_shape_field(who),
+        upper_teeth=upper_teeth,
+        lower_teeth=lower_teeth,
+        cavity=np.array([0.17, 0.055, 0.05], np.float32) * warmth,
+        tongue=np.array([0.56, 0.27, 0.27], np.float32) * warmth,
+        eyelids=eyelids,
+    )
 
 
 def _glasses(image: np.ndarray) -> np.ndarray:
@@ -244,9 +287,9 @@ def _glasses(image: np.ndarray) -> np.ndarray:
 
     for ex, ey in _EYES:
         axes = (round(15.0 * SCALE * 16), round(11.0 * SCALE * 16))
-        cv2.ellipse(mask, at(ex, ey + 1.5), axes, 0, 0, 360, 1.0, round(1.3 * SCALE), cv2.LINE_AA, 4)
+        cv2.ellipse(mask, at(ex, ey + 1.5), axes, 0, 0, 360, 1.0, round(0.9 * SCALE), cv2.LINE_AA, 4)
     (lx, ly), (rx, ry) = _EYES
-    cv2.line(mask, at(lx + 14.5, ly - 0.5), at(rx - 14.5, ry - 1.0), 1.0, round(1.2 * SCALE), cv2.LINE_AA, 4)
-    cv2.line(mask, at(lx - 15, ly), at(lx - 24, ly - 1), 1.0, round(1.2 * SCALE), cv2.LINE_AA, 4)
-    cv2.line(mask, at(rx + 15, ry), at(rx + 21, ry - 1), 1.0, round(1.2 * SCALE), cv2.LINE_AA, 4)
+    cv2.line(mask, at(lx + 14.5, ly - 0.5), at(rx - 14.5, ry - 1.0), 1.0, round(0.8 * SCALE), cv2.LINE_AA, 4)
+    cv2.line(mask, at(lx - 15, ly), at(lx - 24, ly - 1), 1.0, round(0.8 * SCALE), cv2.LINE_AA, 4)
+    cv2.line(mask, at(rx + 15, ry), at(rx + 21, ry - 1), 1.0, round(0.8 * SCALE), cv2.LINE_AA, 4)
     return _blend(image, np.array([0.09, 0.08, 0.09], np.float32), 0.92 * cv2.GaussianBlur(mask, (0, 0), 0.7))

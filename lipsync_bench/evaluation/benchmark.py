@@ -41,7 +41,9 @@ def benchmark_file(name: str) -> Path:
         path = Path(name)
         if path.is_file():
             return path
-        raise FileNotFoundError(f"no benchmark file {path}. Expected a YAML with data and methods; see experiments/benchmarks/")
+        raise FileNotFoundError(
+            f"no benchmark file {path}. Expected a YAML with data and methods; see experiments/benchmarks/"
+        )
     folders = [
         Path("experiments/benchmarks"),
         Path(lipsync_bench.__file__).parent.parent / "experiments" / "benchmarks",
@@ -50,7 +52,9 @@ def benchmark_file(name: str) -> Path:
         if (folder / f"{name}.yaml").is_file():
             return folder / f"{name}.yaml"
     known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise FileNotFoundError(f"no benchmark {name!r}. Expected one of {', '.join(known)}, or the path of a YAML: --dataset FILE.yaml")
+    raise FileNotFoundError(
+        f"no benchmark {name!r}. Expected one of {', '.join(known)}, or the path of a YAML: --dataset FILE.yaml"
+    )
 
 
 def load_benchmark(

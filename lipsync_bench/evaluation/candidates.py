@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datamodules.crops import cut
 from datamodules.errors import MediaError
 from datamodules.files import sha256
 from datamodules.video import FPS, read_frames
@@ -134,8 +133,8 @@ class VideoFolder(Candidate):
 
     Args:
         name: As it stands in the rows.
-        folder: Holds the videos; a video belongs to the clip whose source has the same path below its root, whatever the
-            suffix, or else the same name.
+        folder: Holds the videos; a video belongs to the clip whose source has the same path below its root, whatever
+            the suffix, or else the same name.
         targets: Source path of each clip, relative to the targets' folder, by clip id.
     """
 
@@ -154,17 +153,19 @@ class VideoFolder(Candidate):
                 return found[0]
             if found:
                 raise MediaError(
-                    f"{clip}: {len(found)} predictions ({', '.join(p.name for p in found[:3])}). Expected one in {self.folder}. "
-                    "Remove the others."
+                    f"{clip}: {len(found)} predictions ({', '.join(p.name for p in found[:3])}). "
+                    f"Expected one in {self.folder}. Remove the others."
                 )
-        raise MediaError(f"{clip}: no prediction in {self.folder}. Expected {relative.with_suffix('')}.mp4 or another video suffix.")
+        raise MediaError(
+            f"{clip}: no prediction in {self.folder}. Expected {relative.with_suffix('')}.mp4 or another video suffix."
+        )
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """The next frames of the clip's video at 25 fps, resized to the target's size where they differ."""
         if chunk.first == 0:
             self._stream = read_frames(self.file(chunk.clip), FPS)
-        size = chunk.frames[0].shape[:2]
-        return [_fit(frame, size) for frame in islice(self._stream, len(chunk.frames))]
+        height, width = chunk.frames[0].shape[:2]
+        return [_fit(frame, (height, width)) for frame in islice(self._stream, len(chunk.frames))]
 
 
 def _literal(pattern: str) -> str:

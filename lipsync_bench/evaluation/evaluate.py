@@ -109,7 +109,14 @@ def _run(
     rows = RowFile(out / ("clips.csv" if world == 1 else f"clips.rank{rank}.csv"))
     try:  # each rank takes its own clips, none twice: no padding to equal shares
         evaluate_clips(
-            clips[rank::world], source_root, candidates, rows, protocol, scorers, out / "ground_truth", progress and rank == 0
+            clips[rank::world],
+            source_root,
+            candidates,
+            rows,
+            protocol,
+            scorers,
+            out / "ground_truth",
+            progress and rank == 0,
         )
     finally:
         rows.close()
@@ -146,7 +153,8 @@ def evaluate_dataset(
         methods: Checkpoint by method name, beside or instead of the YAML's.
         split: Instead of the YAML's.
         lse_weights: Official SyncNet weights; without them LSE is not computed.
-        s3fd_weights: Official face-detector weights of the SyncNet pipeline; with both, LSE is also computed on face tracks.
+        s3fd_weights: Official face-detector weights of the SyncNet pipeline; with both, LSE is also computed on face
+            tracks.
         expert: Checkpoint of a sync expert of this suite.
         limit: Only the first clips.
         device: "auto", "cpu", "cuda:0" ...
@@ -185,9 +193,10 @@ def evaluate_videos(
 ) -> Result:
     """Score anybody's videos against their targets; no model and no data set needed.
 
-    The targets are prepared into `out/targets` first (faces found once, failures counted). A prediction is matched by its
-    path below the folder, or else its name; it is compared with the target at 25 fps from its first frame on, resized where
-    the sizes differ, as far as the shorter of the two reaches (`frames` against `frames_target` in the row).
+    The targets are prepared into `out/targets` first (faces found once, failures counted). A prediction is matched by
+    its path below the folder, or else its name; it is compared with the target at 25 fps from its first frame on,
+    resized where the sizes differ, as far as the shorter of the two reaches (`frames` against `frames_target` in the
+    row).
 
     Args:
         pred: Folder of generated videos.
@@ -204,7 +213,7 @@ def evaluate_videos(
         if not folder.is_dir():
             raise FileNotFoundError(f"{label} {folder} is no folder. Expected one that holds videos.")
     report = prepare(target, out / "targets", "folder", workers=workers, progress=progress)
-    data: ClipDataModule = ClipFolder(root=out / "targets", whole=True)
+    data: ClipDataModule = ClipFolder(root=out / "targets", overfit=True)
     data.prepare_data()
     data.setup("test")
     clips = data.clips("test")

@@ -61,7 +61,8 @@ def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
         rows: As `read_rows` gives them.
 
     Returns:
-        Columns: protocol, method, clips (scored), failures, then for each metric that any row holds its mean, `_low` and
+        Columns: protocol, method, clips (scored), failures, then for each metric that any row holds its mean, `_low`
+            and
         `_high` (95% bootstrap interval over clips) and `_n` (clips in the mean), then the identities of generator and
         scorer weights and the package version.
     """

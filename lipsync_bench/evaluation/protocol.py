@@ -14,10 +14,11 @@ class Protocol:
     Args:
         name: Stands in every row, with the version behind it.
         version: Raised whenever a number can change.
-        reference: "first": the first frame's crop is the reference of the whole clip; "same": each frame's own crop, which
-            shows the true mouth to the method.
+        reference: "first": the first frame's crop is the reference of the whole clip; "same": each frame's own crop,
+            which shows the true mouth to the method.
         crop_px: Side of the square to which the box of every frame is resized (bilinear) before it is compared.
-        mouth_margin: The mouth region is the box of the target's lip landmarks, this share of its width wider on each side.
+        mouth_margin: The mouth region is the box of the target's lip landmarks, this share of its width wider on each
+            side.
     """
 
     name: str

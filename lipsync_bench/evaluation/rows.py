@@ -119,8 +119,12 @@ def read_rows(folder: Path) -> pd.DataFrame:
     """
     files = sorted(folder.glob("clips*.csv"))
     if not files:
-        raise FileNotFoundError(f"{folder} holds no clips*.csv. Expected a results folder; make one with: bench evaluate")
-    frames = [pd.read_csv(file, dtype={name: str for name in IDENTITY}, keep_default_na=False, na_values=[""]) for file in files]
+        raise FileNotFoundError(
+            f"{folder} holds no clips*.csv. Expected a results folder; make one with: bench evaluate"
+        )
+    frames = [
+        pd.read_csv(file, dtype=dict.fromkeys(IDENTITY, str), keep_default_na=False, na_values=[""]) for file in files
+    ]
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     rows["generator_sha256"] = rows["generator_sha256"].fillna("")
     return rows.drop_duplicates(list(IDENTITY)).sort_values(list(IDENTITY), kind="stable", ignore_index=True)

@@ -23,7 +23,7 @@ from lipsync_bench.evaluation.rows import RowFile
 from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.scoring import FrameScores, compare_crops
 from lipsync_bench.version import __version__
-from metrics import detect_lip_frames
+from metrics.lmd import detect_lip_frames
 
 CHUNK_FRAMES = 32  # frames of the source held at a time: 200 MB at 1080p
 FAILURES = (MediaError, ClipError, FileNotFoundError)  # a clip's own trouble; anything else is a bug and stops the run
@@ -68,7 +68,9 @@ def _parts(clip: Clip, source: Path, protocol: Protocol, cache: Path) -> Iterato
         yield _Part(chunk, crops, landmarks, stored[first:end])
     if known is None:
         with atomic_path(cache) as temporary:
-            np.savez(temporary, landmarks=np.concatenate(found), source=clip.header.source_sha256, protocol=protocol.key)
+            np.savez(
+                temporary, landmarks=np.concatenate(found), source=clip.header.source_sha256, protocol=protocol.key
+            )
 
 
 def _cached(cache: Path, clip: Clip, protocol: Protocol) -> np.ndarray | None:

@@ -28,8 +28,8 @@ class Scorers:
 
     Args:
         lse_weights: Official SyncNet weights; LSE on whole frames (protocol lse_wav2lip_lrs).
-        s3fd_weights: Official detector of the SyncNet pipeline; also LSE on face tracks (lse_wav2lip_real), for candidates
-            that are files.
+        s3fd_weights: Official detector of the SyncNet pipeline; also LSE on face tracks (lse_wav2lip_real), for
+            candidates that are files.
         expert: Checkpoint of a sync expert trained with this suite.
         device: Where they run.
 
@@ -42,7 +42,9 @@ class Scorers:
         self, lse_weights: Path | None, s3fd_weights: Path | None, expert: Path | None, device: str = "cpu"
     ) -> None:
         if s3fd_weights is not None and lse_weights is None:
-            raise ValueError("--s3fd_weights without --lse_weights. Expected both: the detector finds faces for SyncNet.")
+            raise ValueError(
+                "--s3fd_weights without --lse_weights. Expected both: the detector finds faces for SyncNet."
+            )
         self.syncnet = None if lse_weights is None else load_syncnet(lse_weights).to(device)
         self.s3fd = None if s3fd_weights is None else load_syncnet_s3fd(s3fd_weights).to(device)
         self.expert = None if expert is None else SyncExpertModule.load_network(expert).to(device)

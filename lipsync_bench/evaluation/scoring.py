@@ -9,7 +9,9 @@ import torch
 
 from datamodules.crops import cut
 from lipsync_bench.evaluation.protocol import Protocol
-from metrics import lmd, psnr, ssim
+from metrics.lmd import lmd
+from metrics.psnr import psnr
+from metrics.ssim import ssim
 
 LIPS = slice(48, 68)  # of the 68 landmarks
 MOUTH_MIN_PX = 16  # SSIM's window is 11 px wide
@@ -88,8 +90,8 @@ class FrameScores:
     def result(self) -> dict[str, float | int | None]:
         """Means over the clip's frames, and how many frames stayed out of them.
 
-        Frames identical to the target have no finite PSNR and stay out of its mean; if all are identical it is infinite.
-        Frames in which either lip detection failed stay out of LMD; if all failed it is None.
+        Frames identical to the target have no finite PSNR and stay out of its mean; if all are identical it is
+        infinite. Frames in which either lip detection failed stay out of LMD; if all failed it is None.
         """
         out: dict[str, float | int | None] = {}
         for name, parts in self._values.items():

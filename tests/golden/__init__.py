@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reference arrays of the official implementations, and the rule that makes the weights and inputs they were computed with.
+"""Reference arrays of the official implementations, and the rule that makes the weights and inputs they were computed
+with.
 
-A tensor's values depend on its name and shape alone: two implementations with the same state-dict names compute the same
-network without sharing a weight file. `<name>.json` lists names and shapes, `<name>.golden.npz` the reference outputs.
+A tensor's values depend on its name and shape alone: two implementations with the same state-dict names compute the
+same network without sharing a weight file. `<name>.json` lists names and shapes, `<name>.golden.npz` the reference
+outputs.
 """
 
 import json

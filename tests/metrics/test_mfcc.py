@@ -48,7 +48,10 @@ def test_number_of_columns(samples, columns):
 @pytest.mark.parametrize(
     ("samples", "message"),
     [
-        (np.linspace(-0.5, 0.5, 100, dtype=np.float32), r"float32, values from -0\.5 to 0\.5\. Expected .* int16 at 16 kHz.*to_int16"),
+        (
+            np.linspace(-0.5, 0.5, 100, dtype=np.float32),
+            r"float32, values from -0\.5 to 0\.5\. Expected .* int16 at 16 kHz.*to_int16",
+        ),
         (np.zeros((2, 100), np.int16), r"shape \(2, 100\)"),
         (np.zeros(0, np.int16), "non-empty"),
     ],

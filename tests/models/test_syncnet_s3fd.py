@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The S3FD detector of the SyncNet evaluation, on deterministic weights, against the published implementation's outputs."""
+"""The S3FD detector of the SyncNet evaluation against the published implementation, on deterministic weights."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,9 @@ def test_prior_and_decoding_by_hand():
     boxes = priors((64, 128), [(16, 32), (8, 16), (4, 8), (2, 4), (1, 2), (1, 1)])
     assert boxes.shape == (16 * 32 + 8 * 16 + 4 * 8 + 2 * 4 + 2 + 1, 4)
     assert boxes[33].tolist() == pytest.approx([1.5 * 4 / 128, 1.5 * 4 / 64, 16 / 128, 16 / 64])
-    assert decode(torch.zeros(1, 4), torch.tensor([[0.5, 0.5, 0.2, 0.4]])).tolist() == [pytest.approx([0.4, 0.3, 0.6, 0.7])]
+    assert decode(torch.zeros(1, 4), torch.tensor([[0.5, 0.5, 0.2, 0.4]])).tolist() == [
+        pytest.approx([0.4, 0.3, 0.6, 0.7])
+    ]
 
 
 def test_detect_refuses_other_images(network):
@@ -82,11 +84,15 @@ def test_load(tmp_path, network):
     loaded = load_syncnet_s3fd(path)
     assert not loaded.training
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    assert all(torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), network.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.state_dict().values(), network.state_dict().values(), strict=True)
+    )
 
 
 def test_load_refuses_what_is_missing_or_other(tmp_path, network):
-    with pytest.raises(FileNotFoundError, match=r"no S3FD weights at .*sfd_face\.pth\. Expected .* Set --s3fd-weights FILE"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no S3FD weights at .*sfd_face\.pth\. Expected .* Set --s3fd-weights FILE"
+    ):
         load_syncnet_s3fd(tmp_path / "sfd_face.pth")
     state = network.state_dict()
     del state["loc.0.bias"]

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a folder of videos to a folder of clips: what `bench prepare` does.
+
+Output::
+
+    <out>/<speaker>/<name>.safetensors      one clip
+    <out>/splits/{train,val,test}.txt       the data set's lists, one id a line (where it has some)
+    <out>/failures.csv                      id, source, error, reason of clips that could not be made
+    <out>/manifest.json                     settings, versions, clips; "complete" is false until a run has ended
+"""
+
+import csv
+import dataclasses
+import importlib.metadata
+import io
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from datamodules.clip import SCHEMA, write_atomic
+from datamodules.crops import CropRule
+from datamodules.detectors import DETECTORS
+from datamodules.faces import DetectorName, FaceChoice
+from datamodules.pool import WorkerDied, run_jobs
+from datamodules.prepare_clip import Job, Outcome, Settings, is_current, prepare_one
+from datamodules.sources import DatasetName, Source, find_sources, source_root, split_lists
+
+SUFFIX = ".safetensors"
+_LOG_INTERVAL_S = 30.0
+_STALE_S = 3600.0
+_PACKAGES = ("lipsync_bench", "av", "dlib-bin", "mediapipe", "numpy", "opencv-contrib-python", "simplejpeg", "soxr")
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["PrepareReport", "Source", "find_sources", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareReport:
+    """What a run did: clips made, already there, failed; wall time; the prepared folder."""
+
+    done: int
+    skipped: int
+    failed: int
+    seconds: float
+    out: Path = Path()
+
+    def summary(self) -> str:
+        """One line for people."""
+        counts = f"{self.done} clips prepared, {self.skipped} already there, {self.failed} failed"
+        text = f"{counts} in {self.seconds:.1f} s: {self.out}"
+        return f"{text} (reasons in {self.out / 'failures.csv'})" if self.failed else text
+
+
+class _Tick(Protocol):
+    def __call__(self, failed: int) -> None: ...
+
+
+class _SpeedColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.2f} clips/s")
+
+
+@contextmanager
+def _progress(total: int, shown: bool) -> Iterator[_Tick]:
+    """A bar on a terminal, otherwise a line in the log now and then."""
+    start = last = time.monotonic()
+    count = 0
+
+    def log(failed: int) -> None:
+        nonlocal last, count
+        count += 1
+        now = time.monotonic()
+        if shown and now - last >= _LOG_INTERVAL_S:
+            last = now
+            speed = count / (now - start)
+            left = (total - count) / speed
+            logger.info("%d of %d clips, %d failed, %.2f clips/s, %.0f s left", count, total, failed, speed, left)
+
+    if not (shown and sys.stderr.isatty()):
+        yield log
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _SpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("prepare", total=total)
+        yield lambda failed: bar.update(task, advance=1, description=f"prepare ({failed} failed)")
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Temporary files of processes that are gone."""
+    for path in out.rglob(".*.tmp-*"):
+        pid = path.name.rpartition("-")[2]
+        alive = pid.isdigit() and Path("/proc", pid).exists() and int(pid) != os.getpid()
+        with suppress(FileNotFoundError):
+            if not alive or time.time() - path.stat().st_mtime > _STALE_S:
+                path.unlink()
+
+
+def _old_entries(out: Path) -> dict[str, dict[str, Any]]:
+    try:
+        return {entry["id"]: entry for entry in json.loads((out / "manifest.json").read_text("utf-8"))["clips"]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("%s: unreadable (%r), made anew", out / "manifest.json", error)
+        return {}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _write_failures(path: Path, failures: dict[str, tuple[str, str, str]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "source", "error", "reason"])
+    writer.writerows([name, *failures[name]] for name in sorted(failures))
+    write_atomic(path, text.getvalue().encode())
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    dataset: DatasetName = "folder",
+    *,
+    detector: DetectorName = "mediapipe",
+    crop: CropRule = "mesh",
+    face: FaceChoice = "largest",
+    max_gap_frames: int = 12,
+    max_crop_px: int = 512,
+    workers: int | None = None,
+    max_failures: float = 1.0,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> PrepareReport:
+    """Prepare every video of a data set; what is finished is kept, what failed is tried again.
+
+    Clips are whole or absent at any time. A clip is finished if its file is whole, its settings and detector version are
+    these, and its source has the same size and time as in the manifest, or the same SHA-256.
+
+    Args:
+        source: Folder of the videos.
+        out: Folder of the clips.
+        dataset: How `source` is laid out.
+        detector: What finds the faces.
+        crop: What is cut out of the frames, see `crops.crop_boxes`.
+        face: Which one of several faces, see `faces.FaceTracker`.
+        max_gap_frames: Frames in a row without the face that are bridged.
+        max_crop_px: Crops with a longer side than this are made smaller.
+        workers: Processes; None for one a core. With 1 there is only this process.
+        max_failures: Share of the clips (0..1) that may fail.
+        overwrite: Make finished clips anew, too.
+        progress: Show a bar on a terminal, or log a line every 30 s.
+
+    Raises:
+        FileNotFoundError, ValueError: Nothing to prepare, a bad list, bad arguments.
+        RuntimeError: More than `max_failures` failed (all files are written first).
+        KeyboardInterrupt: After the workers were ended and the manifest was written with `"complete": false`.
+    """
+    if not 0 <= max_failures <= 1:
+        raise ValueError(f"max_failures is {max_failures}, expected 0..1 (--max-failures)")
+    if max_crop_px < 1 or (workers is not None and workers < 1):
+        raise ValueError(f"max_crop_px {max_crop_px}, workers {workers}; expected 1 or more (--max-crop-px, --workers)")
+    start = time.monotonic()
+    settings = Settings(detector, crop, face, max_gap_frames, max_crop_px)
+    sources = find_sources(source, dataset)
+    root = source_root(source, dataset)
+    out.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(out)
+
+    entries: dict[str, dict[str, Any]] = {}
+    failures: dict[str, tuple[str, str, str]] = {}
+    jobs: list[Job] = []
+    old = _old_entries(out)
+    for item in sources:
+        job = Job(item, root, out / f"{item.id}{SUFFIX}", settings, overwrite)
+        entry = old.get(item.id)
+        if entry is not None and not overwrite and is_current(job, entry):
+            entries[item.id] = entry
+        else:
+            jobs.append(job)
+    manifest = {
+        "schema": SCHEMA,
+        "complete": False,
+        "dataset": dataset,
+        "source_root": str(root),
+        "settings": json.loads(settings.key()),
+        "detector_version": DETECTORS[detector].version,
+        "versions": _versions(),
+    }
+
+    def write_manifest(complete: bool) -> None:
+        clips = [entries[name] for name in sorted(entries)]
+        _write_json(out / "manifest.json", {**manifest, "complete": complete, "failed": len(failures), "clips": clips})
+
+    if dataset in ("lrs2", "synthetic"):
+        for split, ids in split_lists(root).items():
+            write_atomic(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
+    skipped = len(entries)
+    complete = False
+    try:
+        if jobs:
+            write_manifest(False)
+        count = min(len(jobs), workers or len(os.sched_getaffinity(0)))
+        with closing(run_jobs(prepare_one, jobs, count)) as results, _progress(len(jobs), progress) as tick:
+            for job, outcome in results:
+                if isinstance(outcome, WorkerDied):
+                    outcome = Outcome(error="WorkerDied", reason=f"{outcome} (out of memory, or a crash in a codec)")
+                if outcome.entry is not None:
+                    entries[job.source.id] = outcome.entry
+                    skipped += outcome.skipped
+                else:
+                    where = job.source.path.relative_to(root).as_posix()
+                    failures[job.source.id] = (where, outcome.error, outcome.reason)
+                    logger.warning("%s: %s: %s", job.source.id, outcome.error, outcome.reason)
+                tick(len(failures))
+        complete = True
+    finally:
+        _remove_leftovers(out)
+        _write_failures(out / "failures.csv", failures)
+        write_manifest(complete)
+    report = PrepareReport(len(entries) - skipped, skipped, len(failures), time.monotonic() - start, out)
+    if report.failed > max_failures * len(sources):
+        raise RuntimeError(f"{report.summary()}; expected at most {max_failures:.0%} failures (--max-failures)")
+    return report

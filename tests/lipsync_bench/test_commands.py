@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The two commands as a user types them: help, usage errors, and every YAML of experiments/."""
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lipsync_bench import bench
+from lipsync_bench.evaluation.benchmark import benchmark_file, load_benchmark
+
+ROOT = Path(__file__).parent.parent.parent
+EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml"))
+RUNS = [p for p in EXPERIMENTS if p.parent.name == "experiments"]
+OVERLAYS = [p for p in EXPERIMENTS if p.parent.name == "synthetic"]
+BENCHMARKS = [p for p in EXPERIMENTS if p.parent.name == "benchmarks"]
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT / "experiments"))
+
+
+def run_bench(*args: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        bench.main(list(args))
+    return int(ended.value.code or 0)
+
+
+def test_every_yaml_has_its_test():
+    assert len(RUNS) >= 3
+    assert len(OVERLAYS) >= 2
+    assert len(BENCHMARKS) >= 3
+    assert sorted(RUNS + OVERLAYS + BENCHMARKS) == EXPERIMENTS
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
+def test_a_yaml_begins_with_what_it_is_and_names_no_absolute_path(path):
+    text = path.read_text()
+    assert text.startswith("# ")
+    assert not [value for value in _strings(yaml.safe_load(text)) if value.startswith(("/", "~"))]
+
+
+def _strings(node):
+    if isinstance(node, dict):
+        for value in node.values():
+            yield from _strings(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _strings(value)
+    elif isinstance(node, str):
+        yield node
+
+
+def print_config(*configs: Path) -> str:
+    flags = [flag for path in configs for flag in ("-c", str(path))]
+    command = [sys.executable, "-m", "lipsync_bench", "fit", *flags, "--print_config"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "configs", [[p] for p in RUNS] + [[ROOT / "experiments" / p.name, p] for p in OVERLAYS], ids=lambda c: name(c[-1])
+)
+def test_a_printed_config_loads_again_and_prints_the_same(configs, tmp_path):
+    printed = print_config(*configs)
+    again = tmp_path / "config.yaml"
+    again.write_text(printed)
+    assert print_config(again) == printed
+    assert yaml.safe_load(printed)["model"]["class_path"].startswith("models.")
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=name)
+def test_a_benchmark_is_found_by_name_and_loads(path):
+    assert benchmark_file(path.stem).samefile(path)
+    benchmark = load_benchmark(path.stem, root=Path("elsewhere"), methods={"mine": Path("mine.ckpt")})
+    assert benchmark.data.root == Path("elsewhere")
+    assert benchmark.methods["mine"] == Path("mine.ckpt")
+    assert set(yaml.safe_load(path.read_text())["methods"]) <= set(benchmark.methods)
+
+
+def test_an_unknown_benchmark_lists_the_known_ones():
+    with pytest.raises(FileNotFoundError, match=r"lrs2.*mead.*synthetic"):
+        benchmark_file("lrs3")
+
+
+def test_a_broken_benchmark_says_what_is_wrong(tmp_path):
+    path = tmp_path / "bad.yaml"
+    path.write_text("data: {class_path: datamodules.LRS2, init_args: {root: x}}\nmetods: {}\n")
+    with pytest.raises(ValueError, match="metods"):
+        load_benchmark(str(path))
+
+
+@pytest.mark.parametrize("command", sorted(bench.COMMANDS))
+def test_every_command_explains_every_argument(command, capsys):
+    assert run_bench(command, "--help") == 0
+    text = capsys.readouterr().out
+    for parameter in inspect.signature(bench.COMMANDS[command]).parameters:
+        assert f"--{parameter}" in text
+
+
+def test_a_usage_error_ends_with_2(capsys):
+    assert run_bench("evaluate", "--no-such-flag") == 2
+    assert "no-such-flag" in capsys.readouterr().err
+
+
+def test_evaluate_wants_a_data_set_or_two_folders(caplog):
+    assert run_bench("evaluate") == 1
+    assert run_bench("evaluate", "--dataset", "lrs2", "--pred", "x", "--target", "y") == 1
+    assert run_bench("evaluate", "--pred", "x") == 1
+    assert caplog.text.count("either --dataset NAME, or both --pred DIR and --target DIR") == 3
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['bench', '--help']\n"
+        "from lipsync_bench.bench import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'cv2', 'mediapipe', 'dlib', 'librosa', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import norm
+
+from lipsync_bench.evaluation.columns import COLUMNS
+from lipsync_bench.evaluation.leaderboard import interval, leaderboard, rich_table, write_leaderboard
+from lipsync_bench.evaluation.rows import FIELDS, RowFile, read_rows
+
+
+def row(clip: str, method: str = "wav2lip", sha: str = "aa", **values: object) -> dict[str, object]:
+    base = {"protocol": "p-v1", "method": method, "generator_sha256": sha, "clip": clip, "status": "ok", "psnr": 30.0}
+    return {**base, **values}
+
+
+def write(path, *rows):
+    file = RowFile(path)
+    for item in rows:
+        file.append(item)
+    file.close()
+
+
+def test_rows_come_back_as_written(tmp_path):
+    write(tmp_path / "clips.csv", row("a/1", psnr=1 / 3, reason='line\nbreak, "quote"', status="failed"), row("a/2"))
+    table = read_rows(tmp_path)
+    assert list(table.columns) == list(FIELDS)
+    assert table["psnr"].tolist() == [1 / 3, 30.0]
+    assert table["reason"][0] == 'line break, "quote"'
+
+
+def test_a_half_written_line_is_cut_off_and_its_clip_is_done_again(tmp_path):
+    path = tmp_path / "clips.csv"
+    write(path, row("a/1"), row("a/2"))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    file = RowFile(path)
+    assert ("p-v1", "wav2lip", "aa", "a/1") in file
+    assert ("p-v1", "wav2lip", "aa", "a/2") not in file
+    file.append(row("a/2"))
+    file.close()
+    assert path.read_bytes() == whole
+
+
+def test_nothing_is_written_twice(tmp_path):
+    path = tmp_path / "clips.csv"
+    write(path, row("a/1"))
+    before = path.read_bytes()
+    write(path, row("a/1", psnr=99.0))
+    assert path.read_bytes() == before
+
+
+def test_a_file_of_another_version_is_refused(tmp_path):
+    path = tmp_path / "clips.csv"
+    path.write_text("method,clip\n")
+    with pytest.raises(ValueError, match=r"another version.*--out"):
+        RowFile(path)
+
+
+def test_unknown_fields_are_refused(tmp_path):
+    file = RowFile(tmp_path / "clips.csv")
+    with pytest.raises(ValueError, match="psrn"):
+        file.append(row("a/1", psrn=3))
+    file.close()
+
+
+def test_the_rows_of_all_ranks_are_read_once_each(tmp_path):
+    write(tmp_path / "clips.rank0.csv", row("a/1"), row("a/3"))
+    write(tmp_path / "clips.rank1.csv", row("a/2"), row("a/1"))
+    assert read_rows(tmp_path)["clip"].tolist() == ["a/1", "a/2", "a/3"]
+
+
+def test_reading_an_empty_folder_says_what_is_missing(tmp_path):
+    with pytest.raises(FileNotFoundError, match="bench evaluate"):
+        read_rows(tmp_path)
+
+
+def table(*rows: dict[str, object]) -> pd.DataFrame:
+    return pd.DataFrame([{name: r.get(name, math.nan) for name in FIELDS} for r in rows])
+
+
+def test_the_mean_counts_only_good_clips_and_says_how_many_failed():
+    rows = table(row("a/1", psnr=20.0), row("a/2", psnr=30.0), row("a/3", psnr=math.nan, status="failed"))
+    line = leaderboard(rows).iloc[0]
+    assert (line["psnr"], line["clips"], line["failures"], line["psnr_n"]) == (25.0, 2, 1, 2)
+
+
+def test_infinite_values_stay_out_of_the_mean_unless_all_are():
+    some = leaderboard(table(row("a/1", psnr=math.inf), row("a/2", psnr=30.0))).iloc[0]
+    assert (some["psnr"], some["psnr_n"]) == (30.0, 1)
+    every = leaderboard(table(row("a/1", psnr=math.inf))).iloc[0]
+    assert every["psnr"] == math.inf
+
+
+def test_other_weights_make_another_line():
+    board = leaderboard(table(row("a/1", sha="aa"), row("a/1", sha="bb", psnr=40.0)))
+    assert board["psnr"].tolist() == [30.0, 40.0]
+
+
+def test_the_interval_agrees_with_the_normal_one_for_many_clips():
+    values = np.random.default_rng(0).normal(5, 2, 400)
+    low, high = interval(values)
+    half = norm.ppf(0.975) * values.std(ddof=1) / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.03)
+    assert high == pytest.approx(values.mean() + half, abs=0.03)
+    assert interval(values) == (low, high)
+    assert all(math.isnan(end) for end in interval(values[:1]))
+
+
+def test_the_written_leaderboard_is_the_derived_one(tmp_path):
+    rows = table(row("a/1", psnr=20.0), row("a/2", psnr=30.0))
+    board = write_leaderboard(rows, tmp_path / "leaderboard.csv")
+    again = pd.read_csv(tmp_path / "leaderboard.csv")
+    assert list(again.columns) == list(board.columns)
+    assert again["psnr"].tolist() == board["psnr"].tolist() == [25.0]
+    assert again["psnr_low"].tolist() == board["psnr_low"].tolist()
+
+
+def test_the_screen_table_has_every_measured_column_and_marks_the_best():
+    board = leaderboard(table(row("a/1", psnr=20.0), row("a/1", method="other", psnr=30.0)))
+    shown = rich_table(board, "title")
+    assert [column.header for column in shown.columns] == ["method", "clips", "PSNR [dB] ↑"]
+    assert list(shown.columns[2].cells) == ["[bold]30.00[/bold]", "20.00"]
+
+
+def test_column_names_are_unique():
+    names = [c.name for c in COLUMNS]
+    assert len(names) == len(set(names)) >= 10

@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every metric must do: class and function, batches, ranks, pickles, clones, bad inputs, examples."""
+
+import doctest
+import importlib
+import math
+import multiprocessing
+import pickle
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torchmetrics
+
+import metrics
+from metrics.expert_sync import ExpertSync
+from metrics.lmd import LMD, lmd
+from metrics.lse import LSE, score_clip
+from metrics.psnr import PSNR, psnr
+from metrics.ssim import SSIM, ssim
+from models.sync_expert import SyncExpert
+from models.syncnet import SyncNetV2
+
+BATCHES = 4
+
+
+class TinySyncNet(SyncNetV2):
+    """A linear scorer: quick."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward_lips(self, lips: torch.Tensor) -> torch.Tensor:
+        return self.scale * lips.mean(dim=(1, 3, 4)) / 10
+
+    def forward_audio(self, mfcc: torch.Tensor) -> torch.Tensor:
+        return self.scale * mfcc[:, 0, 0].unflatten(1, (5, 4)).mean(dim=2)
+
+
+class TinyExpert(SyncExpert):
+    """A linear scorer: quick."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, audio: torch.Tensor, faces: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        sides = audio[:, 0, :4].mean(dim=2), faces[:, :4].mean(dim=(2, 3))
+        return tuple(torch.nn.functional.normalize(self.scale * side) for side in sides)
+
+
+class Frames:
+    """The frames of one clip as a function, which can be pickled."""
+
+    def __init__(self, seed: int, count: int = 40) -> None:
+        self.frames = np.random.default_rng(seed).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
+
+    def __call__(self) -> np.ndarray:
+        return self.frames
+
+
+def image_batch(seed: int) -> tuple[Any, ...]:
+    pred, target = torch.rand(2, seed + 1, 3, 24, 20, generator=torch.Generator().manual_seed(seed)) * 255
+    return pred, target
+
+
+def landmark_batch(seed: int) -> tuple[Any, ...]:
+    pred, ref = torch.rand(2, seed + 1, 68, 2, generator=torch.Generator().manual_seed(seed)) * 100
+    return pred, ref
+
+
+def speech_batch(seed: int) -> tuple[Any, ...]:
+    return Frames(seed), np.random.default_rng(seed).integers(-9000, 9000, 40 * 640, dtype=np.int16)
+
+
+def mel_batch(seed: int) -> tuple[Any, ...]:
+    random = torch.Generator().manual_seed(seed)
+    return torch.rand(12, 3, 96, 96, generator=random), torch.rand(80, 40, generator=random)
+
+
+def clip_means(values: list[dict[str, float]]) -> dict[str, float]:
+    return {name: float(np.mean([value[name] for value in values])) for name in values[0]}
+
+
+def lse_by_function(batches: list[tuple[Any, ...]]) -> dict[str, float]:
+    scores = [score_clip(TinySyncNet(), frames(), samples) for frames, samples in batches]
+    return clip_means([{"lse_c": score.lse_c, "lse_d": score.lse_d} for score in scores])
+
+
+def expert_by_function(batches: list[tuple[Any, ...]]) -> dict[str, float]:
+    return clip_means([ExpertSync(TinyExpert(), "test").score(*batch) for batch in batches])
+
+
+def by_function(function: Callable[..., torch.Tensor]) -> Callable[[list[tuple[Any, ...]]], float]:
+    return lambda batches: float(torch.cat([function(*batch) for batch in batches]).mean())
+
+
+@dataclass(frozen=True)
+class Case:
+    """One metric: how it is made, fed, and computed without the class."""
+
+    make: Callable[[], torchmetrics.Metric]
+    batch: Callable[[int], tuple[Any, ...]]
+    function: Callable[[list[tuple[Any, ...]]], Any]
+    joined: bool = True  # batches may be concatenated; else an update is a clip
+
+
+CASES = {
+    "psnr": Case(PSNR, image_batch, by_function(psnr)),
+    "ssim": Case(SSIM, image_batch, by_function(ssim)),
+    "lmd_raw": Case(lambda: LMD(False), landmark_batch, by_function(lambda *batch: lmd(*batch, centred=False))),
+    "lmd_centred": Case(lambda: LMD(True), landmark_batch, by_function(lambda *batch: lmd(*batch, centred=True))),
+    "lse": Case(lambda: LSE(TinySyncNet(), "test"), speech_batch, lse_by_function, joined=False),
+    "expert_sync": Case(lambda: ExpertSync(TinyExpert(), "test"), mel_batch, expert_by_function, joined=False),
+}
+
+
+def numbers(result: Any) -> Any:
+    return {name: float(value) for name, value in result.items()} if isinstance(result, dict) else float(result)
+
+
+def scored(metric: torchmetrics.Metric, batches: list[tuple[Any, ...]]) -> Any:
+    for batch in batches:
+        metric.update(*batch)
+    return numbers(metric.compute())
+
+
+@pytest.fixture(params=list(CASES))
+def case(request) -> Case:
+    return CASES[request.param]
+
+
+@pytest.fixture
+def batches(case) -> list[tuple[Any, ...]]:
+    return [case.batch(seed) for seed in range(BATCHES)]
+
+
+def metric_classes() -> set[type]:
+    found = set()
+    for module in pkgutil.walk_packages(metrics.__path__, "metrics."):
+        for value in vars(importlib.import_module(module.name)).values():
+            if isinstance(value, type) and issubclass(value, torchmetrics.Metric) and value.__module__ == module.name:
+                found.add(value)
+    return found
+
+
+def test_every_metric_is_tested_here():
+    assert metric_classes() == {type(case.make()) for case in CASES.values()}
+    assert len(CASES) == 6
+
+
+def test_class_equals_function(case, batches):
+    assert scored(case.make(), batches) == pytest.approx(case.function(batches), abs=1e-9)
+
+
+def test_forward_gives_the_batch_and_keeps_the_sum(case, batches):
+    metric = case.make()
+    for batch in batches:
+        assert numbers(metric(*batch)) == pytest.approx(case.function([batch]), abs=1e-9)
+    assert numbers(metric.compute()) == pytest.approx(case.function(batches), abs=1e-9)
+
+
+def test_batch_by_batch_equals_all_at_once(case, batches):
+    if not case.joined:
+        assert scored(case.make(), batches[::-1]) == pytest.approx(scored(case.make(), batches), abs=1e-12)
+        return
+    at_once = tuple(torch.cat(side) for side in zip(*batches, strict=True))
+    assert scored(case.make(), [at_once]) == pytest.approx(scored(case.make(), batches), abs=1e-12)
+
+
+def test_pickled_half_way(case, batches):
+    metric = case.make()
+    metric.update(*batches[0])
+    again = pickle.loads(pickle.dumps(metric))
+    assert scored(again, batches[1:]) == scored(metric, batches[1:])
+
+
+def test_clone_and_reset(case, batches):
+    metric = case.make()
+    metric.update(*batches[0])
+    copy = metric.clone()
+    metric.update(*batches[1])
+    assert numbers(copy.compute()) == pytest.approx(case.function(batches[:1]), abs=1e-9)
+    metric.reset()
+    assert scored(metric, batches[2:]) == pytest.approx(case.function(batches[2:]), abs=1e-9)
+
+
+def test_states_are_float64_sums(case, batches):
+    metric = case.make()
+    metric.update(*batches[0])
+    metric.half()
+    assert metric._reductions
+    for name, reduction in metric._reductions.items():
+        assert getattr(metric, name).dtype == torch.float64
+        assert getattr(metric, name).shape == ()
+        assert reduction is torchmetrics.utilities.dim_zero_sum
+
+
+def test_half_precision_inputs_are_scored_in_float64(case, batches):
+    if not case.joined:
+        pytest.skip("takes 8-bit frames and int16 samples, or a network with its own precision")
+    halves = [tuple(side.half() for side in batch) for batch in batches]
+    same_values = [tuple(side.double() for side in batch) for batch in halves]
+    assert scored(case.make(), halves) == pytest.approx(scored(case.make(), same_values), abs=1e-12)
+
+
+def test_class_says_what_it_measures(case):
+    metric = case.make()
+    assert type(metric).full_state_update is False
+    assert isinstance(type(metric).is_differentiable, bool)
+    assert metric.protocol
+    assert metric.unit
+    directions = getattr(metric, "directions", None)
+    assert isinstance(type(metric).higher_is_better, bool) != (directions is not None)
+    per_name = (
+        metric.bounds if isinstance(metric.bounds, dict) else dict.fromkeys(directions or ["value"], metric.bounds)
+    )
+    for low, high in per_name.values():
+        assert low < high
+
+
+def test_values_lie_within_the_bounds(case, batches):
+    metric = case.make()
+    result = scored(metric, batches)
+    values = result if isinstance(result, dict) else {"value": result}
+    for name, value in values.items():
+        low, high = metric.bounds[name] if isinstance(metric.bounds, dict) else metric.bounds
+        assert low <= value <= high
+    if isinstance(result, dict):
+        assert set(result) == set(metric.directions)
+
+
+@pytest.mark.parametrize(("name", "best"), [("psnr", math.inf), ("ssim", 1.0), ("lmd_raw", 0.0), ("lmd_centred", 0.0)])
+def test_identical_inputs(name, best):
+    case = CASES[name]
+    same = case.batch(3)[0]
+    assert scored(case.make(), [(same, same)]) == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize(("name", "worst"), [("psnr", 0.0), ("ssim", 1e-4)])
+def test_black_against_white(name, worst):
+    black = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+    # SSIM of constant images: only the C1 term is left, (0 + C1) / (255^2 + C1).
+    assert scored(CASES[name].make(), [(black, black + 255)]) == pytest.approx(worst, abs=1e-6)
+
+
+GOOD = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("name", ["psnr", "ssim"])
+@pytest.mark.parametrize(
+    ("pred", "target", "message"),
+    [
+        (GOOD.numpy(), GOOD, r"pred is ndarray. Expected a torch.Tensor"),
+        (GOOD.permute(0, 2, 3, 1), GOOD, r"pred has shape \(2, 16, 16, 3\). Expected \(B, C, H, W\).*permute"),
+        (GOOD, GOOD[:1], r"pred has shape \(2, 3, 16, 16\), target \(1, 3, 16, 16\). Expected the same frames"),
+        (GOOD.int(), GOOD, r"pred has dtype torch.int32. Expected uint8 or a floating type"),
+        (GOOD, GOOD - 0.5, r"target has values from -0\.5 to -0\.5. Expected 0..255"),
+        (GOOD + 300.0, GOOD, r"pred has values from 300 to 300. Expected 0..255"),
+        (GOOD + float("nan"), GOOD, r"pred has values from nan to nan"),
+        (GOOD + 1.0, GOOD + 0.5, r"no value above 1, as images in \[0, 1\] do. Expected 0..255. Multiply both by 255"),
+        (GOOD[:0], GOOD[:0], r"pred has shape \(0, 3, 16, 16\)"),
+    ],
+)
+def test_wrong_images(name, pred, target, message):
+    metric = CASES[name].make()
+    with pytest.raises(ValueError, match=message):
+        metric.update(pred, target)
+    assert metric.frames == 0
+
+
+@pytest.mark.parametrize(
+    ("pred", "ref", "message"),
+    [
+        (torch.zeros(2, 5, 2), torch.zeros(2, 5, 2), r"landmarks_pred has shape \(2, 5, 2\). Expected \(T, 68, 2\)"),
+        (torch.zeros(68, 2), torch.zeros(1, 68, 2), r"landmarks_pred has shape \(68, 2\)"),
+        (torch.zeros(2, 68, 2), torch.zeros(3, 68, 2), "landmarks_pred has 2 frames, landmarks_ref 3"),
+        (torch.zeros(1, 20, 2), torch.full((1, 20, 2), math.inf), "landmarks_ref has values from inf to inf"),
+        (torch.zeros(1, 20, 2, dtype=torch.bool), torch.zeros(1, 20, 2), "landmarks_pred has dtype torch.bool"),
+    ],
+)
+def test_wrong_landmarks(pred, ref, message):
+    metric = LMD(centred=True)
+    with pytest.raises(ValueError, match=message):
+        metric.update(pred, ref)
+    assert metric.frames == 0
+
+
+def test_failed_clip_adds_nothing():
+    metric = LSE(TinySyncNet(), "test")
+    with pytest.raises(ValueError, match="clip too short"):
+        metric.update(Frames(0, count=5), np.zeros(6400, np.int16))
+    assert metric.count == 0
+
+
+def _rank(rank: int, folder: str) -> None:
+    """Rank r scores batches r, r + 2, ...; the synchronised result and the plain counts go to a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    results = {}
+    for name, case in CASES.items():
+        metric = case.make()
+        results[name] = scored(metric, [case.batch(seed) for seed in range(rank, BATCHES - 1, 2)])
+    Path(folder, f"{rank}.pickle").write_bytes(pickle.dumps(results))
+    dist.destroy_process_group()
+
+
+def test_two_processes_equal_one(tmp_path):
+    # A fork server imports torch once for both ranks; a plain spawn does it twice, which is most of this test's time.
+    multiprocessing.set_forkserver_preload([__name__])
+    mp.start_processes(_rank, args=(str(tmp_path),), nprocs=2, start_method="forkserver")
+    # Three batches: one rank has two of them, the other one.
+    expected = {name: case.function([case.batch(seed) for seed in range(BATCHES - 1)]) for name, case in CASES.items()}
+    for rank in range(2):
+        results = pickle.loads((tmp_path / f"{rank}.pickle").read_bytes())
+        assert list(results) == list(CASES)
+        for name, result in results.items():
+            assert result == pytest.approx(expected[name], abs=1e-9), name
+
+
+def test_documentation_examples_run():
+    attempted = {}
+    for module in pkgutil.walk_packages(metrics.__path__, "metrics."):
+        outcome = doctest.testmod(importlib.import_module(module.name))
+        assert outcome.failed == 0, module.name
+        attempted[module.name] = outcome.attempted
+    for cls in metric_classes():
+        assert attempted[cls.__module__] > 0, f"{cls.__name__} has no example"

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every method must hold, run on each of `list_methods()`: a new method is tested without a change here."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from models import TalkingFaceModule, list_methods, load_method
+
+METHODS = list_methods()
+PLAIN = (bool, int, float, str, type(None))
+
+pytestmark = pytest.mark.parametrize("name", sorted(METHODS))
+
+
+class Gradients(pl.Callback):
+    """Parameters that had a gradient when an optimiser used them."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+        self.not_finite: set[str] = set()
+
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+        for name, parameter in pl_module.named_parameters():
+            if id(parameter) in held and parameter.grad is not None:
+                self.names.add(name)
+                if not torch.isfinite(parameter.grad).all():
+                    self.not_finite.add(name)
+
+
+def small(name: str, folder: Path) -> TalkingFaceModule:
+    torch.manual_seed(0)
+    return METHODS[name](**METHODS[name].smoke_arguments(folder))
+
+
+def trainer_for(folder: Path, *callbacks: pl.Callback) -> pl.Trainer:
+    return pl.Trainer(
+        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, callbacks=list(callbacks),
+    )  # fmt: skip
+
+
+def inputs(module: TalkingFaceModule, frames: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(5)
+    image = (frames, 3, module.image_size, module.image_size)
+    mels = torch.rand((frames, 1, 80, 16), generator=random) * 8 - 4
+    return mels, torch.rand(image, generator=random), torch.rand(image, generator=random)
+
+
+def test_is_listed_documented_and_has_plain_arguments(name: str, tmp_path: Path) -> None:
+    assert {"wav2lip"} <= set(METHODS)
+    assert name == name.lower()
+    assert "http" in (METHODS[name].__doc__ or "")
+    assert "Args:" in (METHODS[name].__doc__ or "")
+    for argument, value in small(name, tmp_path).hparams.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        assert all(isinstance(item, PLAIN) for item in values), f"{argument} is {value!r}"
+
+
+def test_one_batch_fit_gives_every_parameter_a_gradient(name: str, tmp_path: Path) -> None:
+    module = small(name, tmp_path)
+    batches = DataLoader([module.example_batch()], batch_size=None)  # type: ignore[arg-type, var-annotated]
+    gradients = Gradients()
+    trainer = trainer_for(tmp_path, gradients)
+    before = {key: value.detach().clone() for key, value in module.named_parameters()}
+    trainer.fit(module, batches, batches)
+    trained = {key for key, parameter in module.named_parameters() if parameter.requires_grad}
+    without = {key for key in trained if key.startswith(module.parameters_without_gradient or "\0")}
+    frozen = {key for key, parameter in module.named_parameters() if not parameter.requires_grad}
+    assert trained
+    assert gradients.names == trained - without
+    assert not gradients.not_finite
+    after = dict(module.named_parameters())
+    assert any(not torch.equal(after[key], before[key]) for key in trained)
+    assert all(torch.equal(after[key], before[key]) for key in frozen & set(before))
+    logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    assert any(key.startswith("train/") for key in logged)
+    assert any(key.startswith("val/") for key in logged)
+    assert all(torch.isfinite(torch.tensor(value)) for value in logged.values())
+
+
+def test_save_and_load_give_the_same_frames(name: str, tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    module = small(name, files)
+    trainer = trainer_for(tmp_path)
+    trainer.fit(module, DataLoader([module.example_batch()], batch_size=None))  # type: ignore[arg-type]
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    assert not any(key.startswith("sync_expert.") for key in checkpoint["state_dict"])
+    for path in files.glob("sync_expert*"):
+        path.unlink()  # generating needs no expert
+    loaded = load_method(tmp_path / "run.ckpt")
+    assert type(loaded) is METHODS[name]
+    assert not loaded.training
+    assert torch.equal(loaded.generate(*inputs(loaded)), module.eval().generate(*inputs(module)))
+
+
+def test_generated_frames_are_images_in_range(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = small(name, tmp_path).eval()
+    mels, faces, references = inputs(module)
+    frames = module.generate(mels, faces, references)
+    assert frames.dtype == torch.float32
+    assert frames.ndim == 4
+    assert frames.shape[:2] == (3, 3)
+    assert not frames.requires_grad
+    assert torch.isfinite(frames).all()
+    assert frames.min() >= 0
+    assert frames.max() <= 1
+    monkeypatch.setattr(METHODS[name], "generate_batch", 2)
+    torch.testing.assert_close(module.generate(mels, faces, references), frames, atol=1e-5, rtol=1e-5)
+
+
+def test_generation_hears_the_audio_and_does_not_see_the_mouth(name: str, tmp_path: Path) -> None:
+    module = small(name, tmp_path).eval()
+    mels, faces, references = inputs(module)
+    frames = module.generate(mels, faces, references)
+    half = module.image_size // 2
+    other_mouth = faces.clone()
+    other_mouth[..., half:, :] = 1 - faces[..., half:, :]
+    assert torch.equal(module.generate(mels, other_mouth, references), frames)
+    assert not torch.equal(module.generate(-mels, faces, references), frames)
+    assert not torch.equal(module.generate(mels, faces, 1 - references), frames)
+
+
+def test_predict_step_generates_whole_windows(name: str, tmp_path: Path) -> None:
+    module = small(name, tmp_path).eval()
+    batch = module.example_batch()
+    windows = module.predict_step(batch, 0)
+    assert windows.shape[:3] == (2, module.window_frames, 3)
+    first = module.generate(*(batch[key][0] for key in ("frame_mels", "target", "reference")))
+    torch.testing.assert_close(windows[0], first, atol=1e-5, rtol=1e-5)
