@@ -87,8 +87,8 @@ def smooth_boxes_wav2lip(boxes: np.ndarray) -> np.ndarray:
     """Wav2Lip's smoothing of detector boxes at inference, in place; returns the same array.
 
     Box i becomes the mean of boxes i .. i + 4, truncated to integers. The last four take the last five boxes as they
-    are by then, partly smoothed. With n < 5 boxes the official slice start, n - 5, is negative and counts from the end: it
-    takes the last min(n, 5 - n) boxes.
+    are by then, partly smoothed. With n < 5 boxes the official slice start, n - 5, is negative and counts from the end:
+    it takes the last min(n, 5 - n) boxes.
 
     Args:
         boxes: Integer array (n, 4).

@@ -7,7 +7,7 @@ points (iBUG scheme). They differ in what finds the face:
 * `mediapipe`: Face Mesh, which looks for faces only while it follows fewer than `MAX_FACES`. The 68 points come from
   dlib's predictor in a rectangle placed as dlib's own detector would place it.
 * `dlib`: the HOG detector (frontal faces, 1 up-sampling) on every frame, the 68 points in its rectangle, and Face Mesh
-  in a square around it. Slow: about 0.2 s for a frame of 0.7 megapixel.
+  in a square around it. Slow: about 0.2 s for a frame of 0.35 megapixel.
 
 Images are uint8 RGB (H, W, 3); coordinates are pixels, origin at the top left corner of the frame. Differs: the
 HyperLips preparation gives Face Mesh BGR images for its sketches, which moves points by up to 2 px; here it sees RGB.

@@ -183,14 +183,18 @@ class FaceTracker:
             raise MediaError(
                 f"frame {self.frames} is {size_hw}, the first {self.size_hw}; expected one size throughout"
             )
-        live = [track for track in self._tracks if self.frames - track.frames[-1] <= self._max_gap + 1]
         faces = self._detector.detect(frame)
-        pairs = [(_likeness(track, face), i, k) for i, track in enumerate(live) for k, face in enumerate(faces)]
+        # Tracks that ended long ago come last. They are still continued, so that an error tells the true gap.
+        pairs = [
+            (self.frames - track.frames[-1] > self._max_gap + 1, -_likeness(track, face), i, k)
+            for i, track in enumerate(self._tracks)
+            for k, face in enumerate(faces)
+        ]
         used_tracks: set[int] = set()
         used_faces: set[int] = set()
-        for likeness, i, k in sorted(pairs, key=lambda pair: -pair[0]):
-            if likeness > 0 and i not in used_tracks and k not in used_faces:
-                live[i].add(self.frames, faces[k])
+        for _, unlikeness, i, k in sorted(pairs):
+            if unlikeness < 0 and i not in used_tracks and k not in used_faces:
+                self._tracks[i].add(self.frames, faces[k])
                 used_tracks.add(i)
                 used_faces.add(k)
         for k, face in enumerate(faces):
@@ -206,7 +210,10 @@ class FaceTracker:
         """
         if not self._tracks:
             return None
-        track = _choose(self._tracks, self._face, self.size_hw) if not isinstance(self._face, int) else self._tracks[0]
+        try:
+            track = _choose(self._tracks, self._face, self.size_hw)
+        except FaceError:
+            return None  # the face of this number may come yet
         count = self.frames - start
         if len(track.frames) < count or track.frames[-count] != start or track.frames[-1] != self.frames - 1:
             return None
@@ -220,8 +227,8 @@ class FaceTracker:
         """
         if not self._tracks:
             raise FaceError(
-                f"no face on any of {self.frames} frames; expected a face of at least a tenth of the picture's height "
-                "(another detector: --detector)"
+                f"no face on any of {self.frames} frames; expected one of an eighth of the longer side or more "
+                "(dlib sees smaller ones, if they are frontal: --detector)"
             )
         track = _choose(self._tracks, self._face, self.size_hw)
         seen = np.array(track.frames)

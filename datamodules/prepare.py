@@ -155,8 +155,8 @@ def prepare(
 ) -> PrepareReport:
     """Prepare every video of a data set; what is finished is kept, what failed is tried again.
 
-    Clips are whole or absent at any time. A clip is finished if its file is whole, its settings and detector version are
-    these, and its source has the same size and time as in the manifest, or the same SHA-256.
+    Clips are whole or absent at any time. A clip is finished if its file is whole, its settings and detector version
+    are these, and its source has the same size and time as in the manifest, or the same SHA-256.
 
     Args:
         source: Folder of the videos.

@@ -4,8 +4,8 @@
 A video is decoded once. Its crops can only be cut when the frames after them are known, because boxes are smoothed over
 time and the face of the track is chosen at the end. So the last `SMOOTHING_RADIUS` frames are held, and each is cut
 with the box of the face that leads so far. At the end the boxes are computed from the whole track, and the frames that
-were cut otherwise (gaps, another face chosen) are decoded again. The result is that of two passes, at little more than the
-price of one, and of a long video only the JPEGs are in memory.
+were cut otherwise (gaps, another face chosen) are decoded again. The result is that of two passes, at little more than
+the price of one, and of a long video only the JPEGs are in memory.
 """
 
 import dataclasses
@@ -222,6 +222,8 @@ def is_current(job: Job, entry: dict[str, Any]) -> bool:
 def prepare_one(job: Job) -> Outcome:
     """Make one clip; every error becomes an outcome, because the other clips go on."""
     try:
+        if not job.source.path.is_file():
+            raise FileNotFoundError(f"{job.source.path}: no such file. Expected every clip of the lists (--source)")
         header = None if job.overwrite else _usable_header(job)
         digest = _digest(job.source)
         if header is not None and header.source_sha256 == digest:

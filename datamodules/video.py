@@ -28,7 +28,7 @@ from datamodules.media import (
 )
 
 FPS = 25.0
-PRESETS = tuple("ultrafast superfast veryfast faster fast medium slow slower veryslow placebo".split())
+PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
 # Cameras and containers that count in milliseconds put frames this much beside the regular grid.
 _JITTER_S = Fraction(1, 1000)
@@ -130,11 +130,12 @@ def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction, 
                 f"{path}: the picture changes from {size[0]}x{size[1]} to {frame.width}x{frame.height} after "
                 f"{float(end or 0):.2f} s. Expected one size. {REPAIR}"
             )
-        at = frame.pts * frame.time_base - zero if frame.pts is not None else (end or Fraction(0))
+        over = end or Fraction(0)  # the frame before this one
+        at = frame.pts * frame.time_base - zero if frame.pts is not None else over
         at = at if start is None else max(at, start)  # broken files go back in time
-        if at - (end or 0) > MAX_GAP_S:
+        if at - over > MAX_GAP_S:
             raise MediaError(
-                f"{path}: no picture for {float(at - (end or 0)):.0f} s from {float(end or 0):.2f} s on. Expected holes "
+                f"{path}: no picture for {float(at - over):.0f} s from {float(over):.2f} s on. Expected holes "
                 f"of at most {MAX_GAP_S:.0f} s. {REPAIR}"
             )
         start, end = at, at + (frame.duration * frame.time_base if frame.duration else usual)
@@ -279,9 +280,7 @@ class VideoWriter:
         if min(size_hw) < 1:
             raise ValueError(f"size_hw is {size_hw}. Expected height and width of at least 1 pixel. Check the crop.")
         if not 0 <= crf <= 51:
-            raise ValueError(
-                f"crf is {crf}. Expected 0 (lossless) to 51. Use 18 for a result that looks like its source."
-            )
+            raise ValueError(f"crf is {crf}. Expected 0 (lossless) to 51. Use 18, which looks like its source.")
         if preset not in PRESETS:
             raise ValueError(f"preset is {preset!r}. Expected one of {', '.join(PRESETS)}. Use 'medium'.")
         if audio is not None and (audio.ndim != 1 or audio.dtype.kind != "f" or not np.isfinite(audio).all()):

@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from datamodules.audio import MEL_BANDS, MEL_WINDOW, mel_start
 from models.sync_expert import SyncExpert
 
-__all__ = ["ExpertSync", "expert_curve"]
+__all__ = ["ExpertClip", "ExpertSync", "expert_curve"]
 
 MAX_SHIFT_FRAMES = 15
 WINDOW_FRAMES = 5
@@ -22,7 +22,7 @@ FACE_PX = 96
 BATCH_WINDOWS = 64
 
 
-def _check(faces: Tensor, mel: Tensor) -> None:
+def _check_faces(faces: Tensor) -> None:
     if faces.ndim != 4 or faces.shape[1:] != (3, FACE_PX, FACE_PX) or not faces.is_floating_point():
         raise ValueError(
             f"faces has shape {tuple(faces.shape)} and dtype {faces.dtype}. Expected (T, 3, {FACE_PX}, {FACE_PX}), "
@@ -33,39 +33,107 @@ def _check(faces: Tensor, mel: Tensor) -> None:
         raise ValueError(
             f"faces has values from {low:g} to {high:g}. Expected RGB in [0, 1]. Divide 8-bit frames by 255"
         )
-    if mel.ndim != 2 or mel.shape[0] != MEL_BANDS or not mel.is_floating_point():
-        raise ValueError(
-            f"mel has shape {tuple(mel.shape)} and dtype {mel.dtype}. Expected ({MEL_BANDS}, M), floating. "
-            "Use datamodules.audio.mel_spectrogram(wave)"
-        )
-    if len(faces) < WINDOW_FRAMES or mel.shape[1] < MEL_WINDOW:
-        raise ValueError(
-            f"clip too short for the sync expert: {len(faces)} frames, {mel.shape[1]} mel columns. Expected at least "
-            f"{WINDOW_FRAMES} frames and {MEL_WINDOW} columns. Leave the clip out and count it as failed"
-        )
 
 
-def _embeddings(expert: SyncExpert, faces: Tensor, mel: Tensor) -> tuple[Tensor, Tensor]:
-    """Every window embedded once: video (V, 512), sound (A, 512). The expert's forward wants as many of both."""
-    weight = next(expert.parameters())
-    lower = faces.flip(1)[:, :, FACE_PX // 2 :]  # BGR, the lower half of each face
-    videos = len(faces) - WINDOW_FRAMES + 1
-    starts: list[int] = []
-    while (start := mel_start(len(starts))) + MEL_WINDOW <= mel.shape[1]:
-        starts.append(start)
-    parts: list[tuple[Tensor, Tensor]] = []
-    for first in range(0, max(videos, len(starts)), BATCH_WINDOWS):
-        # The shorter side repeats its last window; the surplus is cut off below.
-        at = range(first, min(first + BATCH_WINDOWS, max(videos, len(starts))))
-        picture = [lower[min(v, videos - 1) :][:WINDOW_FRAMES].flatten(0, 1) for v in at]
-        sound = [mel[None, :, starts[min(v, len(starts) - 1)] :][..., :MEL_WINDOW] for v in at]
-        audio, video = expert(torch.stack(sound).to(weight), torch.stack(picture).to(weight))
-        parts.append((video.double().cpu(), audio.double().cpu()))
-    video, audio = (torch.cat(side) for side in zip(*parts, strict=True))
-    return video[:videos], audio[: len(starts)]
+class ExpertClip:
+    """Judges one clip whose face crops come chunk by chunk; each window is embedded once and its pixels forgotten.
+
+    Args:
+        expert: (B, 1, 80, 16), (B, 15, 48, 96) -> two (B, 512) of unit length; put into eval mode; stays on its device.
+        mel: (80, M), 80 columns a second, the sound of the whole clip.
+        max_shift_frames: largest shift in either direction.
+
+    Raises:
+        ValueError: wrong shape or dtype.
+    """
+
+    def __init__(self, expert: SyncExpert, mel: Tensor, max_shift_frames: int = MAX_SHIFT_FRAMES) -> None:
+        if mel.ndim != 2 or mel.shape[0] != MEL_BANDS or not mel.is_floating_point():
+            raise ValueError(
+                f"mel has shape {tuple(mel.shape)} and dtype {mel.dtype}. Expected ({MEL_BANDS}, M), floating. "
+                "Use datamodules.audio.mel_spectrogram(wave)"
+            )
+        if max_shift_frames < 1:
+            raise ValueError(
+                f"max_shift_frames is {max_shift_frames}. Expected at least 1. Use the default {MAX_SHIFT_FRAMES}"
+            )
+        self.frames = 0
+        self._expert = expert.eval()
+        self._mel = mel
+        self._shift = max_shift_frames
+        self._starts: list[int] = []  # of the sound windows that fit into the mel spectrogram
+        while (start := mel_start(len(self._starts))) + MEL_WINDOW <= mel.shape[1]:
+            self._starts.append(start)
+        self._waiting = torch.empty(0, 3, FACE_PX // 2, FACE_PX)
+        self._video: list[Tensor] = []
+        self._audio: list[Tensor] = []
+        self._windows = 0
+
+    def add(self, faces: Tensor) -> None:
+        """The next face crops: (N, 3, 96, 96), RGB, float in [0, 1], whole faces at 25 fps."""
+        _check_faces(faces)
+        lower = faces.flip(1)[:, :, FACE_PX // 2 :]  # BGR, the lower half of each face
+        self._waiting = torch.cat([self._waiting.to(lower), lower])
+        self.frames += len(faces)
+        while len(self._waiting) >= BATCH_WINDOWS + WINDOW_FRAMES - 1:
+            self._embed_video(BATCH_WINDOWS)
+
+    def _embed_video(self, windows: int) -> None:
+        pictures = torch.stack([self._waiting[k : k + WINDOW_FRAMES].flatten(0, 1) for k in range(windows)])
+        self._embed(pictures)
+        self._waiting = self._waiting[windows:]
+
+    @torch.no_grad()
+    def _embed(self, pictures: Tensor) -> None:
+        """The next windows of the video, with as many of the sound: the expert's forward takes both sides at once."""
+        if not self._starts:
+            return
+        weight = next(self._expert.parameters())
+        at = range(self._windows, self._windows + len(pictures))
+        starts = [self._starts[min(k, len(self._starts) - 1)] for k in at]  # the surplus is cut off by `curve`
+        sounds = torch.stack([self._mel[None, :, start : start + MEL_WINDOW] for start in starts])
+        audio, video = self._expert(sounds.to(weight), pictures.to(weight))
+        self._video.append(video.double().cpu())
+        self._audio.append(audio.double().cpu())
+        self._windows += len(pictures)
+
+    def curve(self) -> tuple[Tensor, Tensor]:
+        """The cosines of all windows and their means, see `expert_curve`; call it once, after the last `add`.
+
+        Raises:
+            ValueError: fewer than 5 frames or 16 mel columns.
+        """
+        if self.frames < WINDOW_FRAMES or not self._starts:
+            raise ValueError(
+                f"clip too short for the sync expert: {self.frames} frames, {self._mel.shape[1]} mel columns. Expected "
+                f"at least {WINDOW_FRAMES} frames and {MEL_WINDOW} columns. Leave the clip out and count it as failed"
+            )
+        if len(self._waiting) >= WINDOW_FRAMES:
+            self._embed_video(len(self._waiting) - WINDOW_FRAMES + 1)
+        windows = self._windows
+        sounds = min(len(self._starts), windows + self._shift)
+        for first in range(windows, sounds, BATCH_WINDOWS):  # sound beyond the last picture, beside empty pictures
+            count = min(BATCH_WINDOWS, sounds - first)
+            self._embed(torch.zeros(count, 3 * WINDOW_FRAMES, FACE_PX // 2, FACE_PX))
+        video, audio = torch.cat(self._video)[:windows], torch.cat(self._audio)[:sounds]
+        curve = torch.full((windows, 2 * self._shift + 1), torch.nan, dtype=torch.float64)
+        for j, shift in enumerate(range(-self._shift, self._shift + 1)):
+            start, stop = max(0, -shift), min(windows, sounds - shift)
+            if start < stop:
+                curve[start:stop, j] = (video[start:stop] * audio[start + shift : stop + shift]).sum(dim=1)
+        return curve, curve.nanmean(dim=0)
+
+    def score(self) -> dict[str, float]:
+        """The three numbers of `ExpertSync` by name; call it once, after the last `add`."""
+        _, means = self.curve()
+        best = int(means.nan_to_num(-torch.inf).argmax())
+        return {
+            "expert_cosine": float(means[self._shift]),
+            "expert_confidence": float(means[best] - means.nanmedian()),
+            "expert_offset_frames": float(self._shift - best),
+        }
 
 
-@torch.no_grad()
 def expert_curve(
     expert: SyncExpert, faces: Tensor, mel: Tensor, max_shift_frames: int = MAX_SHIFT_FRAMES
 ) -> tuple[Tensor, Tensor]:
@@ -85,18 +153,9 @@ def expert_curve(
     Raises:
         ValueError: wrong shape, dtype or range; fewer than 5 frames or 16 columns.
     """
-    _check(faces, mel)
-    if max_shift_frames < 1:
-        raise ValueError(
-            f"max_shift_frames is {max_shift_frames}. Expected at least 1. Use the default {MAX_SHIFT_FRAMES}"
-        )
-    video, audio = _embeddings(expert.eval(), faces, mel)
-    curve = torch.full((len(video), 2 * max_shift_frames + 1), torch.nan, dtype=torch.float64)
-    for j, shift in enumerate(range(-max_shift_frames, max_shift_frames + 1)):
-        first, last = max(0, -shift), min(len(video), len(audio) - shift)
-        if first < last:
-            curve[first:last, j] = (video[first:last] * audio[first + shift : last + shift]).sum(dim=1)
-    return curve, curve.nanmean(dim=0)
+    clip = ExpertClip(expert, mel, max_shift_frames)
+    clip.add(faces)
+    return clip.curve()
 
 
 class ExpertSync(Metric):
@@ -172,13 +231,9 @@ class ExpertSync(Metric):
 
     def score(self, faces: Tensor, mel: Tensor) -> dict[str, float]:
         """The three numbers of one clip without adding them; arguments as for `expert_curve`."""
-        _, means = expert_curve(self._expert[0], faces, mel, self.max_shift_frames)
-        best = int(means.nan_to_num(-torch.inf).argmax())
-        return {
-            "expert_cosine": float(means[self.max_shift_frames]),
-            "expert_confidence": float(means[best] - means.nanmedian()),
-            "expert_offset_frames": float(self.max_shift_frames - best),
-        }
+        clip = ExpertClip(self._expert[0], mel, self.max_shift_frames)
+        clip.add(faces)
+        return clip.score()
 
     def add(self, score: dict[str, float]) -> None:
         """Add what `score` returned."""

@@ -25,6 +25,7 @@ from models.syncnet import SyncNetV2
 
 __all__ = [
     "LSE",
+    "LSEClip",
     "LSEProtocol",
     "SyncScore",
     "score_clip",
@@ -124,19 +125,34 @@ def sync_score(distances: Tensor) -> SyncScore:
     )
 
 
+def _check_samples(samples: np.ndarray) -> None:
+    if samples.ndim != 1 or samples.dtype != np.int16:
+        seen = f", values from {samples.min():g} to {samples.max():g}" if samples.size else ""
+        raise ValueError(
+            f"samples has shape {samples.shape} and dtype {samples.dtype}{seen}. Expected a vector of int16 at 16 kHz. "
+            "Use datamodules.audio.to_int16(wave)"
+        )
+
+
 def _full_float32() -> AbstractContextManager[None]:
     """Convolutions as on a CPU: cuDNN's default TF32 keeps three digits, the published scores have more."""
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
-class _ClipScorer:
-    """Takes the frames of one clip as they come, and embeds a batch of windows as soon as it is complete.
+class LSEClip:
+    """Scores one clip whose frames come one by one (protocol `lse_wav2lip_lrs`, or the crops of one face track).
 
-    With L = min(frames, whole frames of sound) there are L - 5 windows, not L - 4: 640 L samples give one MFCC column
-    too few for the last one. So window v is complete only when frame v + 5 has come.
+    A batch of windows is embedded as soon as it is complete, and its frames are forgotten. With L = min(frames, whole
+    frames of sound) there are L - 5 windows, not L - 4: 640 L samples give one MFCC column too few for the last one.
+    So window v is complete only when frame v + 5 has come.
+
+    Args:
+        network: SyncNet v2 with its weights; it is put into eval mode and stays on its device.
+        samples: (S,) int16, 16 kHz, the sound of the whole clip.
     """
 
     def __init__(self, network: SyncNetV2, samples: np.ndarray) -> None:
+        _check_samples(samples)
         self.network = network.eval()
         self.device = next(network.parameters()).device
         self.samples = samples
@@ -152,7 +168,9 @@ class _ClipScorer:
         return self.frames - WINDOW_FRAMES >= self.max_windows
 
     def add(self, frame: np.ndarray) -> None:
-        """The next frame, (H, W, 3) uint8 RGB."""
+        """The next frame, (H, W, 3) uint8 RGB; ignored when it lies beyond the sound."""
+        if self.full:
+            return
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(
                 f"frame {self.frames} has shape {frame.shape} and dtype {frame.dtype}. Expected (H, W, 3) uint8, RGB. "
@@ -180,7 +198,11 @@ class _ClipScorer:
 
     @torch.no_grad()
     def score(self) -> SyncScore:
-        """The scores of all windows, when the last frame has been added."""
+        """The scores of all windows; call it once, after the last `add`.
+
+        Raises:
+            ValueError: fewer than 6 frames, or less sound than 6 frames (240 ms).
+        """
         self._embed(len(self.waiting) - WINDOW_FRAMES)
         if not self.lips:
             whole = len(self.samples) // SAMPLES_PER_FRAME
@@ -210,8 +232,7 @@ def score_clip(network: SyncNetV2, frames: Iterable[np.ndarray], samples: np.nda
     Raises:
         ValueError: fewer than 6 frames or less sound than 6 frames (240 ms); wrong shapes or dtypes.
     """
-    _check_samples(samples)
-    scorer = _ClipScorer(network, samples)
+    scorer = LSEClip(network, samples)
     for frame in frames:
         scorer.add(frame)
         if scorer.full:
@@ -245,22 +266,12 @@ def score_real_video(
             "shot. Leave the clip out and count it as failed, or score it by lse_wav2lip_lrs"
         )
     scorers = [
-        _ClipScorer(network, samples[SAMPLES_PER_FRAME * track.first : SAMPLES_PER_FRAME * (track.last + 1)])
+        LSEClip(network, samples[SAMPLES_PER_FRAME * track.first : SAMPLES_PER_FRAME * (track.last + 1)])
         for track in tracks
     ]
     for index, crop in crops:
-        if not scorers[index].full:
-            scorers[index].add(crop)
+        scorers[index].add(crop)
     return [scorer.score() for scorer in scorers]
-
-
-def _check_samples(samples: np.ndarray) -> None:
-    if samples.ndim != 1 or samples.dtype != np.int16:
-        seen = f", values from {samples.min():g} to {samples.max():g}" if samples.size else ""
-        raise ValueError(
-            f"samples has shape {samples.shape} and dtype {samples.dtype}{seen}. Expected a vector of int16 at 16 kHz. "
-            "Use datamodules.audio.to_int16(wave)"
-        )
 
 
 class LSE(Metric):
@@ -327,7 +338,7 @@ class LSE(Metric):
             raise ValueError(
                 f"protocol {protocol} {'without' if detector is None else 'with'} a face detector. Expected a "
                 "detector for lse_wav2lip_real and none for lse_wav2lip_lrs. Load one by "
-                "models.syncnet_s3fd.load_syncnet_s3fd (--s3fd-weights FILE)"
+                "models.syncnet_s3fd.load_syncnet_s3fd (--s3fd_weights FILE)"
             )
         if not weights:
             raise ValueError(

@@ -100,8 +100,8 @@ def suppress(loc: Tensor, scores: Tensor, boxes: Tensor) -> Tensor:
 class SyncNetS3FD(nn.Module):
     """S3FD face detector with the state-dict names of `sfd_face.pth` (65 entries, 22 459 110 parameters).
 
-    The weights come from Oxford's Visual Geometry Group, as the SyncNet weights do, without a licence file; the code of the
-    SyncNet evaluation repository is MIT.
+    The weights come from Oxford's Visual Geometry Group, as the SyncNet weights do, without a licence file; the code of
+    the SyncNet evaluation repository is MIT.
 
     `forward` takes the network's own input, (B, 3, H, W) float32 in RGB order, 0..255 minus (123, 117, 104); `detect`
     takes an image and does the rest.
@@ -192,11 +192,11 @@ def load_syncnet_s3fd(path: str | Path, device: str | torch.device = "cpu") -> S
     path = Path(path)
     expected = "Expected sfd_face.pth, the face detector of the SyncNet evaluation (65 tensors)"
     if not path.is_file():
-        raise FileNotFoundError(f"no S3FD weights at {path}. {expected}. Set --s3fd-weights FILE")
+        raise FileNotFoundError(f"no S3FD weights at {path}. {expected}. Set --s3fd_weights FILE")
     network = SyncNetS3FD()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state, strict=True)
     except (RuntimeError, TypeError, AttributeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} does not fit: {error}. {expected}. Set --s3fd-weights FILE") from error
+        raise ValueError(f"{path} does not fit: {error}. {expected}. Set --s3fd_weights FILE") from error
     return network.eval().requires_grad_(False).to(device)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """A corpus that the package makes itself: talking heads of one public-domain photograph and their synthetic voices.
 
-    articulation    what is said: tracks of mouth and voice over time
-    speech          the voice
-    photograph      the photograph taken apart
-    identity        who speaks
-    portrait        the photograph dressed as a speaker
-    face            the moving picture
-    corpus          the files
-    datamodule      their LightningDataModule, once prepared
+articulation    what is said: tracks of mouth and voice over time
+speech          the voice
+photograph      the photograph taken apart
+identity        who speaks
+portrait        the photograph dressed as a speaker
+face            the moving picture
+corpus          the files
+datamodule      their LightningDataModule, once prepared
 """
 
 from importlib import import_module

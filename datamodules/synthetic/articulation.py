@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is said: a random chain of syllables, as continuous tracks of the mouth and of the voice.
 
-The tracks are functions of time, sampled at 1 kHz. The picture and the sound both read them, so neither can lag the other: the resonances
+The tracks are functions of time, sampled at 1 kHz. The picture and the sound both read them, so neither can lag the
+other: the resonances
 and the loudness of the voice are computed from the same opening, spread and rounding that move the lips.
 """
 
@@ -61,7 +62,8 @@ _CODAS = ("", "", "", "", "", "N", "M", "S", "T")
 class Articulation:
     """Tracks of one utterance, float64 (N,) at CONTROL_RATE; opening, jaw, spread and rounding are in 0..1.
 
-    `bursts` holds (time_s, loudness, middle of the band in Hz) of the releases; `syllables` what is said, `pauses` as empty strings;
+    `bursts` holds (time_s, loudness, middle of the band in Hz) of the releases; `syllables` what is said, `pauses` as
+    empty strings;
     `phonemes` (start_s, end_s, name).
     """
 
@@ -107,7 +109,9 @@ def _syllables(seconds: float, rng: np.random.Generator) -> list[list[tuple[str,
             coda = str(rng.choice(_CODAS))
             strength, pace = float(rng.uniform(0.72, 1.08)), float(rng.uniform(0.72, 1.0))
             names = [name for name in (onset, vowel, coda) if name]
-            said.append([(name, PHONEMES[name].seconds * pace * float(rng.uniform(0.88, 1.14)), strength) for name in names])
+            said.append(
+                [(name, PHONEMES[name].seconds * pace * float(rng.uniform(0.88, 1.14)), strength) for name in names]
+            )
             last, left = vowel, left - 1
         total += sum(length for _, length, _ in said[-1])
     return said
@@ -135,7 +139,9 @@ def make_articulation(seconds: float, rng: np.random.Generator) -> Articulation:
     edges = np.minimum(edges, count)
     lengths = np.diff(edges)
     sounds = [PHONEMES[name] for name, _, _ in chain]
-    strengths = [strength if sound.kind == "vowel" else 1.0 for sound, (_, _, strength) in zip(sounds, chain, strict=True)]
+    strengths = [
+        strength if sound.kind == "vowel" else 1.0 for sound, (_, _, strength) in zip(sounds, chain, strict=True)
+    ]
 
     def steps(values: list[float]) -> np.ndarray:
         return np.repeat(np.array(values, np.float64), lengths)
@@ -149,7 +155,9 @@ def make_articulation(seconds: float, rng: np.random.Generator) -> Articulation:
     # The wider the mouth, the louder the vowel.
     voice = voice * (0.22 + 0.78 * opening**0.9)
     phrase = np.cumsum(np.array([sound.kind == "pause" for sound in sounds], int))
-    fall = np.concatenate([np.linspace(1.08, 0.92, n) for n in np.bincount(np.repeat(phrase, lengths)) if n] or [np.ones(count)])
+    fall = np.concatenate(
+        [np.linspace(1.08, 0.92, n) for n in np.bincount(np.repeat(phrase, lengths)) if n] or [np.ones(count)]
+    )
     drift = _smooth(rng.normal(0.0, 1.0, count), 0.25)
     drift *= 0.05 / max(float(drift.std()), 1e-9)
     bursts = tuple(
@@ -169,7 +177,9 @@ def make_articulation(seconds: float, rng: np.random.Generator) -> Articulation:
         pitch=_smooth(fall[:count], 0.05) * (1.0 + drift),
         bursts=bursts,
         phonemes=tuple(
-            (edges[i] / CONTROL_RATE, edges[i + 1] / CONTROL_RATE, name) for i, (name, _, _) in enumerate(chain) if lengths[i] > 0
+            (edges[i] / CONTROL_RATE, edges[i + 1] / CONTROL_RATE, name)
+            for i, (name, _, _) in enumerate(chain)
+            if lengths[i] > 0
         ),
         syllables=tuple("".join(name for name, _, _ in syllable if name != "_") for syllable in said),
     )

@@ -51,7 +51,8 @@ class Take:
         articulation: what is said, as tracks over time.
         pose: head motion of each frame.
         wave: float32 (S,), 16 kHz.
-        opening, jaw, spread, rounding: float32 (T,) in 0..1, at the middle of each frame's time on screen, (k + 0.5) / 25 s.
+        opening, jaw, spread, rounding: float32 (T,) in 0..1, at the middle of each frame's time on screen, (k + 0.5)
+        / 25 s.
     """
 
     identity: Identity
@@ -66,8 +67,9 @@ class Take:
     def frames(self) -> Iterator[np.ndarray]:
         """Renders uint8 RGB (256, 256, 3), one frame after the other, about 10 ms each."""
         face = _face(self.identity)
-        for k, tracks in enumerate(zip(self.opening, self.jaw, self.spread, self.rounding, strict=True)):
-            yield face.render(*(float(value) for value in tracks), self.pose, k)
+        tracks = np.stack([self.opening, self.jaw, self.spread, self.rounding], axis=1)
+        for k, (opening, jaw, spread, rounding) in enumerate(tracks.tolist()):
+            yield face.render(opening, jaw, spread, rounding, self.pose, k)
 
 
 @lru_cache(maxsize=2)
@@ -76,7 +78,8 @@ def _face(identity: Identity) -> Face:
 
 
 class _SingleThreadedWriter(VideoWriter):
-    """x264 cuts a frame into as many slices as there are cores, so that its output depends on the machine; with one thread it does not."""
+    """x264 cuts a frame into as many slices as there are cores, so that its output depends on the machine; with one
+    thread it does not."""
 
     def __enter__(self) -> "_SingleThreadedWriter":
         super().__enter__()
@@ -108,7 +111,8 @@ def _move_head(frames: int, rng: np.random.Generator) -> Pose:
 
 
 def make_take(speaker: int, clip: int, seconds: float = 3.0, seed: int = 0) -> Take:
-    """Utterance number `clip` of a speaker (both from 0). The same numbers give the same take, whatever else the corpus holds."""
+    """Utterance number `clip` of a speaker (both from 0). The same numbers give the same take, whatever else the
+    corpus holds."""
     identity = make_identity(speaker, seed)
     speech_rng, voice_rng, head_rng = (np.random.default_rng((seed, speaker, clip, part)) for part in range(3))
     frames = round(seconds * FPS)
@@ -141,7 +145,9 @@ def _write_clip(job: _Job) -> str:
     try:
         take = make_take(job.speaker, job.clip, job.seconds, job.seed)
         video, text, truth = job.paths
-        with _SingleThreadedWriter(video, FPS, (FRAME_PX, FRAME_PX), audio=take.wave, metadata={"comment": _LICENCE}) as writer:
+        with _SingleThreadedWriter(
+            video, FPS, (FRAME_PX, FRAME_PX), audio=take.wave, metadata={"comment": _LICENCE}
+        ) as writer:
             for frame in take.frames():
                 writer.write(frame)
         with atomic_path(text) as temporary:
@@ -170,18 +176,26 @@ def _settle(out: Path, settings: dict[str, object], overwrite: bool) -> None:
             keys = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
             different = ", ".join(f"{key} {found.get(key)} instead of {settings.get(key)}" for key in keys)
             raise ValueError(
-                f"{out} holds a synthetic corpus with other settings: {different}. Expected the same settings, to go on with it. "
-                "Choose another folder with --out, or replace the corpus with --overwrite."
+                f"{out} holds a synthetic corpus with other settings: {different}. Expected the same settings, to go "
+                "on with it. Choose another folder with --out, or replace the corpus with --overwrite."
             )
     elif any(out.glob("main/*/*.mp4")):
         raise ValueError(
-            f"{out} has videos in main but no corpus.json, so they are not a synthetic corpus. Expected an empty folder or one that this "
-            "command made. Choose another folder with --out."
+            f"{out} has videos in main but no corpus.json, so they are not a synthetic corpus. Expected an empty "
+            "folder, or one that this command made. Choose another folder with --out."
         )
     if overwrite:
-        for old in (*out.glob("main/s[0-9]*/[0-9]*.mp4"), *out.glob("main/s[0-9]*/[0-9]*.txt"), *out.glob("truth/s[0-9]*/[0-9]*.npz")):
+        for old in (
+            *out.glob("main/s[0-9]*/[0-9]*.mp4"),
+            *out.glob("main/s[0-9]*/[0-9]*.txt"),
+            *out.glob("truth/s[0-9]*/[0-9]*.npz"),
+        ):
             old.unlink()
-    speakers = [asdict(make_identity(index, int(str(settings["seed"])))) for index in range(int(str(settings["speakers"])))]
+        for split in ("train", "val", "test"):
+            (out / f"{split}.txt").unlink(missing_ok=True)
+    speakers = [
+        asdict(make_identity(index, int(str(settings["seed"])))) for index in range(int(str(settings["speakers"])))
+    ]
     with atomic_path(path) as temporary:
         record = {"settings": settings, "licence": _LICENCE, "speakers": speakers}
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -192,8 +206,8 @@ def _check(speakers: int, clips_per_speaker: int, seconds: float, val_clips: int
         raise ValueError(f"speakers is {speakers}. Expected at least 1. Set --speakers.")
     if min(val_clips, test_clips) < 0 or clips_per_speaker <= val_clips + test_clips:
         raise ValueError(
-            f"clips_per_speaker is {clips_per_speaker}, with {val_clips} for val and {test_clips} for test. Expected at least one more than "
-            "those together, for training. Set --clips_per_speaker."
+            f"clips_per_speaker is {clips_per_speaker}, with {val_clips} for val and {test_clips} for test. Expected "
+            "at least one more than those together, for training. Set --clips_per_speaker."
         )
     if not 0.6 <= seconds <= 600:
         raise ValueError(f"seconds is {seconds}. Expected 0.6 to 600. Set --seconds.")
@@ -212,9 +226,11 @@ def make_corpus(
     overwrite: bool = False,
     progress: bool = True,
 ) -> CorpusReport:
-    """Makes a corpus of talking heads, laid out like LRS2 (see `datamodules.Synthetic` for the folders and the licence).
+    """Makes a corpus of talking heads, laid out like LRS2 (see `datamodules.Synthetic` for the folders and the
+    licence).
 
-    The same seed gives the same frames and samples, on any number of workers: each clip is drawn from (seed, speaker, clip) and encoded
+    The same seed gives the same frames and samples, on any number of workers: each clip is drawn from (seed, speaker,
+    clip) and encoded
     by one thread. Files are equal bit for bit under the same versions of the libraries. A run that was stopped goes on
     where it was; finished clips are left alone.
 
@@ -237,8 +253,8 @@ def make_corpus(
     start = time.perf_counter()
     _check(speakers, clips_per_speaker, seconds, val_clips, test_clips)
     settings: dict[str, object] = {
-        "format": _FORMAT, "speakers": speakers, "clips_per_speaker": clips_per_speaker, "seconds": seconds, "seed": seed,
-        "val_clips": val_clips, "test_clips": test_clips, "fps": FPS, "frame_px": FRAME_PX,
+        "format": _FORMAT, "speakers": speakers, "clips_per_speaker": clips_per_speaker, "seconds": seconds,
+        "seed": seed, "val_clips": val_clips, "test_clips": test_clips, "fps": FPS, "frame_px": FRAME_PX,
     }  # fmt: skip
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -259,11 +275,15 @@ def make_corpus(
                 failures.append(f"{job.name} ({problem})")
     if failures:
         raise RuntimeError(
-            f"{len(failures)} of {len(todo)} clips could not be written to {out}: {'; '.join(failures[:3])}. Expected all. Repair what the "
-            "messages name and run the same command again; finished clips are kept."
+            f"{len(failures)} of {len(todo)} clips could not be written to {out}: {'; '.join(failures[:3])}. Expected "
+            "all. Repair what the messages name and run the same command again; finished clips are kept."
         )
     train = clips_per_speaker - val_clips - test_clips
-    parts = {"train": range(train), "val": range(train, train + val_clips), "test": range(train + val_clips, clips_per_speaker)}
+    parts = {
+        "train": range(train),
+        "val": range(train, train + val_clips),
+        "test": range(train + val_clips, clips_per_speaker),
+    }
     for split, numbers in parts.items():
         with atomic_path(out / f"{split}.txt") as temporary:
             temporary.write_text("".join(f"{job.name}\n" for job in jobs if job.clip in numbers), encoding="utf-8")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Renders a talking head from the photograph: lips and jaw by displacement fields, the mouth's inside behind them, then head motion."""
+"""Renders a talking head from the photograph: lips and jaw by displacement fields, the mouth's inside behind them,
+then head motion."""
 
 import math
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ FRAME_PX = 256
 ZOOM = 1.17  # frame pixels per photograph pixel: the face is about half as high as the frame
 VIEW_CENTRE = (225.0, 118.5)  # photograph pixel in the middle of the frame
 NECK = (222.0, 190.0)  # the head turns about this point
-GAP_PX = 14.0  # distance of the inner lips at opening 1, photograph pixels
-CHIN_PX = 10.0  # the chin's way at jaw 1
+GAP_PX = 16.0  # distance of the inner lips at opening 1, photograph pixels
+CHIN_PX = 11.0  # the chin's way at jaw 1
 
 # The part of the picture that speech moves: left, top, width, height in photograph pixels.
 _LEFT, _TOP, _WIDTH, _HEIGHT = 164, 112, 120, 114
@@ -26,7 +27,8 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 164, 112, 120, 114
 
 @dataclass(frozen=True)
 class Pose:
-    """Head motion of T frames: shift_px (T,2) in frame pixels, roll_rad, scale, yaw and pitch (about -1..1), blink (0 open, 1 closed): (T,)."""
+    """Head motion of T frames: shift_px (T,2) in frame pixels, roll_rad, scale, yaw and pitch (about -1..1), blink (0
+    open, 1 closed): (T,)."""
 
     shift_px: np.ndarray
     roll_rad: np.ndarray
@@ -47,7 +49,8 @@ def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _over(front: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """Puts one RGBA picture (overwritten) before another one whose colours are already multiplied with their opacity; so are the result's."""
+    """Puts one RGBA picture (overwritten) before another one whose colours are already multiplied with their opacity;
+    so are the result's."""
     opaque = front[..., 3:].copy()
     front[..., 3] = 1.0
     front *= opaque
@@ -81,7 +84,9 @@ class _Fields:
         self.fuller_above = (v / 4.0) * np.exp(-((v / 5.0) ** 2)) * (v < 0) * self.lens
         self.x, self.y = x.astype(np.float32), y.astype(np.float32)
 
-    def __call__(self, opening: float, jaw: float, spread: float, rounding: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def __call__(
+        self, opening: float, jaw: float, spread: float, rounding: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Shift of both layers in x, of the upper layer in y and of the lower layer in y: (H, W) each."""
         gap, chin = GAP_PX * opening, CHIN_PX * jaw
         at_mouth = chin * self.jaw_at_mouth
@@ -111,7 +116,8 @@ class Face:
     Args:
         identity: who it is.
 
-    `render(opening, jaw, spread, rounding, pose, frame)` takes articulation in 0..1 and gives one frame, uint8 RGB (256, 256, 3).
+    `render(opening, jaw, spread, rounding, pose, frame)` takes articulation in 0..1 and gives one frame, uint8 RGB
+    (256, 256, 3).
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -137,7 +143,8 @@ class Face:
         return self._line[np.clip((x - 90.0) * 10.0 + 0.5, 0, 2700).astype(np.int32)]
 
     def _mouth_inside(self, x: np.ndarray, y: np.ndarray, chin: float, under_lip: np.ndarray) -> np.ndarray:
-        """Cavity, tongue and both rows of teeth at photograph positions x, y; under_lip is the distance below the upper lip."""
+        """Cavity, tongue and both rows of teeth at photograph positions x, y; under_lip is the distance below the
+        upper lip."""
         portrait = self.portrait
         u = (x - MOUTH_CENTRE[0]) / MOUTH_HALF_WIDTH
         depth = y - MOUTH_CENTRE[1]
@@ -168,8 +175,8 @@ class Face:
         chin = _remap(to.lower, (lx - ORIGIN[0]) * SCALE - 0.5, (ly - ORIGIN[1]) * SCALE - 0.5)
         # Beside the mouth the two layers hold the same skin: there the seam is wide and unseen.
         seam = 0.45 + 3.0 * smoothstep(np.abs(ux - MOUTH_CENTRE[0]), MOUTH_HALF_WIDTH - 0.5, MOUTH_HALF_WIDTH + 6.0)
-        above = smoothstep(-under_lip, -seam, seam)
-        below = np.minimum(smoothstep(below, -seam, seam), 1.0 - above)
+        above = smoothstep(-under_lip / seam, -1.0, 1.0)
+        below = np.minimum(smoothstep(below / seam, -1.0, 1.0), 1.0 - above)
         patch = face * above[..., None] + chin * below[..., None]
         patch[..., 3] += np.clip(1.0 - above - below, 0.0, 1.0)
         if opening > 0.0:

@@ -2,12 +2,12 @@
 """The photograph behind every synthetic speaker: its landmarks, its masks and its mouth, closed.
 
 scikit-image ships the official portrait of astronaut Eileen Collins (NASA, public domain). She smiles with her teeth
-showing, so the picture is split along the mouth into an upper and a lower layer, and each layer is warped until its inner
-lip contour lies on one common mouth line: put together they show closed lips, pulled apart they open, and what
-is behind them is drawn from the photograph's own teeth.
+showing, so the picture is split along the mouth into an upper and a lower layer, and each layer is warped until its
+inner lip contour lies on one common mouth line: put together they show closed lips, pulled apart they open, and what is
+behind them is drawn from the photograph's own teeth.
 
-Coordinates named `photo` are pixels of the 512 x 512 photograph. A texture shows the part of it that starts at ORIGIN, with SCALE
-texture pixels per photograph pixel.
+Coordinates are pixels of the 512 x 512 photograph. A texture shows the part of it that starts at ORIGIN,
+with SCALE texture pixels per photograph pixel.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,17 @@ import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
-__all__ = ["MOUTH_CENTRE", "MOUTH_HALF_WIDTH", "ORIGIN", "SCALE", "SIDE", "Photograph", "load_photograph", "mouth_line", "smoothstep"]
+__all__ = [
+    "MOUTH_CENTRE",
+    "MOUTH_HALF_WIDTH",
+    "ORIGIN",
+    "SCALE",
+    "SIDE",
+    "Photograph",
+    "load_photograph",
+    "mouth_line",
+    "smoothstep",
+]
 
 ORIGIN = (98.0, 0.0)
 SIDE = 254  # photograph pixels along each side of a texture
@@ -25,22 +35,39 @@ SCALE = 2
 MOUTH_CENTRE = (223.4, 144.6)
 MOUTH_HALF_WIDTH = 18.5
 
-# Contours of the smiling mouth, left to right, as Face Mesh found them in the photograph, moved by a pixel into the lips so that
-# no tooth colour hangs on their edge.
-_INNER_UPPER = [(202.8, 139.7), (206.5, 139.7), (209.7, 140.4), (213.4, 141.4), (218.0, 142.4), (223.7, 143.1)]
-_INNER_UPPER += [(229.6, 142.7), (234.4, 141.9), (238.1, 141.2), (241.3, 140.8), (244.4, 141.0)]
-_INNER_LOWER = [(202.8, 139.7), (206.2, 144.0), (209.0, 146.7), (213.0, 149.2), (217.5, 151.0), (223.1, 151.7)]
-_INNER_LOWER += [(228.8, 151.2), (233.8, 149.7), (237.9, 147.5), (241.0, 145.0), (244.4, 141.0)]
-_OUTER_UPPER = [(207.8, 138.4), (211.8, 138.6), (217.5, 138.9), (223.6, 140.0), (230.3, 139.2), (236.2, 139.2), (240.2, 139.3)]
-_OUTER_LOWER = [(207.4, 148.3), (211.4, 152.3), (216.6, 154.9), (222.9, 155.9), (229.3, 155.4), (234.8, 153.2), (239.3, 149.4)]
-# Where nothing may move when the mouth is closed: eyes, nose, cheeks, jaw, and the border of the picture.
-_FIXED = [(195, 101), (256, 104), (224, 126), (214, 131), (233, 131), (223, 133), (183, 140), (266, 142), (187, 155), (262, 156)]
-_FIXED += [(203, 174), (222, 178), (243, 174), (222.8, 167), (150, 60), (300, 60), (150, 210), (300, 210), (224, 210), (180, 111), (270, 115)]
-# The edge of jaw and chin, the neck, and the upper edge of the collar in front of it.
-_JAW = [(180.5, 138), (182, 146), (184, 152), (186.5, 157), (192, 162), (200, 169), (207, 174), (214, 177.6), (222, 179.2), (230, 178.7)]
-_JAW += [(238, 175.7), (246, 170), (251, 166), (255.5, 160), (258, 156.5), (261.5, 152), (264, 147), (266.5, 138)]
-_NECK = [(185, 130), (184.6, 157), (185.8, 178), (193, 184.5), (217, 187), (234.3, 190.6), (246, 187.8), (252.6, 184.5), (253.2, 178), (256, 160)]
-_NECK += [(256, 130)]
+
+def _points(text: str) -> np.ndarray:
+    """(n, 2) positions in photograph pixels from "x y, x y, ..."."""
+    return np.array([[float(number) for number in pair.split()] for pair in text.split(",")])
+
+
+# Contours of the smiling mouth, left to right, as Face Mesh found them in the photograph, moved by a pixel into the
+# lips so that no tooth colour hangs on their edge.
+_INNER_UPPER = _points(
+    "202.8 139.7, 206.5 139.7, 209.7 140.4, 213.4 141.4, 218.0 142.4, 223.7 143.1,"
+    "229.6 142.7, 234.4 141.9, 238.1 141.2, 241.3 140.8, 244.4 141.0"
+)
+_INNER_LOWER = _points(
+    "202.8 139.7, 206.2 144.0, 209.0 146.7, 213.0 149.2, 217.5 151.0, 223.1 151.7,"
+    "228.8 151.2, 233.8 149.7, 237.9 147.5, 241.0 145.0, 244.4 141.0"
+)
+_OUTER_UPPER = _points("207.8 138.4, 211.8 138.6, 217.5 138.9, 223.6 140, 230.3 139.2, 236.2 139.2, 240.2 139.3")
+_OUTER_LOWER = _points("207.4 148.3, 211.4 152.3, 216.6 154.9, 222.9 155.9, 229.3 155.4, 234.8 153.2, 239.3 149.4")
+# What stays where it is when the mouth is closed: eyes, nose, cheeks, jaw, and the border of the picture.
+_FIXED = _points(
+    "195 101, 256 104, 224 126, 214 131, 233 131, 223 133, 183 140, 266 142, 187 155, 262 156, 203 174, 222 178,"
+    "243 174, 222.8 167, 150 60, 300 60, 150 210, 300 210, 224 210, 180 111, 270 115"
+)
+# The edge of jaw and chin, the neck with the upper edge of the collar in front of it.
+_JAW = _points(
+    "180.8 138, 183 146, 185.8 152, 188.6 157, 193 161.6, 200 169, 207 174, 214 177.6, 222 179.2, 230 178.7,"
+    "238 175.7, 246 170, 251 166, 255.5 160, 258 156.5, 261.5 152, 264 147, 266.5 138"
+)
+_NECK = _points(
+    "183.6 130, 183.4 157, 184.8 178, 193 184.5, 217 187, 234.3 190.6, 246 187.8, 252.6 184.5, 253.2 178,"
+    "256 160, 256 130"
+)
+_AROUND_HEAD = np.concatenate([_JAW, _points("330 138, 330 -9, 90 -9, 90 138")])
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -57,7 +84,8 @@ def mouth_line(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Photograph:
-    """The photograph taken apart. Textures are float32 RGB in [0, 1], (N, N, 3); masks float32 in [0, 1], (N, N); N = SIDE * SCALE."""
+    """The photograph taken apart. Textures are float32 RGB in [0, 1], (N, N, 3); masks float32 in [0, 1], (N, N); N =
+    SIDE * SCALE."""
 
     upper: np.ndarray  # the head above the mouth line, closed mouth
     lower: np.ndarray  # the head below it, down to the chin's edge
@@ -85,8 +113,8 @@ def _ellipse(x: np.ndarray, y: np.ndarray, cx: float, cy: float, rx: float, ry: 
 def _cut_out(image: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """GrabCut from a map of seeds, its edge softened along the image's own edges."""
     cv2.setRNGSeed(1)
-    seeds = seeds.astype(np.uint8)
-    cv2.grabCut(image[..., ::-1].copy(), seeds, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
+    seeds, nowhere, models = seeds.astype(np.uint8), (0, 0, 1, 1), np.zeros((2, 1, 65))
+    cv2.grabCut(image[..., ::-1].copy(), seeds, nowhere, models[0], models[1], 5, cv2.GC_INIT_WITH_MASK)
     hard = np.isin(seeds, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
     soft = cv2.ximgproc.guidedFilter(image, hard, 4, 20.0)
     return np.clip((soft - 0.12) / 0.76, 0.0, 1.0)
@@ -115,16 +143,17 @@ def _masks(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return person, hair, cv2.GaussianBlur(suit.astype(np.float32), (0, 0), 1.2)
 
 
-def _closed_layer(image: np.ndarray, inner: list, outer: list, outer_target: np.ndarray) -> np.ndarray:
+def _closed_layer(image: np.ndarray, inner: np.ndarray, outer: np.ndarray, outer_target: np.ndarray) -> np.ndarray:
     """The photograph warped so that the inner contour of one lip lies on the mouth line."""
     cx, half = MOUTH_CENTRE[0], MOUTH_HALF_WIDTH
-    inner_x = np.array([point[0] for point in inner])
-    centred = (inner_x - inner_x.mean()) / (np.ptp(inner_x) / 2)
+    centred = (inner[:, 0] - inner[:, 0].mean()) / (np.ptp(inner[:, 0]) / 2)
     target_x = cx + half * centred
-    target = np.concatenate([np.stack([target_x, mouth_line(target_x)], 1), outer_target, np.array(_FIXED)])
-    source = np.concatenate([np.array(inner), np.array(outer), np.array(_FIXED)]).astype(np.float64)
+    target = np.concatenate([np.stack([target_x, mouth_line(target_x)], 1), outer_target, _FIXED])
+    source = np.concatenate([inner, outer, _FIXED])
     x, y = _grid(4.0)
-    field = RBFInterpolator(target, source - target, kernel="thin_plate_spline", smoothing=0.3)(np.stack([x.ravel(), y.ravel()], 1))
+    field = RBFInterpolator(target, source - target, kernel="thin_plate_spline", smoothing=0.3)(
+        np.stack([x.ravel(), y.ravel()], 1)
+    )
     size = (SIDE * SCALE, SIDE * SCALE)
     field = cv2.resize(field.reshape(*x.shape, 2).astype(np.float32), size, interpolation=cv2.INTER_CUBIC)
     x, y = _grid(1.0 / SCALE)
@@ -133,11 +162,11 @@ def _closed_layer(image: np.ndarray, inner: list, outer: list, outer_target: np.
     return cv2.remap(image, map_x, map_y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
 
 
-def _polygon(points: list[tuple[float, float]], blur: float) -> np.ndarray:
+def _polygon(points: np.ndarray, blur: float) -> np.ndarray:
     """A filled polygon (photograph pixels) as a texture mask."""
     mask = np.zeros((SIDE * SCALE, SIDE * SCALE), np.float32)
-    corners = np.round((np.array(points) - ORIGIN) * SCALE * 16).astype(np.int32)
-    cv2.fillPoly(mask, [corners], 1.0, cv2.LINE_AA, 4)
+    corners = np.round((points - ORIGIN) * SCALE * 16).astype(np.int32)
+    cv2.fillPoly(mask, [corners], (1.0,), cv2.LINE_AA, 4)
     return cv2.GaussianBlur(mask, (0, 0), blur)
 
 
@@ -155,9 +184,14 @@ def _beyond_edge(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _behind_chin(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """The photograph with the skin of the neck continued upwards behind the chin."""
-    edge = np.interp(x, [point[0] for point in _JAW[2:-2]], [point[1] for point in _JAW[2:-2]]) + 2.2
+    edge = np.interp(x, _JAW[2:-2, 0], _JAW[2:-2, 1]) + 2.2
     from_y = np.where((y < edge) & (y > 130), edge + 0.12 * (edge - y), y)
-    map_x, map_y = ((x - ORIGIN[0]) * SCALE - 0.5).astype(np.float32), ((from_y - ORIGIN[1]) * SCALE - 0.5).astype(np.float32)
+    # The photograph's black collar touches the neck on the left.
+    from_x = np.where((x > 182.5) & (x < 187.5) & (y > 130) & (y < 179), 187.5, x)
+    map_x, map_y = (
+        ((from_x - ORIGIN[0]) * SCALE - 0.5).astype(np.float32),
+        ((from_y - ORIGIN[1]) * SCALE - 0.5).astype(np.float32),
+    )
     return cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -171,15 +205,16 @@ def load_photograph() -> Photograph:
     image = np.ascontiguousarray(astronaut()[top : top + SIDE, left : left + SIDE])
 
     def enlarge(mask: np.ndarray) -> np.ndarray:
-        return np.clip(cv2.resize(mask.astype(np.float32), None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
+        return np.clip(
+            cv2.resize(mask.astype(np.float32), None, fx=SCALE, fy=SCALE, interpolation=cv2.INTER_CUBIC), 0.0, 1.0
+        )
 
     person, hair, suit = (enlarge(mask) for mask in _masks(image))
     x, y = _grid(1.0 / SCALE)
-    around = [*_JAW, (330.0, 138.0), (330.0, -9.0), (90.0, -9.0), (90.0, 138.0)]
-    head = person * _polygon(around, 1.3)
+    head = person * _polygon(_AROUND_HEAD, 1.3)
 
-    def closed(inner: list, outer: list, thickness: float) -> np.ndarray:
-        target_x = MOUTH_CENTRE[0] + (np.array([point[0] for point in outer]) - 223.6) * 0.9
+    def closed(inner: np.ndarray, outer: np.ndarray, thickness: float) -> np.ndarray:
+        target_x = MOUTH_CENTRE[0] + (outer[:, 0] - 223.6) * 0.9
         u = (target_x - MOUTH_CENTRE[0]) / MOUTH_HALF_WIDTH
         target = np.stack([target_x, mouth_line(target_x) + thickness * (1 - u**2) ** 0.6], axis=1)
         layer = _closed_layer(image.astype(np.float32) / 255.0, inner, outer, target)
@@ -191,13 +226,15 @@ def load_photograph() -> Photograph:
     u = np.clip(np.abs(x - MOUTH_CENTRE[0]) / MOUTH_HALF_WIDTH, 0.0, 1.0)
     above = mouth_line(x) - y
     bow = (1 - u**2) ** 0.6
-    lips = smoothstep(above, -7.2 * bow - 0.2, -5.6 * bow + 0.1) * smoothstep(-above, -5.0 * bow - 0.2, -3.6 * bow + 0.1)
+    lips = smoothstep(above, -7.2 * bow - 0.2, -5.6 * bow + 0.1) * smoothstep(
+        -above, -5.0 * bow - 0.2, -3.6 * bow + 0.1
+    )
     eyes = _ellipse(x, y, 203.5, 101, 8.5, 4.2) | _ellipse(x, y, 249, 103, 8.5, 4.2)
     neck = _polygon(_NECK, 1.0)
     hair = np.clip(_beyond_edge(hair[..., None], person)[..., 0], 0.0, 1.0)
     skin = (1.0 - hair) * (1.0 - 0.55 * cv2.GaussianBlur(eyes.astype(np.float32), (0, 0), 1.5))
     # Beside the jaw lies only background; it would show where the cheeks draw in.
-    below = smoothstep(y, 145.0, 149.0) * (1.0 - ((x > 183) & (x < 290) & (y < 171)))
+    below = smoothstep(y, 145.0, 149.0) * (1.0 - ((x > 186) & (x < 290) & (y < 171)))
     return Photograph(
         upper=upper,
         lower=lower,

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The photograph dressed as one speaker: its textures coloured and lit, the shape field, teeth, closed eyes and background."""
+"""The photograph dressed as one speaker: its textures coloured and lit, the shape field, teeth, closed eyes and
+background."""
 
 from dataclasses import dataclass
 
@@ -42,7 +43,10 @@ def _blend(image: np.ndarray, other: np.ndarray, mask: np.ndarray) -> np.ndarray
 
 
 def _lookup(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    map_x, map_y = ((x - ORIGIN[0]) * SCALE - 0.5).astype(np.float32), ((y - ORIGIN[1]) * SCALE - 0.5).astype(np.float32)
+    map_x, map_y = (
+        ((x - ORIGIN[0]) * SCALE - 0.5).astype(np.float32),
+        ((y - ORIGIN[1]) * SCALE - 0.5).astype(np.float32),
+    )
     return cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
@@ -54,12 +58,14 @@ class Portrait:
     lower: np.ndarray
     body: np.ndarray  # colours multiplied with the opacity
     background: np.ndarray  # (frame, frame, 3)
-    shape: np.ndarray  # (SIDE, SIDE, 3): x and y of the way back to the photograph's face, then depth towards the camera, photograph pixels
+    shape: np.ndarray  # (SIDE, SIDE, 3): x and y of the way back to the photograph's face, depth; photograph pixels
     upper_teeth: np.ndarray  # RGBA texture in place for the closed mouth
     lower_teeth: np.ndarray
     cavity: np.ndarray  # (3,)
     tongue: np.ndarray  # (3,)
-    eyelids: tuple[tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray], ...]  # rows, columns, lid colours, top and bottom of the eye minus y
+    eyelids: tuple[
+        tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray], ...
+    ]  # rows, columns, lid colours, top and bottom of the eye minus y
 
     def close_eyes(self, head: np.ndarray, blink: float) -> None:
         """Draws the upper eyelids over a head texture, in place: blink 0 is open, 1 is closed."""
@@ -88,7 +94,8 @@ def _eyelids(upper: np.ndarray) -> tuple[tuple[slice, slice, np.ndarray, np.ndar
 
 
 def _teeth(photo: Photograph, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Upper row, hung so that its edges show below a slightly raised lip, and the same row turned over as the lower one."""
+    """Upper row, hung so that its edges show below a slightly raised lip, and the same row turned over as the lower
+    one."""
     smile = photo.smile
     centre = 223.6
     arc = 150.2 - 0.0135 * (x - centre) ** 2  # lower edge of the photograph's teeth
@@ -114,7 +121,7 @@ def _shape_field(who: Identity) -> np.ndarray:
     def widen(px: float, factor: float) -> float:
         return (px - cx) * (factor - 1.0)
 
-    for px, py in ((180, 111), (270, 115), (181, 125), (269, 128)):
+    for px, py in ((180.0, 111.0), (270, 115), (181, 125), (269, 128)):
         put(px, py, widen(px, who.face_width))
     for px, py in ((186, 152), (261, 154), (199, 168), (249, 169)):
         put(px, py, widen(px, who.jaw_width), 0.55 * who.chin_px)
@@ -142,7 +149,9 @@ def _shape_field(who: Identity) -> np.ndarray:
             put(px, py)
     x, y = np.meshgrid(np.arange(0, SIDE + 4, 4.0) + ORIGIN[0], np.arange(0, SIDE + 4, 4.0) + ORIGIN[1])
     there = np.array(moved)
-    field = RBFInterpolator(there, np.array(points) - there, kernel="thin_plate_spline", smoothing=2.0)(np.stack([x.ravel(), y.ravel()], 1))
+    field = RBFInterpolator(there, np.array(points) - there, kernel="thin_plate_spline", smoothing=2.0)(
+        np.stack([x.ravel(), y.ravel()], 1)
+    )
     field = field.reshape(*x.shape, 2)
     depth = np.sqrt(np.clip(1.0 - ((x - 225) / 82) ** 2 - ((y - 110) / 100) ** 2, 0.0, 1.0)) * 3.0
     nose = 3.0 * np.exp(-(((x - 224) / 12) ** 2) - ((y - 122) / 13) ** 2)
@@ -204,7 +213,9 @@ def _clothes(who: Identity, photo: Photograph, x: np.ndarray, y: np.ndarray) -> 
     rng = np.random.default_rng(11)
     folds = cv2.resize(rng.normal(0.0, 1.0, (5, 9)), (x.shape[1], x.shape[0]), interpolation=cv2.INTER_CUBIC)
     weave = cv2.GaussianBlur(rng.normal(0.0, 1.0, x.shape), (0, 0), 0.9)
-    shade = 0.92 + 0.07 * folds + 0.05 * weave - 0.35 * smoothstep(across, 60.0, 125.0) - 0.25 * np.exp(-((y - top) / 5.0))
+    shade = (
+        0.92 + 0.07 * folds + 0.05 * weave - 0.35 * smoothstep(across, 60.0, 125.0) - 0.25 * np.exp(-((y - top) / 5.0))
+    )
     colour = np.broadcast_to(np.array(who.clothes_colour, np.float32), (*x.shape, 3))
     band = smoothstep(y - top, 5.2, 6.0) - smoothstep(y - top, 6.0, 7.4)
     if who.clothes == "jacket":
@@ -221,12 +232,15 @@ def _face_paint(who: Identity, photo: Photograph, x: np.ndarray, y: np.ndarray) 
     brows = np.zeros(x.shape, np.float32)
     for brow in _BROWS:
         line = np.round((np.array(brow) - ORIGIN) * SCALE * 16).astype(np.int32)
-        cv2.polylines(brows, [line], False, 1.0, round(2.2 * SCALE), cv2.LINE_AA, 4)
+        cv2.polylines(brows, [line], False, (1.0,), round(2.2 * SCALE), cv2.LINE_AA, 4)
     grain = cv2.GaussianBlur(np.random.default_rng(5).normal(0.0, 1.0, x.shape), (0, 0), 0.9)
     cheeks = smoothstep(((x - 223) / 37) ** 2 + ((y - 130) / 27) ** 2, 0.75, 1.25)
     moustache = np.exp(-(((y - 137.0) / 3.0) ** 2)) * smoothstep(-np.abs(x - 223.5), -24.0, -15.0)
     beard = np.maximum(smoothstep(y, 128.0, 146.0) * np.where(y < 158, cheeks, 1.0), moustache)
-    beard = cv2.GaussianBlur(beard, (0, 0), 4.0) * (1 - photo.lips) * np.clip(0.85 + 0.3 * grain, 0.3, 1.2)
+    around_lips = np.clip(
+        1.6 * cv2.GaussianBlur(photo.lips, (0, 0), 4.0), 0.0, 1.0
+    )  # shaved, or the lips are hard to make out
+    beard = cv2.GaussianBlur(beard, (0, 0), 4.0) * (1 - around_lips) * np.clip(0.85 + 0.3 * grain, 0.3, 1.2)
     return cv2.GaussianBlur(brows, (0, 0), 1.6) * who.brows, (beard * who.stubble).astype(np.float32)
 
 
@@ -238,7 +252,9 @@ def make_portrait(who: Identity, frame_px: int) -> Portrait:
     side = -who.light_side if who.mirrored else who.light_side
     light = ((1.0 + side * nx - 0.05 * ny)[..., None] * np.array(who.light_colour)).astype(np.float32)
     # A fold of shadow where the lips meet.
-    seam = np.exp(-(((y - mouth_line(x)) / 0.65) ** 2)) * np.clip(1.05 - ((x - MOUTH_CENTRE[0]) / MOUTH_HALF_WIDTH) ** 2, 0, 1)
+    seam = np.exp(-(((y - mouth_line(x)) / 0.65) ** 2)) * np.clip(
+        1.05 - ((x - MOUTH_CENTRE[0]) / MOUTH_HALF_WIDTH) ** 2, 0, 1
+    )
     shadow = (1.0 - 0.45 * seam[..., None]).astype(np.float32)
     brows, beard = _face_paint(who, photo, x, y)
     stubble_tint = np.array([0.52, 0.52, 0.56], np.float32)
@@ -287,9 +303,9 @@ def _glasses(image: np.ndarray) -> np.ndarray:
 
     for ex, ey in _EYES:
         axes = (round(15.0 * SCALE * 16), round(11.0 * SCALE * 16))
-        cv2.ellipse(mask, at(ex, ey + 1.5), axes, 0, 0, 360, 1.0, round(0.9 * SCALE), cv2.LINE_AA, 4)
+        cv2.ellipse(mask, at(ex, ey + 1.5), axes, 0, 0, 360, (1.0,), round(0.9 * SCALE), cv2.LINE_AA, 4)
     (lx, ly), (rx, ry) = _EYES
-    cv2.line(mask, at(lx + 14.5, ly - 0.5), at(rx - 14.5, ry - 1.0), 1.0, round(0.8 * SCALE), cv2.LINE_AA, 4)
-    cv2.line(mask, at(lx - 15, ly), at(lx - 24, ly - 1), 1.0, round(0.8 * SCALE), cv2.LINE_AA, 4)
-    cv2.line(mask, at(rx + 15, ry), at(rx + 21, ry - 1), 1.0, round(0.8 * SCALE), cv2.LINE_AA, 4)
-    return _blend(image, np.array([0.09, 0.08, 0.09], np.float32), 0.92 * cv2.GaussianBlur(mask, (0, 0), 0.7))
+    cv2.line(mask, at(lx + 14.5, ly - 0.5), at(rx - 14.5, ry - 1.0), (1.0,), round(0.8 * SCALE), cv2.LINE_AA, 4)
+    cv2.line(mask, at(lx - 15, ly), at(lx - 24, ly - 1), (1.0,), round(0.8 * SCALE), cv2.LINE_AA, 4)
+    cv2.line(mask, at(rx + 15, ry), at(rx + 21, ry - 1), (1.0,), round(0.8 * SCALE), cv2.LINE_AA, 4)
+    return _blend(image, np.array([0.09, 0.08, 0.09], np.float32), 0.8 * cv2.GaussianBlur(mask, (0, 0), 0.7))

@@ -2,7 +2,8 @@
 """The voice: a source-filter synthesiser driven by the articulation.
 
 A train of glottal pulses and noise go through resonators whose frequencies follow the mouth: the first rises with
-the opening, the second with spread lips and falls with rounded ones, the third likewise but less (Klatt, "Software for a cascade/parallel
+the opening, the second with spread lips and falls with rounded ones, the third likewise but less (Klatt, "Software
+for a cascade/parallel
 formant synthesizer", JASA 1980, for the structure; Rosenberg, JASA 1971, for the pulse).
 """
 
@@ -21,7 +22,8 @@ _PEAK = 0.85
 
 
 def formants(opening: np.ndarray, spread: np.ndarray, rounding: np.ndarray, tract: float = 1.0) -> np.ndarray:
-    """Resonances in Hz, (4, N), of mouths with this opening, spread and rounding (0..1 each, (N,)); `tract` scales them all."""
+    """Resonances in Hz, (4, N), of mouths with this opening, spread and rounding (0..1 each, (N,)); `tract` scales
+    them all."""
     first = 260.0 + 560.0 * opening**0.85
     second = 1450.0 + 950.0 * spread - 680.0 * rounding - 150.0 * opening
     third = 2600.0 + 350.0 * spread - 300.0 * rounding

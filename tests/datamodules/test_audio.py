@@ -44,9 +44,9 @@ def _write(path: Path, codec: str, wave: np.ndarray, rate: int, *, layout: str, 
             video.width = video.height = 32
             video.pix_fmt = "yuv420p"
             for k in range(25):
-                frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
-                frame.pts, frame.time_base = k, Fraction(1, 25)
-                container.mux(video.encode(frame))
+                black = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+                black.pts, black.time_base = k, Fraction(1, 25)
+                container.mux(video.encode(black))
             container.mux(video.encode(None))
         resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate)
         for start in range(0, wave.shape[1], 1024):

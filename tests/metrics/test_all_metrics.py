@@ -204,10 +204,10 @@ def test_states_are_float64_sums(case, batches):
         assert reduction is torchmetrics.utilities.dim_zero_sum
 
 
-def test_half_precision_inputs_are_scored_in_float64(case, batches):
-    if not case.joined:
-        pytest.skip("takes 8-bit frames and int16 samples, or a network with its own precision")
-    halves = [tuple(side.half() for side in batch) for batch in batches]
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.joined])
+def test_half_precision_inputs_are_scored_in_float64(name):
+    case = CASES[name]
+    halves = [tuple(side.half() for side in case.batch(seed)) for seed in range(BATCHES)]
     same_values = [tuple(side.double() for side in batch) for batch in halves]
     assert scored(case.make(), halves) == pytest.approx(scored(case.make(), same_values), abs=1e-12)
 
@@ -313,6 +313,7 @@ def _rank(rank: int, folder: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     # A fork server imports torch once for both ranks; a plain spawn does it twice, which is most of this test's time.
     multiprocessing.set_forkserver_preload([__name__])

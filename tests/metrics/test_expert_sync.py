@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from metrics.expert_sync import ExpertSync, expert_curve
+from metrics.expert_sync import ExpertClip, ExpertSync, expert_curve
 from models.sync_expert import SyncExpert
 
 
@@ -54,7 +54,7 @@ def test_blue_lower_halves_of_the_right_frames_meet_the_right_columns():
 def test_windows_beyond_the_sound_are_left_out():
     faces, mel = clip(20)
     curve, means = expert_curve(TinyExpert(), faces, mel)
-    sounds = 1 + int((mel.shape[1] - 16) / 3.2)
+    sounds = sum(int(3.2 * v) + 16 <= mel.shape[1] for v in range(mel.shape[1]))
     for v in range(16):
         for j in range(31):
             assert bool(curve[v, j].isnan()) == (not 0 <= v + j - 15 < sounds)
@@ -68,6 +68,20 @@ def test_every_window_is_embedded_once():
     expert = TinyExpert()
     expert_curve(expert, *clip(140))
     assert expert.calls == 3  # 136 windows of the video, 64 at a time
+
+
+@pytest.mark.parametrize("chunks", [[140], [1] * 140, [70, 0, 3, 67], [2, 138]])
+@pytest.mark.parametrize("columns", [1000, 300, 16])
+def test_chunks_change_nothing(chunks, columns):
+    faces, mel = clip(140)
+    mel = torch.cat([mel] * 3, dim=1)[:, :columns]
+    judge = ExpertClip(TinyExpert(), mel)
+    for part in faces.split(chunks):
+        judge.add(part)
+    curve, _ = judge.curve()
+    torch.testing.assert_close(curve, expert_curve(TinyExpert(), faces, mel)[0], equal_nan=True)
+    sounds = sum(int(3.2 * v) + 16 <= columns for v in range(columns))
+    assert int(curve.isfinite().sum()) == sum(0 <= v + s < sounds for v in range(136) for s in range(-15, 16))
 
 
 @pytest.mark.parametrize("late_frames", [-5, 0, 5])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.lse import BATCH_WINDOWS, LSE, score_clip, score_real_video, sync_distances, sync_score
+from metrics.lse import BATCH_WINDOWS, LSE, LSEClip, score_clip, score_real_video, sync_distances, sync_score
 from metrics.mfcc import mfcc
 from models.syncnet import SyncNetV2
 from tests import golden
@@ -186,6 +186,14 @@ def test_streaming_equals_all_windows_at_once():
     torch.testing.assert_close(score_clip(network, frames, samples).distances, at_once, rtol=1e-5, atol=1e-5)
 
 
+def test_frames_beyond_the_sound_are_ignored():
+    frames, samples = speech(70)
+    scorer = LSEClip(TinySyncNet(), samples[: 640 * 50])
+    for frame in frames:
+        scorer.add(frame)
+    assert scorer.score().lse_d == score_clip(TinySyncNet(), frames[:50], samples[: 640 * 50]).lse_d
+
+
 def test_frames_are_read_only_as_far_as_there_is_sound():
     read = 0
 
@@ -262,7 +270,7 @@ def test_scorer_stays_out_of_an_enclosing_module():
 def test_constructor_refuses_contradictions():
     with pytest.raises(ValueError, match=r"protocol is 'lse'. Expected one of lse_wav2lip_lrs, lse_wav2lip_real"):
         LSE(TinySyncNet(), "test", "lse")
-    with pytest.raises(ValueError, match=r"lse_wav2lip_real without a face detector.*--s3fd-weights FILE"):
+    with pytest.raises(ValueError, match=r"lse_wav2lip_real without a face detector.*--s3fd_weights FILE"):
         LSE(TinySyncNet(), "test", "lse_wav2lip_real")
     with pytest.raises(ValueError, match="lse_wav2lip_lrs with a face detector"):
         LSE(TinySyncNet(), "test", detector=lambda frame: np.empty((0, 5)))

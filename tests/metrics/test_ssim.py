@@ -7,6 +7,7 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
+from metrics import ssim as module
 from metrics.ssim import ssim
 from tests import golden
 
@@ -34,6 +35,13 @@ def test_equals_scikit_image(height, width):
     )
     pred, target = (torch.from_numpy(image).permute(2, 0, 1)[None] for image in (x, y))
     assert float(ssim(pred, target)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_bands_change_nothing(monkeypatch, image_pairs, batched):
+    target, pred = (batched(image) for image in image_pairs["pairs_crop"][0])
+    whole = float(ssim(pred, target))
+    monkeypatch.setattr(module, "BAND_PIXELS", 7 * 160)  # 150 rows do not divide by 7
+    assert float(ssim(pred, target)) == pytest.approx(whole, abs=1e-12)
 
 
 def test_inverted_image_scores_far_below_zero():

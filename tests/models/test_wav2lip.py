@@ -37,10 +37,8 @@ def assert_near(own: torch.Tensor, stored: torch.Tensor) -> None:
 
 
 def trainer_for(folder: Path, **changes: Any) -> pl.Trainer:
-    settings: dict[str, Any] = {
-        "accelerator": "cpu", "max_epochs": 1, "num_sanity_val_steps": 0, "logger": False,
-        "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False, "default_root_dir": folder,
-    }  # fmt: skip
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    settings = {"accelerator": "cpu", "max_epochs": 1, "num_sanity_val_steps": 0, "default_root_dir": folder, **quiet}
     return pl.Trainer(**(settings | changes))
 
 
