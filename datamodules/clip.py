@@ -33,6 +33,7 @@ import simplejpeg
 from safetensors.numpy import save
 
 from datamodules.errors import ClipError
+from datamodules.files import write_atomic
 
 SCHEMA = "1"
 MESH_POINTS = 478
@@ -60,7 +61,6 @@ __all__ = [
     "Clip",
     "ClipHeader",
     "read_header",
-    "write_atomic",
     "write_clip",
 ]
 
@@ -163,24 +163,6 @@ def _check_layout(path: Path, header: ClipHeader, tensors: dict[str, _Tensor]) -
     for name, rows in expected.items():
         if tensors[name].shape[0] != rows:
             raise ClipError(f"{path}: tensor {name} has {tensors[name].shape[0]} rows, expected {rows}. {_REPAIR}")
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a whole file or none: to a temporary name in the same folder, flushed to the disk, then renamed.
-
-    The temporary name ends in no known suffix, so that what a killed process leaves is never taken for a clip.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_clip(

@@ -7,18 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["atomic_path", "sha256"]
+__all__ = ["atomic_path", "sha256", "write_atomic"]
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary name beside `path` to write to; on a clean exit it is flushed to the disk and renamed to `path`.
 
-    An exception inside removes the temporary file and leaves `path` as it was. The suffix is kept, because encoders
-    choose their format by it.
+    An exception inside removes the temporary file and leaves `path` as it was. The temporary name is hidden and has no
+    known suffix, so that a listing of the folder does not take it for a result.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.tmp-{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         yield temporary
         descriptor = os.open(temporary, os.O_RDONLY)
@@ -29,6 +29,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a whole file or none; text as UTF-8."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def sha256(path: Path) -> str:

@@ -27,10 +27,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from datamodules.clip import SCHEMA, write_atomic
+from datamodules.clip import SCHEMA
 from datamodules.crops import CropRule
 from datamodules.detectors import DETECTORS
 from datamodules.faces import DetectorName, FaceChoice
+from datamodules.files import write_atomic
 from datamodules.pool import WorkerDied, run_jobs
 from datamodules.prepare_clip import Job, Outcome, Settings, is_current, prepare_one
 from datamodules.sources import DatasetName, Source, find_sources, source_root, split_lists

@@ -4,7 +4,9 @@
 import logging
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from lipsync_bench.logs import show_logs
 
 __all__ = ["demo", "evaluate", "main", "prepare", "synthetic"]
 
@@ -96,8 +98,8 @@ def evaluate(
     root: Path | None = None,
     methods: dict[str, Path] | None = None,
     split: Literal["train", "val", "test"] | None = None,
-    lse_weights: Path | None = None,
-    s3fd_weights: Path | None = None,
+    syncnet: Path | None = None,
+    syncnet_s3fd: Path | None = None,
     expert: Path | None = None,
     limit: int | None = None,
     name: str | None = None,
@@ -116,8 +118,8 @@ def evaluate(
         root: Folder of prepared clips, instead of the YAML's.
         methods: Checkpoints, as --methods.wav2lip PATH, instead of or beside the YAML's.
         split: Clips to score, instead of the YAML's.
-        lse_weights: Official SyncNet weights (syncnet_v2.model); LSE is computed only with them.
-        s3fd_weights: Official detector weights of the SyncNet pipeline (sfd_face.pth), for LSE on face tracks.
+        syncnet: Official SyncNet weights (syncnet_v2.model); LSE is computed only with them.
+        syncnet_s3fd: Official detector weights of the SyncNet pipeline (sfd_face.pth), for LSE on face tracks.
         expert: Checkpoint of a sync expert of this suite; its columns are called expert_*, never LSE.
         limit: Score only the first clips.
         name: With --pred: the method's name in the table.
@@ -138,8 +140,8 @@ def evaluate(
             target,
             out or Path("results") / pred.resolve().name,
             name=name,
-            lse_weights=lse_weights,
-            s3fd_weights=s3fd_weights,
+            syncnet=syncnet,
+            syncnet_s3fd=syncnet_s3fd,
             expert=expert,
             limit=limit,
             device=device,
@@ -153,8 +155,8 @@ def evaluate(
             root=root,
             methods=methods,
             split=split,
-            lse_weights=lse_weights,
-            s3fd_weights=s3fd_weights,
+            syncnet=syncnet,
+            syncnet_s3fd=syncnet_s3fd,
             expert=expert,
             limit=limit,
             device=device,
@@ -182,14 +184,14 @@ def demo(out: Path = Path("demo"), seed: int = 0, overwrite: bool = False) -> in
     return 0
 
 
-COMMANDS = {"prepare": prepare, "synthetic": synthetic, "evaluate": evaluate, "demo": demo}
+COMMANDS: dict[str, Any] = {"prepare": prepare, "synthetic": synthetic, "evaluate": evaluate, "demo": demo}
 
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of the console script `bench`. Ends with 0, 1 on an error, 2 on wrong usage, 130 when interrupted."""
     from jsonargparse import auto_cli
 
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    show_logs()
     try:
         sys.exit(auto_cli(COMMANDS, args=args, as_positional=False, prog="bench"))
     except KeyboardInterrupt:

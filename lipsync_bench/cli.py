@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import pytorch_lightning as pl
 from pytorch_lightning.cli import LightningCLI
 
+from lipsync_bench.logs import show_logs
+
 __all__ = ["BenchCLI", "main"]
 
 
@@ -30,6 +32,7 @@ class BenchCLI(LightningCLI):
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script `lightning` and of `python -m lipsync_bench`."""
+    show_logs()
     BenchCLI(args)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
@@ -35,11 +36,13 @@ from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX
 from lipsync_bench.inference import lip_sync
 from lipsync_bench.preview import write_preview
 from models import load_method
+from models.checkpoints import load_module
 from models.sync_expert import SyncExpertModule
 
 SPEAKERS = 6
 CLIPS_PER_SPEAKER = 6
 SECONDS = 3.0
+HELD_OUT_WINDOWS = 192
 EXPERIMENTS = Path(lipsync_bench.__file__).parent.parent / "experiments"
 
 _log = logging.getLogger(__name__)
@@ -67,15 +70,10 @@ def _fit(out: Path, method: str, seed: int) -> Path:
 
 def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
     """Held-out loss of the expert: BCE over windows of the test clips, which training and validation never saw."""
-    data = Synthetic(root=clips, window="expert", batch_size=32, num_workers=0, val_length=192, seed=seed)
-    data.setup("test")
-    module = SyncExpertModule.load_from_checkpoint(expert, map_location="cpu", weights_only=True).eval()
-    losses, count = 0.0, 0
-    with torch.inference_mode():
-        for batch in data.test_dataloader():
-            loss, _ = module._loss_and_accuracy(data.on_after_batch_transfer(batch, 0))
-            losses, count = losses + float(loss) * len(batch["mel"]), count + len(batch["mel"])
-    return losses / count
+    data = Synthetic(root=clips, window="expert", batch_size=32, num_workers=0, val_length=HELD_OUT_WINDOWS, seed=seed)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    module = load_module(expert, [SyncExpertModule])
+    return float(trainer.test(module, datamodule=data, verbose=False)[0]["test/loss"])
 
 
 def _shift_table(expert: Path, clips: list[Path], shifts: tuple[int, ...] = (-5, -2, 0, 2, 5)) -> pd.DataFrame:
@@ -148,8 +146,11 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     out.mkdir(parents=True, exist_ok=True)
     _check_seed(out, seed)
     videos, clips = out / "videos", out / "clips"
-    corpus = {"speakers": SPEAKERS, "clips_per_speaker": CLIPS_PER_SPEAKER, "seconds": SECONDS}
-    _stage(console, "1/6 corpus: talking heads with true sync", lambda: make_corpus(videos, seed=seed, **corpus))
+    _stage(
+        console,
+        "1/6 corpus: talking heads with true sync",
+        lambda: make_corpus(videos, speakers=SPEAKERS, clips_per_speaker=CLIPS_PER_SPEAKER, seconds=SECONDS, seed=seed),
+    )
     report = prepare(videos, clips, "synthetic")
     console.rule("2/6 preparation: faces, crops, mel")
     console.print(report.summary())
@@ -170,7 +171,7 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     console.print(rich_table(result.leaderboard, "embedded corpus, held-out clips"))
     console.print(
         "expert_* columns: judged by the expert just trained here, on this corpus. They are not LSE; "
-        "LSE appears with the official SyncNet weights: bench evaluate --lse_weights syncnet_v2.model"
+        "LSE appears with the official SyncNet weights: bench evaluate --syncnet syncnet_v2.model"
     )
     right = shifts[shifts["found"] == shifts["shift"]]
     console.print(f"held-out loss of the expert: {loss:.3f} (chance 0.693)")

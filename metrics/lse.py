@@ -338,7 +338,7 @@ class LSE(Metric):
             raise ValueError(
                 f"protocol {protocol} {'without' if detector is None else 'with'} a face detector. Expected a "
                 "detector for lse_wav2lip_real and none for lse_wav2lip_lrs. Load one by "
-                "models.syncnet_s3fd.load_syncnet_s3fd (--s3fd_weights FILE)"
+                "models.syncnet_s3fd.load_syncnet_s3fd (--syncnet_s3fd FILE)"
             )
         if not weights:
             raise ValueError(

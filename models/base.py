@@ -9,7 +9,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from models.checkpoints import RECORD, BenchModule, save_module, sha256
+from datamodules.files import sha256
+from models.checkpoints import RECORD, BenchModule, save_module
 
 _log = logging.getLogger(__name__)
 

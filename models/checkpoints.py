@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that say which class made them, hold plain values only, and load without executing code."""
 
-import hashlib
 import pickle
 from collections.abc import Iterable
 from importlib import metadata
@@ -12,18 +11,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from datamodules.files import atomic_path
+
 RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
 
-__all__ = ["RECORD", "BenchModule", "load_checkpoint", "load_module", "save_module", "sha256"]
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+__all__ = ["RECORD", "BenchModule", "load_checkpoint", "load_module", "save_module"]
 
 
 def _package_version() -> str:
@@ -78,10 +70,8 @@ def save_module(module: BenchModule, path: Path) -> None:
         "global_step": 0,
     }
     module.on_save_checkpoint(checkpoint)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(checkpoint, partial)
-    partial.replace(path)
+    with atomic_path(path) as temporary:
+        torch.save(checkpoint, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

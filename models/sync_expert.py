@@ -109,7 +109,7 @@ class SyncExpertModule(BenchModule):
         self._validations_at_chance = 0
 
     @classmethod
-    def load_network(cls, path: Path) -> nn.Module:
+    def load_network(cls, path: Path) -> SyncExpert:
         """The network of a checkpoint, on the CPU in evaluation mode.
 
         Raises:

@@ -192,11 +192,11 @@ def load_syncnet_s3fd(path: str | Path, device: str | torch.device = "cpu") -> S
     path = Path(path)
     expected = "Expected sfd_face.pth, the face detector of the SyncNet evaluation (65 tensors)"
     if not path.is_file():
-        raise FileNotFoundError(f"no S3FD weights at {path}. {expected}. Set --s3fd_weights FILE")
+        raise FileNotFoundError(f"no S3FD weights at {path}. {expected}. Set --syncnet_s3fd FILE")
     network = SyncNetS3FD()
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state, strict=True)
     except (RuntimeError, TypeError, AttributeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} does not fit: {error}. {expected}. Set --s3fd_weights FILE") from error
+        raise ValueError(f"{path} does not fit: {error}. {expected}. Set --syncnet_s3fd FILE") from error
     return network.eval().requires_grad_(False).to(device)

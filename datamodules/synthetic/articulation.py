@@ -2,8 +2,8 @@
 """What is said: a random chain of syllables, as continuous tracks of the mouth and of the voice.
 
 The tracks are functions of time, sampled at 1 kHz. The picture and the sound both read them, so neither can lag the
-other: the resonances
-and the loudness of the voice are computed from the same opening, spread and rounding that move the lips.
+other: the resonances and the loudness of the voice are computed from the same opening, spread and rounding that move
+the lips.
 """
 
 from dataclasses import dataclass
@@ -60,11 +60,21 @@ _CODAS = ("", "", "", "", "", "N", "M", "S", "T")
 
 @dataclass(frozen=True)
 class Articulation:
-    """Tracks of one utterance, float64 (N,) at CONTROL_RATE; opening, jaw, spread and rounding are in 0..1.
+    """Tracks of one utterance, float64 (N,) at CONTROL_RATE.
 
-    `bursts` holds (time_s, loudness, middle of the band in Hz) of the releases; `syllables` what is said, `pauses` as
-    empty strings;
-    `phonemes` (start_s, end_s, name).
+    Args:
+        opening: distance of the lips, 0 closed, 1 as wide as it gets.
+        jaw: how far the chin is down, 0..1.
+        spread: how far the corners of the mouth are apart, 0..1.
+        rounding: how far they are drawn together, 0..1.
+        voice: loudness of the voice, 0..1.
+        noise: loudness of the breath.
+        noise_hz: middle of the breath's band.
+        nasal: how far the sound goes through the nose, 0..1.
+        pitch: factor on the speaker's pitch.
+        bursts: (time in s, loudness, middle of the band in Hz) of each release.
+        phonemes: (start in s, end in s, name) of each sound; `_` is a pause.
+        syllables: what is said; a pause is an empty string.
     """
 
     opening: np.ndarray
@@ -75,7 +85,7 @@ class Articulation:
     noise: np.ndarray
     noise_hz: np.ndarray
     nasal: np.ndarray
-    pitch: np.ndarray  # factor on the speaker's pitch
+    pitch: np.ndarray
     bursts: tuple[tuple[float, float, float], ...]
     phonemes: tuple[tuple[float, float, str], ...]
     syllables: tuple[str, ...]

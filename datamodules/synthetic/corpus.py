@@ -51,8 +51,10 @@ class Take:
         articulation: what is said, as tracks over time.
         pose: head motion of each frame.
         wave: float32 (S,), 16 kHz.
-        opening, jaw, spread, rounding: float32 (T,) in 0..1, at the middle of each frame's time on screen, (k + 0.5)
-        / 25 s.
+        opening: of the lips, float32 (T,) in 0..1, at the middle of each frame's time on screen, (k + 0.5) / 25 s.
+        jaw: likewise.
+        spread: likewise.
+        rounding: likewise.
     """
 
     identity: Identity
@@ -78,8 +80,7 @@ def _face(identity: Identity) -> Face:
 
 
 class _SingleThreadedWriter(VideoWriter):
-    """x264 cuts a frame into as many slices as there are cores, so that its output depends on the machine; with one
-    thread it does not."""
+    """Encodes with one thread, because x264 cuts frames into as many slices as the machine has cores."""
 
     def __enter__(self) -> "_SingleThreadedWriter":
         super().__enter__()
@@ -111,8 +112,7 @@ def _move_head(frames: int, rng: np.random.Generator) -> Pose:
 
 
 def make_take(speaker: int, clip: int, seconds: float = 3.0, seed: int = 0) -> Take:
-    """Utterance number `clip` of a speaker (both from 0). The same numbers give the same take, whatever else the
-    corpus holds."""
+    """Utterance number `clip` of a speaker, both from 0: the same take in every corpus of this seed."""
     identity = make_identity(speaker, seed)
     speech_rng, voice_rng, head_rng = (np.random.default_rng((seed, speaker, clip, part)) for part in range(3))
     frames = round(seconds * FPS)
@@ -152,9 +152,9 @@ def _write_clip(job: _Job) -> str:
                 writer.write(frame)
         with atomic_path(text) as temporary:
             temporary.write_text(f"Text:  {take.articulation.text}\n", encoding="utf-8")
-        with atomic_path(truth) as temporary:
+        with atomic_path(truth) as temporary, temporary.open("wb") as file:
             np.savez(
-                temporary,
+                file,
                 opening=take.opening,
                 jaw=take.jaw,
                 spread=take.spread,
@@ -226,8 +226,7 @@ def make_corpus(
     overwrite: bool = False,
     progress: bool = True,
 ) -> CorpusReport:
-    """Makes a corpus of talking heads, laid out like LRS2 (see `datamodules.Synthetic` for the folders and the
-    licence).
+    """Makes a corpus of talking heads, laid out like LRS2; `datamodules.Synthetic` shows the folders and the licence.
 
     The same seed gives the same frames and samples, on any number of workers: each clip is drawn from (seed, speaker,
     clip) and encoded

@@ -7,19 +7,16 @@ __all__ = ["Synthetic"]
 
 
 class Synthetic(ClipDataModule):
-    """Talking heads that the package renders itself: 6 speakers with 6 clips of 3 s unless told otherwise, 256 x 256
-    pixels, 25 fps.
+    """Talking heads that the package renders itself, 256 x 256 pixels at 25 fps; 6 speakers with 6 clips of 3 s each.
 
     For tests, examples and first steps without a data set: lips and voice follow one articulation track, so they are
-    in true sync,
-    and a network learns it in minutes. Nothing measured here says how a method does on people.
+    in true sync, and a network learns it in minutes. Nothing measured here says how a method does on people.
 
     As `bench synthetic --out DIR` writes it, laid out like LRS2::
 
         main/<speaker>/<clip>.mp4, .txt         e.g. main/s01/00001.mp4; the text holds the syllables
         truth/<speaker>/<clip>.npz              opening, jaw, spread and round of each frame, 0..1
-        train.txt, val.txt, test.txt            clip lists: the last clip of each speaker is for test, the one before
-        for val
+        train.txt, val.txt, test.txt            clip lists
         corpus.json                             settings, speakers, licence
 
     and prepared by `bench prepare --dataset synthetic --source DIR --out ROOT`::
@@ -28,10 +25,10 @@ class Synthetic(ClipDataModule):
         <root>/splits/{train,val,test}.txt
         <root>/<speaker>/<clip>.safetensors
 
+    Splits: the last clip of each speaker is for test, the one before it for validation; every speaker is in all three.
     Licence: the faces are warped from NASA's portrait of Eileen Collins, public domain, as scikit-image ships it
     (`skimage.data.astronaut`); everything else is made by this package. NASA's portraits must not suggest that NASA
-    or the astronaut
-    endorses a product.
+    or the astronaut endorses anything.
 
     Args are those of `ClipDataModule`.
     """
@@ -42,8 +39,7 @@ class Synthetic(ClipDataModule):
         """Check that `root` is a prepared folder.
 
         Raises:
-            FileNotFoundError: it is not there, or has no manifest or no clips; the message has both commands that
-            make them.
+            FileNotFoundError: it is not there, or has no manifest or no clips.
         """
         try:
             super().prepare_data()

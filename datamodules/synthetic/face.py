@@ -27,8 +27,10 @@ _LEFT, _TOP, _WIDTH, _HEIGHT = 164, 112, 120, 114
 
 @dataclass(frozen=True)
 class Pose:
-    """Head motion of T frames: shift_px (T,2) in frame pixels, roll_rad, scale, yaw and pitch (about -1..1), blink (0
-    open, 1 closed): (T,)."""
+    """Head motion of T frames: shift_px (T, 2) in frame pixels, everything else (T,).
+
+    Yaw and pitch are fractions of a small turn, about -1..1; blink is 0 with open and 1 with closed eyes.
+    """
 
     shift_px: np.ndarray
     roll_rad: np.ndarray
@@ -49,8 +51,10 @@ def _remap(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _over(front: np.ndarray, back: np.ndarray) -> np.ndarray:
-    """Puts one RGBA picture (overwritten) before another one whose colours are already multiplied with their opacity;
-    so are the result's."""
+    """Puts an RGBA picture, in place, before one whose colours are already multiplied with their opacity.
+
+    So are the result's.
+    """
     opaque = front[..., 3:].copy()
     front[..., 3] = 1.0
     front *= opaque
@@ -116,8 +120,7 @@ class Face:
     Args:
         identity: who it is.
 
-    `render(opening, jaw, spread, rounding, pose, frame)` takes articulation in 0..1 and gives one frame, uint8 RGB
-    (256, 256, 3).
+    `render(opening, jaw, spread, rounding, pose, frame)` gives one frame.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -143,8 +146,7 @@ class Face:
         return self._line[np.clip((x - 90.0) * 10.0 + 0.5, 0, 2700).astype(np.int32)]
 
     def _mouth_inside(self, x: np.ndarray, y: np.ndarray, chin: float, under_lip: np.ndarray) -> np.ndarray:
-        """Cavity, tongue and both rows of teeth at photograph positions x, y; under_lip is the distance below the
-        upper lip."""
+        """Cavity, tongue and both rows of teeth at photograph positions x, y, `under_lip` below the upper lip."""
         portrait = self.portrait
         u = (x - MOUTH_CENTRE[0]) / MOUTH_HALF_WIDTH
         depth = y - MOUTH_CENTRE[1]

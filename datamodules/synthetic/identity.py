@@ -13,8 +13,10 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Identity:
-    """One speaker. Colours are RGB in [0, 1], lengths are photograph pixels (the face is 108 of them high), factors
-    are 1 for the photograph."""
+    """One speaker: colours are RGB in [0, 1], lengths are photograph pixels (the face is 108 of them high).
+
+    Factors are 1 for the face in the photograph.
+    """
 
     name: str
     mirrored: bool = False
@@ -195,8 +197,10 @@ _CAST = (
 
 
 def make_identity(index: int, seed: int = 0) -> Identity:
-    """Speaker number `index`, from 0: the first six are a fixed cast, chosen to look and sound unlike each other; the
-    others are drawn by seed."""
+    """Speaker number `index`, from 0.
+
+    The first six are a fixed cast, chosen to look and sound unlike each other; the others are drawn by seed.
+    """
     if index < len(_CAST):
         return _CAST[index]
     rng = np.random.default_rng((seed, 77, index))

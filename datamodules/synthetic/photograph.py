@@ -3,8 +3,8 @@
 
 scikit-image ships the official portrait of astronaut Eileen Collins (NASA, public domain). She smiles with her teeth
 showing, so the picture is split along the mouth into an upper and a lower layer, and each layer is warped until its
-inner lip contour lies on one common mouth line: put together they show closed lips, pulled apart they open, and what is
-behind them is drawn from the photograph's own teeth.
+inner lip contour lies on one common mouth line: put together they show closed lips, pulled apart they open. What is
+behind them is drawn, with the photograph's own teeth.
 
 Coordinates are pixels of the 512 x 512 photograph. A texture shows the part of it that starts at ORIGIN,
 with SCALE texture pixels per photograph pixel.

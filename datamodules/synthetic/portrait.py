@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The photograph dressed as one speaker: its textures coloured and lit, the shape field, teeth, closed eyes and
-background."""
+"""The photograph dressed as one speaker: colours, light, shape, teeth, eyelids, background."""
 
 from dataclasses import dataclass
 
@@ -94,8 +93,7 @@ def _eyelids(upper: np.ndarray) -> tuple[tuple[slice, slice, np.ndarray, np.ndar
 
 
 def _teeth(photo: Photograph, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Upper row, hung so that its edges show below a slightly raised lip, and the same row turned over as the lower
-    one."""
+    """The photograph's upper teeth, hung to show below a raised lip, and the same row turned over as the lower one."""
     smile = photo.smile
     centre = 223.6
     arc = 150.2 - 0.0135 * (x - centre) ** 2  # lower edge of the photograph's teeth

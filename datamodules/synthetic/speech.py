@@ -1,29 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The voice: a source-filter synthesiser driven by the articulation.
 
-A train of glottal pulses and noise go through resonators whose frequencies follow the mouth: the first rises with
-the opening, the second with spread lips and falls with rounded ones, the third likewise but less (Klatt, "Software
-for a cascade/parallel
-formant synthesizer", JASA 1980, for the structure; Rosenberg, JASA 1971, for the pulse).
+A train of glottal pulses and noise go through resonators whose frequencies follow the mouth: the first rises with the
+opening, the second rises with spread lips and falls with rounded ones, the third likewise but less. Structure after
+Klatt, "Software for a cascade/parallel formant synthesizer", JASA 1980; pulse after Rosenberg, JASA 1971.
 """
 
 import numpy as np
 from scipy.signal import sosfilt
 
+from datamodules.audio import SAMPLE_RATE
 from datamodules.synthetic.articulation import Articulation
 from datamodules.synthetic.identity import Identity
 
-__all__ = ["SAMPLE_RATE", "formants", "synthesise"]
+__all__ = ["formants", "synthesise"]
 
-SAMPLE_RATE = 16000
 _BLOCK = 80  # samples (5 ms) for which the resonators stand still
 _BANDWIDTHS = (70.0, 95.0, 140.0, 220.0)
 _PEAK = 0.85
 
 
 def formants(opening: np.ndarray, spread: np.ndarray, rounding: np.ndarray, tract: float = 1.0) -> np.ndarray:
-    """Resonances in Hz, (4, N), of mouths with this opening, spread and rounding (0..1 each, (N,)); `tract` scales
-    them all."""
+    """Resonances in Hz, (4, N), of mouths with this opening, spread and rounding: 0..1 each, (N,).
+
+    `tract` scales them all.
+    """
     first = 260.0 + 560.0 * opening**0.85
     second = 1450.0 + 950.0 * spread - 680.0 * rounding - 150.0 * opening
     third = 2600.0 + 350.0 * spread - 300.0 * rounding

@@ -16,7 +16,7 @@ import torch
 
 from datamodules import ClipDataModule, ClipFolder
 from datamodules.clip import read_header
-from datamodules.files import atomic_path
+from datamodules.files import write_atomic
 from datamodules.prepare import prepare
 from lipsync_bench.evaluation.benchmark import load_benchmark
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
@@ -88,8 +88,7 @@ def _write_manifest(
         "machine": {"processor": platform.machine(), "threads": torch.get_num_threads()},
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
+    write_atomic(path, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def _run(
@@ -136,8 +135,8 @@ def evaluate_dataset(
     root: Path | None = None,
     methods: Mapping[str, Path] | None = None,
     split: str | None = None,
-    lse_weights: Path | None = None,
-    s3fd_weights: Path | None = None,
+    syncnet: Path | None = None,
+    syncnet_s3fd: Path | None = None,
     expert: Path | None = None,
     limit: int | None = None,
     device: str = "auto",
@@ -152,8 +151,8 @@ def evaluate_dataset(
         root: Prepared clips, instead of the YAML's.
         methods: Checkpoint by method name, beside or instead of the YAML's.
         split: Instead of the YAML's.
-        lse_weights: Official SyncNet weights; without them LSE is not computed.
-        s3fd_weights: Official face-detector weights of the SyncNet pipeline; with both, LSE is also computed on face
+        syncnet: Official SyncNet weights; without them LSE is not computed.
+        syncnet_s3fd: Official face-detector weights of the SyncNet pipeline; with both, LSE is also computed on face
             tracks.
         expert: Checkpoint of a sync expert of this suite.
         limit: Only the first clips.
@@ -171,7 +170,7 @@ def evaluate_dataset(
     where = _device(device)
     candidates: list[Candidate] = [GroundTruth(), RepeatedFrame()]
     candidates += [Checkpoint(name, Path(path), where) for name, path in benchmark.methods.items()]
-    scorers = Scorers(lse_weights, s3fd_weights, expert, where)
+    scorers = Scorers(syncnet, syncnet_s3fd, expert, where)
     clips = _chosen(benchmark.data.clips(benchmark.split), limit)
     settings = {"dataset": benchmark.name, "split": benchmark.split}
     return _run(clips, benchmark.data.source_root, candidates, out, protocol, scorers, settings, progress)
@@ -183,8 +182,8 @@ def evaluate_videos(
     out: Path,
     *,
     name: str | None = None,
-    lse_weights: Path | None = None,
-    s3fd_weights: Path | None = None,
+    syncnet: Path | None = None,
+    syncnet_s3fd: Path | None = None,
     expert: Path | None = None,
     limit: int | None = None,
     device: str = "auto",
@@ -204,7 +203,7 @@ def evaluate_videos(
         out: Results folder.
         name: Of the method in the rows; the folder's name if None.
         workers: Processes that prepare the targets.
-        lse_weights: As for `evaluate_dataset`, and so the others.
+        syncnet: As for `evaluate_dataset`, and so the others.
 
     Raises:
         FileNotFoundError: A folder or weight file is missing, or no target could be prepared.
@@ -223,7 +222,7 @@ def evaluate_videos(
         RepeatedFrame(),
         VideoFolder(name or pred.resolve().name, pred, {h.id: h.source for h in headers}),
     ]
-    scorers = Scorers(lse_weights, s3fd_weights, expert, _device(device))
+    scorers = Scorers(syncnet, syncnet_s3fd, expert, _device(device))
     settings = {"dataset": "videos", "split": "all"}
     if report.failed:
         _log.warning("%d of the targets could not be prepared; see %s", report.failed, out / "targets" / "failures.csv")

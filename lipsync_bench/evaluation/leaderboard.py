@@ -101,24 +101,28 @@ def _best(table: pd.DataFrame, column: Column) -> float | None:
     return float(values.max() if column.higher_is_better else values.min())
 
 
+def _cell(line: pd.Series, column: Column, best: float | None) -> str:
+    value, low, high = (float(line[column.name + suffix]) for suffix in ("", "_low", "_high"))
+    if math.isnan(value):
+        return "–"
+    text = "identical" if math.isinf(value) else f"{value:.{column.digits}f}"
+    if math.isfinite(low) and high > low:
+        text += f" ±{(high - low) / 2:.{column.digits}f}"
+    missing = int(line["clips"]) - int(line[column.name + "_n"])
+    if missing:
+        text += f" ({int(line['clips']) - missing} of {int(line['clips'])})"
+    return f"[bold]{text}[/bold]" if value == best else text
+
+
 def rich_table(table: pd.DataFrame, title: str) -> Table:
-    """The leaderboard for the screen; the best value of each column is bold."""
-    out = Table(title=title, caption="± half of the 95% bootstrap interval over clips")
-    out.add_column("method")
-    out.add_column("clips", justify="right")
-    columns = [c for c in COLUMNS if c.name in table]
-    for c in columns:
-        out.add_column(c.heading, justify="right")
-    best = {c.name: _best(table, c) for c in columns}
-    for _, line in table.iterrows():
-        total = int(line["clips"]) + int(line["failures"])
-        count = f"{int(line['clips'])} of {total}" if line["failures"] else str(total)
-        cells = []
-        for c in columns:
-            value, low, high = float(line[c.name]), float(line[c.name + "_low"]), float(line[c.name + "_high"])
-            text = "–" if math.isnan(value) else "∞" if math.isinf(value) else f"{value:.{c.digits}f}"
-            if math.isfinite(low) and math.isfinite(high):
-                text += f" ±{(high - low) / 2:.{c.digits}f}"
-            cells.append(f"[bold]{text}[/bold]" if value == best[c.name] else text)
-        out.add_row(str(line["method"]), count, *cells)
+    """The leaderboard for the screen, a column for each method; the best value of each metric is bold."""
+    out = Table(title=title, caption="± half of the 95% bootstrap interval over clips; (n of N): clips the metric saw")
+    out.add_column("")
+    for name in table["method"]:
+        out.add_column(str(name), justify="right")
+    counts = zip(table["clips"], table["failures"], strict=True)
+    out.add_row("clips", *(f"{good} of {good + failed}" if failed else str(good) for good, failed in counts))
+    for c in (c for c in COLUMNS if c.name in table):
+        best = _best(table, c)
+        out.add_row(c.heading, *(_cell(line, c, best) for _, line in table.iterrows()))
     return out

@@ -67,10 +67,8 @@ def _parts(clip: Clip, source: Path, protocol: Protocol, cache: Path) -> Iterato
         chunk = TargetChunk(clip.header.id, first, frames, boxes[first:end], mels[first:end], reference)
         yield _Part(chunk, crops, landmarks, stored[first:end])
     if known is None:
-        with atomic_path(cache) as temporary:
-            np.savez(
-                temporary, landmarks=np.concatenate(found), source=clip.header.source_sha256, protocol=protocol.key
-            )
+        with atomic_path(cache) as temporary, temporary.open("wb") as file:
+            np.savez(file, landmarks=np.concatenate(found), source=clip.header.source_sha256, protocol=protocol.key)
 
 
 def _cached(cache: Path, clip: Clip, protocol: Protocol) -> np.ndarray | None:

@@ -27,8 +27,8 @@ class Scorers:
     """The judges that were asked for. Nothing is scored by a network whose weights were not given.
 
     Args:
-        lse_weights: Official SyncNet weights; LSE on whole frames (protocol lse_wav2lip_lrs).
-        s3fd_weights: Official detector of the SyncNet pipeline; also LSE on face tracks (lse_wav2lip_real), for
+        syncnet: Official SyncNet weights; LSE on whole frames (protocol lse_wav2lip_lrs).
+        syncnet_s3fd: Official detector of the SyncNet pipeline; also LSE on face tracks (lse_wav2lip_real), for
             candidates that are files.
         expert: Checkpoint of a sync expert trained with this suite.
         device: Where they run.
@@ -39,17 +39,15 @@ class Scorers:
     """
 
     def __init__(
-        self, lse_weights: Path | None, s3fd_weights: Path | None, expert: Path | None, device: str = "cpu"
+        self, syncnet: Path | None, syncnet_s3fd: Path | None, expert: Path | None, device: str = "cpu"
     ) -> None:
-        if s3fd_weights is not None and lse_weights is None:
-            raise ValueError(
-                "--s3fd_weights without --lse_weights. Expected both: the detector finds faces for SyncNet."
-            )
-        self.syncnet = None if lse_weights is None else load_syncnet(lse_weights).to(device)
-        self.s3fd = None if s3fd_weights is None else load_syncnet_s3fd(s3fd_weights).to(device)
+        if syncnet_s3fd is not None and syncnet is None:
+            raise ValueError("--syncnet_s3fd without --syncnet. Expected both: the detector finds faces for SyncNet.")
+        self.syncnet = None if syncnet is None else load_syncnet(syncnet).to(device)
+        self.s3fd = None if syncnet_s3fd is None else load_syncnet_s3fd(syncnet_s3fd).to(device)
         self.expert = None if expert is None else SyncExpertModule.load_network(expert).to(device)
         self.identity = {
-            "lse_sha256": "" if lse_weights is None else sha256(lse_weights),
+            "lse_sha256": "" if syncnet is None else sha256(syncnet),
             "expert_sha256": "" if expert is None else sha256(expert),
         }
 

@@ -118,11 +118,22 @@ def test_the_written_leaderboard_is_the_derived_one(tmp_path):
     assert again["psnr_low"].tolist() == board["psnr_low"].tolist()
 
 
-def test_the_screen_table_has_every_measured_column_and_marks_the_best():
+def test_the_screen_table_has_every_measured_metric_and_marks_the_best():
     board = leaderboard(table(row("a/1", psnr=20.0), row("a/1", method="other", psnr=30.0)))
     shown = rich_table(board, "title")
-    assert [column.header for column in shown.columns] == ["method", "clips", "PSNR [dB] ↑"]
-    assert list(shown.columns[2].cells) == ["[bold]30.00[/bold]", "20.00"]
+    assert [column.header for column in shown.columns] == ["", "other", "wav2lip"]
+    assert [list(column.cells) for column in shown.columns] == [
+        ["clips", "PSNR [dB] ↑"],
+        ["1", "[bold]30.00[/bold]"],
+        ["1", "20.00"],
+    ]
+
+
+def test_the_screen_table_says_of_how_many_clips_a_metric_is_the_mean():
+    board = leaderboard(table(row("a/1", lmd=1.0), row("a/2", lmd=math.nan), row("a/3", status="failed")))
+    cells = [list(column.cells) for column in rich_table(board, "title").columns]
+    assert cells[1][0] == "2 of 3"
+    assert cells[1][-1] == "[bold]1.000 (1 of 2)[/bold]"
 
 
 def test_column_names_are_unique():

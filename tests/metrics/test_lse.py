@@ -270,7 +270,7 @@ def test_scorer_stays_out_of_an_enclosing_module():
 def test_constructor_refuses_contradictions():
     with pytest.raises(ValueError, match=r"protocol is 'lse'. Expected one of lse_wav2lip_lrs, lse_wav2lip_real"):
         LSE(TinySyncNet(), "test", "lse")
-    with pytest.raises(ValueError, match=r"lse_wav2lip_real without a face detector.*--s3fd_weights FILE"):
+    with pytest.raises(ValueError, match=r"lse_wav2lip_real without a face detector.*--syncnet_s3fd FILE"):
         LSE(TinySyncNet(), "test", "lse_wav2lip_real")
     with pytest.raises(ValueError, match="lse_wav2lip_lrs with a face detector"):
         LSE(TinySyncNet(), "test", detector=lambda frame: np.empty((0, 5)))

@@ -91,7 +91,7 @@ def test_load(tmp_path, network):
 
 def test_load_refuses_what_is_missing_or_other(tmp_path, network):
     with pytest.raises(
-        FileNotFoundError, match=r"no S3FD weights at .*sfd_face\.pth\. Expected .* Set --s3fd_weights FILE"
+        FileNotFoundError, match=r"no S3FD weights at .*sfd_face\.pth\. Expected .* Set --syncnet_s3fd FILE"
     ):
         load_syncnet_s3fd(tmp_path / "sfd_face.pth")
     state = network.state_dict()
