@@ -23,9 +23,10 @@ from rich.console import Console
 
 import lipsync_bench
 from datamodules import Synthetic
-from datamodules.audio import frame_mels
+from datamodules.audio import SAMPLE_RATE, frame_mels, mel_spectrogram, to_float
 from datamodules.clip import Clip
 from datamodules.crops import cut
+from datamodules.files import write_atomic
 from datamodules.prepare import prepare
 from datamodules.synthetic import make_corpus
 from datamodules.video import FPS, read_frames
@@ -35,6 +36,7 @@ from lipsync_bench.evaluation.leaderboard import rich_table
 from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX
 from lipsync_bench.inference import lip_sync
 from lipsync_bench.preview import write_preview
+from metrics.expert_sync import expert_curve
 from models import load_method
 from models.checkpoints import load_module
 from models.sync_expert import SyncExpertModule
@@ -42,7 +44,8 @@ from models.sync_expert import SyncExpertModule
 SPEAKERS = 6
 CLIPS_PER_SPEAKER = 6
 SECONDS = 3.0
-HELD_OUT_WINDOWS = 192
+HELD_OUT_WINDOWS = 384
+SHIFTS_FRAMES = (-5, -2, 0, 2, 5)
 EXPERIMENTS = Path(lipsync_bench.__file__).parent.parent / "experiments"
 
 _log = logging.getLogger(__name__)
@@ -50,22 +53,21 @@ _log = logging.getLogger(__name__)
 __all__ = ["run_demo"]
 
 
-def _fit(out: Path, method: str, seed: int) -> Path:
-    """Train one method with `lightning fit` and its synthetic overlay, in the demo's folder; returns the checkpoint."""
-    checkpoint = out / "runs" / method / "last.ckpt"
-    done = checkpoint.with_name("done")
+def _fit(out: Path, method: str, seed: int) -> None:
+    """Train one method with `lightning fit` and its synthetic overlay, in the demo's folder."""
+    folder = out / "runs" / method
+    done, last = folder / "done", folder / "last.ckpt"
     if done.is_file():
-        return checkpoint
+        return
     command = [sys.executable, "-m", "lipsync_bench", "fit"]
     for file in (EXPERIMENTS / f"{method}.yaml", EXPERIMENTS / "synthetic" / f"{method}.yaml"):
         command += ["-c", str(file.resolve())]
     command += [f"--seed_everything={seed}", "--data.init_args.root=clips", f"--data.init_args.seed={seed}"]
-    if checkpoint.is_file():
-        command.append(f"--ckpt_path={checkpoint.relative_to(out)}")
+    if last.is_file():
+        command.append(f"--ckpt_path={last.relative_to(out)}")
     _log.info("$ cd %s; python %s", out, " ".join(command[1:]))
     subprocess.run(command, check=True, cwd=out)  # its paths, such as runs/wav2lip, lie in the demo's folder then
     done.touch()
-    return checkpoint
 
 
 def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
@@ -76,22 +78,20 @@ def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
     return float(trainer.test(module, datamodule=data, verbose=False)[0]["test/loss"])
 
 
-def _shift_table(expert: Path, clips: list[Path], shifts: tuple[int, ...] = (-5, -2, 0, 2, 5)) -> pd.DataFrame:
-    """Offset that the expert finds when the sound of held-out clips is moved by k frames."""
-    from metrics.expert_sync import expert_curve
-
+def _shift_table(expert: Path, clips: list[Path]) -> pd.DataFrame:
+    """Offset that the expert finds when the sound of held-out clips is moved by k frames; positive: earlier."""
     network = SyncExpertModule.load_network(expert)
     rows = []
     for path in clips:
         with Clip(path) as clip:
             faces = torch.from_numpy(clip.frames(size_hw=(96, 96))).permute(0, 3, 1, 2).float() / 255
-            mel = clip.mel()
-        for shift in shifts:
-            start = round(shift * 80 / FPS)
-            moved = mel[:, start:] if shift > 0 else np.pad(mel, ((0, 0), (-start, 0)), constant_values=-4.0)
-            _, means = expert_curve(network, faces, torch.from_numpy(np.ascontiguousarray(moved)))
+            sound = to_float(clip.wav())
+        for shift in SHIFTS_FRAMES:
+            samples = shift * round(SAMPLE_RATE / FPS)
+            moved = sound[samples:] if shift >= 0 else np.concatenate([np.zeros(-samples, np.float32), sound])
+            _, means = expert_curve(network, faces, torch.from_numpy(mel_spectrogram(moved)))
             found = len(means) // 2 - int(means.nan_to_num(-1).argmax())
-            rows.append({"clip": path.stem, "shift": shift, "found": found})
+            rows.append({"clip": f"{path.parent.name}/{path.stem}", "shift_frames": shift, "found_frames": found})
     return pd.DataFrame(rows)
 
 
@@ -120,12 +120,11 @@ def _preview(path: Path, clip_file: Path, source_root: Path, checkpoint: Path) -
     write_preview(path, columns, samples)
 
 
-def _stage(console: Console, title: str, run: Callable[[], object]) -> object:
+def _stage(console: Console, title: str, run: Callable[[], object]) -> None:
     start = time.perf_counter()
     console.rule(title)
-    value = run()
+    run()
     console.print(f"[dim]{time.perf_counter() - start:.0f} s[/dim]")
-    return value
 
 
 def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
@@ -137,14 +136,11 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
         overwrite: Empty the folder first.
 
     Raises:
-        ValueError: The folder holds a demo with another seed.
+        ValueError: The folder holds something else, or a demo with another seed.
     """
     console = Console()
     started = time.perf_counter()
-    if overwrite and out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    _check_seed(out, seed)
+    _claim(out, seed, overwrite)
     videos, clips = out / "videos", out / "clips"
     _stage(
         console,
@@ -154,41 +150,37 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     report = prepare(videos, clips, "synthetic")
     console.rule("2/6 preparation: faces, crops, mel")
     console.print(report.summary())
-    expert = _stage(console, "3/6 lip-sync expert", lambda: _fit(out, "sync_expert", seed))
-    assert isinstance(expert, Path)
-    wav2lip = _stage(console, "4/6 Wav2Lip at small width", lambda: _fit(out, "wav2lip", seed))
-    assert isinstance(wav2lip, Path)
+    _stage(console, "3/6 lip-sync expert", lambda: _fit(out, "sync_expert", seed))
+    _stage(console, "4/6 Wav2Lip at small width", lambda: _fit(out, "wav2lip", seed))
+    expert, wav2lip = out / "runs/sync_expert/best.ckpt", out / "runs/wav2lip/last.ckpt"
     data = Synthetic(root=clips)
     test_clips = data.clips("test")
-    loss, shifts = _expert_loss(expert, clips, seed), _shift_table(expert, test_clips)
     console.rule("5/6 evaluation")
     result = evaluate_dataset("synthetic", out / "results", root=clips, methods={"wav2lip": wav2lip}, expert=expert)
-    _stage(
-        console,
-        "6/6 preview",
-        lambda: _preview(out / "preview.mp4", test_clips[0], data.source_root, wav2lip),
-    )
+    _stage(console, "6/6 preview", lambda: _preview(out / "preview.mp4", test_clips[0], data.source_root, wav2lip))
+    loss, shifts = _expert_loss(expert, clips, seed), _shift_table(expert, test_clips)
+    write_atomic(out / "results" / "shifts.csv", shifts.to_csv(index=False))
+
     console.print(rich_table(result.leaderboard, "embedded corpus, held-out clips"))
     console.print(
-        "expert_* columns: judged by the expert just trained here, on this corpus. They are not LSE; "
-        "LSE appears with the official SyncNet weights: bench evaluate --syncnet syncnet_v2.model"
+        "Expert rows: judged by the expert just trained here, on this corpus. They are not LSE; LSE appears with the official "
+        "SyncNet weights: bench evaluate --syncnet syncnet_v2.model"
     )
-    right = shifts[shifts["found"] == shifts["shift"]]
-    console.print(f"held-out loss of the expert: {loss:.3f} (chance 0.693)")
-    console.print(f"sound moved by k frames, found as k: {len(right)} of {len(shifts)}")
-    shifts.to_csv(out / "results" / "shifts.csv", index=False)
-    summary = {"expert_loss": loss, "shifts_found": len(right), "shifts": len(shifts)}
-    (out / "results" / "demo.json").write_text(json.dumps(summary, indent=2) + "\n")
-    console.print(
-        f"table {result.folder / 'leaderboard.csv'}   rows {result.folder / 'clips.csv'}   video {out / 'preview.mp4'}"
-    )
+    right = int((shifts["found_frames"] == shifts["shift_frames"]).sum())
+    console.print(f"held-out loss of the expert: {loss:.3f} (chance is 0.693)")
+    console.print(f"sound of held-out clips moved by k frames and found as k: {right} of {len(shifts)}")
+    for title, file in (("table", "results/leaderboard.csv"), ("rows", "results/clips.csv"), ("video", "preview.mp4")):
+        console.print(f"{title}: {out / file}")
     console.print(f"[dim]{time.perf_counter() - started:.0f} s in all[/dim]")
 
 
-def _check_seed(out: Path, seed: int) -> None:
+def _claim(out: Path, seed: int, overwrite: bool) -> None:
+    """Make the folder a demo's, or see that it is one with this seed; never touch anything else."""
     stamp = out / "demo.json"
-    if stamp.is_file() and json.loads(stamp.read_text())["seed"] != seed:
-        raise ValueError(
-            f"{out} holds a demo with another seed. Expected seed {seed}. Use --overwrite or another --out."
-        )
-    stamp.write_text(json.dumps({"seed": seed}) + "\n")
+    if out.exists() and any(out.iterdir()) and not stamp.is_file():
+        raise ValueError(f"{out} is not empty and holds no demo. Expected an empty folder. Choose another with --out.")
+    if overwrite and out.exists():
+        shutil.rmtree(out)
+    elif stamp.is_file() and json.loads(stamp.read_text())["seed"] != seed:
+        raise ValueError(f"{out} holds a demo with another seed. Expected {seed}. Use --overwrite or another --out.")
+    write_atomic(stamp, json.dumps({"seed": seed}) + "\n")

@@ -18,3 +18,16 @@ def real_clips() -> Path:
     if not (folder / "talk1.mp4").is_file():
         pytest.skip(f"no real clips: {folder} has no talk1.mp4 (set LIPSYNC_CLIPS to a folder that has)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small embedded corpus, prepared: `videos/` as LRS2 lays them out, `clips/` for the data modules. Read only."""
+    from datamodules.prepare import prepare
+    from datamodules.synthetic import make_corpus
+
+    folder = tmp_path_factory.mktemp("corpus")
+    make_corpus(folder / "videos", speakers=2, clips_per_speaker=3, seconds=1.6, seed=7, workers=1, progress=False)
+    report = prepare(folder / "videos", folder / "clips", "synthetic", workers=1, progress=False)
+    assert (report.done, report.failed) == (6, 0)
+    return folder

@@ -83,7 +83,7 @@ def load_benchmark(
             config["data"]["init_args"]["root"] = root
         if split is not None:
             config["split"] = split
-        data = parser.instantiate_classes(config)["data"]
+        data = parser.instantiate(config)["data"]
     except (ArgumentError, TypeError) as error:
         raise ValueError(f"{path} is not a benchmark: {error}. Expected the keys data, methods and split.") from error
     return Benchmark(path.stem, data, {**config["methods"], **(methods or {})}, config["split"])

@@ -21,9 +21,8 @@ from lipsync_bench.evaluation.candidates import Candidate, TargetChunk
 from lipsync_bench.evaluation.protocol import Protocol
 from lipsync_bench.evaluation.rows import RowFile
 from lipsync_bench.evaluation.scorers import Scorers
-from lipsync_bench.evaluation.scoring import FrameScores, compare_crops
+from lipsync_bench.evaluation.scoring import FrameScores, compare_crops, find_landmarks
 from lipsync_bench.version import __version__
-from metrics.lmd import detect_lip_frames
 
 CHUNK_FRAMES = 32  # frames of the source held at a time: 200 MB at 1080p
 FAILURES = (MediaError, ClipError, FileNotFoundError)  # a clip's own trouble; anything else is a bug and stops the run
@@ -62,7 +61,7 @@ def _parts(clip: Clip, source: Path, protocol: Protocol, cache: Path) -> Iterato
         if reference is None:
             reference = cut(frames[0], boxes[0]).copy()
         crops = compare_crops(frames, boxes[first:end], protocol.crop_px)
-        landmarks = detect_lip_frames(crops) if known is None else known[first:end]
+        landmarks = find_landmarks(frames, boxes[first:end], protocol) if known is None else known[first:end]
         found.append(landmarks)
         chunk = TargetChunk(clip.header.id, first, frames, boxes[first:end], mels[first:end], reference)
         yield _Part(chunk, crops, landmarks, stored[first:end])
@@ -112,7 +111,7 @@ class _ClipScores:
                 crops, landmarks = part.crops, part.landmarks
             else:
                 crops = compare_crops(frames, part.chunk.boxes[:count], self.protocol.crop_px)
-                landmarks = detect_lip_frames(crops)
+                landmarks = find_landmarks(frames, part.chunk.boxes[:count], self.protocol)
             self.frame_scores.update(crops, part.crops[:count], landmarks, part.landmarks[:count], part.lips_01[:count])
             self.sync.update(frames, part.chunk.boxes[:count])
             self.frames += count

@@ -9,20 +9,35 @@ import torch
 
 from datamodules.crops import cut
 from lipsync_bench.evaluation.protocol import Protocol
-from metrics.lmd import lmd
+from metrics.lmd import detect_lip_frames, lmd
 from metrics.psnr import psnr
 from metrics.ssim import ssim
 
 LIPS = slice(48, 68)  # of the 68 landmarks
 MOUTH_MIN_PX = 16  # SSIM's window is 11 px wide
 
-__all__ = ["FrameScores", "compare_crops", "mouth_box"]
+__all__ = ["FrameScores", "compare_crops", "find_landmarks", "mouth_box"]
 
 
 def compare_crops(frames: Sequence[np.ndarray], boxes: np.ndarray, size_px: int) -> np.ndarray:
     """The boxes of the frames, each resized bilinearly to a square: uint8 (N, size_px, size_px, 3)."""
     crops = [cut(frame, box) for frame, box in zip(frames, boxes, strict=True)]
     return np.stack([cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_LINEAR) for crop in crops])
+
+
+def find_landmarks(frames: Sequence[np.ndarray], boxes: np.ndarray, protocol: Protocol) -> np.ndarray:
+    """dlib's 68 points in the enlarged boxes: (N, 68, 2), pixels of the comparison crop, NaN where there is no face."""
+    size = protocol.crop_px
+    border = round(protocol.landmark_margin * size)
+    wide = []
+    for frame, (x1, y1, x2, y2) in zip(frames, boxes, strict=True):
+        # One affine map from box to crop, so that the scale is the crop's own; outside the frame its edge repeats.
+        scale = np.array([size / (x2 - x1), size / (y2 - y1)])
+        shift = border - scale * (x1, y1) + (scale - 1) / 2  # pixel centres, as cv2.resize has them
+        matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
+        side = size + 2 * border
+        wide.append(cv2.warpAffine(frame, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE))
+    return detect_lip_frames(wide, upsample=0) - border
 
 
 def mouth_box(landmarks: np.ndarray, size_px: int, margin: float) -> tuple[int, int, int, int]:
@@ -70,7 +85,7 @@ class FrameScores:
         Args:
             pred: uint8 RGB crops (N, S, S, 3).
             target: The target's crops of the same frames.
-            pred_landmarks: (N, 68, 2) dlib landmarks found in `pred`, NaN where none.
+            pred_landmarks: (N, 68, 2) dlib landmarks of `pred`, crop pixels, NaN where none.
             target_landmarks: The same of `target`.
             lips_01: (N, 68, 2) the clip's stored landmarks in crop coordinates, which place the mouth region.
         """

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluation as a whole: real videos of the embedded corpus, a real (untrained) method, interruptions, wrong inputs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from datamodules.audio import frame_mels
+from datamodules.clip import Clip
+from lipsync_bench.evaluation import candidates, run
+from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
+from lipsync_bench.evaluation.rows import read_rows
+from models import SyncExpertModule, Wav2Lip
+from models.checkpoints import save_module
+
+WITHOUT_TIME = ["seconds"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    save_module(Wav2Lip(width=0.125), folder / "wav2lip.ckpt")
+    save_module(SyncExpertModule(width=0.125), folder / "expert.ckpt")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(corpus, weights, tmp_path_factory):
+    """One whole evaluation: two test clips, three candidates, the expert as judge."""
+    return evaluate(corpus, weights, tmp_path_factory.mktemp("results") / "whole")
+
+
+def evaluate(corpus, weights, out, **more):
+    arguments = {
+        "root": corpus / "clips",
+        "methods": {"wav2lip": weights / "wav2lip.ckpt"},
+        "expert": weights / "expert.ckpt",
+        "progress": False,
+    }
+    return evaluate_dataset("synthetic", out, **{**arguments, **more})
+
+
+def comparable(folder: Path) -> pd.DataFrame:
+    return read_rows(folder).drop(columns=WITHOUT_TIME)
+
+
+def test_every_candidate_has_a_row_for_every_clip_and_the_truth_is_best(result):
+    rows = read_rows(result.folder)
+    assert sorted(set(rows["method"])) == ["ground_truth", "repeated_frame", "wav2lip"]
+    assert (rows["status"] == "ok").all()
+    assert rows.groupby("method")["clip"].nunique().tolist() == [2, 2, 2]
+    board = result.leaderboard.set_index("method")
+    assert board.loc["ground_truth", "psnr"] == np.inf
+    assert board.loc["ground_truth", "ssim"] == 1
+    assert board.loc["ground_truth", "lmd"] == 0
+    for name in ("repeated_frame", "wav2lip"):
+        assert 5 < board.loc[name, "psnr"] < 40
+        assert board.loc[name, "ssim"] < 0.99
+    assert board.loc["repeated_frame", "lmd"] > 0.5
+
+
+def test_a_row_carries_what_it_was_measured_with(result, weights):
+    from datamodules.files import sha256
+
+    rows = read_rows(result.folder)
+    wav2lip = rows[rows["method"] == "wav2lip"].iloc[0]
+    assert wav2lip["protocol"] == "paired_face_box-v1"
+    assert wav2lip["generator_sha256"] == sha256(weights / "wav2lip.ckpt")
+    assert wav2lip["expert_sha256"] == sha256(weights / "expert.ckpt")
+    assert np.isnan(wav2lip["lse_c_wav2lip_lrs"])  # no official weights, no LSE
+    manifest = json.loads((result.folder / "manifest.json").read_text())
+    assert manifest["methods"]["wav2lip"] == wav2lip["generator_sha256"]
+    assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]
+
+
+def test_an_interrupted_run_goes_on_and_ends_with_the_same_rows(corpus, weights, result, tmp_path, monkeypatch):
+    out = tmp_path / "interrupted"
+    real, calls = candidates.RepeatedFrame.frames, []
+
+    def interrupt(self, chunk, protocol):
+        calls.append(chunk.clip)
+        if len(set(calls)) == 2:
+            raise KeyboardInterrupt
+        return real(self, chunk, protocol)
+
+    monkeypatch.setattr(candidates.RepeatedFrame, "frames", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(corpus, weights, out)
+    monkeypatch.undo()
+    assert 0 < len(read_rows(out)) < 6
+
+    rows_file = out / "clips.csv"
+    rows_file.write_bytes(rows_file.read_bytes() + b"paired_face_box-v1,wav2l")  # what a kill in mid-write leaves
+    evaluate(corpus, weights, out)
+    pd.testing.assert_frame_equal(comparable(out), comparable(result.folder))
+    before = rows_file.read_bytes()
+    evaluate(corpus, weights, out)
+    assert rows_file.read_bytes() == before  # nothing twice
+
+
+def test_two_ranks_share_the_clips_and_together_have_the_same_rows(corpus, weights, result, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        evaluate(corpus, weights, tmp_path)
+    shares = [pd.read_csv(tmp_path / f"clips.rank{rank}.csv")["clip"] for rank in (0, 1)]
+    assert not set(shares[0]) & set(shares[1])
+    pd.testing.assert_frame_equal(comparable(tmp_path), comparable(result.folder))
+
+
+def test_the_target_is_decoded_once_for_all_candidates_and_its_landmarks_are_kept(
+    corpus, weights, tmp_path, monkeypatch
+):
+    decoded, searched = [], []
+    read, find = run.read_frames, run.find_landmarks
+
+    def counting_read(path, fps):
+        decoded.append(path)
+        return read(path, fps)
+
+    def counting_find(frames, *rest):
+        searched.append(len(frames))
+        return find(frames, *rest)
+
+    monkeypatch.setattr(run, "read_frames", counting_read)
+    monkeypatch.setattr(run, "find_landmarks", counting_find)
+    evaluate(corpus, weights, tmp_path / "a", limit=1)
+    assert len(decoded) == 1
+    assert sum(searched) == 3 * 40  # target, repeated frame, wav2lip; the truth's are the target's
+    searched.clear()
+    (tmp_path / "a" / "clips.csv").unlink()
+    evaluate(corpus, weights, tmp_path / "a", limit=1)
+    assert sum(searched) == 2 * 40
+
+
+def test_rows_of_other_scorers_are_not_mixed(corpus, weights, result):
+    with pytest.raises(ValueError, match=r"another scorers.*--out"):
+        evaluate(corpus, weights, result.folder, expert=None)
+
+
+def test_a_missing_checkpoint_names_the_command_that_makes_it(corpus, weights, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"lightning fit -c experiments/wav2lip.yaml"):
+        evaluate(corpus, weights, tmp_path, methods={"wav2lip": tmp_path / "none.ckpt"})
+
+
+def test_a_changed_source_is_a_counted_failure_and_the_others_go_on(corpus, weights, tmp_path):
+    copy = tmp_path / "corpus"
+    shutil.copytree(corpus, copy)
+    manifest = copy / "clips" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    content["source_root"] = str(copy / "videos")
+    manifest.write_text(json.dumps(content))
+    victim = sorted((copy / "videos" / "main").glob("*/*3.mp4"))[0]
+    victim.write_bytes(victim.read_bytes()[:2000])
+    result = evaluate(corpus, weights, tmp_path / "out", root=copy / "clips")
+    rows = read_rows(result.folder)
+    assert sorted(rows["status"]) == ["failed"] * 3 + ["ok"] * 3
+    assert result.failures == 3
+    assert rows[rows["status"] == "failed"]["reason"].str.contains(victim.name).all()
+    assert result.leaderboard["failures"].tolist() == [1, 1, 1]
+
+
+def test_anybodys_videos_are_scored_without_a_model(corpus, tmp_path):
+    target = tmp_path / "target"
+    pred = tmp_path / "mine"
+    for folder in (target, pred):
+        folder.mkdir()
+    sources = sorted((corpus / "videos" / "main").glob("*/*.mp4"))[:4]
+    for index, source in enumerate(sources[:3]):
+        shutil.copy(source, target / f"{index}.mp4")
+    shutil.copy(sources[0], pred / "0.mp4")  # a perfect prediction
+    shutil.copy(sources[3], pred / "1.mp4")  # somebody else; 2 is missing
+    result = evaluate_videos(pred, target, tmp_path / "out", workers=1, progress=False)
+    rows = read_rows(result.folder).set_index(["method", "clip"])
+    mine = rows.xs("mine")
+    perfect, other, missing = (mine.iloc[k] for k in range(3))
+    assert (perfect["psnr"], perfect["lmd"]) == (np.inf, 0)
+    assert other["psnr"] < 30
+    assert missing["status"] == "failed"
+    assert "no prediction" in missing["reason"]
+    board = result.leaderboard.set_index("method")
+    assert board.loc["mine", ["clips", "failures"]].tolist() == [2, 1]
+
+
+def test_a_shorter_prediction_is_scored_as_far_as_it_goes(corpus, tmp_path):
+    from datamodules.video import VideoWriter, read_frames
+
+    target, pred = tmp_path / "t", tmp_path / "p"
+    target.mkdir()
+    pred.mkdir()
+    source = sorted((corpus / "videos" / "main").glob("*/*.mp4"))[0]
+    shutil.copy(source, target / "a.mp4")
+    frames = list(read_frames(source))[:20]
+    with VideoWriter(pred / "a.mp4", 25.0, (128, 128), crf=1) as writer:
+        for frame in frames:
+            writer.write(np.ascontiguousarray(frame[::2, ::2]))  # half the size as well
+    result = evaluate_videos(pred, target, tmp_path / "out", workers=1, progress=False)
+    row = read_rows(result.folder).set_index("method").loc["p"]
+    assert (row["frames"], row["frames_target"], row["status"]) == (20, 40, "ok")
+    assert row["psnr"] > 20
+
+
+def test_missing_folders_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"--pred .*nowhere"):
+        evaluate_videos(tmp_path / "nowhere", tmp_path, tmp_path / "out")
+
+
+def test_sound_and_picture_are_aligned_all_the_way_through(corpus):
+    """The lips' opening in prepared clips follows the loudness of their mel windows best at a shift of 0 frames."""
+    curves = []
+    for path in sorted((corpus / "clips").glob("*/*.safetensors")):
+        with Clip(path) as clip:
+            lips = clip.landmarks()
+            opening = np.linalg.norm(lips[:, 66] - lips[:, 62], axis=1)
+            loudness = frame_mels(clip.mel(), len(clip))[:, 0, :40].mean(axis=(1, 2))
+        a, b = (x - x.mean() for x in (opening, loudness))
+        curves.append([np.dot(a[5 + k : len(a) - 5 + k], b[5 : len(b) - 5]) for k in range(-4, 5)])
+    mean = np.mean(np.array(curves) / np.abs(curves).max(axis=1, keepdims=True), axis=0)
+    # A mel window starts with its frame and lasts five, so that its middle is two frames later.
+    assert int(mean.argmax()) - 4 == 2
