@@ -42,7 +42,7 @@ from models.checkpoints import load_module
 from models.sync_expert import SyncExpertModule
 
 SPEAKERS = 6
-CLIPS_PER_SPEAKER = 6
+CLIPS_PER_SPEAKER = 8
 SECONDS = 3.0
 HELD_OUT_WINDOWS = 384
 SHIFTS_FRAMES = (-5, -2, 0, 2, 5)
@@ -163,8 +163,8 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
 
     console.print(rich_table(result.leaderboard, "embedded corpus, held-out clips"))
     console.print(
-        "Expert rows: judged by the expert just trained here, on this corpus. They are not LSE; LSE appears with the official "
-        "SyncNet weights: bench evaluate --syncnet syncnet_v2.model"
+        "Expert rows: judged by the expert just trained here, on this corpus. They are not LSE; LSE appears with the "
+        "official SyncNet weights: bench evaluate --syncnet syncnet_v2.model"
     )
     right = int((shifts["found_frames"] == shifts["shift_frames"]).sum())
     console.print(f"held-out loss of the expert: {loss:.3f} (chance is 0.693)")

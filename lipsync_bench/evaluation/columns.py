@@ -28,7 +28,7 @@ class Column:
     def heading(self) -> str:
         """Title with unit and an arrow to the better side."""
         arrow = {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
-        return f"{self.title}{f' [{self.unit}]' if self.unit else ''}{arrow}"
+        return f"{self.title}{f' ({self.unit})' if self.unit else ''}{arrow}"
 
 
 COLUMNS = (

@@ -8,11 +8,13 @@ import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 import pandas as pd
 import torch
+import torch.distributed
 
 from datamodules import ClipDataModule, ClipFolder
 from datamodules.clip import read_header
@@ -28,6 +30,7 @@ from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.version import __version__
 
 _log = logging.getLogger(__name__)
+LONGEST_WAIT = timedelta(days=7)  # of the quickest rank for the slowest
 _PACKAGES = ("torch", "numpy", "opencv-contrib-python", "mediapipe", "dlib-bin", "av", "torchmetrics")
 
 __all__ = ["Result", "evaluate_dataset", "evaluate_videos"]
@@ -51,6 +54,15 @@ class Result:
 def _rank() -> tuple[int, int]:
     """Rank and number of processes as torchrun and srun announce them."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _wait_for_all(world: int) -> None:
+    """Under torchrun: return when every rank has written its rows."""
+    if world == 1 or "MASTER_ADDR" not in os.environ:
+        return
+    torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
 
 
 def _device(name: str) -> str:
@@ -119,8 +131,9 @@ def _run(
         )
     finally:
         rows.close()
+    _wait_for_all(world)
     table = read_rows(out)
-    board = write_leaderboard(table, out / "leaderboard.csv") if rank == 0 or world == 1 else pd.DataFrame()
+    board = write_leaderboard(table, out / "leaderboard.csv") if rank == 0 else pd.DataFrame()
     return Result(out, board, int((table["status"] == "failed").sum()))
 
 

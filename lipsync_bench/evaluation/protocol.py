@@ -19,8 +19,6 @@ class Protocol:
         crop_px: Side of the square to which the box of every frame is resized (bilinear) before it is compared.
         mouth_margin: The mouth region is the box of the target's lip landmarks, this share of its width wider on each
             side.
-        landmark_margin: dlib looks for landmarks in the box made this share larger on each side, at the same scale: its
-            detector needs some of what surrounds a face. Faces have a known size there, so it does not up-sample.
     """
 
     name: str
@@ -28,7 +26,6 @@ class Protocol:
     reference: Literal["first", "same"] = "first"
     crop_px: int = 160
     mouth_margin: float = 0.25
-    landmark_margin: float = 0.3
 
     @property
     def key(self) -> str:

@@ -33,6 +33,8 @@ FIELDS = (
     "package_version",
 )
 
+ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
+
 __all__ = ["FIELDS", "IDENTITY", "RowFile", "read_rows"]
 
 
@@ -54,14 +56,26 @@ def _cell(value: object) -> str:
     return " ".join(str(value).split())  # a line break inside a cell would break the repair of a half-written line
 
 
+def _identities(path: Path) -> list[tuple[str, ...]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        if tuple(reader.fieldnames or ()) != FIELDS:
+            raise ValueError(
+                f"{path} was written by another version: its columns are {reader.fieldnames}. "
+                f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
+            )
+        # A line that another rank is writing just now has no last field yet.
+        return [tuple(row[name] for name in IDENTITY) for row in reader if row[FIELDS[-1]] is not None]
+
+
 class RowFile:
-    """Appends rows to a CSV file and knows which are there already.
+    """Appends rows to a CSV file and knows which are there already, in it or in the files of other ranks beside it.
 
     Args:
         path: The file; made with its header when missing, mended when its last line is incomplete.
 
     Raises:
-        ValueError: The file's header is not that of this version.
+        ValueError: A header is not that of this version.
     """
 
     def __init__(self, path: Path) -> None:
@@ -71,14 +85,7 @@ class RowFile:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         if path.stat().st_size == 0:
             self._write(_line(None))
-        with path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != FIELDS:
-                raise ValueError(
-                    f"{path} was written by another version: its columns are {reader.fieldnames}. "
-                    f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
-                )
-            self.done = {tuple(row[name] for name in IDENTITY) for row in reader}
+        self.done = {identity for file in path.parent.glob(ROWS) for identity in _identities(file)}
 
     def _mend(self) -> None:
         if not self.path.is_file():
@@ -117,7 +124,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
     Raises:
         FileNotFoundError: The folder holds no clips*.csv.
     """
-    files = sorted(folder.glob("clips*.csv"))
+    files = sorted(folder.glob(ROWS))
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no clips*.csv. Expected a results folder; make one with: bench evaluate"

@@ -21,7 +21,7 @@ from lipsync_bench.evaluation.candidates import Candidate, TargetChunk
 from lipsync_bench.evaluation.protocol import Protocol
 from lipsync_bench.evaluation.rows import RowFile
 from lipsync_bench.evaluation.scorers import Scorers
-from lipsync_bench.evaluation.scoring import FrameScores, compare_crops, find_landmarks
+from lipsync_bench.evaluation.scoring import FrameScores, compare_crops, face_rectangles, find_landmarks
 from lipsync_bench.version import __version__
 
 CHUNK_FRAMES = 32  # frames of the source held at a time: 200 MB at 1080p
@@ -39,12 +39,14 @@ class _Part:
     chunk: TargetChunk
     crops: np.ndarray  # uint8 (N, S, S, 3)
     landmarks: np.ndarray  # (N, 68, 2) found in `crops`
+    rectangles: np.ndarray  # (N, 4) of the face, frame pixels
     lips_01: np.ndarray  # (N, 68, 2) stored with the clip
 
 
 def _parts(clip: Clip, source: Path, protocol: Protocol, cache: Path) -> Iterator[_Part]:
     """The clip in chunks: decoded, cut, landmarks found. The landmarks are cached for the next run."""
     boxes, stored = clip.boxes(), clip.landmarks()
+    faces = face_rectangles(clip.mesh(), boxes)
     mels = frame_mels(clip.mel(), len(clip))
     known = _cached(cache, clip, protocol)
     found: list[np.ndarray] = []
@@ -61,10 +63,14 @@ def _parts(clip: Clip, source: Path, protocol: Protocol, cache: Path) -> Iterato
         if reference is None:
             reference = cut(frames[0], boxes[0]).copy()
         crops = compare_crops(frames, boxes[first:end], protocol.crop_px)
-        landmarks = find_landmarks(frames, boxes[first:end], protocol) if known is None else known[first:end]
+        landmarks = (
+            find_landmarks(frames, boxes[first:end], faces[first:end], protocol.crop_px)
+            if known is None
+            else known[first:end]
+        )
         found.append(landmarks)
         chunk = TargetChunk(clip.header.id, first, frames, boxes[first:end], mels[first:end], reference)
-        yield _Part(chunk, crops, landmarks, stored[first:end])
+        yield _Part(chunk, crops, landmarks, faces[first:end], stored[first:end])
     if known is None:
         with atomic_path(cache) as temporary, temporary.open("wb") as file:
             np.savez(file, landmarks=np.concatenate(found), source=clip.header.source_sha256, protocol=protocol.key)
@@ -111,7 +117,9 @@ class _ClipScores:
                 crops, landmarks = part.crops, part.landmarks
             else:
                 crops = compare_crops(frames, part.chunk.boxes[:count], self.protocol.crop_px)
-                landmarks = find_landmarks(frames, part.chunk.boxes[:count], self.protocol)
+                landmarks = find_landmarks(
+                    frames, part.chunk.boxes[:count], part.rectangles[:count], self.protocol.crop_px
+                )
             self.frame_scores.update(crops, part.crops[:count], landmarks, part.landmarks[:count], part.lips_01[:count])
             self.sync.update(frames, part.chunk.boxes[:count])
             self.frames += count

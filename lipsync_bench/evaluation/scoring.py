@@ -8,15 +8,16 @@ import numpy as np
 import torch
 
 from datamodules.crops import cut
+from datamodules.detectors import hog_like_rectangle, landmarks68
 from lipsync_bench.evaluation.protocol import Protocol
-from metrics.lmd import detect_lip_frames, lmd
+from metrics.lmd import lmd
 from metrics.psnr import psnr
 from metrics.ssim import ssim
 
 LIPS = slice(48, 68)  # of the 68 landmarks
 MOUTH_MIN_PX = 16  # SSIM's window is 11 px wide
 
-__all__ = ["FrameScores", "compare_crops", "find_landmarks", "mouth_box"]
+__all__ = ["FrameScores", "compare_crops", "face_rectangles", "find_landmarks", "mouth_box"]
 
 
 def compare_crops(frames: Sequence[np.ndarray], boxes: np.ndarray, size_px: int) -> np.ndarray:
@@ -25,19 +26,33 @@ def compare_crops(frames: Sequence[np.ndarray], boxes: np.ndarray, size_px: int)
     return np.stack([cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_LINEAR) for crop in crops])
 
 
-def find_landmarks(frames: Sequence[np.ndarray], boxes: np.ndarray, protocol: Protocol) -> np.ndarray:
-    """dlib's 68 points in the enlarged boxes: (N, 68, 2), pixels of the comparison crop, NaN where there is no face."""
-    size = protocol.crop_px
-    border = round(protocol.landmark_margin * size)
-    wide = []
-    for frame, (x1, y1, x2, y2) in zip(frames, boxes, strict=True):
-        # One affine map from box to crop, so that the scale is the crop's own; outside the frame its edge repeats.
-        scale = np.array([size / (x2 - x1), size / (y2 - y1)])
-        shift = border - scale * (x1, y1) + (scale - 1) / 2  # pixel centres, as cv2.resize has them
-        matrix = np.array([[scale[0], 0, shift[0]], [0, scale[1], shift[1]]])
-        side = size + 2 * border
-        wide.append(cv2.warpAffine(frame, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE))
-    return detect_lip_frames(wide, upsample=0) - border
+def face_rectangles(mesh: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Where dlib's detector would put its rectangle in each frame: (N, 4) in frame pixels.
+
+    Args:
+        mesh: (N, 478, 3) the clip's stored mesh, crop coordinates 0..1.
+        boxes: (N, 4) crop boxes in frame pixels.
+    """
+    points = boxes[:, None, :2] + mesh[:, :, :2] * (boxes[:, None, 2:] - boxes[:, None, :2])
+    extents = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+    return np.stack([hog_like_rectangle(extent) for extent in extents])
+
+
+def find_landmarks(frames: Sequence[np.ndarray], boxes: np.ndarray, rectangles: np.ndarray, size_px: int) -> np.ndarray:
+    """dlib's 68 points of each frame, in pixels of the comparison crop: (N, 68, 2).
+
+    Target and prediction are both searched from the target's rectangle: a detector's own rectangles jump by several
+    pixels, and where it finds no face in a bad frame that frame would not count. The search runs on the whole frame,
+    whose aspect ratio the predictor knows; the crop's is another.
+
+    Args:
+        frames: uint8 RGB (H, W, 3).
+        boxes: (N, 4) crop boxes, frame pixels.
+        rectangles: (N, 4) from `face_rectangles`.
+        size_px: Side of the comparison crop.
+    """
+    points = np.stack([landmarks68(frame, r) for frame, r in zip(frames, rectangles, strict=True)])
+    return (points - boxes[:, None, :2]) * (size_px / (boxes[:, None, 2:] - boxes[:, None, :2]))
 
 
 def mouth_box(landmarks: np.ndarray, size_px: int, margin: float) -> tuple[int, int, int, int]:

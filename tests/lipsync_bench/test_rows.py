@@ -123,7 +123,7 @@ def test_the_screen_table_has_every_measured_metric_and_marks_the_best():
     shown = rich_table(board, "title")
     assert [column.header for column in shown.columns] == ["", "other", "wav2lip"]
     assert [list(column.cells) for column in shown.columns] == [
-        ["clips", "PSNR [dB] ↑"],
+        ["clips", "PSNR (dB) ↑"],
         ["1", "[bold]30.00[/bold]"],
         ["1", "20.00"],
     ]
