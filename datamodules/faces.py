@@ -3,6 +3,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Literal
 
@@ -15,6 +16,7 @@ from datamodules.detectors import (
     Face,
     FaceDetector,
     MediaPipeDetector,
+    S3FDDetector,
     area,
     centre,
     detect_landmarks68,
@@ -39,6 +41,7 @@ __all__ = [
     "FaceTrack",
     "FaceTracker",
     "MediaPipeDetector",
+    "S3FDDetector",
     "detect_landmarks68",
     "landmarks68",
     "make_detector",
@@ -52,7 +55,8 @@ class FaceTrack:
 
     Args:
         boxes: float32 (T, 4), the detector's own boxes x1 y1 x2 y2 in source pixels (`mediapipe`: tight box of the
-            mesh; `dlib`: left, top, right, bottom as dlib gives them, the last two inclusive).
+            mesh; `dlib`: left, top, right, bottom as dlib gives them, the last two inclusive; `s3fd`: whole pixels,
+            right and bottom may exceed the frame).
         landmarks: float32 (T, 68, 2), source pixels.
         mesh: float32 (T, 478, 3), source pixels; z in the units of x, smaller is nearer to the camera.
         detected: bool (T,), False where the face was not seen and its place is interpolated or held.
@@ -147,21 +151,27 @@ class FaceTracker:
     """Takes the frames of a video one by one and returns the track of one face.
 
     Args:
-        detector: `mediapipe` or `dlib`.
+        detector: `mediapipe`, `dlib` or `s3fd`.
         face: Which of several: `largest` (mean area times frames), `first` (seen first), `left`, `right`, `centre` (by
             the mean position), or a number counted from the left, starting with 0. All but `largest` pass over tracks
             of less than half the length of the longest.
         max_gap_frames: Missed frames in a row that are bridged: linearly inside, held at both ends.
+        detector_weights: Weight file of `s3fd`.
     """
 
     def __init__(
-        self, detector: DetectorName = "mediapipe", *, face: FaceChoice = "largest", max_gap_frames: int = 12
+        self,
+        detector: DetectorName = "mediapipe",
+        *,
+        face: FaceChoice = "largest",
+        max_gap_frames: int = 12,
+        detector_weights: Path | None = None,
     ) -> None:
         if max_gap_frames < 0:
             raise ValueError(f"max_gap_frames is {max_gap_frames}, expected 0 or more (--max-gap-frames)")
         self.size_hw = (0, 0)
         self.frames = 0
-        self._detector = make_detector(detector)
+        self._detector = make_detector(detector, detector_weights)
         self._face = face
         self._max_gap = max_gap_frames
         self._tracks: list[_Track] = []
@@ -255,13 +265,14 @@ def track_faces(
     *,
     face: FaceChoice = "largest",
     max_gap_frames: int = 12,
+    detector_weights: Path | None = None,
 ) -> FaceTrack:
     """The track of one face through a video; holds one frame at a time. Arguments and errors as in `FaceTracker`.
 
     Args:
         frames: uint8 RGB (H, W, 3), all of one size.
     """
-    with FaceTracker(detector, face=face, max_gap_frames=max_gap_frames) as tracker:
+    with FaceTracker(detector, face=face, max_gap_frames=max_gap_frames, detector_weights=detector_weights) as tracker:
         for frame in frames:
             tracker.add(frame)
         return tracker.finish()

@@ -29,7 +29,7 @@ from rich.text import Text
 
 from datamodules.clip import SCHEMA
 from datamodules.crops import CropRule
-from datamodules.detectors import DETECTORS
+from datamodules.detectors import make_detector
 from datamodules.faces import DetectorName, FaceChoice
 from datamodules.files import write_atomic
 from datamodules.pool import WorkerDied, run_jobs
@@ -145,6 +145,7 @@ def prepare(
     dataset: DatasetName = "folder",
     *,
     detector: DetectorName = "mediapipe",
+    detector_weights: Path | None = None,
     crop: CropRule = "mesh",
     face: FaceChoice = "largest",
     max_gap_frames: int = 12,
@@ -164,6 +165,7 @@ def prepare(
         out: Folder of the clips.
         dataset: How `source` is laid out.
         detector: What finds the faces.
+        detector_weights: Weight file of the detector `s3fd`; the others have none.
         crop: What is cut out of the frames, see `crops.crop_boxes`.
         face: Which one of several faces, see `faces.FaceTracker`.
         max_gap_frames: Frames in a row without the face that are bridged.
@@ -174,7 +176,7 @@ def prepare(
         progress: Show a bar on a terminal, or log a line every 30 s.
 
     Raises:
-        FileNotFoundError, ValueError: Nothing to prepare, a bad list, bad arguments.
+        FileNotFoundError, ValueError: Nothing to prepare, a bad list, bad arguments, no or wrong detector weights.
         RuntimeError: More than `max_failures` failed (all files are written first).
         KeyboardInterrupt: After the workers were ended and the manifest was written with `"complete": false`.
     """
@@ -183,7 +185,10 @@ def prepare(
     if max_crop_px < 1 or (workers is not None and workers < 1):
         raise ValueError(f"max_crop_px {max_crop_px}, workers {workers}; expected 1 or more (--max-crop-px, --workers)")
     start = time.monotonic()
-    settings = Settings(detector, crop, face, max_gap_frames, max_crop_px)
+    settings = Settings(detector, crop, face, max_gap_frames, max_crop_px, detector_weights)
+    version = settings.detector_version
+    if detector_weights is not None:
+        make_detector(detector, detector_weights).close()  # a wrong file is one error, not one a clip
     sources = find_sources(source, dataset)
     root = source_root(source, dataset)
     out.mkdir(parents=True, exist_ok=True)
@@ -206,7 +211,7 @@ def prepare(
         "dataset": dataset,
         "source_root": str(root),
         "settings": json.loads(settings.key()),
-        "detector_version": DETECTORS[detector].version,
+        "detector_version": version,
         "versions": _versions(),
     }
 

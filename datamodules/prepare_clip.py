@@ -22,7 +22,7 @@ import simplejpeg
 from datamodules.audio import MEL_WINDOW, MELS_PER_SECOND, SAMPLE_RATE, load_audio, mel_spectrogram, to_int16
 from datamodules.clip import ClipHeader, read_header, write_clip
 from datamodules.crops import SMOOTHING_RADIUS, CropRule, crop_boxes, cut
-from datamodules.detectors import DETECTORS
+from datamodules.detectors import detector_version
 from datamodules.errors import ClipError, MediaError
 from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
 from datamodules.files import sha256
@@ -47,12 +47,18 @@ class Settings:
     face: FaceChoice
     max_gap_frames: int
     max_crop_px: int
+    detector_weights: Path | None = None
+
+    @property
+    def detector_version(self) -> str:
+        """Versions of the detector's packages and, where they are a file, the SHA-256 of its weights."""
+        return detector_version(self.detector, self.detector_weights)
 
     def key(self) -> str:
         """As text, to compare with the one a finished clip was made with."""
-        return json.dumps(
-            {**dataclasses.asdict(self), "jpeg_quality": JPEG_QUALITY, "revision": _REVISION}, sort_keys=True
-        )
+        values = dataclasses.asdict(self)
+        del values["detector_weights"]  # it matters what is in them, not where they are: see `detector_version`
+        return json.dumps({**values, "jpeg_quality": JPEG_QUALITY, "revision": _REVISION}, sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +104,12 @@ def _track_and_cut(path: Path, settings: Settings) -> tuple[FaceTrack, np.ndarra
     held: deque[np.ndarray] = deque()
     guesses: list[np.ndarray | None] = []
     jpegs: list[bytes] = []
-    with FaceTracker(settings.detector, face=settings.face, max_gap_frames=settings.max_gap_frames) as tracker:
+    with FaceTracker(
+        settings.detector,
+        face=settings.face,
+        max_gap_frames=settings.max_gap_frames,
+        detector_weights=settings.detector_weights,
+    ) as tracker:
         for frame in read_frames(path):
             tracker.add(frame)
             held.append(frame)
@@ -156,7 +167,7 @@ def _usable_header(job: Job) -> ClipHeader | None:
         return None
     made = (header.id, header.source, header.detector, header.detector_version, header.crop_rule, header.settings)
     settings = job.settings
-    version = DETECTORS[settings.detector].version
+    version = settings.detector_version
     source = job.source.path.relative_to(job.root).as_posix()
     same = made == (job.source.id, source, settings.detector, version, settings.crop, settings.key())
     return header if same else None

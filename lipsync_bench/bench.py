@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `bench` command. Every function here is one of its words; heavy imports happen inside, so that help is quick."""
 
+import inspect
 import logging
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, Literal
 
 from lipsync_bench.logs import show_logs
 
-__all__ = ["demo", "evaluate", "main", "prepare", "synthetic"]
+__all__ = ["demo", "doctor", "dub", "evaluate", "import_", "main", "prepare", "synthetic"]
 
 INTERRUPTED = 130
 
@@ -17,7 +18,8 @@ def prepare(
     source: Path,
     out: Path,
     dataset: Literal["folder", "lrs2", "mead", "synthetic"] = "folder",
-    detector: Literal["mediapipe", "dlib"] = "mediapipe",
+    detector: Literal["mediapipe", "dlib", "s3fd"] = "mediapipe",
+    detector_weights: Path | None = None,
     crop: Literal["mesh", "detector"] = "mesh",
     face: str = "largest",
     max_gap_frames: int = 12,
@@ -34,7 +36,8 @@ def prepare(
         source: Folder of the data set or of any videos.
         out: Folder for the prepared clips.
         dataset: Layout of the source folder.
-        detector: Finds the face.
+        detector: Finds the face; s3fd, with crop detector, as in the preparation of Wav2Lip.
+        detector_weights: Weights of the detector s3fd (s3fd-619a316812.pth).
         crop: Rule for the rectangle that is cut out.
         face: Which face where there are several: largest, first, left, right, centre, or a number from 0.
         max_gap_frames: Longest run of frames without a face that is interpolated.
@@ -45,23 +48,27 @@ def prepare(
     """
     from datamodules.prepare import prepare as run
 
-    which = int(face) if face.isdigit() else face
-    report = run(
-        source,
-        out,
-        dataset,
-        detector=detector,
-        crop=crop,
-        face=which,  # type: ignore[arg-type]
-        max_gap_frames=max_gap_frames,
-        max_crop_px=max_crop_px,
-        max_failures=max_failures,
-        workers=workers,
-        overwrite=overwrite,
-    )
-    logging.getLogger(__name__).info("%s", report.summary())
-    total = report.done + report.skipped + report.failed
-    return 1 if report.failed > max_failures * total or report.done + report.skipped == 0 else 0
+    log = logging.getLogger(__name__)
+    try:
+        report = run(
+            source,
+            out,
+            dataset,
+            detector=detector,
+            detector_weights=detector_weights,
+            crop=crop,
+            face=int(face) if face.isdigit() else face,  # type: ignore[arg-type]
+            max_gap_frames=max_gap_frames,
+            max_crop_px=max_crop_px,
+            max_failures=max_failures,
+            workers=workers,
+            overwrite=overwrite,
+        )
+    except RuntimeError as error:  # more failures than allowed; everything is written
+        log.error("error: %s", error)
+        return 1
+    log.info("%s", report.summary())
+    return 1 if report.done + report.skipped == 0 else 0
 
 
 def synthetic(
@@ -168,6 +175,90 @@ def evaluate(
     return 0
 
 
+def dub(
+    checkpoint: Path,
+    video: Path,
+    audio: Path,
+    out: Path,
+    fit: Literal["loop", "cut"] = "loop",
+    blend: Literal["feather", "laplacian", "box"] = "feather",
+    detector: Literal["mediapipe", "dlib", "s3fd"] = "mediapipe",
+    detector_weights: Path | None = None,
+    crop: Literal["mesh", "detector"] = "mesh",
+    face: str = "largest",
+    max_gap_frames: int = 12,
+    pads: tuple[int, int, int, int] | None = None,
+    smooth: bool = True,
+    reference: Literal["same", "first"] = "same",
+    no_mark: bool = False,
+    device: str = "auto",
+) -> int:
+    """Give the person in a video other speech.
+
+    Size and rate of the video are kept. Frames without a face pass through unchanged and are counted. The file says in
+    its metadata that it is synthetic. Please tell its viewers as well, and dub only people who agreed to it.
+
+    Args:
+        checkpoint: Of any method.
+        video: Shows the person; its own sound is not used.
+        audio: The speech, any file with sound.
+        out: The MP4 to write.
+        fit: loop, as long as the speech, the video starts again where it is too short; cut, ends with the shorter.
+        blend: How the face is put back: feather, with a soft edge below the eyes and along the jaw; laplacian, softer
+            for colours than for details; box, the whole box with hard edges, as published.
+        detector: Finds the face; s3fd, with crop detector, as the official script.
+        detector_weights: Weights of the detector s3fd (s3fd-619a316812.pth).
+        crop: Rule for the box; the one with which the training data was prepared.
+        face: Which face where there are several: largest, first, left, right, centre, or a number from 0.
+        max_gap_frames: Longest run of frames without a face that is interpolated; longer ones pass through.
+        pads: Pixels added to the box as [TOP,BOTTOM,LEFT,RIGHT]; if not given [0,10,0,0] with --crop detector, as
+            published, else none.
+        smooth: With --crop detector: smooth the boxes, as published.
+        reference: Shows the identity: the same frame's crop, as published, or the first frame's.
+        no_mark: Leave out the metadata that says the file is synthetic.
+        device: auto, cpu or cuda:N.
+    """
+    from lipsync_bench.dubbing.dub import dub as run
+
+    report = run(
+        checkpoint,
+        video,
+        audio,
+        out,
+        fit=fit,
+        blending=blend,
+        detector=detector,
+        detector_weights=detector_weights,
+        crop=crop,
+        face=int(face) if face.isdigit() else face,  # type: ignore[arg-type]
+        max_gap_frames=max_gap_frames,
+        pads=pads,
+        smooth=smooth,
+        reference=reference,
+        mark=not no_mark,
+        device=device,
+    )
+    logging.getLogger(__name__).info("%s", report.summary())
+    return 0
+
+
+def import_(kind: str, file: Path, *, out: Path, disc: Path | None = None) -> int:
+    """Turn an official weight file into a checkpoint that the other commands take: bench import KIND FILE --out CKPT.
+
+    Tells the file's SHA-256 and where it is documented. Only tensors are read; code in a file is never run.
+
+    Args:
+        kind: What the file holds: wav2lip, sync_expert, s3fd, ...; an unknown kind lists them all.
+        file: The official file.
+        out: Checkpoint to write.
+        disc: With a generator that is to be trained further: official file of its discriminator.
+    """
+    from lipsync_bench.checkpoints import import_file
+
+    import_file(kind, file, out, disc)
+    return 0
+
+
 def demo(out: Path = Path("demo"), seed: int = 0, overwrite: bool = False) -> int:
     """The whole way in small: corpus, preparation, sync expert, Wav2Lip, evaluation, table and preview.
 
@@ -184,7 +275,62 @@ def demo(out: Path = Path("demo"), seed: int = 0, overwrite: bool = False) -> in
     return 0
 
 
-COMMANDS: dict[str, Any] = {"prepare": prepare, "synthetic": synthetic, "evaluate": evaluate, "demo": demo}
+def doctor(data: Path = Path("data"), weights: Path = Path("weights"), json: bool = False) -> int:
+    """Say what is installed, what is where, and what to do about it. Ends with 1 if something cannot work.
+
+    Args:
+        data: Folder of prepared data sets, or one of them.
+        weights: Folder with official weight files, searched at any depth.
+        json: One JSON list instead of lines for people.
+    """
+    from lipsync_bench.doctor import doctor as run
+
+    return run(data, weights, as_json=json)
+
+
+COMMANDS: dict[str, Any] = {
+    "prepare": prepare,
+    "synthetic": synthetic,
+    "evaluate": evaluate,
+    "dub": dub,
+    "import": import_,  # a keyword, hence the underscore of the function
+    "doctor": doctor,
+    "demo": demo,
+}
+
+
+def _parser_class() -> type:
+    """A parser that takes the required parameters before a bare `*` by position; functions without `*` have none."""
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> list[str]:
+            parameters = inspect.signature(function).parameters.values()
+            options = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+            if not options:
+                return list(super().add_function_arguments(function, *args, **kwargs))
+            others = {parameter.name for parameter in parameters} - options
+            added = super().add_function_arguments(
+                function, *args, **{**kwargs, "as_positional": True, "skip": options}
+            )
+            return [*added, *super().add_function_arguments(function, *args, **{**kwargs, "skip": others})]
+
+    return Parser
+
+
+def _plain(args: list[str]) -> list[str]:
+    """Options as jsonargparse takes them: `--no-mark` is `--no_mark true`."""
+    switches: set[str] = set()
+    if args and args[0] in COMMANDS:
+        parameters = inspect.signature(COMMANDS[args[0]]).parameters.values()
+        switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
+    plain = []
+    for arg, following in zip(args, [*args[1:], "--"], strict=False):
+        name, dot, rest = arg.partition("=") if "=" in arg.partition(".")[0] else arg.partition(".")
+        plain.append(name[:2] + name[2:].replace("-", "_") + dot + rest if name.startswith("--") else arg)
+        if plain[-1] in switches and following.startswith("--"):
+            plain.append("true")
+    return plain
 
 
 def main(args: list[str] | None = None) -> None:
@@ -193,7 +339,15 @@ def main(args: list[str] | None = None) -> None:
 
     show_logs()
     try:
-        sys.exit(auto_cli(COMMANDS, args=args, as_positional=False, prog="bench"))
+        sys.exit(
+            auto_cli(
+                COMMANDS,
+                args=_plain(sys.argv[1:] if args is None else args),
+                as_positional=False,
+                parser_class=_parser_class(),
+                prog="bench",
+            )
+        )
     except KeyboardInterrupt:
         logging.getLogger(__name__).error("interrupted; the same command goes on from here")
         sys.exit(INTERRUPTED)

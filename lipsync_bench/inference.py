@@ -4,7 +4,7 @@
 Evaluation and dubbing share these lines; a method is reached through `generate` alone.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import cv2
@@ -14,7 +14,7 @@ import torch
 from datamodules.crops import cut
 from models import TalkingFaceModule
 
-__all__ = ["lip_sync", "paste", "to_batch"]
+__all__ = ["generate_faces", "lip_sync", "paste", "to_batch"]
 
 
 def to_batch(crops: Iterable[np.ndarray], size_px: int) -> torch.Tensor:
@@ -29,6 +29,31 @@ def to_batch(crops: Iterable[np.ndarray], size_px: int) -> torch.Tensor:
     """
     resized = [cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_LINEAR) for crop in crops]
     return torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2).float().div_(255)
+
+
+def generate_faces(
+    module: TalkingFaceModule,
+    crops: Sequence[np.ndarray],
+    frame_mels: np.ndarray,
+    reference: np.ndarray | None = None,
+) -> np.ndarray:
+    """The generated faces of one batch.
+
+    Args:
+        module: A method in evaluation mode, on its device.
+        crops: N uint8 RGB faces of any size.
+        frame_mels: float32 (N, 1, 80, 16).
+        reference: uint8 RGB crop that serves all frames as reference; None: each frame's own crop.
+
+    Returns:
+        float32 (N, 3, h, w) in [0, 1].
+    """
+    faces = to_batch(crops, module.image_size)
+    references = faces if reference is None else to_batch([reference], module.image_size).expand_as(faces)
+    mels = torch.from_numpy(np.ascontiguousarray(frame_mels))
+    device = module.device
+    with torch.inference_mode():
+        return module.generate(mels.to(device), faces.to(device), references.to(device)).float().cpu().numpy()
 
 
 def paste(frame: np.ndarray, generated: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -71,11 +96,9 @@ def lip_sync(
     Raises:
         ValueError: Fewer frames than mel windows.
     """
-    size = module.image_size
-    fixed = None if reference is None else to_batch([reference], size)
     stream = iter(frames)
     for start in range(0, len(frame_mels), batch_frames):
-        mels = torch.from_numpy(np.ascontiguousarray(frame_mels[start : start + batch_frames]))
+        mels = frame_mels[start : start + batch_frames]
         chunk = list(islice(stream, len(mels)))
         if len(chunk) < len(mels):
             raise ValueError(
@@ -83,10 +106,6 @@ def lip_sync(
                 "Prepare the clip again: bench prepare --overwrite"
             )
         part = boxes[start : start + len(chunk)]
-        faces = to_batch([cut(frame, box) for frame, box in zip(chunk, part, strict=True)], size)
-        references = faces if fixed is None else fixed.expand_as(faces)
-        with torch.inference_mode():
-            device = module.device
-            generated = module.generate(mels.to(device), faces.to(device), references.to(device)).float().cpu().numpy()
-        for frame, image, box in zip(chunk, generated, part, strict=True):
+        crops = [cut(frame, box) for frame, box in zip(chunk, part, strict=True)]
+        for frame, image, box in zip(chunk, generate_faces(module, crops, mels, reference), part, strict=True):
             yield paste(frame, image, box)

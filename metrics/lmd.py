@@ -69,19 +69,15 @@ def lmd(landmarks_pred: Landmarks, landmarks_ref: Landmarks, centred: bool) -> T
     return (pred - ref).norm(dim=2).mean(dim=1)
 
 
-def detect_lip_frames(frames: Iterable[np.ndarray], upsample: int = 1) -> np.ndarray:
+def detect_lip_frames(frames: Iterable[np.ndarray]) -> np.ndarray:
     """dlib's 68 landmarks of the face with the highest score in each frame (H, W, 3), uint8 RGB.
-
-    Args:
-        frames: The images.
-        upsample: As for `datamodules.faces.detect_landmarks68`; 1 in the scripts of the papers.
 
     Returns:
         (T, 68, 2) float64 in pixels of the frame; a row of NaN where no face was found.
     """
     rows = []
     for frame in frames:
-        found = detect_landmarks68(frame, upsample)
+        found = detect_landmarks68(frame)
         rows.append(np.full((68, 2), np.nan) if found is None else np.asarray(found[1], np.float64))
     return np.stack(rows) if rows else np.empty((0, 68, 2))
 

@@ -216,7 +216,7 @@ def test_wrong_input() -> None:
     with MediaPipeDetector() as detector, pytest.raises(ValueError, match="expected uint8 RGB"):
         detector.detect(np.zeros((10, 10, 3), np.float32))
     with pytest.raises(ValueError, match="--detector"):
-        make_detector("s3fd")  # type: ignore[arg-type]
+        make_detector("haar")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="--face"):
         track_faces(two_faces(1), face="tallest")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="--max-gap-frames"):

@@ -15,6 +15,7 @@ import pytest
 
 from datamodules import audio, video
 from datamodules.errors import MediaError
+from datamodules.sound import Sound
 
 # Frame j of a numbered video is a flat grey of this level, which survives compression well enough to be told from its
 # neighbours.
@@ -398,6 +399,36 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
     with pytest.raises(RuntimeError, match=r"not open.*Add the with"):
         writer.write(_flat(0))
+
+
+def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    left = [tmp_path / f".a.{'0' * 32}.tmp.mp4", tmp_path / f".ab.{'0' * 32}.tmp.mp4", tmp_path / ".a.tmp.mp4"]
+    for file in left:
+        file.write_bytes(b"half")
+    with video.VideoWriter(path, 25.0, (32, 48)) as first:
+        first.write(_flat(1))
+        with video.VideoWriter(path, 25.0, (32, 48)) as second:
+            second.write(_flat(40))
+        first.write(_flat(1))
+    assert not left[0].exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([left[1].name, left[2].name, "a.mp4"])
+    assert _numbers(video.read_frames(path)) == [1, 1]  # the one that ended last
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(48000, 2), (8000, 1), (44100, 2)])
+def test_sound_in_pieces_keeps_rate_and_channels(tmp_path: Path, rate: int, channels: int) -> None:
+    t = np.arange(2 * rate) / rate
+    wave = np.stack([0.5 * np.sin(2 * np.pi * f * t) for f in (300, 700)[:channels]]).astype(np.float32)
+    pieces = iter(np.array_split(wave, 37, axis=1))
+    path = _write(tmp_path / "a.mp4", 50, audio=Sound(rate, channels, pieces))
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        assert (stream.rate, stream.channels) == (rate, channels)
+        back = np.concatenate([frame.to_ndarray() for frame in container.decode(stream)], axis=1)
+    assert wave.shape[1] <= back.shape[1] < wave.shape[1] + 3 * 1024
+    inner = slice(rate // 2, rate)
+    assert np.abs(back[:, inner] - wave[:, inner]).mean() < 0.02
 
 
 def test_writer_without_frames(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_an_unknown_benchmark_lists_the_known_ones():
 
 def test_a_broken_benchmark_says_what_is_wrong(tmp_path):
     path = tmp_path / "bad.yaml"
-    path.write_text("data: {class_path: datamodules.LRS2, init_args: {root: x}}\nmetods: {}\n")
+    path.write_text("data: {class_path: datamodules.LRS2, init_args: {root: x}}\nmetods: {wav2lip: x.ckpt}\n")
     with pytest.raises(ValueError, match="metods"):
         load_benchmark(str(path))
 
@@ -107,7 +107,7 @@ def test_every_command_explains_every_argument(command, capsys):
 
 def test_a_usage_error_ends_with_2(capsys):
     assert run_bench("evaluate", "--no-such-flag") == 2
-    assert "no-such-flag" in capsys.readouterr().err
+    assert "such_flag" in capsys.readouterr().err
 
 
 def test_evaluate_wants_a_data_set_or_two_folders(caplog):

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Official weight files as networks and as checkpoints of this package: what `bench import` does.
+
+A new kind of file is one record in `kinds.py`.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.files import atomic_path, sha256
+from lipsync_bench.checkpoints.kinds import KINDS, Kind
+from lipsync_bench.checkpoints.weight_files import read_entries
+from models.checkpoints import save_module
+
+_COUNTER = "num_batches_tracked"  # of batch norms; files of old framework versions lack it, evaluation never reads it
+_log = logging.getLogger(__name__)
+
+__all__ = ["KINDS", "Kind", "import_file", "import_official"]
+
+
+def _kind(name: str) -> Kind:
+    if name not in KINDS:
+        raise ValueError(f"kind '{name}'. Expected one of {', '.join(KINDS)}. Run: bench import KIND FILE --out CKPT")
+    return KINDS[name]
+
+
+def _state(kind: Kind, path: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict inside a file, under its official names."""
+    inner = next((entries[key] for key in kind.outer if key in entries), entries)
+    if not isinstance(inner, Mapping):
+        raise ValueError(
+            f"{path}: its state dict is a {type(inner).__name__}. Expected a dictionary of tensors: {kind.expected}. "
+            "Name another file"
+        )
+    state: dict[str, Tensor] = {}
+    for key, value in inner.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{path}: entry {key!r} is a {type(value).__name__}. Expected tensors alone, or one of the outer keys "
+                f"{', '.join(kind.outer)}: {kind.expected}. Name another file"
+            )
+        name = kind.rename(key)
+        if name is None:
+            continue
+        if name in state:
+            raise ValueError(f"{path}: two entries are called {name}. Expected one: {kind.expected}. Name another file")
+        state[name] = value
+    return state
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _fill(kind: Kind, path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
+    own = network.state_dict()
+    missing = [name for name in own if name not in state and not name.endswith(_COUNTER)]
+    unknown = [name for name in state if name not in own]
+    reshaped = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    if missing or unknown or reshaped:
+        raise ValueError(
+            f"{path}: is not a {kind.name}. Missing: {_listed(missing)}. Unknown: {_listed(unknown)}. Other shape: "
+            f"{_listed(reshaped)}. Expected {kind.expected}. Name another kind ({', '.join(KINDS)}) or file"
+        )
+    broken = [name for name in own if name in state and not bool(torch.isfinite(state[name]).all())]
+    if broken:
+        raise ValueError(
+            f"{path}: NaN or infinity in {_listed(broken)}. Expected numbers: {kind.expected}. Download it again"
+        )
+    network.load_state_dict(state, strict=False)  # compared above
+
+
+def import_official(kind: str, path: Path | str) -> nn.Module:
+    """The network of an official weight file, at full width, on the CPU in evaluation mode.
+
+    Its state-dict names and its `forward` are the official ones: (audio, faces) for generators and experts, in BGR. The
+    file may be what the training scripts save (with optimiser state and "module." before the names), a flat
+    dictionary, or a TorchScript archive. Nothing in it is executed.
+
+    Args:
+        kind: A name in `KINDS`: wav2lip, wav2lip_disc, sync_expert, syncnet_v2, s3fd.
+        path: The file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: An unknown kind; a file that is truncated, damaged, or asks for code to be called; names that are
+            missing or unknown, or other shapes, all listed.
+    """
+    record, path = _kind(kind), Path(path)
+    state = _state(record, path, read_entries(path, record.expected))
+    network = record.build(state)
+    _fill(record, path, network, state)
+    return network.eval()
+
+
+def _tell(record: Kind, path: Path, network: nn.Module) -> None:
+    count = sum(parameter.numel() for parameter in network.parameters())
+    _log.info("%s: %s, %s parameters, sha256 %s", path, record.name, f"{count:,}".replace(",", " "), sha256(path))
+    _log.info("  documented at %s; weights: %s", record.documented, record.licence)
+
+
+def import_file(kind: str, path: Path, out: Path, disc: Path | None = None) -> None:
+    """Writes an official weight file as a checkpoint of this package, and logs what it is.
+
+    A generator or a lip-sync expert becomes a checkpoint like those of `lightning fit`; the others become a flat
+    `torch.save` dictionary with official names, which their loaders (`load_syncnet`, `load_s3fd`) read, as they read
+    the original.
+
+    Args:
+        kind: A name in `KINDS`.
+        path: The official file.
+        out: The checkpoint; replaced if it is there.
+        disc: For a generator that is to be trained further with its discriminator: official file of that.
+
+    Raises:
+        FileNotFoundError, ValueError: As `import_official`; `out` is an input; `disc` for a kind without.
+    """
+    record = _kind(kind)
+    if disc is not None and not record.partner:
+        raise ValueError(f"--disc {disc} with kind {kind}. Expected a generator's kind. Leave out --disc")
+    for source in (path, disc):
+        if source is not None and out.exists() and source.exists() and out.samefile(source):
+            raise ValueError(f"--out {out} is the official file itself. Expected another path. Set --out CKPT")
+    network = import_official(kind, path)
+    _tell(record, path, network)
+    partner = None
+    if disc is not None:
+        partner = import_official(record.partner, disc)
+        _tell(KINDS[record.partner], disc, partner)
+    if record.module is not None:
+        save_module(record.module(network, partner), out)
+    else:
+        with atomic_path(out) as temporary:
+            torch.save(network.state_dict(), temporary)
+    _log.info("%s: written. Use: %s", out, record.use.format(out=out))

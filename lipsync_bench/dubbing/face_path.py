@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the face of a video is on each frame, in arrays so small that an hour fits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_wav2lip
+from datamodules.detectors import Face, FaceDetector
+from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
+from lipsync_bench.blending import CONTOUR
+
+__all__ = ["FacePath", "find_face"]
+
+
+@dataclass(frozen=True)
+class FacePath:
+    """One face through N frames.
+
+    Args:
+        boxes: float32 (N, 4), what is cut out: x1 y1 x2 y2, whole pixels inside the frame.
+        contours: float32 (N, 30, 2), the mesh points `CONTOUR` in pixels.
+        visible: bool (N,), False where there is no face to dub; box and contour mean nothing there.
+    """
+
+    boxes: np.ndarray
+    contours: np.ndarray
+    visible: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.visible)
+
+
+class _OutlineDetector(FaceDetector):
+    """Keeps of each face its box, the contour, and the two corners of the mesh, which decide the crop: 1 KB, not 7."""
+
+    def __init__(self, detector: FaceDetector) -> None:
+        self.name, self.version = detector.name, detector.version
+        self._detector = detector
+
+    def detect(self, frame: np.ndarray) -> list[Face]:
+        return [
+            Face(box, landmarks[:0], np.vstack([mesh[list(CONTOUR)], mesh.min(axis=0), mesh.max(axis=0)]))
+            for box, landmarks, mesh in self._detector.detect(frame)
+        ]
+
+    def close(self) -> None:
+        self._detector.close()
+
+
+class _OutlineTracker(FaceTracker):
+    """A tracker that keeps outlines only, and to which no gap is too long."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._detector = _OutlineDetector(self._detector)
+
+    def finish(self) -> FaceTrack:
+        self._max_gap = self.frames
+        return super().finish()
+
+
+def _bridged(detected: np.ndarray, max_gap_frames: int) -> np.ndarray:
+    """Frames with a face, and the short gaps between two of them. Nothing is bridged before the first and after the
+    last, where the face may have left the picture.
+    """
+    visible = detected.copy()
+    seen = np.flatnonzero(detected)
+    for a, b in pairwise(seen):
+        if b - a - 1 <= max_gap_frames:
+            visible[a:b] = True
+    return visible
+
+
+def _padded(boxes: np.ndarray, pads: tuple[int, int, int, int], size_hw: tuple[int, int]) -> np.ndarray:
+    top, bottom, left, right = pads
+    height, width = size_hw
+    out = boxes + np.array([-left, -top, right, bottom])
+    out[:, [0, 2]] = np.clip(out[:, [0, 2]], 0, width)
+    out[:, [1, 3]] = np.clip(out[:, [1, 3]], 0, height)
+    side = np.minimum(MIN_SIDE_PX, [width, height])
+    if len(out) and (out[:, 2:] - out[:, :2] < side).any():
+        raise ValueError(f"pads {list(pads)} leave boxes below {MIN_SIDE_PX} px. Expected less negative ones (--pads)")
+    return out
+
+
+def _smoothed(boxes: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """The published smoothing, for each run of frames with a face by itself."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], visible, [False]]).astype(np.int8)))
+    whole = boxes.astype(np.int64)
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        smooth_boxes_wav2lip(whole[start:end])
+    return whole.astype(np.float32)
+
+
+def find_face(
+    frames: Iterable[np.ndarray],
+    *,
+    detector: DetectorName = "mediapipe",
+    detector_weights: Path | None = None,
+    face: FaceChoice = "largest",
+    max_gap_frames: int = 12,
+    crop: CropRule = "mesh",
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    smooth: bool = True,
+) -> FacePath:
+    """Follow one face through a stream of frames; holds one frame, and 1 KB for each that has passed.
+
+    Args:
+        frames: uint8 RGB (H, W, 3), all of one size.
+        detector: Finds the face.
+        detector_weights: Weight file of the detector `s3fd`.
+        face: Which of several, as in `FaceTracker`.
+        max_gap_frames: Longest run of frames between two with a face whose boxes are interpolated.
+        crop: Rule for the boxes, as in `crop_boxes`.
+        pads: Pixels added to the boxes above, below, left and right.
+        smooth: With rule `detector`: smooth the boxes as the official inference does.
+
+    Raises:
+        FaceError: No face on any frame.
+        ValueError: Negative pads that leave no box.
+    """
+    tracking = _OutlineTracker(detector, face=face, max_gap_frames=max_gap_frames, detector_weights=detector_weights)
+    with tracking as tracker:
+        for frame in frames:
+            tracker.add(frame)
+        track = tracker.finish()
+    visible = _bridged(track.detected, max_gap_frames)
+    boxes = _padded(crop_boxes(track, crop, tracker.size_hw), pads, tracker.size_hw)
+    if crop == "detector" and smooth:
+        boxes = _smoothed(boxes, visible)
+    return FacePath(boxes, track.mesh[:, : len(CONTOUR), :2], visible)

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the README tells a newcomer to type exists: make targets, commands, flags and files."""
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from lipsync_bench import bench
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text()
+CODE = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) + re.findall(r"`([^`\n]+)`", TEXT)
+LINES = [line.split("  #")[0].strip() for block in CODE for line in block.splitlines()]
+BENCH = [line for line in LINES if re.search(r"(^|/)bench [a-z]|lipsync_bench\.bench [a-z]", line)]
+
+
+def test_the_readme_shows_commands():
+    assert len(BENCH) >= 4
+
+
+@pytest.mark.parametrize("line", BENCH)
+def test_bench_commands_and_their_flags_exist(line):
+    words = re.split(r"(?:^|/)bench |lipsync_bench\.bench ", line)[1].split()
+    assert words[0] in bench.COMMANDS
+    known = set(inspect.signature(bench.COMMANDS[words[0]]).parameters)
+    flags = {word[2:].partition(".")[0].partition("=")[0] for word in words if word.startswith("--")}
+    assert flags <= known
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {word for line in LINES for word in re.findall(r"^make ([a-z ]+)", line) for word in word.split()}
+    assert named
+    assert named <= targets
+
+
+def test_files_exist():
+    named = set(re.findall(r"\b(?:experiments|docs|datamodules|models)/[\w/]+\.(?:yaml|md|py)\b", TEXT))
+    assert len(named) >= 5
+    assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
+    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
+    assert [link for link in links if "://" not in link and not (ROOT / link).is_file()] == []
