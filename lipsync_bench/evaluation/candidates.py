@@ -2,7 +2,7 @@
 """What is ranked: the truth, the trivial baseline, a method with its weights, or somebody's videos."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -49,6 +49,9 @@ class Candidate(ABC):
         sha256: Of the weights; empty where there are none.
     """
 
+    own_sound = False
+    """Whether the files have a sound of their own, to be judged with them instead of the clip's."""
+
     def __init__(self, name: str, sha256: str = "") -> None:
         self.name = name
         self.sha256 = sha256
@@ -61,15 +64,26 @@ class Candidate(ABC):
         """
 
     def file(self, clip: str) -> Path | None:
-        """The candidate's own video of a clip, with its own sound; None where frames are made on the fly."""
+        """The candidate's video of a clip; None where frames are made on the fly."""
         return None
 
 
 class GroundTruth(Candidate):
-    """The clip itself: the best any method can be, and the floor of every metric."""
+    """The clip itself: the best any method can be, and the floor of every metric.
 
-    def __init__(self) -> None:
+    Args:
+        folder: Of the source videos.
+        sources: Path of each clip's video below it, by clip id.
+    """
+
+    def __init__(self, folder: Path, sources: Mapping[str, str]) -> None:
         super().__init__("ground_truth")
+        self.folder = folder
+        self.sources = sources
+
+    def file(self, clip: str) -> Path:
+        """The source video."""
+        return self.folder / self.sources[clip]
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """The target's own frames, the very same list."""
@@ -138,7 +152,9 @@ class VideoFolder(Candidate):
         targets: Source path of each clip, relative to the targets' folder, by clip id.
     """
 
-    def __init__(self, name: str, folder: Path, targets: dict[str, str]) -> None:
+    own_sound = True
+
+    def __init__(self, name: str, folder: Path, targets: Mapping[str, str]) -> None:
         super().__init__(name)
         self.folder = folder
         self.targets = targets

@@ -141,6 +141,11 @@ def _chosen(clips: Sequence[Path], limit: int | None) -> list[Path]:
     return list(clips if limit is None else clips[:limit])
 
 
+def _sources(clips: Sequence[Path]) -> dict[str, str]:
+    """Source video of each clip, by clip id."""
+    return {header.id: header.source for header in map(read_header, clips)}
+
+
 def evaluate_dataset(
     dataset: str,
     out: Path,
@@ -181,10 +186,10 @@ def evaluate_dataset(
     benchmark.data.prepare_data()
     benchmark.data.setup("test")
     where = _device(device)
-    candidates: list[Candidate] = [GroundTruth(), RepeatedFrame()]
+    clips = _chosen(benchmark.data.clips(benchmark.split), limit)
+    candidates: list[Candidate] = [GroundTruth(benchmark.data.source_root, _sources(clips)), RepeatedFrame()]
     candidates += [Checkpoint(name, Path(path), where) for name, path in benchmark.methods.items()]
     scorers = Scorers(syncnet, syncnet_s3fd, expert, where)
-    clips = _chosen(benchmark.data.clips(benchmark.split), limit)
     settings = {"dataset": benchmark.name, "split": benchmark.split}
     return _run(clips, benchmark.data.source_root, candidates, out, protocol, scorers, settings, progress)
 
@@ -228,15 +233,15 @@ def evaluate_videos(
     data: ClipDataModule = ClipFolder(root=out / "targets", overfit=True)
     data.prepare_data()
     data.setup("test")
-    clips = data.clips("test")
-    headers = [read_header(path) for path in clips]
+    clips = _chosen(data.clips("test"), limit)
+    sources = _sources(clips)
     candidates: list[Candidate] = [
-        GroundTruth(),
+        GroundTruth(target, sources),
         RepeatedFrame(),
-        VideoFolder(name or pred.resolve().name, pred, {h.id: h.source for h in headers}),
+        VideoFolder(name or pred.resolve().name, pred, sources),
     ]
     scorers = Scorers(syncnet, syncnet_s3fd, expert, _device(device))
     settings = {"dataset": "videos", "split": "all"}
     if report.failed:
         _log.warning("%d of the targets could not be prepared; see %s", report.failed, out / "targets" / "failures.csv")
-    return _run(_chosen(clips, limit), target, candidates, out, VIDEO_PAIRS, scorers, settings, progress)
+    return _run(clips, target, candidates, out, VIDEO_PAIRS, scorers, settings, progress)

@@ -97,7 +97,7 @@ class _ClipScores:
         self.frames = 0
         try:
             file = candidate.file(clip.header.id)
-            own_sound = file is not None and probe(file).has_audio
+            own_sound = file is not None and candidate.own_sound and probe(file).has_audio
             samples = to_int16(load_audio(file)) if file is not None and own_sound else clip.wav()
             self.sync = scorers.start(clip, samples, file)
         except FAILURES as error:

@@ -139,6 +139,31 @@ def test_the_target_is_decoded_once_for_all_candidates_and_its_landmarks_are_kep
     assert sum(searched) == 2 * 40
 
 
+@pytest.mark.slow
+def test_lse_appears_with_syncnet_weights_under_the_name_of_its_protocol(corpus, tmp_path):
+    from datamodules.files import sha256
+    from tests import golden
+
+    weights = tmp_path / "syncnet_v2.model"
+    torch.save(golden.filled(golden.names_and_shapes("syncnet_v2")), weights)
+    result = evaluate_dataset(
+        "synthetic", tmp_path / "out", root=corpus / "clips", methods={}, syncnet=weights, limit=1, progress=False
+    )
+    rows = read_rows(result.folder)
+    assert rows["method"].tolist() == ["ground_truth", "repeated_frame"]
+    assert (rows["lse_d_wav2lip_lrs"] > 0).all()
+    assert rows["lse_c_wav2lip_lrs"].notna().all()
+    assert set(rows["lse_sha256"]) == {sha256(weights)}
+    assert rows["lse_c_wav2lip_real"].isna().all()
+
+
+def test_a_missing_syncnet_says_where_it_comes_from(corpus, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"syncnet_v2\.model.*--syncnet"):
+        evaluate_dataset("synthetic", tmp_path / "out", root=corpus / "clips", syncnet=tmp_path / "none.model")
+    with pytest.raises(ValueError, match="without --syncnet"):
+        evaluate_dataset("synthetic", tmp_path / "out", root=corpus / "clips", syncnet_s3fd=tmp_path / "x.pth")
+
+
 def test_rows_of_other_scorers_are_not_mixed(corpus, weights, result):
     with pytest.raises(ValueError, match=r"another scorers.*--out"):
         evaluate(corpus, weights, result.folder, expert=None)
