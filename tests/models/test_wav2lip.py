@@ -218,7 +218,10 @@ def test_five_training_steps_give_the_recorded_losses(gan: bool, small_expert: s
             rows.append({name: float(value) for name, value in sorted(trainer.callback_metrics.items())})
 
     batches = [module.example_batch(4, seed) for seed in range(5)]
-    trainer_for(tmp_path, callbacks=[Losses()], log_every_n_steps=1).fit(module, loader(*batches))
+    # In float64: Adam's first steps are sign-like and the expert's batch statistics chaotic, so that in float32 another
+    # number of threads changes the sync loss by 5%.
+    trainer = trainer_for(tmp_path, callbacks=[Losses()], log_every_n_steps=1, precision="64-true")
+    trainer.fit(module, loader(*batches))
     assert len(rows) == 5
     stored = json.loads(TRAINING.read_text()) if TRAINING.is_file() else {}
     name = "gan" if gan else "nogan"
@@ -227,8 +230,7 @@ def test_five_training_steps_give_the_recorded_losses(gan: bool, small_expert: s
         pytest.skip(f"wrote {TRAINING}")
     assert name in stored, f"{TRAINING} has no '{name}': write it with LIPSYNC_GOLDEN=write and look at the difference"
     for step, (own, expected) in enumerate(zip(rows, stored[name], strict=True)):
-        # Adam's first steps are sign-like, and turn round-off into small differences.
-        assert own == pytest.approx(expected, rel=2e-3), f"step {step}"
+        assert own == pytest.approx(expected, rel=1e-5), f"step {step}"
     assert rows[4]["train/l1"] < rows[0]["train/l1"]
 
 
