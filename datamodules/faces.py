@@ -151,7 +151,7 @@ class FaceTracker:
     """Takes the frames of a video one by one and returns the track of one face.
 
     Args:
-        detector: `mediapipe`, `dlib` or `s3fd`.
+        detector: `mediapipe`, `dlib` or `s3fd`; or a detector, which is closed at the end.
         face: Which of several: `largest` (mean area times frames), `first` (seen first), `left`, `right`, `centre` (by
             the mean position), or a number counted from the left, starting with 0. All but `largest` pass over tracks
             of less than half the length of the longest.
@@ -161,7 +161,7 @@ class FaceTracker:
 
     def __init__(
         self,
-        detector: DetectorName = "mediapipe",
+        detector: DetectorName | FaceDetector = "mediapipe",
         *,
         face: FaceChoice = "largest",
         max_gap_frames: int = 12,
@@ -171,7 +171,7 @@ class FaceTracker:
             raise ValueError(f"max_gap_frames is {max_gap_frames}, expected 0 or more (--max-gap-frames)")
         self.size_hw = (0, 0)
         self.frames = 0
-        self._detector = make_detector(detector, detector_weights)
+        self._detector = detector if isinstance(detector, FaceDetector) else make_detector(detector, detector_weights)
         self._face = face
         self._max_gap = max_gap_frames
         self._tracks: list[_Track] = []
@@ -229,8 +229,11 @@ class FaceTracker:
             return None
         return self._assemble(track.faces[-count:], np.arange(count), count)
 
-    def finish(self) -> FaceTrack:
+    def finish(self, bridge_all: bool = False) -> FaceTrack:
         """The track over all frames.
+
+        Args:
+            bridge_all: Bridge gaps of any length; `detected` tells them.
 
         Raises:
             FaceError: No face at all, or the chosen one missing on more than `max_gap_frames` in a row.
@@ -245,7 +248,7 @@ class FaceTracker:
         missing = np.ones(self.frames, bool)
         missing[seen] = False
         long = [(first, length) for first, length in _runs(missing) if length > self._max_gap]
-        if long:
+        if long and not bridge_all:
             raise FaceError(
                 f"face missing on {int(missing.sum())} of {self.frames} frames, {long[0][1]} in a row from frame "
                 f"{long[0][0]} on; expected at most {self._max_gap} in a row (--max-gap-frames, --face)"

@@ -13,7 +13,6 @@ of the SyncNet evaluation is another variant with other weights.
 `detectors.py` imports this file only when the detector is chosen: PyTorch takes seconds.
 """
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
+
+from datamodules.weights import load_weights
 
 # Name, channels in and out, kernel, stride, padding; "M" is a 2x2 pool. fc6 makes the map 4 larger: as published.
 _LAYERS: tuple[tuple[str, int, int, int, int, int] | str, ...] = (
@@ -70,7 +71,7 @@ MAX_OVERLAP = 0.3
 MIN_SCORE = 0.5
 MIN_SIDE_PX = 32  # the pools leave nothing of a smaller image
 _EXPECTED = (
-    "Expected s3fd-619a316812.pth (about 90 MB, 65 tensors; Wav2Lip's README calls it s3fd.pth), documented at "
+    "s3fd-619a316812.pth (about 90 MB, 65 tensors; Wav2Lip's README calls it s3fd.pth), documented at "
     "github.com/1adrianb/face-alignment"
 )
 _REPAIR = "Name it with: bench prepare --detector s3fd --detector_weights PATH"
@@ -174,15 +175,7 @@ def load_s3fd(path: Path, device: str | torch.device = "cpu") -> "S3FD":
         FileNotFoundError: there is no such file. It is never replaced by random weights.
         ValueError: the file holds something else; missing and unknown names are listed.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no S3FD weights. {_EXPECTED}. {_REPAIR}")
-    network = S3FD()
-    try:
-        network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True), strict=True)
-    except (RuntimeError, TypeError, AttributeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = "cannot be read" if isinstance(error, pickle.UnpicklingError | EOFError) else str(error)
-        raise ValueError(f"{path} does not fit: {reason}. {_EXPECTED}. {_REPAIR}") from error
-    return network.eval().requires_grad_(False).to(device)
+    return load_weights(S3FD(), path, _EXPECTED, _REPAIR).to(device)
 
 
 class S3FD(nn.Module):

@@ -41,6 +41,7 @@ _JITTER_S = Fraction(1, 1000)
 _EXACT = 0x02 | 0x2000 | 0x40000 | 0x80000  # SWS_BILINEAR, FULL_CHR_H_INT, ACCURATE_RND, BITEXACT
 _BT709, _LIMITED = 1, 1  # libav's numbers for the colour matrix, primaries and transfer, and for 16..235
 _UNSPECIFIED, _FULL_RANGE = 2, 2
+_MAX_THREADS = 8  # of the encoder
 _AAC_BITS_PER_SECOND = 96_000  # a channel
 _AAC_BITS_PER_SAMPLE = 6  # the most that AAC allows
 _AAC_SAMPLES = 1024
@@ -280,6 +281,8 @@ class VideoWriter:
         crf: x264's quality, 0 (lossless) to 51.
         preset: x264's speed.
         metadata: names and values stored in the container, any UTF-8 text.
+        threads: of the encoder; one a core without it, but at most 8, because each holds frames of its own. The bytes
+            written depend on their number.
 
     Raises:
         ValueError: an argument, or a frame's shape or type, is not as described; or no frame was written.
@@ -295,6 +298,7 @@ class VideoWriter:
         crf: int = 18,
         preset: str = "medium",
         metadata: dict[str, str] | None = None,
+        threads: int | None = None,
     ) -> None:
         self.path = Path(path)
         self._fps = _exact(fps)
@@ -302,6 +306,7 @@ class VideoWriter:
         self._audio = _as_sound(audio)
         self._options = {"crf": str(crf), "preset": preset}
         self._metadata = metadata or {}
+        self._threads = threads or min(_MAX_THREADS, len(os.sched_getaffinity(0)))
         self._temporary = self.path.with_name(f".{self.path.stem[:100]}.{uuid.uuid4().hex}.tmp.mp4")
         self._reformatter = VideoReformatter()
         self._container: Any = None
@@ -331,6 +336,7 @@ class VideoWriter:
             video.width, video.height = width, height
             video.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
             context = video.codec_context
+            context.thread_count = self._threads
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _LIMITED
             self._video, self._sound = video, None

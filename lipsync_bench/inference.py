@@ -14,7 +14,7 @@ import torch
 from datamodules.crops import cut
 from models import TalkingFaceModule
 
-__all__ = ["generate_faces", "lip_sync", "paste", "to_batch"]
+__all__ = ["generate_faces", "lip_sync", "paste", "paste_crop", "to_batch"]
 
 
 def to_batch(crops: Iterable[np.ndarray], size_px: int) -> torch.Tensor:
@@ -64,10 +64,14 @@ def paste(frame: np.ndarray, generated: np.ndarray, box: np.ndarray) -> np.ndarr
         generated: float32 (3, h, w) in [0, 1]; scaled to 0..255 and truncated, then resized bilinearly.
         box: x1, y1, x2, y2 in pixels inside the frame.
     """
+    return paste_crop(frame, (generated.transpose(1, 2, 0) * 255).astype(np.uint8), box)  # the published truncation
+
+
+def paste_crop(frame: np.ndarray, crop: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """As `paste`, for a uint8 image (h, w, 3)."""
     x1, y1, x2, y2 = (int(v) for v in np.round(box))
-    image = (generated.transpose(1, 2, 0) * 255).astype(np.uint8)  # truncation is the published rounding
     out = frame.copy()
-    out[y1:y2, x1:x2] = cv2.resize(image, (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR)
+    out[y1:y2, x1:x2] = cv2.resize(crop, (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR)
     return out
 
 

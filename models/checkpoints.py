@@ -2,7 +2,7 @@
 """Checkpoints that say which class made them, hold plain values only, and load without executing code."""
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
@@ -60,9 +60,15 @@ class BenchModule(pl.LightningModule):
         checkpoint[RECORD] = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "version": _package_version()}
 
 
-def save_module(module: BenchModule, path: Path) -> None:
-    """Writes a checkpoint without optimiser or trainer; it loads wherever one of `lightning fit` does."""
-    checkpoint = {
+def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | None = None) -> None:
+    """Writes a checkpoint without optimiser or trainer; it loads wherever one of `lightning fit` does.
+
+    Args:
+        module: To be stored.
+        path: The file; replaced if it is there.
+        origin: Where weights that were not trained here come from; stands in the checkpoint's record.
+    """
+    checkpoint: dict[str, Any] = {
         "state_dict": module.state_dict(),
         module.CHECKPOINT_HYPER_PARAMS_KEY: dict(module.hparams),
         "pytorch-lightning_version": pl.__version__,
@@ -70,6 +76,8 @@ def save_module(module: BenchModule, path: Path) -> None:
         "global_step": 0,
     }
     module.on_save_checkpoint(checkpoint)
+    if origin is not None:
+        checkpoint[RECORD]["origin"] = dict(origin)
     with atomic_path(path) as temporary:
         torch.save(checkpoint, temporary)
 

@@ -5,14 +5,17 @@ Joon Son Chung, Andrew Zisserman: Out of Time: Automated Lip Sync in the Wild. A
 Official code: github.com/joonson/syncnet_python (MIT); the weights come from Oxford VGG.
 """
 
-import pickle
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-_WHERE = "Oxford VGG (www.robots.ox.ac.uk/~vgg), path software/lipsync/data/syncnet_v2.model, about 54.5 MB"
-_FLAG = "name it with --syncnet PATH"
+from datamodules.weights import load_weights
+
+_EXPECTED = (
+    "the file syncnet_v2.model of Oxford VGG (www.robots.ox.ac.uk/~vgg), path software/lipsync/data/syncnet_v2.model, "
+    "about 54.5 MB"
+)
+_REPAIR = "Download it and name it with --syncnet PATH"
 
 __all__ = ["SyncNetV2", "load_syncnet"]
 
@@ -69,39 +72,7 @@ def load_syncnet(path: Path | str) -> "SyncNetV2":
         FileNotFoundError: there is no such file.
         ValueError: the file is no mapping of tensors, or names or shapes differ.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no SyncNet weights. Expected the file syncnet_v2.model of {_WHERE}. Download it and {_FLAG}"
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{path}: cannot be read ({type(error).__name__}). Expected the file syncnet_v2.model of {_WHERE}. "
-            f"Download it again and {_FLAG}"
-        ) from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(
-            f"{path}: is no flat mapping of names to tensors. Expected syncnet_v2.model of {_WHERE}. Get it and {_FLAG}"
-        )
-    network = SyncNetV2()
-    own = network.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in state if name not in own]
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if missing or unexpected or reshaped:
-        raise ValueError(
-            f"{path}: is not SyncNet v2. Missing: {', '.join(missing) or 'none'}. "
-            f"Unexpected: {', '.join(unexpected) or 'none'}. Other shape: {', '.join(reshaped) or 'none'}. "
-            f"Expected syncnet_v2.model of {_WHERE}. Get it and {_FLAG}"
-        )
-    network.load_state_dict(state, strict=False)  # compared above
-    return network.requires_grad_(False).eval()
+    return load_weights(SyncNetV2(), Path(path), _EXPECTED, _REPAIR)
 
 
 class SyncNetV2(nn.Module):

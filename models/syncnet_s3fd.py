@@ -11,7 +11,6 @@ suppression.
                                                            +-- extras: 512, 256 channels ---------------+
 """
 
-import pickle
 from pathlib import Path
 
 import cv2
@@ -20,6 +19,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
+
+from datamodules.weights import load_weights
 
 __all__ = ["SyncNetS3FD", "decode", "load_syncnet_s3fd", "priors", "suppress"]
 
@@ -189,14 +190,5 @@ def load_syncnet_s3fd(path: str | Path, device: str | torch.device = "cpu") -> S
         FileNotFoundError: there is no such file. It is never replaced by random weights.
         ValueError: the file is not a state dict with exactly the expected entries and shapes.
     """
-    path = Path(path)
-    expected = "Expected sfd_face.pth, the face detector of the SyncNet evaluation (65 tensors)"
-    if not path.is_file():
-        raise FileNotFoundError(f"no S3FD weights at {path}. {expected}. Set --syncnet_s3fd FILE")
-    network = SyncNetS3FD()
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state, strict=True)
-    except (RuntimeError, TypeError, AttributeError, KeyError, EOFError, pickle.UnpicklingError) as error:
-        raise ValueError(f"{path} does not fit: {error}. {expected}. Set --syncnet_s3fd FILE") from error
-    return network.eval().requires_grad_(False).to(device)
+    expected = "sfd_face.pth, the face detector of the SyncNet evaluation (65 tensors)"
+    return load_weights(SyncNetS3FD(), Path(path), expected, "Set --syncnet_s3fd FILE").to(device)

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.files import atomic_path, sha256
+from datamodules.weights import mismatch
 from lipsync_bench.checkpoints.kinds import KINDS, Kind
 from lipsync_bench.checkpoints.weight_files import read_entries
 from models.checkpoints import save_module
 
-_COUNTER = "num_batches_tracked"  # of batch norms; files of old framework versions lack it, evaluation never reads it
 _log = logging.getLogger(__name__)
 
 __all__ = ["KINDS", "Kind", "import_file", "import_official"]
@@ -53,28 +53,17 @@ def _state(kind: Kind, path: Path, entries: Mapping[str, Any]) -> dict[str, Tens
     return state
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) or "none"
-
-
 def _fill(kind: Kind, path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
-    own = network.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith(_COUNTER)]
-    unknown = [name for name in state if name not in own]
-    reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
-    ]
-    if missing or unknown or reshaped:
+    differences = mismatch(network, state)
+    if differences:
         raise ValueError(
-            f"{path}: is not a {kind.name}. Missing: {_listed(missing)}. Unknown: {_listed(unknown)}. Other shape: "
-            f"{_listed(reshaped)}. Expected {kind.expected}. Name another kind ({', '.join(KINDS)}) or file"
+            f"{path}: is not a {kind.name}. {differences}. Expected {kind.expected}. Name another kind "
+            f"({', '.join(KINDS)}) or file"
         )
-    broken = [name for name in own if name in state and not bool(torch.isfinite(state[name]).all())]
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise ValueError(
-            f"{path}: NaN or infinity in {_listed(broken)}. Expected numbers: {kind.expected}. Download it again"
+            f"{path}: NaN or infinity in {', '.join(broken)}. Expected numbers: {kind.expected}. Download it again"
         )
     network.load_state_dict(state, strict=False)  # compared above
 
@@ -102,16 +91,19 @@ def import_official(kind: str, path: Path | str) -> nn.Module:
     return network.eval()
 
 
-def _tell(record: Kind, path: Path, network: nn.Module) -> None:
-    count = sum(parameter.numel() for parameter in network.parameters())
-    _log.info("%s: %s, %s parameters, sha256 %s", path, record.name, f"{count:,}".replace(",", " "), sha256(path))
+def _tell(record: Kind, path: Path, network: nn.Module) -> dict[str, str]:
+    """Logs what an official file is; what of it goes into the checkpoint."""
+    count, digest = sum(parameter.numel() for parameter in network.parameters()), sha256(path)
+    _log.info("%s: %s, %s parameters, sha256 %s", path, record.name, f"{count:,}".replace(",", " "), digest)
     _log.info("  documented at %s; weights: %s", record.documented, record.licence)
+    return {"kind": record.name, "file": path.name, "sha256": digest}
 
 
 def import_file(kind: str, path: Path, out: Path, disc: Path | None = None) -> None:
     """Writes an official weight file as a checkpoint of this package, and logs what it is.
 
-    A generator or a lip-sync expert becomes a checkpoint like those of `lightning fit`; the others become a flat
+    A generator or a lip-sync expert becomes a checkpoint like those of `lightning fit`, with the official file's name
+    and SHA-256 in its record (`origin`); the others become a flat
     `torch.save` dictionary with official names, which their loaders (`load_syncnet`, `load_s3fd`) read, as they read
     the original.
 
@@ -131,13 +123,13 @@ def import_file(kind: str, path: Path, out: Path, disc: Path | None = None) -> N
         if source is not None and out.exists() and source.exists() and out.samefile(source):
             raise ValueError(f"--out {out} is the official file itself. Expected another path. Set --out CKPT")
     network = import_official(kind, path)
-    _tell(record, path, network)
+    origin = _tell(record, path, network)
     partner = None
     if disc is not None:
         partner = import_official(record.partner, disc)
-        _tell(KINDS[record.partner], disc, partner)
+        origin["discriminator_sha256"] = _tell(KINDS[record.partner], disc, partner)["sha256"]
     if record.module is not None:
-        save_module(record.module(network, partner), out)
+        save_module(record.module(network, partner), out, origin)
     else:
         with atomic_path(out) as temporary:
             torch.save(network.state_dict(), temporary)

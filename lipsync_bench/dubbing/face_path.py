@@ -5,13 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from datamodules.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_wav2lip
-from datamodules.detectors import Face, FaceDetector
-from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
+from datamodules.detectors import DetectorName, Face, FaceDetector, make_detector
+from datamodules.faces import FaceChoice, FaceTracker
 from lipsync_bench.blending import CONTOUR
 
 __all__ = ["FacePath", "find_face"]
@@ -50,18 +49,6 @@ class _OutlineDetector(FaceDetector):
 
     def close(self) -> None:
         self._detector.close()
-
-
-class _OutlineTracker(FaceTracker):
-    """A tracker that keeps outlines only, and to which no gap is too long."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._detector = _OutlineDetector(self._detector)
-
-    def finish(self) -> FaceTrack:
-        self._max_gap = self.frames
-        return super().finish()
 
 
 def _bridged(detected: np.ndarray, max_gap_frames: int) -> np.ndarray:
@@ -124,11 +111,11 @@ def find_face(
         FaceError: No face on any frame.
         ValueError: Negative pads that leave no box.
     """
-    tracking = _OutlineTracker(detector, face=face, max_gap_frames=max_gap_frames, detector_weights=detector_weights)
-    with tracking as tracker:
+    outlines = _OutlineDetector(make_detector(detector, detector_weights))
+    with FaceTracker(outlines, face=face, max_gap_frames=max_gap_frames) as tracker:
         for frame in frames:
             tracker.add(frame)
-        track = tracker.finish()
+        track = tracker.finish(bridge_all=True)
     visible = _bridged(track.detected, max_gap_frames)
     boxes = _padded(crop_boxes(track, crop, tracker.size_hw), pads, tracker.size_hw)
     if crop == "detector" and smooth:

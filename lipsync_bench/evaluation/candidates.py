@@ -14,7 +14,7 @@ from datamodules.errors import MediaError
 from datamodules.files import sha256
 from datamodules.video import FPS, read_frames
 from lipsync_bench.evaluation.protocol import Protocol
-from lipsync_bench.inference import lip_sync
+from lipsync_bench.inference import lip_sync, paste_crop
 from models import TalkingFaceModule, load_method
 
 __all__ = ["Candidate", "Checkpoint", "GroundTruth", "RepeatedFrame", "TargetChunk", "VideoFolder"]
@@ -98,14 +98,7 @@ class RepeatedFrame(Candidate):
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """The reference crop pasted, resized to each box."""
-        return [_paste_crop(frame, chunk.reference, box) for frame, box in zip(chunk.frames, chunk.boxes, strict=True)]
-
-
-def _paste_crop(frame: np.ndarray, crop: np.ndarray, box: np.ndarray) -> np.ndarray:
-    x1, y1, x2, y2 = (int(v) for v in np.round(box))
-    out = frame.copy()
-    out[y1:y2, x1:x2] = _fit(crop, (y2 - y1, x2 - x1))
-    return out
+        return [paste_crop(frame, chunk.reference, box) for frame, box in zip(chunk.frames, chunk.boxes, strict=True)]
 
 
 def _fit(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:

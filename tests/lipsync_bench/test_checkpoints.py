@@ -19,6 +19,7 @@ from datamodules.s3fd import S3FD, load_s3fd
 from lipsync_bench import bench
 from lipsync_bench.checkpoints import KINDS, import_official
 from models import Wav2Lip, load_method
+from models.checkpoints import RECORD, load_checkpoint
 from models.sync_expert import SyncExpert, SyncExpertModule
 from models.syncnet import SyncNetV2, load_syncnet
 from models.wav2lip import QualityDiscriminator, Wav2LipGenerator
@@ -301,7 +302,14 @@ def test_the_command_tells_sha256_and_source(official, tmp_path, caplog):
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["disc.pth"]
 
 
-def test_a_generator_becomes_a_method(imported, states):
+def test_a_generator_becomes_a_method(imported, official, states):
+    origin = load_checkpoint(imported("wav2lip"))[RECORD]["origin"]
+    source = official("wav2lip")
+    assert origin == {
+        "kind": "wav2lip",
+        "file": source.name,
+        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
+    }
     method = load_method(imported("wav2lip"))
     assert isinstance(method, Wav2Lip)
     assert not method.training

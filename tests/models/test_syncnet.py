@@ -60,7 +60,7 @@ def test_other_names_and_shapes_are_listed(weights: dict[str, torch.Tensor], tmp
     changed["netfclip.0.bias"] = torch.zeros(3)
     torch.save(changed, tmp_path / "changed.model")
     with pytest.raises(
-        ValueError, match=r"Missing: netfcaud\.0\.weight\. Unexpected: netfcaud\.9\.weight\..*netfclip"
+        ValueError, match=r"Missing: netfcaud\.0\.weight\. Unknown: netfcaud\.9\.weight\..*netfclip"
     ) as e:
         load_syncnet(tmp_path / "changed.model")
     assert "(3,) instead of (512,)" in str(e.value)
