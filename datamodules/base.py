@@ -13,8 +13,11 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.windows import EpochSampler, EvaluationSampler, Kind, SyncWindow, Window, WindowDataset, separate_short
+from datamodules.base_frames import REPAIR, base_frames_path
+from datamodules.hr_windows import HRWindowDataset, separate_unready
+from datamodules.windows import EpochSampler, EvaluationSampler, SyncWindow, Window, WindowDataset, separate_short
 
+WindowKind = Literal["generator", "expert", "hr"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SUFFIX = ".safetensors"
@@ -29,7 +32,7 @@ _NAMED = 5  # examples in a message
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SPLITS", "ClipDataModule", "Split", "read_list"]
+__all__ = ["SPLITS", "ClipDataModule", "Split", "WindowKind", "read_list"]
 
 
 def _few(items: Sequence[object]) -> str:
@@ -107,7 +110,8 @@ class ClipDataModule(pl.LightningDataModule):
         root: prepared folder.
         batch_size: windows in a batch, for each process.
         image_size: side of the square faces, pixels.
-        window: `generator` gives target, reference, mel and frame_mels; `expert` gives faces, mel and label.
+        window: `generator` gives target, reference, mel and frame_mels; `expert` gives faces, mel and label; `hr` gives
+            those of `HRWindow`, for clips with base frames.
         num_workers: loader processes; without it the number of cores, at most 4.
         seed: of the windows. Splits do not depend on it.
         read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
@@ -129,7 +133,7 @@ class ClipDataModule(pl.LightningDataModule):
         root: Path,
         batch_size: int = 16,
         image_size: int = 96,
-        window: Kind = "generator",
+        window: WindowKind = "generator",
         num_workers: int | None = None,
         seed: int = 0,
         read: Literal["mmap", "file"] = "mmap",
@@ -291,21 +295,37 @@ class ClipDataModule(pl.LightningDataModule):
 
     def _dataset(self, split: Split) -> WindowDataset | None:
         clips = self.clips(split)
-        long, self.short[split] = separate_short(clips, self.window)
+        if self.window == "hr":
+            long, missing, self.short[split] = separate_unready(clips)
+            self._check_base_frames(split, missing, len(clips))
+        else:
+            long, self.short[split] = separate_short(clips, self.window)
         if self.short[split]:
             logger.warning(
-                "%s: %d of %d %s clips are too short for a window and left out: %s",
+                "%s: %d of %d %s clips are too short for a window%s and left out: %s",
                 self.name,
                 len(self.short[split]),
                 len(clips),
                 split,
+                " or show no face in five frames in a row" if self.window == "hr" else "",
                 ", ".join(str(path.relative_to(self.root)) for path in self.short[split]),
             )
         if not long:
             return None
         train = split == "train"
         length = self.epoch_length if train else self.val_length
+        if self.window == "hr":
+            return HRWindowDataset(long, self.image_size, self.seed, length, self.read, fixed=not train)
         return WindowDataset(long, self.image_size, self.window, self.seed, length, self.read, fixed=not train)
+
+    def _check_base_frames(self, split: Split, missing: Sequence[Path], count: int) -> None:
+        if missing:
+            named = _few([base_frames_path(path).relative_to(self.root) for path in missing])
+            repair = REPAIR.replace("ROOT", str(self.root))
+            raise FileNotFoundError(
+                f"{self.name}: {len(missing)} of {count} {split} clips in {self.root} have no base frames: {named}. "
+                f"Expected the faces of a trained base network beside every clip. {repair}"
+            )
 
     def _built(self, split: Split) -> WindowDataset | None:
         if split not in self._datasets:

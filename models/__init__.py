@@ -10,10 +10,20 @@ import torch
 
 from models.base import TalkingFaceModule
 from models.checkpoints import load_module
+from models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
 from models.sync_expert import SyncExpertModule
 from models.wav2lip import Wav2Lip
 
-__all__ = ["SyncExpertModule", "TalkingFaceModule", "Wav2Lip", "list_methods", "load_method"]
+__all__ = [
+    "HyperLipsBase",
+    "HyperLipsHR",
+    "HyperLipsSyncExpertModule",
+    "SyncExpertModule",
+    "TalkingFaceModule",
+    "Wav2Lip",
+    "list_methods",
+    "load_method",
+]
 
 
 def list_methods() -> dict[str, type[TalkingFaceModule]]:

@@ -2,29 +2,37 @@
 """What every method has in common: one way to generate frames, a frozen expert, one kind of checkpoint."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 
 import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from datamodules.files import sha256
-from models.checkpoints import RECORD, BenchModule, save_module
+from models.checkpoints import RECORD, BenchModule, load_module, save_module
+from models.layers import mask_lower_half
 
 _log = logging.getLogger(__name__)
 
 __all__ = ["TalkingFaceModule"]
 
 
-def _drop_expert(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    for name in [name for name in state if name.startswith(f"{prefix}sync_expert.")]:
+def _drop_frozen(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    parts = tuple(f"{prefix}{part}." for part in _unsaved(module))
+    for name in [name for name in state if name.startswith(parts)]:
         del state[name]
 
 
-def _forgive_expert(module: nn.Module, incompatible: Any) -> None:
-    missing = incompatible.missing_keys
-    missing[:] = [name for name in missing if not name.startswith("sync_expert.")]
+def _forgive_frozen(module: nn.Module, incompatible: Any) -> None:
+    missing, parts = incompatible.missing_keys, tuple(f"{part}." for part in _unsaved(module))
+    missing[:] = [name for name in missing if not name.startswith(parts)]
+
+
+def _unsaved(module: nn.Module) -> tuple[str, ...]:
+    return module.unsaved if isinstance(module, TalkingFaceModule) else ()
 
 
 class TalkingFaceModule(BenchModule):
@@ -41,6 +49,8 @@ class TalkingFaceModule(BenchModule):
         sync_expert: path of a checkpoint of `sync_expert_module`; None when no expert is wanted.
         expert_mode: "train" lets the expert's batch norms use batch statistics, as official code does; "eval" fixes
             them.
+        init_from: path of a checkpoint of the same class whose networks a training starts with (fine-tuning). A
+            resumed training does not read it.
     """
 
     sync_expert_module: ClassVar[Any] = None
@@ -49,13 +59,22 @@ class TalkingFaceModule(BenchModule):
     """Name in `list_methods()`; empty: the name of the file."""
     generate_batch: ClassVar[int] = 64
     """Frames that go through the network at once in `generate`."""
+    unsaved: ClassVar[tuple[str, ...]] = ("sync_expert",)
+    """Frozen submodules that are read from their own files and stay out of checkpoints."""
+
+    face_mask: ClassVar[bool] = False
+    """Whether its faces are pasted back through a mask of the face; else as the whole box."""
 
     generator: nn.Module
     discriminator: nn.Module | None
     sync_expert: nn.Module | None
 
     def __init__(
-        self, image_size: int, sync_expert: str | None = None, expert_mode: Literal["train", "eval"] = "eval"
+        self,
+        image_size: int,
+        sync_expert: str | None = None,
+        expert_mode: Literal["train", "eval"] = "eval",
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         self.image_size = image_size
@@ -64,8 +83,10 @@ class TalkingFaceModule(BenchModule):
         self.sync_expert_sha256: str | None = None
         self._expert_path = sync_expert
         self._expert_mode = expert_mode
-        self.register_state_dict_post_hook(_drop_expert)
-        self.register_load_state_dict_post_hook(_forgive_expert)
+        self._init_from = init_from
+        self.fallback_frames = 0  # generated so far by the method's second choice, as its docstring says
+        self.register_state_dict_post_hook(_drop_frozen)
+        self.register_load_state_dict_post_hook(_forgive_frozen)
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
@@ -84,6 +105,17 @@ class TalkingFaceModule(BenchModule):
         wanted = self.needs_sync_expert or self._expert_path is not None
         if stage != "predict" and wanted and self.sync_expert is None:
             self._load_expert()
+        if stage == "fit" and self._init_from is not None and self.trainer.ckpt_path is None:
+            self._start_from(Path(self._init_from))
+
+    def _start_from(self, path: Path) -> None:
+        source = load_module(path, [type(self)])
+        self.generator.load_state_dict(source.generator.state_dict())
+        if self.discriminator is not None and source.discriminator is not None:
+            self.discriminator.load_state_dict(source.discriminator.state_dict())
+        elif self.discriminator is not None:
+            _log.warning("%s: %s has no discriminator; it starts untrained", type(self).__name__, path)
+        _log.info("%s: starts from %s, sha256 %s", type(self).__name__, path, sha256(path))
 
     def _load_expert(self) -> None:
         name, kind = type(self).__name__, self.sync_expert_module
@@ -110,6 +142,34 @@ class TalkingFaceModule(BenchModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint[RECORD]["sync_expert_sha256"] = self.sync_expert_sha256
+
+    def input_faces(self, target: Tensor, reference: Tensor) -> Tensor:
+        """What a generator sees of windows (B,T,3,H,W) in its colour order: (B,6,T,H,W), the target without its lower
+        half, then the reference.
+        """
+        return torch.cat([mask_lower_half(target), reference], dim=2).transpose(1, 2)
+
+    @contextmanager
+    def turn(self, optimizer_index: int) -> Iterator[Callable[[Tensor], None]]:
+        """The turn of one optimiser in manual optimisation; the others' parameters collect no gradients meanwhile.
+
+        with self.turn(0) as step:
+            step(loss_of_the_generator())
+        """
+        optimizer = cast(list[LightningOptimizer], self.optimizers())[optimizer_index]
+
+        def step(loss: Tensor) -> None:
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+        with self.toggled_optimizer(optimizer):
+            yield step
+
+    def log_terms(self, stage: str, terms: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
+        """Log named terms of a loss as `stage/name`."""
+        values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
+        self.log_dict(values, batch_size=len(batch["target"]), sync_dist=stage != "train", prog_bar=True)
 
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
         """Frames (N,3,h,w) for mels (N,1,80,16), unmasked faces and references (N,3,H,W).

@@ -37,8 +37,14 @@ class SyncExpert(nn.Module):
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
+        self.face_encoder = self.build_face_encoder(width)
+        self.audio_encoder = audio_encoder(width, last_residuals=2)
+
+    @staticmethod
+    def build_face_encoder(width: float) -> nn.Sequential:
+        """Lower halves -> (B,512,1,1)."""
         c32, c64, c128, c256, c512 = (scaled(channels, width) for channels in (32, 64, 128, 256, 512))
-        self.face_encoder = nn.Sequential(
+        return nn.Sequential(
             ConvBlock(15, c32, 7, 1, 3),  # 48 x 96
             ConvBlock(c32, c64, 5, (1, 2), 1),  # 46 x 47
             ResidualBlock(c64),
@@ -57,7 +63,6 @@ class SyncExpert(nn.Module):
             ConvBlock(c512, c512, 3),  # 1 x 1
             ConvBlock(c512, c512, 1),
         )
-        self.audio_encoder = audio_encoder(width, last_residuals=2)
 
     def forward(self, audio: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings of audio and of faces, (B,512) each.
@@ -104,9 +109,14 @@ class SyncExpertModule(BenchModule):
         super().__init__()
         self.save_hyperparameters()
         self.lr = lr
-        self.network = SyncExpert(width)
+        self.network = self.build(width)
         self.loss = CosineBCE()
         self._validations_at_chance = 0
+
+    @staticmethod
+    def build(width: float) -> SyncExpert:
+        """The network, untrained: (audio, lower halves) -> two embeddings."""
+        return SyncExpert(width)
 
     @classmethod
     def load_network(cls, path: Path) -> SyncExpert:
@@ -124,7 +134,11 @@ class SyncExpertModule(BenchModule):
 
     def forward(self, mel: Tensor, faces: Tensor) -> Tensor:
         """Probability (B,) that mel (B,1,80,16) and RGB faces (B,5,3,96,96) are in sync."""
-        return self.loss.cosine(*self.network(mel, stack_lower_halves(self.to_network(faces))))
+        return self.loss.cosine(*self.network(mel, self.lower_halves(faces)))
+
+    def lower_halves(self, faces: Tensor) -> Tensor:
+        """RGB faces (B,T,3,H,W) as the network reads them: (B,3T,H/2,W) BGR."""
+        return stack_lower_halves(self.to_network(faces))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor:
         loss, _ = self._loss_and_accuracy(batch)
@@ -178,8 +192,7 @@ class SyncExpertModule(BenchModule):
         }
 
     def _loss_and_accuracy(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        faces = stack_lower_halves(self.to_network(batch["faces"]))
-        audio_embedding, face_embedding = self.network(batch["mel"], faces)
+        audio_embedding, face_embedding = self.network(batch["mel"], self.lower_halves(batch["faces"]))
         label = batch["label"].flatten()
         loss = self.loss(audio_embedding, face_embedding, label)
         with torch.no_grad():

@@ -5,10 +5,9 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal
 
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -288,14 +287,10 @@ class Wav2Lip(TalkingFaceModule):
             return adam(self.generator.parameters())
         return [adam(self.generator.parameters()), adam(self.discriminator.parameters())]
 
-    def _input_faces(self, target: Tensor, reference: Tensor) -> Tensor:
-        """(B,T,3,H,W) twice, BGR -> (B,6,T,H,W)."""
-        return torch.cat([mask_lower_half(target), reference], dim=2).transpose(1, 2)
-
     def _generator_terms(self, batch: Mapping[str, Tensor], sync: bool) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Generated and true windows (B,3,T,H,W), BGR, and the terms of the generator's loss."""
         target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
-        generated = self.generator(batch["frame_mels"], self._input_faces(target, reference))
+        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
         target = target.transpose(1, 2)
         terms = {"l1": self.l1_loss(generated, target)}
         if sync and self.sync_expert is not None:
@@ -316,26 +311,18 @@ class Wav2Lip(TalkingFaceModule):
     def _plain_step(self, batch: Mapping[str, Tensor]) -> Tensor:
         _, _, terms = self._generator_terms(batch, sync=self.current_sync_weight > 0)
         loss = self._generator_loss(terms)
-        self._log_terms("train", {**terms, "loss": loss}, batch)
+        self.log_terms("train", {**terms, "loss": loss}, batch)
         return loss
 
     def _gan_step(self, batch: Mapping[str, Tensor], discriminator: nn.Module) -> None:
-        generator_optimizer, discriminator_optimizer = cast(list[LightningOptimizer], self.optimizers())
-        self.toggle_optimizer(generator_optimizer)  # the discriminator passes gradients on and collects none
-        generated, target, terms = self._generator_terms(batch, sync=self.current_sync_weight > 0)
-        loss = self._generator_loss(terms)
-        generator_optimizer.zero_grad()
-        self.manual_backward(loss)
-        generator_optimizer.step()
-        self.untoggle_optimizer(generator_optimizer)
-
-        self.toggle_optimizer(discriminator_optimizer)
-        judged = self.discriminator_loss(discriminator(target), discriminator(generated.detach()))
-        discriminator_optimizer.zero_grad()
-        self.manual_backward(judged["disc_real"] + judged["disc_fake"])
-        discriminator_optimizer.step()
-        self.untoggle_optimizer(discriminator_optimizer)
-        self._log_terms("train", {**terms, "loss": loss, **judged}, batch)
+        with self.turn(0) as step:
+            generated, target, terms = self._generator_terms(batch, sync=self.current_sync_weight > 0)
+            loss = self._generator_loss(terms)
+            step(loss)
+        with self.turn(1) as step:
+            judged = self.discriminator_loss(discriminator(target), discriminator(generated.detach()))
+            step(judged["disc_real"] + judged["disc_fake"])
+        self.log_terms("train", {**terms, "loss": loss, **judged}, batch)
 
     def _evaluate(self, batch: Mapping[str, Tensor], stage: str) -> None:
         generated, target, terms = self._generator_terms(
@@ -343,8 +330,4 @@ class Wav2Lip(TalkingFaceModule):
         )  # sync decides when its weight is switched on
         if self.discriminator is not None:
             terms |= self.discriminator_loss(self.discriminator(target), self.discriminator(generated))
-        self._log_terms(stage, {**terms, "loss": self._generator_loss(terms)}, batch)
-
-    def _log_terms(self, stage: str, terms: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
-        values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(values, batch_size=len(batch["mel"]), sync_dist=stage != "train", prog_bar=True)
+        self.log_terms(stage, {**terms, "loss": self._generator_loss(terms)}, batch)

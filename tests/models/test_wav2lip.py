@@ -173,7 +173,7 @@ def test_training_step_equals_the_official_one(
     x = uniform("wav2lip/step/x", (4, 6, 5, 96, 96))
     x[:, :3, :, 48:] = 0
     # The stored step masks another frame than its target, which no real batch does: the input is put in by hand.
-    module._input_faces = lambda target, reference: x  # type: ignore[method-assign]
+    module.input_faces = lambda target, reference: x  # type: ignore[method-assign]
     target = uniform("wav2lip/step/gt", (4, 3, 5, 96, 96)).flip(1).transpose(1, 2)
     batch = {
         "target": target,

@@ -1,0 +1,354 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the first stage of HyperLips leaves beside a clip for the second: `<speaker>/<clip>.base`, one file a clip.
+
+The second stage learns to sharpen the faces that the trained base network makes; these are generated once and kept.
+A file is in the safetensors format under another suffix, so that it is never taken for a clip. Tensors, T frames::
+
+    frames       uint8   (bytes,)        the T generated faces as JPEG files of S x S pixels, end to end
+    offsets      int64   (T + 1,)        face t is frames[offsets[t]:offsets[t + 1]]
+    sketch       uint8   (T, 2048)       drawing of the generated face, 128 x 128, one bit a pixel, row by row
+    found        bool    (T,)            whether Face Mesh saw a face in the generated one; else its sketch is empty
+    lip_outline  float32 (T, 20, 2)      ring around the true frame's lips, crop coordinates (0..1 inside the crop)
+
+The metadata has one entry, `base_frames`: a `BaseFramesHeader` as JSON with sorted keys.
+
+Differs: the published preparation pastes the generated face into its frame, encodes the video with DIVX, finds the face
+again and draws the sketch at the size it has there. Here the network's own output is kept, which is what the second
+stage is given at inference, and the sketch is drawn at 128 x 128, as at inference.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import simplejpeg
+from safetensors.numpy import save
+
+from datamodules.clip import ClipHeader
+from datamodules.errors import ClipError
+from datamodules.files import write_atomic
+from datamodules.sketch import BOTTLENECK_PX, LIP_OUTLINE
+
+MeshOrder = Literal["rgb", "bgr"]
+SCHEMA = "1"
+SUFFIX = ".base"
+JPEG_QUALITY = 95
+REPAIR = "Run: bench base-frames --checkpoint BASE.ckpt --root ROOT"
+_LENGTH_BYTES = 8
+_HEAD_LIMIT = 1 << 20  # ours have less than 1 kB; a larger value means that the file is something else
+_DTYPES = {"U8": np.uint8, "I64": np.int64, "F32": np.float32, "BOOL": np.bool_}
+_SKETCH_SHAPE = (BOTTLENECK_PX, BOTTLENECK_PX)
+_OUTLINE_SHAPE = (len(LIP_OUTLINE), 2)
+
+__all__ = [
+    "JPEG_QUALITY",
+    "REPAIR",
+    "SCHEMA",
+    "SUFFIX",
+    "BaseFrames",
+    "BaseFramesHeader",
+    "MeshOrder",
+    "base_frames_path",
+    "write_base_frames",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class BaseFramesHeader:
+    """Which clip the faces belong to and what made them.
+
+    Args:
+        id: of the clip.
+        source_sha256: as in the clip's header.
+        clip_settings: the clip's `settings`: another crop rule gives other crops from the same source.
+        checkpoint_sha256: of the base network's checkpoint file.
+        size_px: side of the generated faces, S.
+        mesh_order: channel order of the images Face Mesh saw, `bgr` as published or `rgb`.
+        frames: T.
+        schema: version of this file format.
+    """
+
+    id: str
+    source_sha256: str
+    clip_settings: str
+    checkpoint_sha256: str
+    size_px: int
+    mesh_order: MeshOrder
+    frames: int
+    schema: str = SCHEMA
+
+    @classmethod
+    def of(
+        cls, clip: ClipHeader, checkpoint_sha256: str, size_px: int = BOTTLENECK_PX, mesh_order: MeshOrder = "bgr"
+    ) -> "BaseFramesHeader":
+        """The header for faces generated from a clip."""
+        return cls(
+            clip.id, clip.source_sha256, clip.settings, checkpoint_sha256, size_px, mesh_order, frames=clip.frames
+        )
+
+    def belongs_to(self, clip: ClipHeader) -> bool:
+        """Whether the faces were made from this clip as it is now."""
+        own = (self.id, self.source_sha256, self.clip_settings, self.frames)
+        return own == (clip.id, clip.source_sha256, clip.settings, clip.frames)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    dtype: Any
+    shape: tuple[int, ...]
+    start: int  # from the start of the file
+
+    @property
+    def row_bytes(self) -> int:
+        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+
+
+def base_frames_path(clip_path: Path) -> Path:
+    """Where the generated faces of a clip file are: beside it, under the same name and another suffix."""
+    return Path(clip_path).with_suffix(SUFFIX)
+
+
+def _kinds(count: int) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
+    """Type and shape of every tensor; no shape stands for one axis of any length."""
+    return {
+        "frames": (np.uint8, ()),
+        "offsets": (np.int64, (count + 1,)),
+        "sketch": (np.uint8, (count, math.prod(_SKETCH_SHAPE) // 8)),
+        "found": (np.bool_, (count,)),
+        "lip_outline": (np.float32, (count, *_OUTLINE_SHAPE)),
+    }
+
+
+def _check_tensors(path: Path, count: int, tensors: dict[str, _Tensor]) -> None:
+    for name, (dtype, shape) in _kinds(count).items():
+        found = tensors.get(name)
+        if found is None or found.dtype is not dtype or (found.shape != shape if shape else len(found.shape) != 1):
+            raise ClipError(
+                f"{path}: tensor {name} is {found}, expected {np.dtype(dtype)} {shape or '(bytes,)'}. {REPAIR}"
+            )
+
+
+def _parse_head(path: Path, handle: int) -> tuple[BaseFramesHeader, dict[str, _Tensor]]:
+    """Read and check the head of an open file without touching the data."""
+    size = os.fstat(handle).st_size
+    start = os.pread(handle, _LENGTH_BYTES, 0)
+    if len(start) < _LENGTH_BYTES:
+        raise ClipError(f"{path}: {size} bytes, expected a file of base frames. {REPAIR}")
+    (length,) = struct.unpack("<Q", start)
+    if length > min(_HEAD_LIMIT, size - _LENGTH_BYTES):
+        raise ClipError(f"{path}: cut short, or not a safetensors file. Expected a file of base frames. {REPAIR}")
+    try:
+        content = json.loads(os.pread(handle, length, _LENGTH_BYTES))
+        fields = json.loads(content.pop("__metadata__")["base_frames"])
+        schema = fields["schema"]
+        data = _LENGTH_BYTES + length
+        tensors = {
+            name: _Tensor(_DTYPES[entry["dtype"]], tuple(entry["shape"]), data + entry["data_offsets"][0])
+            for name, entry in content.items()
+        }
+        end = data + max(entry["data_offsets"][1] for entry in content.values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ClipError(f"{path}: no header ({error!r}). Expected a file of base frames. {REPAIR}") from error
+    if schema != SCHEMA:
+        raise ClipError(f"{path}: base-frame format {schema}, expected {SCHEMA}. {REPAIR}")
+    if end != size:
+        raise ClipError(f"{path}: {size} bytes, expected {end}: cut short or overwritten. {REPAIR}")
+    try:
+        header = BaseFramesHeader(**fields)
+    except TypeError as error:
+        raise ClipError(
+            f"{path}: header fields do not fit ({error}). Expected those of format {SCHEMA}. {REPAIR}"
+        ) from error
+    _check_tensors(path, header.frames, tensors)
+    return header, tensors
+
+
+def write_base_frames(
+    path: Path,
+    header: BaseFramesHeader,
+    *,
+    frames: Sequence[np.ndarray],
+    sketches: np.ndarray,
+    found: np.ndarray,
+    lip_outlines: np.ndarray,
+) -> None:
+    """Write the generated faces of one clip, atomically; the folder is made.
+
+    Args:
+        path: the file, see `base_frames_path`; an existing one is replaced.
+        header: its `frames` and `size_px` have to be those of the images.
+        frames: T generated faces, uint8 RGB (S, S, 3); kept as JPEG of quality 95 without subsampling of colours.
+        sketches: uint8 (T, 128, 128), 0 or 255; those of frames without a mesh are stored empty.
+        found: bool (T,).
+        lip_outlines: (T, 20, 2), crop coordinates 0..1.
+
+    Raises:
+        ValueError: a shape, type or value does not fit.
+    """
+    count, side = header.frames, header.size_px
+    if count < 1 or len(frames) != count:
+        raise ValueError(
+            f"{header.id}: {len(frames)} faces, header.frames is {count}. Expected the same number, at least 1. "
+            "Give the faces of the whole clip."
+        )
+    given = {
+        "frames": ({(image.shape, image.dtype) for image in frames}, {((side, side, 3), np.dtype(np.uint8))}),
+        "sketches": ((sketches.shape, sketches.dtype), ((count, *_SKETCH_SHAPE), np.uint8)),
+        "found": ((found.shape, found.dtype), ((count,), np.bool_)),
+        "lip_outlines": (lip_outlines.shape, (count, *_OUTLINE_SHAPE)),
+    }
+    for name, (have, want) in given.items():
+        if have != want:
+            raise ValueError(f"{header.id}: {name} are {have}, expected {want}. Correct the argument {name}.")
+    if not np.isin(sketches, (0, 255)).all():
+        raise ValueError(f"{header.id}: sketches with grey pixels. Expected 0 and 255. Pass what draw_sketch returns.")
+    jpegs = [
+        simplejpeg.encode_jpeg(
+            np.ascontiguousarray(image), JPEG_QUALITY, colorspace="RGB", colorsubsampling="444", fastdct=False
+        )
+        for image in frames
+    ]
+    tensors: dict[str, np.ndarray] = {
+        "frames": np.frombuffer(b"".join(jpegs), np.uint8),
+        "offsets": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
+        "sketch": np.packbits((sketches > 0).reshape(count, -1) & found[:, None], axis=1),
+        "found": np.ascontiguousarray(found),
+        "lip_outline": np.ascontiguousarray(lip_outlines, np.float32),
+    }
+    write_atomic(path, save(tensors, {"base_frames": json.dumps(dataclasses.asdict(header), sort_keys=True)}))
+
+
+class BaseFrames:
+    """Lazy reader of the generated faces of one clip: every call reads only the bytes it needs.
+
+    The file is opened at the first access and read with ordinary calls, never mapped: a window has some 50 kB in four
+    pieces. An object can be pickled to a worker process or used in a forked one.
+
+    Args:
+        path: a file written by `write_base_frames`.
+
+    Raises:
+        FileNotFoundError: at first access: no such file.
+        ClipError: at first access: broken or of another version. Later: a JPEG inside cannot be decoded.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self._handle: int | None = None
+        self._parsed: tuple[BaseFramesHeader, dict[str, _Tensor]] | None = None
+
+    def __enter__(self) -> "BaseFrames":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        self.close()
+
+    def __getstate__(self) -> Path:
+        return self.path
+
+    def __setstate__(self, path: Path) -> None:
+        self.__init__(path)  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return self.header.frames
+
+    @property
+    def header(self) -> BaseFramesHeader:
+        """Read once, then remembered."""
+        return self._head()[0]
+
+    def close(self) -> None:
+        """Close the file; the next access opens it again."""
+        if getattr(self, "_handle", None) is not None:
+            os.close(self._handle)  # type: ignore[arg-type]
+            self._handle = None
+
+    def faces(self, start: int = 0, count: int | None = None) -> np.ndarray:
+        """The base network's faces, uint8 RGB (count, S, S, 3).
+
+        Args:
+            start: first frame.
+            count: how many; None to the end. Both as in the methods below.
+
+        Raises:
+            IndexError: the range is not inside the clip.
+            ClipError: a JPEG is broken or of another size.
+        """
+        start, count = self._range(start, count)
+        side = self.header.size_px
+        out = np.empty((count, side, side, 3), np.uint8)
+        offsets = self._rows("offsets", start, count + 1)
+        first = int(offsets[0])
+        data = self._rows("frames", first, int(offsets[-1]) - first)
+        for index, (a, b) in enumerate(itertools.pairwise(offsets - first)):
+            try:
+                image = simplejpeg.decode_jpeg(data[a:b].tobytes(), colorspace="RGB")
+            except ValueError as error:
+                raise ClipError(
+                    f"{self.path}: face {start + index} cannot be decoded ({error}). Expected a JPEG file. {REPAIR}"
+                ) from error
+            if image.shape != out.shape[1:]:
+                raise ClipError(
+                    f"{self.path}: face {start + index} is {image.shape}, expected {out.shape[1:]}. {REPAIR}"
+                )
+            out[index] = image
+        return out
+
+    def sketches(self, start: int = 0, count: int | None = None) -> np.ndarray:
+        """Drawings of the generated faces, uint8 (count, 128, 128), 0 or 255; empty where no mesh was found."""
+        start, count = self._range(start, count)
+        bits = np.unpackbits(self._rows("sketch", start, count), axis=1)
+        return (bits * np.uint8(255)).reshape(count, *_SKETCH_SHAPE)
+
+    def found(self, start: int = 0, count: int | None = None) -> np.ndarray:
+        """Whether Face Mesh saw a face in the generated one, bool (count,)."""
+        return self._rows("found", *self._range(start, count))
+
+    def lip_outlines(self, start: int = 0, count: int | None = None) -> np.ndarray:
+        """Ring around the lips of the true frame, float32 (count, 20, 2), crop coordinates."""
+        return self._rows("lip_outline", *self._range(start, count))
+
+    def _head(self) -> tuple[BaseFramesHeader, dict[str, _Tensor]]:
+        if self._handle is None:
+            self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._parsed = _parse_head(self.path, self._handle)
+            except BaseException:
+                self.close()
+                raise
+        assert self._parsed is not None
+        return self._parsed
+
+    def _range(self, start: int, count: int | None) -> tuple[int, int]:
+        available = len(self)
+        count = available - start if count is None else count
+        if start < 0 or count < 0 or start + count > available:
+            raise IndexError(
+                f"{self.path}: frames {start}..{start + count - 1} asked for. Expected some of 0..{available - 1}."
+            )
+        return start, count
+
+    def _rows(self, name: str, start: int, count: int) -> np.ndarray:
+        """A copy of `count` rows of a tensor."""
+        tensor = self._head()[1][name]
+        length = count * tensor.row_bytes
+        data = b""
+        if start >= 0 and count >= 0 and start + count <= tensor.shape[0]:  # offsets can be broken
+            assert self._handle is not None
+            data = os.pread(self._handle, length, tensor.start + start * tensor.row_bytes)
+        if len(data) != length:
+            raise ClipError(f"{self.path}: {name} has {len(data)} bytes at {start}, expected {length}. {REPAIR}")
+        return np.frombuffer(bytearray(data), tensor.dtype).reshape(count, *tensor.shape[1:])

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows for the second stage of HyperLips: true crops, and what the base network made of them, five frames at a time.
+
+A sample joins a prepared clip with its file of base frames (`datamodules/base_frames.py`). The inputs of the network
+are the generated faces and their sketches, 128 pixels wide whatever the output; the target is the true crop at 128, 256
+or 512; the lip mask and its rectangle, which two of the losses look at, come from the true frame's mesh.
+
+Reference: Chen et al., "HyperLips: Hyper Control Lips with High Resolution Decoder for Talking Face Generation", 2023,
+https://arxiv.org/abs/2310.05720, and facts of the released loader.
+
+Differs:
+    The published loader draws clips and windows anew until all files exist, and leaves a clip out for good when Face
+    Mesh failed on one of its frames. Here a window is drawn from those whose five frames all have a sketch and lips
+    that can be seen, by a generator seeded with (seed, epoch, index) as in `datamodules/windows.py`.
+    Masks and sketches do not pass through JPEG, which turned the ringing around the sketch's lines white and made the
+    lips' rectangle a pixel or two narrower.
+    The published loader also returns a sketch of the true face, which nothing reads; it is not made.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, TypedDict
+
+import cv2
+import numpy as np
+import torch
+
+from datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
+from datamodules.clip import Clip, read_header
+from datamodules.errors import ClipError
+from datamodules.sketch import BOTTLENECK_PX, TRAINING_KERNEL_PX, lip_box, lip_mask, training_sketch
+from datamodules.windows import MIN_FRAMES, WINDOW_FRAMES, WindowDataset, stack_frames
+
+HR_SIZES = (128, 256, 512)
+_MIN_LIPS = 0.05  # of the crop's width and height; the ring around the lips of a frontal face is 0.4 by 0.2
+
+__all__ = [
+    "HR_SIZES",
+    "HRWindow",
+    "HRWindowDataset",
+    "cut_hr_window",
+    "separate_unready",
+    "usable_starts",
+]
+
+
+class HRWindow(TypedDict):
+    """Sample for HyperLips-HR; a batch has B in front.
+
+    `target` uint8 (5, 3, S, S), RGB, the true crops; `base` uint8 (5, 3, 128, 128), RGB, the base network's faces;
+    `sketch` uint8 (5, 1, 128, 128), 0 or 255, their drawings after the training rule; `lip_mask` uint8 (5, 1, S, S), 0
+    or 255; `lip_box` int64 (5, 4), row_min, row_max, col_min, col_max of the mask, to be used as half-open slices.
+    """
+
+    target: torch.Tensor
+    base: torch.Tensor
+    sketch: torch.Tensor
+    lip_mask: torch.Tensor
+    lip_box: torch.Tensor
+
+
+def usable_starts(base_frames: BaseFrames) -> np.ndarray:
+    """Frames at which a window can start: five in a row have a sketch, and lips inside the crop.
+
+    Returns:
+        int64 (N,), ascending; empty for clips of at most 15 frames, which are not used, as published.
+    """
+    if len(base_frames) < MIN_FRAMES:
+        return np.empty(0, np.int64)
+    lips = np.clip(base_frames.lip_outlines(), 0, 1)
+    usable = base_frames.found() & (np.ptp(lips, axis=1) >= _MIN_LIPS).all(axis=1)
+    return np.flatnonzero(np.convolve(usable, np.ones(WINDOW_FRAMES, np.int64), mode="valid") == WINDOW_FRAMES)
+
+
+def _check_size(size: int) -> None:
+    if size not in HR_SIZES:
+        raise ValueError(
+            f"image_size is {size}. Expected one of {', '.join(map(str, HR_SIZES))}. Set --data.init_args.image_size."
+        )
+
+
+def _check_belongs(base_frames: BaseFrames, belongs: bool) -> None:
+    if not belongs:
+        raise ClipError(
+            f"{base_frames.path}: made for another preparation of {base_frames.header.id}. Expected the faces of the "
+            f"clip beside it. {REPAIR}"
+        )
+
+
+def cut_hr_window(clip: Clip, base_frames: BaseFrames, start: int, size: int) -> HRWindow:
+    """The sample of the five frames from `start`.
+
+    The lip mask is drawn at the size of the stored crop and resized bilinearly to S x S; what is white then belongs to
+    the mask, as it does to the published rectangle.
+
+    Args:
+        clip: an open clip.
+        base_frames: the faces generated from it.
+        start: first frame; see `usable_starts`.
+        size: side of target and mask, S: 128, 256 or 512.
+
+    Raises:
+        IndexError: the window is not inside the clip.
+        ValueError: another size.
+        ClipError: a file is broken, they do not belong together, or a frame's lips are outside its crop.
+    """
+    _check_size(size)
+    _check_belongs(base_frames, base_frames.header.belongs_to(clip.header))
+    faces, outlines = base_frames.faces(start, WINDOW_FRAMES), base_frames.lip_outlines(start, WINDOW_FRAMES)
+    crops = clip.frames(start, WINDOW_FRAMES)
+    masks = np.empty((WINDOW_FRAMES, 1, size, size), np.uint8)
+    boxes = np.empty((WINDOW_FRAMES, 4), np.int64)
+    for index, (crop, outline) in enumerate(zip(crops, outlines, strict=True)):
+        mask = lip_mask(outline, crop.shape[:2])
+        try:
+            boxes[index] = lip_box(mask, size)
+        except ValueError as error:
+            raise ClipError(f"{clip.path}: frame {start + index}: {error}") from error
+        resized = cv2.resize(mask, (size, size), interpolation=cv2.INTER_LINEAR)
+        masks[index] = (resized == 255) * np.uint8(255)
+    sketches = [
+        training_sketch(sketch, BOTTLENECK_PX, TRAINING_KERNEL_PX)
+        for sketch in base_frames.sketches(start, WINDOW_FRAMES)
+    ]
+    return HRWindow(
+        target=stack_frames(crops, size),
+        base=stack_frames(faces, BOTTLENECK_PX),
+        sketch=torch.from_numpy(np.stack(sketches)[:, None]),
+        lip_mask=torch.from_numpy(masks),
+        lip_box=torch.from_numpy(boxes),
+    )
+
+
+def _state(path: Path) -> Literal["ready", "missing", "unusable"]:
+    with BaseFrames(base_frames_path(path)) as base_frames:
+        try:
+            header = base_frames.header
+        except FileNotFoundError:
+            return "missing"
+        _check_belongs(base_frames, header.belongs_to(read_header(path)))
+        return "ready" if len(usable_starts(base_frames)) else "unusable"
+
+
+def separate_unready(clips: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path]]:
+    """The clips that windows can be drawn from, those without a file of base frames, and those without a usable window.
+
+    Reads the head of every clip, and heads, marks and outlines of the base frames.
+
+    Raises:
+        FileNotFoundError: a clip does not exist.
+        ClipError: a file is broken, or base frames were made for another preparation of their clip.
+    """
+    with ThreadPoolExecutor(8) as pool:  # on network discs the time is waiting
+        states = list(pool.map(_state, clips))
+
+    def those(wanted: str) -> list[Path]:
+        return [path for path, state in zip(clips, states, strict=True) if state == wanted]
+
+    return those("ready"), those("missing"), those("unusable")
+
+
+class HRWindowDataset(WindowDataset):
+    """Windows of prepared clips with base frames; a window depends on the seed and the key alone.
+
+    Keys are (epoch, index), as the samplers give them; a bare index means epoch 0. A clip is drawn with equal chances,
+    then one of its `usable_starts` with equal chances.
+
+    Args:
+        clips: clip files that `separate_unready` calls ready.
+        image_size: side of the targets, pixels: 128, 256 or 512.
+        seed: makes another sequence of windows.
+        length: windows in an epoch; without it as many as there are clips.
+        read: how clip files are read; base frames are always read with ordinary calls.
+        fixed: evaluation. Clips are taken in order, evenly over `length`, and the epoch is ignored.
+
+    Raises:
+        FileNotFoundError: (on access) a clip has no base frames.
+        ValueError: (on access) a clip has no usable window.
+        ClipError: (on access) as `cut_hr_window`.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Path],
+        image_size: int = 128,
+        seed: int = 0,
+        length: int | None = None,
+        read: Literal["mmap", "file"] = "mmap",
+        fixed: bool = False,
+    ) -> None:
+        _check_size(image_size)
+        super().__init__(clips, image_size, seed=seed, length=length, read=read, fixed=fixed)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> HRWindow:  # type: ignore[override]
+        epoch, index = (0, key) if isinstance(key, int) else key
+        if not 0 <= index < self.length:
+            raise IndexError(f"window {index} of {self.length}")
+        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 0 if self.fixed else epoch, index]))
+        number = index * len(self.clips) // self.length if self.fixed else int(rng.integers(len(self.clips)))
+        path = self.clips[number]
+        with BaseFrames(base_frames_path(path)) as base_frames:  # few clips come up twice in a row: not kept open
+            starts = usable_starts(base_frames)
+            if not len(starts):
+                raise ValueError(
+                    f"{base_frames.path}: no five frames in a row with a face. Expected a window or more. "
+                    "Filter the clips with separate_unready."
+                )
+            start = int(starts[int(rng.integers(len(starts)))])
+            return cut_hr_window(self._open.get(path), base_frames, start, self.image_size)

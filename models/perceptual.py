@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Perceptual losses: distances between the features of frozen ImageNet networks.
+
+The networks are torchvision's VGG; LPIPS is the package `lpips`, which brings its own linear heads and no VGG. Their
+ImageNet weights come from torchvision's cache of downloads and are never downloaded or replaced silently: `"random"`
+has to be asked for, for smoke runs, and the names of the logged terms say so then.
+"""
+
+import contextlib
+import io
+import logging
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import lpips
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from datamodules.files import sha256
+
+Backbone = Literal["vgg16", "vgg19"]
+TORCHVISION = "torchvision"
+RANDOM = "random"
+_FILES: dict[Backbone, str] = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
+_VGG19_LAYERS = 35  # up to conv5_4, before its ReLU
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
+_log = logging.getLogger(__name__)
+
+__all__ = ["RANDOM", "TORCHVISION", "Backbone", "LPIPSLoss", "VGGLoss", "backbone_file", "load_features"]
+
+
+def backbone_file(name: Backbone, weights: str = TORCHVISION) -> Path:
+    """Where the ImageNet weights of a network are expected.
+
+    Args:
+        name: The network.
+        weights: "torchvision" for torchvision's cache of downloads; else a folder with files of the same names.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints" if weights == TORCHVISION else Path(weights)
+    return folder / _FILES[name]
+
+
+def load_features(features: nn.Sequential, name: Backbone, weights: str) -> str:
+    """Fill the layers `features` of a VGG; returns the SHA-256 of the file, or "random".
+
+    Args:
+        features: torchvision's `features` or its first layers, numbered alike.
+        name: The network.
+        weights: "torchvision", "random" (leaves the layers as they are), or a folder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file does not hold this network.
+    """
+    if weights == RANDOM:
+        _log.warning("%s has RANDOM weights, as asked for: its loss means nothing and serves smoke runs only", name)
+        return RANDOM
+    path = backbone_file(name, weights)
+    repair = (
+        f'Fetch it where there is a network: python -c "import torchvision; torchvision.models.{name}(weights='
+        f"'IMAGENET1K_V1')\", or name its folder with --model.init_args.perceptual_weights DIR; for smoke runs only: "
+        "--model.init_args.perceptual_weights random"
+    )
+    expected = f"torchvision's ImageNet weights of {name}, {_FILES[name]}"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Expected {expected}. {repair}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        own = {f"features.{key}": value for key, value in features.state_dict().items()}
+        features.load_state_dict({key.removeprefix("features."): state[key] for key in own})
+    except Exception as error:  # damaged pickles fail in every way there is
+        raise ValueError(
+            f"{path}: does not fit ({type(error).__name__}: {error}). Expected {expected}. {repair}"
+        ) from error
+    return sha256(path)
+
+
+class VGGLoss(nn.Module):
+    """Mean absolute difference of VGG-19's conv5_4 features, taken before their ReLU (HyperLips, Eq. 13).
+
+    Args:
+        weights: As for `load_features`.
+        normalised: Normalise RGB images by ImageNet's mean and deviation, as the network was trained. False feeds them
+            as they come (the released HyperLips code: BGR, not normalised).
+    """
+
+    def __init__(self, weights: str = TORCHVISION, normalised: bool = True) -> None:
+        super().__init__()
+        self.features = torchvision.models.vgg19(init_weights=False).features[:_VGG19_LAYERS]
+        self.weights = load_features(self.features, "vgg19", weights)
+        self.normalised = normalised
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False).eval()
+
+    def forward(self, generated: Tensor, target: Tensor) -> Tensor:
+        """Images (N,3,H,W) in [0, 1], RGB if normalised -> scalar, differentiable in `generated`."""
+        if self.normalised:
+            generated, target = ((x - self.mean) / self.std for x in (generated, target))
+        with torch.no_grad():
+            wanted = self.features(target)
+        return F.l1_loss(self.features(generated), wanted)
+
+
+class LPIPSLoss(nn.Module):
+    """LPIPS v0.1 with VGG-16 (Zhang et al., CVPR 2018, arXiv 1801.03924), by the package `lpips`.
+
+    Args:
+        weights: As for `load_features`.
+        normalised: Map images from [0, 1] to [-1, 1], as the package expects. False feeds them as they are (the
+            released HyperLips code).
+    """
+
+    def __init__(self, weights: str = TORCHVISION, normalised: bool = True) -> None:
+        super().__init__()
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # the package calls torchvision in an outdated way
+            self.network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
+        slices = (layer for part in self.network.net.children() for layer in part)
+        self.weights = load_features(nn.Sequential(*slices), "vgg16", weights)
+        self.normalised = normalised
+        self.requires_grad_(False).eval()
+
+    def forward(self, generated: Tensor, target: Tensor) -> Tensor:
+        """Images (N,3,H,W) in [0, 1], RGB if normalised -> (N,), differentiable in `generated`."""
+        return self.network(generated, target, normalize=self.normalised).flatten()

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tests of preparation share: videos to prepare, a run, and what it left behind."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage.data import astronaut
+
+from datamodules.prepare import PrepareReport, prepare
+from datamodules.video import VideoWriter
+
+SIZE_HW = (220, 240)
+
+__all__ = ["SIZE_HW", "contents", "failures", "manifest", "run", "write_video"]
+
+
+def tone(seconds: float) -> np.ndarray:
+    return (0.3 * np.sin(2 * np.pi * 440 * np.arange(int(16000 * seconds)) / 16000)).astype(np.float32)
+
+
+def write_video(path: Path, frames: int = 22, *, dark: range = range(0), face: bool = True, sound: bool = True) -> Path:
+    """The photograph's head, moving to the left by 1 px a frame; `dark` frames are black."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    photo = astronaut() if face else np.full((512, 512, 3), 90, np.uint8)
+    with VideoWriter(path, 25.0, SIZE_HW, audio=tone(frames / 25) if sound else None, preset="ultrafast") as video:
+        for k in range(frames):
+            frame = photo[20:240, 110 + k % 60 : 350 + k % 60]
+            video.write(np.zeros_like(frame) if k in dark else np.ascontiguousarray(frame))
+    return path
+
+
+def run(source: Path, **arguments: Any) -> PrepareReport:
+    """Prepare into the folder `out` beside the source."""
+    return prepare(source, source.parent / "out", workers=arguments.pop("workers", 1), **arguments)
+
+
+def manifest(out: Path) -> dict[str, Any]:
+    return json.loads((out / "manifest.json").read_text("utf-8"))
+
+
+def failures(out: Path) -> list[dict[str, str]]:
+    with (out / "failures.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}

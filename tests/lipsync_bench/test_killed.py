@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`kill -9` in the middle of the real commands, then the same command again: the result is that of an uninterrupted
+run, nothing is there twice, and nothing is left over. (`bench dub` is killed in test_dubbing.py.)
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from datamodules.clip import read_header
+from datamodules.files import sha256
+from lipsync_bench import bench
+from lipsync_bench.evaluation.rows import read_rows
+from models import Wav2Lip
+from models.checkpoints import save_module
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 120.0
+
+
+def kill_when(reached: Callable[[], bool], *args: object) -> int:
+    """Start `bench` with these arguments, kill it with all its processes once something is reached, return its id."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lipsync_bench.bench", *map(str, args)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # numbers to the last digit
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + LIMIT_S
+        while not reached():
+            assert process.poll() is None, "ended before it could be killed"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL, "ended before it could be killed"
+    time.sleep(0.1)  # its workers, for which nobody waits, are gone by then
+    return process.pid
+
+
+def run_bench(*args: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        bench.main([str(arg) for arg in args])
+    return int(ended.value.code or 0)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, hidden ones too."""
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.slow
+def test_prepare(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    out, whole = tmp_path / "out", digests(corpus / "clips")
+    arguments = ("prepare", "--dataset", "synthetic", "--source", corpus / "videos", "--out", out, "--workers", 2)
+    process = kill_when(lambda: any(out.glob("*/*.safetensors")), *arguments)
+
+    made = [path.relative_to(out).as_posix() for path in out.glob("*/*.safetensors")]
+    assert 1 <= len(made) < 6
+    for name in made:  # what bears its name is whole
+        assert sha256(out / name) == whole[name]
+        assert read_header(out / name).frames == 40
+    assert json.loads((out / "manifest.json").read_text())["complete"] is False
+    (out / "s02").mkdir(exist_ok=True)
+    (out / "s02" / f".00003.safetensors.tmp-{process}").write_bytes(b"half")  # had it been killed a little later
+
+    caplog.clear()
+    assert run_bench(*arguments) == 0
+    assert f"{6 - len(made)} clips prepared, {len(made)} already there, 0 failed" in caplog.text
+    assert digests(out) == whole  # the manifest among them: it holds no time of the run
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*/*.safetensors")}
+    assert run_bench(*arguments) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.glob("*/*.safetensors")} == times
+
+
+@pytest.mark.slow
+def test_evaluate(corpus: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "wav2lip.ckpt"
+    torch.manual_seed(0)
+    save_module(Wav2Lip(width=0.25), checkpoint)
+    arguments = ("evaluate", "--dataset", "synthetic", "--root", corpus / "clips", "--methods.wav2lip", checkpoint)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    rows = killed / "clips.csv"
+
+    def lines() -> list[bytes]:
+        """Whole rows, without the head."""
+        content = rows.read_bytes().splitlines(keepends=True)[1:] if rows.is_file() else []
+        return [line for line in content if line.endswith(b"\n")]
+
+    process = kill_when(lambda: bool(lines()), *arguments, "--out", killed)
+    there = lines()
+    assert 1 <= len(there) < 6
+    assert not (killed / "leaderboard.csv").exists()
+    leftover = killed / "ground_truth" / "s02" / f".00003.npz.tmp-{process}"  # had it been killed a little later
+    leftover.parent.mkdir(parents=True, exist_ok=True)
+    leftover.write_bytes(b"half")
+
+    for out in (killed, whole):
+        assert run_bench(*arguments, "--out", out) == 0
+    assert lines()[: len(there)] == there  # not measured again
+    assert len(lines()) == 6
+    ours, expected = (read_rows(out).drop(columns="seconds") for out in (killed, whole))
+    pd.testing.assert_frame_equal(ours, expected, check_exact=True)
+    assert (killed / "leaderboard.csv").read_bytes() == (whole / "leaderboard.csv").read_bytes()
+    before = rows.read_bytes()
+    assert run_bench(*arguments, "--out", killed) == 0
+    assert rows.read_bytes() == before
+    assert sorted(digests(killed)) == sorted(digests(whole))  # no temporary file is left
