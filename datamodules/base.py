@@ -32,7 +32,7 @@ _NAMED = 5  # examples in a message
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SPLITS", "ClipDataModule", "Split", "WindowKind", "read_list"]
+__all__ = ["SPLITS", "ClipDataModule", "Split", "WindowKind", "prepared_clips", "read_list"]
 
 
 def _few(items: Sequence[object]) -> str:
@@ -79,6 +79,20 @@ def _prepared_ids(root: Path) -> list[str]:
                     if name.endswith(SUFFIX) and not name.startswith(".")
                 ]
     return sorted(found)
+
+
+def prepared_clips(root: Path) -> list[Path]:
+    """All clip files below a prepared folder, in the order of their ids.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    ids = _prepared_ids(root) if root.is_dir() else []
+    if not ids:
+        raise FileNotFoundError(
+            f"no clips in {root}. Expected <speaker>/<clip>{SUFFIX}. Run: bench prepare --source DIR --out {root}"
+        )
+    return [root / f"{name}{SUFFIX}" for name in ids]
 
 
 def _check_disjoint(name: str, splits: Mapping[Split, Sequence[str]]) -> None:

@@ -87,7 +87,7 @@ class BaseFramesHeader:
 
     @classmethod
     def of(
-        cls, clip: ClipHeader, checkpoint_sha256: str, size_px: int = BOTTLENECK_PX, mesh_order: MeshOrder = "bgr"
+        cls, clip: ClipHeader, checkpoint_sha256: str, size_px: int = BOTTLENECK_PX, mesh_order: MeshOrder = "rgb"
     ) -> "BaseFramesHeader":
         """The header for faces generated from a clip."""
         return cls(

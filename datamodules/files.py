@@ -3,11 +3,14 @@
 
 import hashlib
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["atomic_path", "sha256", "write_atomic"]
+_STALE_S = 3600.0  # a process id may have been given anew by then
+
+__all__ = ["atomic_path", "printable", "remove_leftovers", "sha256", "write_atomic"]
 
 
 @contextmanager
@@ -44,3 +47,18 @@ def sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def remove_leftovers(out: Path) -> None:
+    """Temporary files of processes that are gone."""
+    for path in out.rglob(".*.tmp-*"):
+        pid = path.name.rpartition("-")[2]
+        alive = pid.isdigit() and Path("/proc", pid).exists() and int(pid) != os.getpid()
+        with suppress(FileNotFoundError):
+            if not alive or time.time() - path.stat().st_mtime > _STALE_S:
+                path.unlink()
+
+
+def printable(text: str) -> str:
+    """Text that can be written as UTF-8; bytes of a file name that are none become \\udcXX."""
+    return text.encode(errors="backslashreplace").decode()

@@ -19,7 +19,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,14 +31,13 @@ from datamodules.clip import SCHEMA
 from datamodules.crops import CropRule
 from datamodules.detectors import make_detector
 from datamodules.faces import DetectorName, FaceChoice
-from datamodules.files import write_atomic
+from datamodules.files import printable, remove_leftovers, write_atomic
 from datamodules.pool import WorkerDied, run_jobs
 from datamodules.prepare_clip import Job, Outcome, Settings, is_current, prepare_one
 from datamodules.sources import DatasetName, Source, find_sources, source_root, split_lists
 
 SUFFIX = ".safetensors"
 _LOG_INTERVAL_S = 30.0
-_STALE_S = 3600.0
 _PACKAGES = ("lipsync_bench", "av", "dlib-bin", "mediapipe", "numpy", "opencv-contrib-python", "simplejpeg", "soxr")
 
 logger = logging.getLogger(__name__)
@@ -95,16 +94,6 @@ def _progress(total: int, shown: bool) -> Iterator[_Tick]:
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("prepare", total=total)
         yield lambda failed: bar.update(task, advance=1, description=f"prepare ({failed} failed)")
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Temporary files of processes that are gone."""
-    for path in out.rglob(".*.tmp-*"):
-        pid = path.name.rpartition("-")[2]
-        alive = pid.isdigit() and Path("/proc", pid).exists() and int(pid) != os.getpid()
-        with suppress(FileNotFoundError):
-            if not alive or time.time() - path.stat().st_mtime > _STALE_S:
-                path.unlink()
 
 
 def _old_entries(out: Path) -> dict[str, dict[str, Any]]:
@@ -192,7 +181,7 @@ def prepare(
     sources = find_sources(source, dataset)
     root = source_root(source, dataset)
     out.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(out)
+    remove_leftovers(out)
 
     entries: dict[str, dict[str, Any]] = {}
     failures: dict[str, tuple[str, str, str]] = {}
@@ -236,13 +225,13 @@ def prepare(
                     entries[job.source.id] = outcome.entry
                     skipped += outcome.skipped
                 else:
-                    where = job.source.path.relative_to(root).as_posix()
-                    failures[job.source.id] = (where, outcome.error, outcome.reason)
+                    where = printable(job.source.path.relative_to(root).as_posix())
+                    failures[job.source.id] = (where, outcome.error, printable(outcome.reason))
                     logger.warning("%s: %s: %s", job.source.id, outcome.error, outcome.reason)
                 tick(len(failures))
         complete = True
     finally:
-        _remove_leftovers(out)
+        remove_leftovers(out)
         _write_failures(out / "failures.csv", failures)
         write_manifest(complete)
     report = PrepareReport(len(entries) - skipped, skipped, len(failures), time.monotonic() - start, out)

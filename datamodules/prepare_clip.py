@@ -25,7 +25,7 @@ from datamodules.crops import SMOOTHING_RADIUS, CropRule, crop_boxes, cut
 from datamodules.detectors import detector_version
 from datamodules.errors import ClipError, MediaError
 from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
-from datamodules.files import sha256
+from datamodules.files import printable, sha256
 from datamodules.sources import Source
 from datamodules.video import FPS, probe, read_frames
 
@@ -235,6 +235,8 @@ def prepare_one(job: Job) -> Outcome:
     try:
         if not job.source.path.is_file():
             raise FileNotFoundError(f"{job.source.path}: no such file. Expected every clip of the lists (--source)")
+        if printable(str(job.source.path)) != str(job.source.path):
+            raise MediaError(f"{job.source.path}: the name is not UTF-8. Expected one that is. Rename the file")
         header = None if job.overwrite else _usable_header(job)
         digest = _digest(job.source)
         if header is not None and header.source_sha256 == digest:

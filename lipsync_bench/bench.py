@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lipsync_bench.logs import show_logs
 
-__all__ = ["demo", "doctor", "dub", "evaluate", "import_", "main", "prepare", "synthetic"]
+__all__ = ["base_frames", "demo", "doctor", "dub", "evaluate", "import_", "main", "prepare", "synthetic"]
 
 INTERRUPTED = 130
 
@@ -108,6 +108,7 @@ def evaluate(
     syncnet: Path | None = None,
     syncnet_s3fd: Path | None = None,
     expert: Path | None = None,
+    parsing: Path | None = None,
     limit: int | None = None,
     name: str | None = None,
     device: str = "auto",
@@ -128,6 +129,8 @@ def evaluate(
         syncnet: Official SyncNet weights (syncnet_v2.model); LSE is computed only with them.
         syncnet_s3fd: Official detector weights of the SyncNet pipeline (sfd_face.pth), for LSE on face tracks.
         expert: Checkpoint of a sync expert of this suite; its columns are called expert_*, never LSE.
+        parsing: Weights of the face parser (face_segmentation.pth), for methods that paste through a mask of the face
+            (HyperLips); without them the mask is the Face Mesh contour. Each row says which.
         limit: Score only the first clips.
         name: With --pred: the method's name in the table.
         device: auto, cpu or cuda:N.
@@ -165,6 +168,7 @@ def evaluate(
             syncnet=syncnet,
             syncnet_s3fd=syncnet_s3fd,
             expert=expert,
+            parsing=parsing,
             limit=limit,
             device=device,
         )
@@ -173,6 +177,31 @@ def evaluate(
         console.print(rich_table(result.leaderboard, str(result.folder)))
     console.print(f"rows: {result.folder / 'clips.csv'}   table: {result.folder / 'leaderboard.csv'}")
     return 0
+
+
+def base_frames(
+    checkpoint: Path,
+    root: Path,
+    mesh_order: Literal["rgb", "bgr"] = "rgb",
+    overwrite: bool = False,
+    device: str = "auto",
+) -> int:
+    """Run a trained HyperLips-Base over prepared clips, for its second stage: frames, sketches, lip outlines.
+
+    Goes on where an interrupted run stopped. What cannot be read is listed in base_frames_failures.csv.
+
+    Args:
+        checkpoint: Of HyperLipsBase.
+        root: Folder of prepared clips; each gets a file <clip>.base beside it.
+        mesh_order: Channel order of the images that Face Mesh sees; bgr as in the released preparation.
+        overwrite: Make finished files anew.
+        device: auto, cpu or cuda:N.
+    """
+    from lipsync_bench.base_frames import make_base_frames
+
+    report = make_base_frames(checkpoint, root, mesh_order=mesh_order, overwrite=overwrite, device=device)
+    logging.getLogger(__name__).info("%s", report.summary())
+    return 1 if report.done + report.skipped == 0 else 0
 
 
 def dub(
@@ -190,6 +219,7 @@ def dub(
     pads: tuple[int, int, int, int] | None = None,
     smooth: bool = True,
     reference: Literal["same", "first"] = "same",
+    parsing: Path | None = None,
     no_mark: bool = False,
     device: str = "auto",
 ) -> int:
@@ -215,6 +245,8 @@ def dub(
             published, else none.
         smooth: With --crop detector: smooth the boxes, as published.
         reference: Shows the identity: the same frame's crop, as published, or the first frame's.
+        parsing: Weights of the face parser (face_segmentation.pth): the face is put back where it sees skin and lips,
+            as HyperLips does, instead of --blend.
         no_mark: Leave out the metadata that says the file is synthetic.
         device: auto, cpu or cuda:N.
     """
@@ -235,6 +267,7 @@ def dub(
         pads=pads,
         smooth=smooth,
         reference=reference,
+        parsing=parsing,
         mark=not no_mark,
         device=device,
     )
@@ -242,7 +275,7 @@ def dub(
     return 0
 
 
-def import_(kind: str, file: Path, *, out: Path, disc: Path | None = None) -> int:
+def import_(kind: str, file: Path, *, out: Path, disc: Path | None = None, base: Path | None = None) -> int:
     """Turn an official weight file into a checkpoint that the other commands take: bench import KIND FILE --out CKPT.
 
     Tells the file's SHA-256 and where it is documented. Only tensors are read; code in a file is never run.
@@ -252,10 +285,11 @@ def import_(kind: str, file: Path, *, out: Path, disc: Path | None = None) -> in
         file: The official file.
         out: Checkpoint to write.
         disc: With a generator that is to be trained further: official file of its discriminator.
+        base: With hyperlips_hr: checkpoint of the first stage (bench import hyperlips_base, or trained here).
     """
     from lipsync_bench.checkpoints import import_file
 
-    import_file(kind, file, out, disc)
+    import_file(kind, file, out, disc, base)
     return 0
 
 
@@ -291,6 +325,7 @@ def doctor(data: Path = Path("data"), weights: Path = Path("weights"), json: boo
 COMMANDS: dict[str, Any] = {
     "prepare": prepare,
     "synthetic": synthetic,
+    "base-frames": base_frames,
     "evaluate": evaluate,
     "dub": dub,
     "import": import_,  # a keyword, hence the underscore of the function

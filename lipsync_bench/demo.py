@@ -30,11 +30,9 @@ from datamodules.files import write_atomic
 from datamodules.prepare import prepare
 from datamodules.synthetic import make_corpus
 from datamodules.video import FPS, read_frames
-from lipsync_bench.evaluation.candidates import RepeatedFrame, TargetChunk
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.leaderboard import rich_table
-from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX
-from lipsync_bench.inference import lip_sync
+from lipsync_bench.inference import lip_sync, paste_crop
 from lipsync_bench.preview import write_preview
 from metrics.expert_sync import expert_curve
 from models import load_method
@@ -106,17 +104,9 @@ def _preview(path: Path, clip_file: Path, source_root: Path, checkpoint: Path) -
 
     first = next(frames())
     reference = cut(first, boxes[0])
-    baseline = RepeatedFrame()
-
-    def repeated() -> Iterator[np.ndarray]:
-        for index, frame in enumerate(frames()):
-            part = slice(index, index + 1)
-            yield baseline.frames(TargetChunk("", index, [frame], boxes[part], mels[part], reference), PAIRED_FACE_BOX)[
-                0
-            ]
-
+    repeated = (paste_crop(frame, reference, box) for frame, box in zip(frames(), boxes, strict=True))
     generated = lip_sync(load_method(checkpoint, "cpu"), frames(), boxes, mels, reference)
-    columns = {"ground truth": frames(), "repeated frame": repeated(), "Wav2Lip (small, just trained)": generated}
+    columns = {"ground truth": frames(), "repeated frame": repeated, "Wav2Lip (small, just trained)": generated}
     write_preview(path, columns, samples)
 
 

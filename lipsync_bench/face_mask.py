@@ -11,10 +11,15 @@ https://arxiv.org/abs/2310.05720, and facts of the released inference script.
 Differs from the paper, as the released script does: the labels are those of the original crop, not of the generated.
 """
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
+from datamodules.crops import cut
+from datamodules.files import sha256
 from lipsync_bench.blending import face_mask
+from models.face_parsing import load_face_parser, parse_face
 
 REDRAWN_LABELS = (1, 11, 12, 13)  # skin, mouth, upper lip, lower lip
 LABELS_PX = 512
@@ -24,7 +29,7 @@ _BLUR_PX = 75  # pixels of the frame, whatever the face's size
 _SIGMA_Y = 4  # the released call passes its border mode, a 4, where the vertical sigma is expected
 _REACH_PX = _BLUR_PX // 2 + 3  # beyond this distance from the box the alpha is 0
 
-__all__ = ["LABELS_PX", "REDRAWN_LABELS", "paste_contour", "paste_parsed"]
+__all__ = ["LABELS_PX", "REDRAWN_LABELS", "FaceMaskPaste", "paste_contour", "paste_parsed"]
 
 
 def _corners(box: np.ndarray, frame: np.ndarray, generated: np.ndarray) -> tuple[int, int, int, int]:
@@ -144,3 +149,27 @@ def paste_contour(
     face = _resize(_as_image(generated), (y2 - y1, x2 - x1))
     mixed = np.where(inside[..., None], face, frame[y1:y2, x1:x2]).astype(np.uint8)
     return _blend(frame, corners, mixed, inside.astype(np.uint8), released)
+
+
+class FaceMaskPaste:
+    """Pastes faces through the parser's mask where its weights are given, else through the mesh's contour.
+
+    `name` says which, as it stands in rows: "contour", or "parsing" and the first 12 digits of the weights' SHA-256.
+
+    Args:
+        parsing: Weights of the face parser.
+        device: Where it runs.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_face_parser`.
+    """
+
+    def __init__(self, parsing: Path | None = None, device: str = "cpu") -> None:
+        self._parser = None if parsing is None else load_face_parser(parsing).to(device)
+        self.name = "contour" if parsing is None else f"parsing {sha256(parsing)[:12]}"
+
+    def __call__(self, frame: np.ndarray, box: np.ndarray, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
+        """The frame with the face in it; arguments as in `paste_contour`."""
+        if self._parser is None:
+            return paste_contour(frame, box, generated, contour, released=False)
+        return paste_parsed(frame, box, generated, parse_face(self._parser, cut(frame, box)), released=False)

@@ -4,7 +4,7 @@
 Evaluation and dubbing share these lines; a method is reached through `generate` alone.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import cv2
@@ -14,7 +14,10 @@ import torch
 from datamodules.crops import cut
 from models import TalkingFaceModule
 
-__all__ = ["generate_faces", "lip_sync", "paste", "paste_crop", "to_batch"]
+PutBack = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+"""(number of the frame, uint8 RGB frame, generated face as `paste` takes it) -> the changed frame."""
+
+__all__ = ["PutBack", "generate_faces", "lip_sync", "paste", "paste_crop", "to_batch"]
 
 
 def to_batch(crops: Iterable[np.ndarray], size_px: int) -> torch.Tensor:
@@ -82,6 +85,7 @@ def lip_sync(
     frame_mels: np.ndarray,
     reference: np.ndarray | None = None,
     batch_frames: int = 32,
+    put_back: PutBack | None = None,
 ) -> Iterator[np.ndarray]:
     """Generate the mouth of every frame and paste it back; holds `batch_frames` frames at a time.
 
@@ -93,6 +97,7 @@ def lip_sync(
         reference: uint8 RGB crop that serves all frames as reference; None: each frame's own crop (the official
             scripts).
         batch_frames: Frames per forward pass.
+        put_back: Puts a generated face into its frame; `paste` if not given.
 
     Yields:
         T uint8 RGB frames of the input's size.
@@ -111,5 +116,6 @@ def lip_sync(
             )
         part = boxes[start : start + len(chunk)]
         crops = [cut(frame, box) for frame, box in zip(chunk, part, strict=True)]
-        for frame, image, box in zip(chunk, generate_faces(module, crops, mels, reference), part, strict=True):
-            yield paste(frame, image, box)
+        faces = generate_faces(module, crops, mels, reference)
+        for index, (frame, image) in enumerate(zip(chunk, faces, strict=True), start):
+            yield paste(frame, image, boxes[index]) if put_back is None else put_back(index, frame, image)

@@ -16,7 +16,8 @@ from datamodules.files import atomic_path, sha256
 from datamodules.weights import mismatch
 from lipsync_bench.checkpoints.kinds import KINDS, Kind
 from lipsync_bench.checkpoints.weight_files import read_entries
-from models.checkpoints import save_module
+from models import HyperLipsBase, HyperLipsHR
+from models.checkpoints import load_module, save_module
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ def import_official(kind: str, path: Path | str) -> nn.Module:
     dictionary, or a TorchScript archive. Nothing in it is executed.
 
     Args:
-        kind: A name in `KINDS`: wav2lip, wav2lip_disc, sync_expert, syncnet_v2, s3fd.
+        kind: A name in `KINDS`.
         path: The file.
 
     Raises:
@@ -96,10 +97,12 @@ def _tell(record: Kind, path: Path, network: nn.Module) -> dict[str, str]:
     count, digest = sum(parameter.numel() for parameter in network.parameters()), sha256(path)
     _log.info("%s: %s, %s parameters, sha256 %s", path, record.name, f"{count:,}".replace(",", " "), digest)
     _log.info("  documented at %s; weights: %s", record.documented, record.licence)
+    if record.dead:
+        _log.info("  loaded, but without influence on the output: %s", record.dead)
     return {"kind": record.name, "file": path.name, "sha256": digest}
 
 
-def import_file(kind: str, path: Path, out: Path, disc: Path | None = None) -> None:
+def import_file(kind: str, path: Path, out: Path, disc: Path | None = None, base: Path | None = None) -> None:
     """Writes an official weight file as a checkpoint of this package, and logs what it is.
 
     A generator or a lip-sync expert becomes a checkpoint like those of `lightning fit`, with the official file's name
@@ -112,14 +115,19 @@ def import_file(kind: str, path: Path, out: Path, disc: Path | None = None) -> N
         path: The official file.
         out: The checkpoint; replaced if it is there.
         disc: For a generator that is to be trained further with its discriminator: official file of that.
+        base: For the second stage of a method: checkpoint of the first, which becomes part of it.
 
     Raises:
-        FileNotFoundError, ValueError: As `import_official`; `out` is an input; `disc` for a kind without.
+        FileNotFoundError, ValueError: As `import_official`; `out` is an input; `disc` or `base` for a kind without,
+            or no `base` for one that needs it.
     """
     record = _kind(kind)
     if disc is not None and not record.partner:
         raise ValueError(f"--disc {disc} with kind {kind}. Expected a generator's kind. Leave out --disc")
-    for source in (path, disc):
+    if record.needs_base != (base is not None):
+        expected = "the checkpoint of its first stage" if record.needs_base else "none for this kind"
+        raise ValueError(f"--base {base} with kind {kind}. Expected {expected}. Set or leave out --base BASE.ckpt")
+    for source in (path, disc, base):
         if source is not None and out.exists() and source.exists() and out.samefile(source):
             raise ValueError(f"--out {out} is the official file itself. Expected another path. Set --out CKPT")
     network = import_official(kind, path)
@@ -129,7 +137,11 @@ def import_file(kind: str, path: Path, out: Path, disc: Path | None = None) -> N
         partner = import_official(record.partner, disc)
         origin["discriminator_sha256"] = _tell(KINDS[record.partner], disc, partner)["sha256"]
     if record.module is not None:
-        save_module(record.module(network, partner), out, origin)
+        module = record.module(network, partner)
+        if base is not None and isinstance(module, HyperLipsHR):
+            module.attach_base(load_module(base, [HyperLipsBase]).generator, sha256(base))
+            origin["base_sha256"] = sha256(base)
+        save_module(module, out, origin)
     else:
         with atomic_path(out) as temporary:
             torch.save(network.state_dict(), temporary)

@@ -9,11 +9,19 @@ from torch import Tensor, nn
 
 from datamodules.s3fd import S3FD
 from models.checkpoints import BenchModule
+from models.face_parsing import FaceParser
+from models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
+from models.hyperlips.base_network import HyperLipsBaseGenerator
+from models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
+from models.hyperlips.hr_network import HRDecoder
+from models.hyperlips.sync_expert import HyperLipsSyncExpert
 from models.sync_expert import SyncExpert, SyncExpertModule
 from models.syncnet import SyncNetV2
 from models.wav2lip import QualityDiscriminator, Wav2Lip, Wav2LipGenerator
 
 _NON_COMMERCIAL = "no licence file; its README allows personal, research and non-commercial use only"
+_HYPERLIPS = "github.com/semchan/HyperLips (README)"
+_NO_LICENCE = "no licence file; its README credits Wav2Lip (non-commercial) and IP_LAP"
 _Network = TypeVar("_Network", bound=nn.Module)
 
 __all__ = ["KINDS", "Kind"]
@@ -37,6 +45,8 @@ class Kind:
         module: The LightningModule to store, given the network and (for a generator) its discriminator or None; kinds
             without are stored as a plain state dict.
         partner: Kind of that discriminator, "" if there is none.
+        needs_base: The module contains the network of another stage, to be named with --base.
+        dead: Parameters that have no influence on the output, in words; they load all the same.
         outer: Keys of outer dictionaries, the first that is there counts; without any of them the file is flat.
         rename: State-dict name of a name in the file; None drops the entry.
     """
@@ -49,6 +59,8 @@ class Kind:
     build: Callable[[Mapping[str, Tensor]], nn.Module]
     module: Callable[[nn.Module, nn.Module | None], BenchModule] | None = None
     partner: str = ""
+    needs_base: bool = False
+    dead: str = ""
     outer: tuple[str, ...] = ("state_dict",)
     rename: Callable[[str], str | None] = _without_parallel
 
@@ -74,6 +86,33 @@ def _wav2lip(generator: nn.Module, discriminator: nn.Module | None) -> BenchModu
 def _sync_expert(network: nn.Module, _: nn.Module | None) -> BenchModule:
     module = SyncExpertModule()
     module.network = _cast(network, SyncExpert)
+    return module
+
+
+def _hyperlips_base(generator: nn.Module, discriminator: nn.Module | None) -> BenchModule:
+    module = HyperLipsBase(variant="released", adversarial_weight=None if discriminator is not None else 0.0)
+    module.generator = _cast(generator, HyperLipsBaseGenerator)
+    module.discriminator = None if discriminator is None else _cast(discriminator, BaseDiscriminator)
+    return module
+
+
+def _hr_decoder(state: Mapping[str, Tensor]) -> HRDecoder:
+    blocks = {name.split(".")[1] for name in state if name.startswith("up_conv.")}
+    return HRDecoder(scale=4 if len(blocks) > 3 else 2 if len(blocks) > 2 else 1)
+
+
+def _hyperlips_hr(generator: nn.Module, discriminator: nn.Module | None) -> BenchModule:
+    decoder = _cast(generator, HRDecoder)
+    weight = 0.0 if discriminator is None else 1.0
+    module = HyperLipsHR(decoder.scale, variant="released", inference="released", adversarial_weight=weight)
+    module.generator = decoder
+    module.discriminator = None if discriminator is None else _cast(discriminator, HRDiscriminator)
+    return module
+
+
+def _hyperlips_sync_expert(network: nn.Module, _: nn.Module | None) -> BenchModule:
+    module = HyperLipsSyncExpertModule()
+    module.network = _cast(network, HyperLipsSyncExpert)
     return module
 
 
@@ -120,6 +159,62 @@ _RECORDS = (
         licence="the repository is BSD 3-clause",
         use="bench prepare --detector s3fd --detector_weights {out}",
         build=lambda _: S3FD(),
+    ),
+    Kind(
+        name="hyperlips_base",
+        files="hyperlipsbase_lrs2.pth, hyperlipsbase_mead.pth or hyperlipsbase_multi.pth",
+        documented=_HYPERLIPS,
+        licence=_NO_LICENCE,
+        use="bench evaluate --methods.hyperlips_base {out}",
+        build=lambda _: HyperLipsBaseGenerator(),
+        module=_hyperlips_base,
+        partner="hyperlips_base_disc",
+        dead="in every decoder.decodeN.gru of C channels: rows 0..C-1 of ih.0.weight and ih.0.bias (the reset gate), "
+        "input columns C..2C-1 of ih.0.weight and hh.0.weight (the hidden state, which is always zero)",
+    ),
+    Kind(
+        name="hyperlips_base_disc",
+        files="disc_checkpoint_stepNNNNNNNNN.pth of the first stage",
+        documented=_HYPERLIPS,
+        licence=_NO_LICENCE,
+        use="bench import hyperlips_base FILE --disc {out}, which joins it with a generator",
+        build=lambda _: BaseDiscriminator(),
+    ),
+    Kind(
+        name="hyperlips_hr",
+        files="hyperlipshr_mead_128.pth, or checkpoint_stepNNNNNNNNN.pth of the second stage (x1, x2 or x4)",
+        documented=_HYPERLIPS,
+        licence=_NO_LICENCE,
+        use="bench evaluate --methods.hyperlips_hr {out}",
+        build=_hr_decoder,
+        module=_hyperlips_hr,
+        partner="hyperlips_hr_disc",
+        needs_base=True,
+    ),
+    Kind(
+        name="hyperlips_hr_disc",
+        files="disc_checkpoint_stepNNNNNNNNN.pth of the second stage",
+        documented=_HYPERLIPS,
+        licence=_NO_LICENCE,
+        use="bench import hyperlips_hr FILE --disc {out}, which joins it with a generator",
+        build=lambda _: HRDiscriminator(),
+    ),
+    Kind(
+        name="hyperlips_sync_expert",
+        files="pretrain_sync_expert.pth",
+        documented=_HYPERLIPS,
+        licence=_NO_LICENCE,
+        use="lightning fit -c experiments/hyperlips_base.yaml --model.init_args.sync_expert {out}",
+        build=lambda _: HyperLipsSyncExpert(),
+        module=_hyperlips_sync_expert,
+    ),
+    Kind(
+        name="face_parsing",
+        files="face_segmentation.pth (79999_iter.pth of face-parsing.PyTorch)",
+        documented=_HYPERLIPS,
+        licence="the parser's repository is MIT; CelebAMask-HQ, which it was trained on, is for non-commercial use",
+        use="bench evaluate --parsing {out} or bench dub --parsing {out}",
+        build=lambda _: FaceParser(),
     ),
 )
 KINDS: dict[str, Kind] = {record.name: record for record in _RECORDS}

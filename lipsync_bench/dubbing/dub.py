@@ -31,6 +31,7 @@ from datamodules.sound import read_sound
 from datamodules.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.blending import BLENDS, Blend, blend
 from lipsync_bench.dubbing.face_path import FacePath, find_face
+from lipsync_bench.face_mask import FaceMaskPaste
 from lipsync_bench.inference import generate_faces
 from lipsync_bench.version import __version__
 from models import TalkingFaceModule, list_methods, load_method
@@ -56,6 +57,7 @@ class DubReport:
         out: The file.
         frames: Frames written.
         without_face: How many of them show no face to dub and passed through unchanged.
+        fallbacks: Frames that the method made by its second choice (HyperLips-HR: the enlarged base frame).
         fps: Their rate.
         source_frames: Different frames of the video that were used; fewer than `frames` if it was looped.
         seconds: Time taken.
@@ -64,6 +66,7 @@ class DubReport:
     out: Path
     frames: int
     without_face: int
+    fallbacks: int
     fps: float
     source_frames: int
     seconds: float
@@ -71,9 +74,10 @@ class DubReport:
     def summary(self) -> str:
         """One line for people."""
         looped = f", {self.source_frames} different ones looped" if self.source_frames < self.frames else ""
+        second = f"; {self.fallbacks} made by the method's second choice" if self.fallbacks else ""
         return (
             f"{self.out}: {self.frames} frames at {self.fps:.6g} fps{looped}; {self.without_face} without a face "
-            f"passed through unchanged; {self.seconds:.0f} s"
+            f"passed through unchanged{second}; {self.seconds:.0f} s"
         )
 
 
@@ -106,7 +110,7 @@ def dub_frames(
     mel: np.ndarray,
     fps: float,
     *,
-    how: Blend = "feather",
+    how: Blend | FaceMaskPaste = "feather",
     reference: Reference = "same",
     batch_frames: int = BATCH_FRAMES,
 ) -> Iterator[np.ndarray]:
@@ -119,7 +123,7 @@ def dub_frames(
         mel: (80, M) of the speech, M >= 16. Frame i hears the 16 columns from int(80 i / fps) on, the last 16 at the
             end.
         fps: Of the frames.
-        how: How the face is put back.
+        how: How the face is put back: a blend, or HyperLips' paste.
         reference: What shows the identity: each frame's `same` crop, as the official scripts do, or the `first` one.
         batch_frames: Frames per forward pass.
 
@@ -143,7 +147,12 @@ def dub_frames(
         chunk.reverse()
         for k, place in enumerate(places):
             frame = chunk.pop()  # written frames are let go
-            yield blend(frame, faces[k], path.boxes[place], path.contours[place], how) if k in faces else frame
+            if k not in faces:
+                yield frame
+            elif isinstance(how, FaceMaskPaste):
+                yield how(frame, path.boxes[place], faces[k], path.contours[place])
+            else:
+                yield blend(frame, faces[k], path.boxes[place], path.contours[place], how)
 
 
 def _looped(video: Path, fps: float) -> Generator[np.ndarray, None, None]:
@@ -206,6 +215,7 @@ def dub(
     pads: Pads | None = None,
     smooth: bool = True,
     reference: Reference = "same",
+    parsing: Path | None = None,
     mark: bool = True,
     device: str = "auto",
     batch_frames: int | None = None,
@@ -233,6 +243,8 @@ def dub(
             as published, and none with `mesh`.
         smooth: Smooth the boxes of rule `detector` as published; those of `mesh` always are.
         reference: The identity: each frame's `same` crop, as published, or the `first` frame's.
+        parsing: Weights of the face parser; the face is put back through its mask then, as HyperLips does, and not as
+            `blending` says.
         mark: Write into the file that it is synthetic and what made it.
         device: "auto", "cpu", "cuda:0" ...
         batch_frames: Frames held and generated at once; 16 if not given, fewer of large ones.
@@ -259,6 +271,7 @@ def dub(
     info = probe(video)
     fps = info.fps if math.isfinite(info.fps) else FPS
     module = load_method(checkpoint, device)
+    mask = None if parsing is None else FaceMaskPaste(parsing, device)
     mel, samples = _speech(audio)
     wanted = math.ceil(round(samples / SAMPLE_RATE * fps, 6))
     with _bar(progress) as bar:
@@ -279,7 +292,12 @@ def dub(
             raise FaceError(f"{video}: {error}") from error
         enough = fit == "cut" or wanted <= len(path) + _LEFT_OVER_S * fps
         total = min(wanted, len(path)) if enough else wanted
-        settings = {"crop": crop, "pads": pads, "blend": blending, "reference": reference}
+        settings = {
+            "crop": crop,
+            "pads": pads,
+            "blend": blending if mask is None else mask.name,
+            "reference": reference,
+        }
         tags = _mark(module, checkpoint, **settings) if mark else {}
         sound = read_sound(audio, total / fps if fit == "cut" else None)
         batch = batch_frames or max(1, min(BATCH_FRAMES, _BATCH_BYTES // (info.height * info.width * 3)))
@@ -294,7 +312,7 @@ def dub(
                 path,
                 mel,
                 fps,
-                how=blending,
+                how=blending if mask is None else mask,
                 reference=reference,
                 batch_frames=batch,
             )
@@ -302,4 +320,5 @@ def dub(
                 writer.write(frame)
     hidden = ~path.visible
     without_face = sum(int(hidden[k % len(path)]) for k in islice(count(), total))
-    return DubReport(out, total, without_face, fps, min(len(path), total), time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return DubReport(out, total, without_face, module.fallback_frames, fps, min(len(path), total), seconds)

@@ -14,7 +14,8 @@ from datamodules.errors import MediaError
 from datamodules.files import sha256
 from datamodules.video import FPS, read_frames
 from lipsync_bench.evaluation.protocol import Protocol
-from lipsync_bench.inference import lip_sync, paste_crop
+from lipsync_bench.face_mask import FaceMaskPaste
+from lipsync_bench.inference import lip_sync, paste, paste_crop
 from models import TalkingFaceModule, load_method
 
 __all__ = ["Candidate", "Checkpoint", "GroundTruth", "RepeatedFrame", "TargetChunk", "VideoFolder"]
@@ -31,6 +32,7 @@ class TargetChunk:
         boxes: (N, 4) face boxes of these frames in pixels.
         frame_mels: (N, 1, 80, 16) mel windows of these frames.
         reference: uint8 RGB crop of the clip's first frame.
+        contours: (N, 30, 2) the mesh points `blending.CONTOUR` in pixels of these frames.
     """
 
     clip: str
@@ -39,6 +41,7 @@ class TargetChunk:
     boxes: np.ndarray
     frame_mels: np.ndarray
     reference: np.ndarray
+    contours: np.ndarray
 
 
 class Candidate(ABC):
@@ -49,6 +52,9 @@ class Candidate(ABC):
         sha256: Of the weights; empty where there are none.
     """
 
+    paste = ""
+    """How faces come into the frames, as it stands in the rows: "box", "contour", "parsing" and the start of the
+    parser's SHA-256; empty for whole videos."""
     own_sound = False
     """Whether the files have a sound of their own, to be judged with them instead of the clip's."""
 
@@ -62,6 +68,10 @@ class Candidate(ABC):
 
         Chunks of a clip come in order, beginning at 0. A shorter list means that the candidate has come to its end.
         """
+
+    def fallback_frames(self) -> int:
+        """Frames so far for which a method took its second choice."""
+        return 0
 
     def file(self, clip: str) -> Path | None:
         """The candidate's video of a clip; None where frames are made on the fly."""
@@ -93,6 +103,8 @@ class GroundTruth(Candidate):
 class RepeatedFrame(Candidate):
     """The trivial baseline: the reference crop in every frame's box. A method that loses to it has learnt nothing."""
 
+    paste = "box"
+
     def __init__(self) -> None:
         super().__init__("repeated_frame")
 
@@ -114,12 +126,13 @@ class Checkpoint(Candidate):
         name: As it stands in the rows.
         path: A checkpoint written by `lightning fit` or `bench import`.
         device: Where the network runs.
+        parsing: Weights of the face parser, for methods that paste through a mask of the face.
 
     Raises:
-        FileNotFoundError: No such checkpoint.
+        FileNotFoundError: No such checkpoint or weights.
     """
 
-    def __init__(self, name: str, path: Path, device: str = "cpu") -> None:
+    def __init__(self, name: str, path: Path, device: str = "cpu", parsing: Path | None = None) -> None:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{name}: no checkpoint at {path}. Expected the file that training writes. Train one with: "
@@ -127,12 +140,25 @@ class Checkpoint(Candidate):
             )
         super().__init__(name, sha256(path))
         self.module: TalkingFaceModule = load_method(path, device)
+        self._mask = FaceMaskPaste(parsing, device) if self.module.face_mask else None
+        self.paste = "box" if self._mask is None else self._mask.name
+
+    def fallback_frames(self) -> int:
+        """As the method counts them."""
+        return self.module.fallback_frames
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """Generated faces pasted into the target's frames."""
         reference = chunk.reference if protocol.reference == "first" else None
         batch = max(1, len(chunk.frames))
-        return list(lip_sync(self.module, chunk.frames, chunk.boxes, chunk.frame_mels, reference, batch))
+        mask = self._mask
+
+        def put_back(index: int, frame: np.ndarray, generated: np.ndarray) -> np.ndarray:
+            if mask is None:
+                return paste(frame, generated, chunk.boxes[index])
+            return mask(frame, chunk.boxes[index], generated, chunk.contours[index])
+
+        return list(lip_sync(self.module, chunk.frames, chunk.boxes, chunk.frame_mels, reference, batch, put_back))
 
 
 class VideoFolder(Candidate):
@@ -141,7 +167,7 @@ class VideoFolder(Candidate):
     Args:
         name: As it stands in the rows.
         folder: Holds the videos; a video belongs to the clip whose source has the same path below its root, whatever
-            the suffix, or else the same name.
+            the suffix, or else the same name, if no other target has that name.
         targets: Source path of each clip, relative to the targets' folder, by clip id.
     """
 
@@ -156,15 +182,19 @@ class VideoFolder(Candidate):
     def file(self, clip: str) -> Path:
         """The video of a clip. Raises MediaError when there is none or more than one."""
         relative = Path(self.targets[clip])
-        for pattern in (f"{relative.with_suffix('')}.*", f"**/{relative.stem}.*"):
-            found = sorted(p for p in self.folder.glob(_literal(pattern)) if p.is_file())
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise MediaError(
-                    f"{clip}: {len(found)} predictions ({', '.join(p.name for p in found[:3])}). "
-                    f"Expected one in {self.folder}. Remove the others."
-                )
+        beside = self.folder / relative.parent
+        found = [p for p in (beside.iterdir() if beside.is_dir() else ()) if p.stem == relative.stem]
+        if not found:  # elsewhere below the folder, if the name means no other target
+            alone = sum(Path(target).stem == relative.stem for target in self.targets.values()) == 1
+            found = [p for p in self.folder.rglob("*") if p.stem == relative.stem] if alone else []
+        found = sorted(p for p in found if p.is_file())
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise MediaError(
+                f"{clip}: {len(found)} predictions ({', '.join(p.name for p in found[:3])}). "
+                f"Expected one in {self.folder}. Remove the others."
+            )
         raise MediaError(
             f"{clip}: no prediction in {self.folder}. Expected {relative.with_suffix('')}.mp4 or another video suffix."
         )
@@ -175,8 +205,3 @@ class VideoFolder(Candidate):
             self._stream = read_frames(self.file(chunk.clip), FPS)
         height, width = chunk.frames[0].shape[:2]
         return [_fit(frame, (height, width)) for frame in islice(self._stream, len(chunk.frames))]
-
-
-def _literal(pattern: str) -> str:
-    """A glob pattern in which square brackets of file names stand for themselves."""
-    return pattern.replace("[", "[[]")

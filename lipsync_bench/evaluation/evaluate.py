@@ -18,7 +18,7 @@ import torch.distributed
 
 from datamodules import ClipDataModule, ClipFolder
 from datamodules.clip import read_header
-from datamodules.files import write_atomic
+from datamodules.files import remove_leftovers, write_atomic
 from datamodules.prepare import prepare
 from lipsync_bench.evaluation.benchmark import load_benchmark
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
@@ -115,6 +115,8 @@ def _run(
 ) -> Result:
     rank, world = _rank()
     out.mkdir(parents=True, exist_ok=True)
+    if world == 1:  # other ranks may be writing
+        remove_leftovers(out)
     if rank == 0:
         _write_manifest(out, protocol, candidates, scorers, settings)
     rows = RowFile(out / ("clips.csv" if world == 1 else f"clips.rank{rank}.csv"))
@@ -156,6 +158,7 @@ def evaluate_dataset(
     syncnet: Path | None = None,
     syncnet_s3fd: Path | None = None,
     expert: Path | None = None,
+    parsing: Path | None = None,
     limit: int | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -173,6 +176,8 @@ def evaluate_dataset(
         syncnet_s3fd: Official face-detector weights of the SyncNet pipeline; with both, LSE is also computed on face
             tracks.
         expert: Checkpoint of a sync expert of this suite.
+        parsing: Weights of the face parser, for methods that paste through a mask of the face; without them the mask
+            is the Face Mesh contour.
         limit: Only the first clips.
         device: "auto", "cpu", "cuda:0" ...
         progress: Show a progress bar.
@@ -188,7 +193,7 @@ def evaluate_dataset(
     where = _device(device)
     clips = _chosen(benchmark.data.clips(benchmark.split), limit)
     candidates: list[Candidate] = [GroundTruth(benchmark.data.source_root, _sources(clips)), RepeatedFrame()]
-    candidates += [Checkpoint(name, Path(path), where) for name, path in benchmark.methods.items()]
+    candidates += [Checkpoint(name, Path(path), where, parsing) for name, path in benchmark.methods.items()]
     scorers = Scorers(syncnet, syncnet_s3fd, expert, where)
     settings = {"dataset": benchmark.name, "split": benchmark.split}
     return _run(clips, benchmark.data.source_root, candidates, out, protocol, scorers, settings, progress)

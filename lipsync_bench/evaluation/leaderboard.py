@@ -55,31 +55,33 @@ def _summary(values: np.ndarray) -> dict[str, float]:
 
 
 def leaderboard(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line for each protocol, method and weights.
+    """One line for each protocol, method, weights and way of pasting.
 
     Args:
         rows: As `read_rows` gives them.
 
     Returns:
-        Columns: protocol, method, clips (scored), failures, then for each metric that any row holds its mean, `_low`
-            and
-        `_high` (95% bootstrap interval over clips) and `_n` (clips in the mean), then the identities of generator and
-        scorer weights and the package version.
+        Columns: protocol, method, clips (scored), failures, frames made by a method's second choice, then for each
+        metric that any row holds its mean, `_low` and `_high` (95% bootstrap interval over clips) and `_n` (clips in
+        the mean), then the identities of generator and scorer weights, the way of pasting and the package version.
     """
     present = [c for c in COLUMNS if rows[c.name].notna().any()]
     lines = []
-    for (protocol, method, sha), group in rows.groupby(["protocol", "method", "generator_sha256"], sort=True):
+    for (protocol, method, sha, paste), group in rows.groupby(
+        ["protocol", "method", "generator_sha256", "paste"], sort=True
+    ):
         good = group[group["status"] == "ok"]
         line: dict[str, object] = {
             "protocol": protocol,
             "method": method,
             "clips": len(good),
             "failures": len(group) - len(good),
+            "fallback_frames": int(good["fallback_frames"].sum()),
         }
         for c in present:
             summary = _summary(good[c.name].to_numpy(dtype=float))
             line |= {c.name + suffix: value for suffix, value in summary.items()}
-        line["generator_sha256"] = sha
+        line["generator_sha256"], line["paste"] = sha, paste
         for name in ("lse_sha256", "expert_sha256", "package_version"):
             line[name] = " ".join(sorted({str(v) for v in good[name].dropna()}))
         lines.append(line)

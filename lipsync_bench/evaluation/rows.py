@@ -15,7 +15,7 @@ import pandas as pd
 
 from lipsync_bench.evaluation.columns import COLUMNS
 
-IDENTITY = ("protocol", "method", "generator_sha256", "clip")
+IDENTITY = ("protocol", "method", "generator_sha256", "paste", "clip")
 FIELDS = (
     *IDENTITY,
     "audio_clip",
@@ -26,6 +26,7 @@ FIELDS = (
     "frames_target",
     "psnr_infinite_frames",
     "lmd_skipped_frames",
+    "fallback_frames",
     *(column.name for column in COLUMNS),
     "seconds",
     "lse_sha256",
@@ -133,5 +134,5 @@ def read_rows(folder: Path) -> pd.DataFrame:
         pd.read_csv(file, dtype=dict.fromkeys(IDENTITY, str), keep_default_na=False, na_values=[""]) for file in files
     ]
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
-    rows["generator_sha256"] = rows["generator_sha256"].fillna("")
+    rows[["generator_sha256", "paste"]] = rows[["generator_sha256", "paste"]].fillna("")
     return rows.drop_duplicates(list(IDENTITY)).sort_values(list(IDENTITY), kind="stable", ignore_index=True)

@@ -17,11 +17,12 @@ from datamodules.crops import cut
 from datamodules.errors import ClipError, MediaError
 from datamodules.files import atomic_path
 from datamodules.video import FPS, probe, read_frames
+from lipsync_bench.blending import CONTOUR
 from lipsync_bench.evaluation.candidates import Candidate, TargetChunk
 from lipsync_bench.evaluation.protocol import Protocol
 from lipsync_bench.evaluation.rows import RowFile
 from lipsync_bench.evaluation.scorers import Scorers
-from lipsync_bench.evaluation.scoring import FrameScores, compare_crops, face_rectangles, find_landmarks
+from lipsync_bench.evaluation.scoring import FrameScores, compare_crops, face_rectangles, find_landmarks, in_frame
 from lipsync_bench.version import __version__
 
 CHUNK_FRAMES = 32  # frames of the source held at a time: 200 MB at 1080p
@@ -46,7 +47,8 @@ class _Part:
 def _parts(clip: Clip, source: Path, protocol: Protocol, cache: Path) -> Iterator[_Part]:
     """The clip in chunks: decoded, cut, landmarks found. The landmarks are cached for the next run."""
     boxes, stored = clip.boxes(), clip.landmarks()
-    faces = face_rectangles(clip.mesh(), boxes)
+    mesh = clip.mesh()
+    faces, contours = face_rectangles(mesh, boxes), in_frame(mesh[:, list(CONTOUR), :2], boxes)
     mels = frame_mels(clip.mel(), len(clip))
     known = _cached(cache, clip, protocol)
     found: list[np.ndarray] = []
@@ -69,7 +71,8 @@ def _parts(clip: Clip, source: Path, protocol: Protocol, cache: Path) -> Iterato
             else known[first:end]
         )
         found.append(landmarks)
-        chunk = TargetChunk(clip.header.id, first, frames, boxes[first:end], mels[first:end], reference)
+        part = slice(first, end)
+        chunk = TargetChunk(clip.header.id, first, frames, boxes[part], mels[part], reference, contours[part])
         yield _Part(chunk, crops, landmarks, faces[first:end], stored[first:end])
     if known is None:
         with atomic_path(cache) as temporary, temporary.open("wb") as file:
@@ -93,6 +96,7 @@ class _ClipScores:
         self.protocol = protocol
         self.frame_scores = FrameScores(protocol)
         self.seconds = 0.0
+        self.earlier_fallbacks = candidate.fallback_frames()
         self.failure: Exception | None = None
         self.frames = 0
         try:
@@ -135,7 +139,8 @@ class _ClipScores:
         if self.failure is None:
             try:
                 values = {**self.frame_scores.result(), **self.sync.result()}
-                return {"status": "ok", "seconds": round(self.seconds, 3), **values}
+                fallbacks = self.candidate.fallback_frames() - self.earlier_fallbacks
+                return {"status": "ok", "seconds": round(self.seconds, 3), "fallback_frames": fallbacks, **values}
             except FAILURES as error:
                 self.failure = error
         return {"status": "failed", "reason": f"{type(self.failure).__name__}: {self.failure}"}
@@ -182,7 +187,7 @@ def _evaluate_clip(
     cache: Path,
 ) -> None:
     header = clip.header
-    open_candidates = [c for c in candidates if (protocol.key, c.name, c.sha256, header.id) not in rows]
+    open_candidates = [c for c in candidates if (protocol.key, c.name, c.sha256, c.paste, header.id) not in rows]
     if not open_candidates:
         return
     common = {
@@ -203,7 +208,8 @@ def _evaluate_clip(
         for score in scores:
             score.failure = error
     for score in scores:
-        row = {**common, "method": score.candidate.name, "generator_sha256": score.candidate.sha256, **score.row()}
+        made = {"generator_sha256": score.candidate.sha256, "paste": score.candidate.paste}
+        row = {**common, "method": score.candidate.name, **made, **score.row()}
         if row["status"] == "failed":
             _log.warning("%s on %s failed: %s", row["method"], row["clip"], row["reason"])
         rows.append(row)

@@ -17,13 +17,18 @@ from metrics.ssim import ssim
 LIPS = slice(48, 68)  # of the 68 landmarks
 MOUTH_MIN_PX = 16  # SSIM's window is 11 px wide
 
-__all__ = ["FrameScores", "compare_crops", "face_rectangles", "find_landmarks", "mouth_box"]
+__all__ = ["FrameScores", "compare_crops", "face_rectangles", "find_landmarks", "in_frame", "mouth_box"]
 
 
 def compare_crops(frames: Sequence[np.ndarray], boxes: np.ndarray, size_px: int) -> np.ndarray:
     """The boxes of the frames, each resized bilinearly to a square: uint8 (N, size_px, size_px, 3)."""
     crops = [cut(frame, box) for frame, box in zip(frames, boxes, strict=True)]
     return np.stack([cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_LINEAR) for crop in crops])
+
+
+def in_frame(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Points (N, K, 2) in crop coordinates 0..1 -> pixels of the frames, with the crops' boxes (N, 4)."""
+    return boxes[:, None, :2] + points * (boxes[:, None, 2:] - boxes[:, None, :2])
 
 
 def face_rectangles(mesh: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -33,7 +38,7 @@ def face_rectangles(mesh: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         mesh: (N, 478, 3) the clip's stored mesh, crop coordinates 0..1.
         boxes: (N, 4) crop boxes in frame pixels.
     """
-    points = boxes[:, None, :2] + mesh[:, :, :2] * (boxes[:, None, 2:] - boxes[:, None, :2])
+    points = in_frame(mesh[:, :, :2], boxes)
     extents = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
     return np.stack([hog_like_rectangle(extent) for extent in extents])
 

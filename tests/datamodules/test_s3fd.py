@@ -134,9 +134,7 @@ def test_load_refuses_what_is_missing_or_other(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"text\.pth: cannot be read.*--detector_weights"):
         load_s3fd(tmp_path / "text.pth")
     torch.save({"fc6.weight": torch.zeros(1)}, tmp_path / "short.pth")
-    with pytest.raises(
-        ValueError, match=r"(?s)short\.pth: does not fit.*conv1_1\.weight.*Other shape: fc6\.weight"
-    ):
+    with pytest.raises(ValueError, match=r"(?s)short\.pth: does not fit.*conv1_1\.weight.*Other shape: fc6\.weight"):
         load_s3fd(tmp_path / "short.pth")
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match=r"list\.pth: is no flat mapping"):

@@ -12,7 +12,15 @@ from lipsync_bench.evaluation.rows import FIELDS, RowFile, read_rows
 
 
 def row(clip: str, method: str = "wav2lip", sha: str = "aa", **values: object) -> dict[str, object]:
-    base = {"protocol": "p-v1", "method": method, "generator_sha256": sha, "clip": clip, "status": "ok", "psnr": 30.0}
+    base = {
+        "protocol": "p-v1",
+        "method": method,
+        "generator_sha256": sha,
+        "paste": "box",
+        "clip": clip,
+        "status": "ok",
+        "psnr": 30.0,
+    }
     return {**base, **values}
 
 
@@ -37,8 +45,8 @@ def test_a_half_written_line_is_cut_off_and_its_clip_is_done_again(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
     file = RowFile(path)
-    assert ("p-v1", "wav2lip", "aa", "a/1") in file
-    assert ("p-v1", "wav2lip", "aa", "a/2") not in file
+    assert ("p-v1", "wav2lip", "aa", "box", "a/1") in file
+    assert ("p-v1", "wav2lip", "aa", "box", "a/2") not in file
     file.append(row("a/2"))
     file.close()
     assert path.read_bytes() == whole
