@@ -7,7 +7,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help env demo test lint format bench clean
+.PHONY: help env demo hyperlips test lint format bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -29,6 +29,9 @@ env: $(STAMP) ## the environment in .venv
 demo: $(STAMP) ## corpus, training, evaluation and preview in demo/, under 8 minutes on 2 cores
 	$(BIN)/bench demo --out demo
 
+hyperlips: $(STAMP) ## both stages of HyperLips in demo/: expert, stage 1, its frames, stage 2, evaluation; under 15 minutes on 2 cores
+	$(BIN)/bench demo --method hyperlips --out demo
+
 test: $(STAMP) ## all tests
 	$(BIN)/python -m pytest
 
@@ -37,6 +40,10 @@ lint: $(STAMP) ## format, lint, types and the four floors
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
+
+bench: $(STAMP) ## speed of everything beside its reference, some 6 minutes; the table: .benchmarks/latest.md
+	@mkdir -p .benchmarks
+	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-quiet --benchmark-json=.benchmarks/latest.json
 
 format: $(STAMP) ## format and mend what ruff can
 	$(BIN)/ruff check --fix .

@@ -41,10 +41,18 @@ def find_meshes(images: Sequence[np.ndarray] | np.ndarray) -> tuple[np.ndarray, 
 
     Returns:
         float32 (N, 478, 3), x and y in 0..1 of the image, 0 where no face was found; and bool (N,), whether one was.
+
+    Raises:
+        ValueError: an image of another type or shape.
     """
     meshes = np.zeros((len(images), MESH_POINTS, 3), np.float32)
     found = np.zeros(len(images), bool)
     for index, image in enumerate(images):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                f"image {index} is {image.dtype} {image.shape}. Expected uint8 (H, W, 3). Bring colours in [0, 1] to "
+                "0..255 first."
+            )
         faces = _solution(os.getpid()).process(np.ascontiguousarray(image)).multi_face_landmarks
         if faces:
             meshes[index] = [(point.x, point.y, point.z) for point in faces[0].landmark]

@@ -11,9 +11,11 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -30,20 +32,28 @@ from datamodules.files import write_atomic
 from datamodules.prepare import prepare
 from datamodules.synthetic import make_corpus
 from datamodules.video import FPS, read_frames
+from lipsync_bench.base_frames import make_base_frames
+from lipsync_bench.blending import CONTOUR
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.leaderboard import rich_table
+from lipsync_bench.evaluation.scoring import in_frame
+from lipsync_bench.face_mask import FaceMaskPaste
 from lipsync_bench.inference import lip_sync, paste_crop
 from lipsync_bench.preview import write_preview
 from metrics.expert_sync import expert_curve
-from models import load_method
-from models.checkpoints import load_module
-from models.sync_expert import SyncExpertModule
+from models import load_expert, load_method
 
 SPEAKERS = 6
 CLIPS_PER_SPEAKER = 8
 SECONDS = 3.0
 HELD_OUT_WINDOWS = 384
 SHIFTS_FRAMES = (-5, -2, 0, 2, 5)
+DemoMethod = Literal["wav2lip", "hyperlips"]
+TRAININGS: dict[DemoMethod, tuple[str, ...]] = {
+    "wav2lip": ("sync_expert", "wav2lip"),
+    "hyperlips": ("hyperlips_sync_expert", "hyperlips_base", "hyperlips_hr"),
+}
+"""What is trained, in this order: the expert, which also judges the held-out clips, then what is ranked."""
 EXPERIMENTS = Path(lipsync_bench.__file__).parent.parent / "experiments"
 
 _log = logging.getLogger(__name__)
@@ -52,7 +62,7 @@ __all__ = ["run_demo"]
 
 
 def _fit(out: Path, method: str, seed: int) -> None:
-    """Train one method with `lightning fit` and its synthetic overlay, in the demo's folder."""
+    """Train one network with `lightning fit` and its synthetic overlay, in the demo's folder."""
     folder = out / "runs" / method
     done, last = folder / "done", folder / "last.ckpt"
     if done.is_file():
@@ -68,45 +78,70 @@ def _fit(out: Path, method: str, seed: int) -> None:
     done.touch()
 
 
+def _base_frames(out: Path) -> None:
+    """What HyperLips-HR is trained on; kept where they are those of the base just trained."""
+    report = make_base_frames(_weights(out, "hyperlips_base"), out / "clips")
+    _log.info("%s", report.summary())
+
+
+def _weights(out: Path, method: str) -> Path:
+    return out / "runs" / method / "last.ckpt"
+
+
 def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
     """Held-out loss of the expert: BCE over windows of the test clips, which training and validation never saw."""
-    data = Synthetic(root=clips, window="expert", batch_size=32, num_workers=0, val_length=HELD_OUT_WINDOWS, seed=seed)
+    module = load_expert(expert)
+    data = Synthetic(
+        root=clips, window="expert", image_size=module.image_size, batch_size=32, num_workers=0,
+        val_length=HELD_OUT_WINDOWS, seed=seed,
+    )  # fmt: skip
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
-    module = load_module(expert, [SyncExpertModule])
     return float(trainer.test(module, datamodule=data, verbose=False)[0]["test/loss"])
 
 
 def _shift_table(expert: Path, clips: list[Path]) -> pd.DataFrame:
     """Offset that the expert finds when the sound of held-out clips is moved by k frames; positive: earlier."""
-    network = SyncExpertModule.load_network(expert)
+    module = load_expert(expert)
+    size_hw = module.image_size, module.image_size
     rows = []
     for path in clips:
         with Clip(path) as clip:
-            faces = torch.from_numpy(clip.frames(size_hw=(96, 96))).permute(0, 3, 1, 2).float() / 255
+            faces = torch.from_numpy(clip.frames(size_hw=size_hw)).permute(0, 3, 1, 2).float() / 255
             sound = to_float(clip.wav())
         for shift in SHIFTS_FRAMES:
             samples = shift * round(SAMPLE_RATE / FPS)
             moved = sound[samples:] if shift >= 0 else np.concatenate([np.zeros(-samples, np.float32), sound])
-            _, means = expert_curve(network, faces, torch.from_numpy(mel_spectrogram(moved)))
+            _, means = expert_curve(module.network, faces, torch.from_numpy(mel_spectrogram(moved)))
             found = len(means) // 2 - int(means.nan_to_num(-1).argmax())
             rows.append({"clip": f"{path.parent.name}/{path.stem}", "shift_frames": shift, "found_frames": found})
     return pd.DataFrame(rows)
 
 
-def _preview(path: Path, clip_file: Path, source_root: Path, checkpoint: Path) -> None:
-    """Truth, repeated frame and Wav2Lip of one test clip side by side."""
+def _preview(path: Path, clip_file: Path, source_root: Path, checkpoints: Mapping[str, Path]) -> None:
+    """Truth, repeated frame and the methods on one test clip, side by side."""
     with Clip(clip_file) as clip:
         source = source_root / clip.header.source
         boxes, mels, samples = clip.boxes(), frame_mels(clip.mel(), len(clip)), clip.wav()
+        contours = in_frame(clip.mesh()[:, list(CONTOUR), :2], boxes)
 
     def frames() -> Iterator[np.ndarray]:
         return islice(read_frames(source, FPS), len(boxes))
 
-    first = next(frames())
-    reference = cut(first, boxes[0])
-    repeated = (paste_crop(frame, reference, box) for frame, box in zip(frames(), boxes, strict=True))
-    generated = lip_sync(load_method(checkpoint, "cpu"), frames(), boxes, mels, reference)
-    columns = {"ground truth": frames(), "repeated frame": repeated, "Wav2Lip (small, just trained)": generated}
+    reference = cut(next(frames()), boxes[0])
+    columns: dict[str, Iterable[np.ndarray]] = {
+        "ground truth": frames(),
+        "repeated frame": (paste_crop(frame, reference, box) for frame, box in zip(frames(), boxes, strict=True)),
+    }
+    mask = FaceMaskPaste()
+    for name, checkpoint in checkpoints.items():
+        module = load_method(checkpoint, "cpu")
+
+        def put_back(index: int, frame: np.ndarray, generated: np.ndarray) -> np.ndarray:
+            return mask(frame, boxes[index], generated, contours[index])
+
+        columns[f"{name} (small)"] = lip_sync(
+            module, frames(), boxes, mels, reference, put_back=put_back if module.face_mask else None
+        )
     write_preview(path, columns, samples)
 
 
@@ -117,11 +152,14 @@ def _stage(console: Console, title: str, run: Callable[[], object]) -> None:
     console.print(f"[dim]{time.perf_counter() - start:.0f} s[/dim]")
 
 
-def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
-    """Corpus, preparation, sync expert, Wav2Lip at small width, evaluation, table and preview video.
+def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwrite: bool = False) -> None:
+    """Corpus, preparation, sync expert, a method at small width, evaluation, table and preview video.
+
+    Methods share the folder: what one has made, the corpus and the expert say, the next does not make again.
 
     Args:
         out: Folder for everything; gone on with if it is there.
+        method: "wav2lip", or "hyperlips" with both its stages and an expert of its own.
         seed: Of the corpus and of training; the same seed gives the same numbers on the same machine.
         overwrite: Empty the folder first.
 
@@ -131,27 +169,33 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     console = Console()
     started = time.perf_counter()
     _claim(out, seed, overwrite)
-    videos, clips = out / "videos", out / "clips"
-    _stage(
-        console,
-        "1/6 corpus: talking heads with true sync",
-        lambda: make_corpus(videos, speakers=SPEAKERS, clips_per_speaker=CLIPS_PER_SPEAKER, seconds=SECONDS, seed=seed),
-    )
-    report = prepare(videos, clips, "synthetic")
-    console.rule("2/6 preparation: faces, crops, mel")
-    console.print(report.summary())
-    _stage(console, "3/6 lip-sync expert", lambda: _fit(out, "sync_expert", seed))
-    _stage(console, "4/6 Wav2Lip at small width", lambda: _fit(out, "wav2lip", seed))
-    expert, wav2lip = out / "runs/sync_expert/best.ckpt", out / "runs/wav2lip/last.ckpt"
-    data = Synthetic(root=clips)
-    test_clips = data.clips("test")
-    console.rule("5/6 evaluation")
-    result = evaluate_dataset("synthetic", out / "results", root=clips, methods={"wav2lip": wav2lip}, expert=expert)
-    _stage(console, "6/6 preview", lambda: _preview(out / "preview.mp4", test_clips[0], data.source_root, wav2lip))
-    loss, shifts = _expert_loss(expert, clips, seed), _shift_table(expert, test_clips)
-    write_atomic(out / "results" / "shifts.csv", shifts.to_csv(index=False))
+    videos, clips, results = out / "videos", out / "clips", out / "results" / method
+    stages: list[tuple[str, Callable[[], object]]] = [
+        ("corpus: talking heads with true sync", lambda: make_corpus(
+            videos, speakers=SPEAKERS, clips_per_speaker=CLIPS_PER_SPEAKER, seconds=SECONDS, seed=seed
+        )),
+        ("preparation: faces, crops, mel", lambda: _log.info("%s", prepare(videos, clips, "synthetic").summary())),
+    ]  # fmt: skip
+    judge, *ranked = TRAININGS[method]
+    for name in (judge, *ranked):
+        if name == "hyperlips_hr":
+            stages.append(("base frames: what stage 1 makes of every clip", partial(_base_frames, out)))
+        stages.append((f"training: {name}", partial(_fit, out, name, seed)))
+    checkpoints = {name: _weights(out, name) for name in ranked}
+    expert, preview = out / "runs" / judge / "best.ckpt", out / f"preview_{method}.mp4"
+    boards: list[pd.DataFrame] = []
+    stages += [
+        ("evaluation", lambda: boards.append(
+            evaluate_dataset("synthetic", results, root=clips, methods=checkpoints, expert=expert).leaderboard
+        )),
+        ("preview", lambda: _preview(preview, *_first_test_clip(clips), checkpoints)),
+    ]  # fmt: skip
+    for number, (title, run) in enumerate(stages, 1):
+        _stage(console, f"{number}/{len(stages)} {title}", run)
+    loss, shifts = _expert_loss(expert, clips, seed), _shift_table(expert, Synthetic(root=clips).clips("test"))
+    write_atomic(results / "shifts.csv", shifts.to_csv(index=False))
 
-    console.print(rich_table(result.leaderboard, "embedded corpus, held-out clips"))
+    console.print(rich_table(boards[0], "embedded corpus, held-out clips"))
     console.print(
         "Expert rows: judged by the expert just trained here, on this corpus. They are not LSE; LSE appears with the "
         "official SyncNet weights: bench evaluate --syncnet syncnet_v2.model"
@@ -159,9 +203,14 @@ def run_demo(out: Path, *, seed: int = 0, overwrite: bool = False) -> None:
     right = int((shifts["found_frames"] == shifts["shift_frames"]).sum())
     console.print(f"held-out loss of the expert: {loss:.3f} (chance is 0.693)")
     console.print(f"sound of held-out clips moved by k frames and found as k: {right} of {len(shifts)}")
-    for title, file in (("table", "results/leaderboard.csv"), ("rows", "results/clips.csv"), ("video", "preview.mp4")):
-        console.print(f"{title}: {out / file}")
+    for title, file in (("table", results / "leaderboard.csv"), ("rows", results / "clips.csv"), ("video", preview)):
+        console.print(f"{title}: {file}")
     console.print(f"[dim]{time.perf_counter() - started:.0f} s in all[/dim]")
+
+
+def _first_test_clip(clips: Path) -> tuple[Path, Path]:
+    data = Synthetic(root=clips)
+    return data.clips("test")[0], data.source_root
 
 
 def _claim(out: Path, seed: int, overwrite: bool) -> None:

@@ -18,14 +18,13 @@ __all__ = ["ExpertClip", "ExpertSync", "expert_curve"]
 
 MAX_SHIFT_FRAMES = 15
 WINDOW_FRAMES = 5
-FACE_PX = 96
 BATCH_WINDOWS = 64
 
 
-def _check_faces(faces: Tensor) -> None:
-    if faces.ndim != 4 or faces.shape[1:] != (3, FACE_PX, FACE_PX) or not faces.is_floating_point():
+def _check_faces(faces: Tensor, size_px: int) -> None:
+    if faces.ndim != 4 or faces.shape[1:] != (3, size_px, size_px) or not faces.is_floating_point():
         raise ValueError(
-            f"faces has shape {tuple(faces.shape)} and dtype {faces.dtype}. Expected (T, 3, {FACE_PX}, {FACE_PX}), "
+            f"faces has shape {tuple(faces.shape)} and dtype {faces.dtype}. Expected (T, 3, {size_px}, {size_px}), "
             "floating, RGB in [0, 1]. Resize the face crops and divide them by 255"
         )
     low, high = (float(value) for value in torch.aminmax(faces)) if faces.numel() else (0.0, 0.0)
@@ -39,7 +38,7 @@ class ExpertClip:
     """Judges one clip whose face crops come chunk by chunk; each window is embedded once and its pixels forgotten.
 
     Args:
-        expert: (B, 1, 80, 16), (B, 15, 48, 96) -> two (B, 512) of unit length; put into eval mode; stays on its device.
+        expert: (B, 1, 80, 16), (B, 15, S/2, S) -> two (B, 512) of unit length; put into eval mode; stays on its device.
         mel: (80, M), 80 columns a second, the sound of the whole clip.
         max_shift_frames: largest shift in either direction.
 
@@ -64,15 +63,15 @@ class ExpertClip:
         self._starts: list[int] = []  # of the sound windows that fit into the mel spectrogram
         while (start := mel_start(len(self._starts))) + MEL_WINDOW <= mel.shape[1]:
             self._starts.append(start)
-        self._waiting = torch.empty(0, 3, FACE_PX // 2, FACE_PX)
+        self._waiting = torch.empty(0, 3, expert.face_px // 2, expert.face_px)
         self._video: list[Tensor] = []
         self._audio: list[Tensor] = []
         self._windows = 0
 
     def add(self, faces: Tensor) -> None:
-        """The next face crops: (N, 3, 96, 96), RGB, float in [0, 1], whole faces at 25 fps."""
-        _check_faces(faces)
-        lower = faces.flip(1)[:, :, FACE_PX // 2 :]  # BGR, the lower half of each face
+        """The next face crops: (N, 3, S, S), S = `expert.face_px`, RGB, float in [0, 1], whole faces at 25 fps."""
+        _check_faces(faces, self._expert.face_px)
+        lower = faces.flip(1)[:, :, self._expert.face_px // 2 :]  # BGR, the lower half of each face
         self._waiting = torch.cat([self._waiting.to(lower), lower])
         self.frames += len(faces)
         while len(self._waiting) >= BATCH_WINDOWS + WINDOW_FRAMES - 1:
@@ -114,7 +113,7 @@ class ExpertClip:
         sounds = min(len(self._starts), windows + self._shift)
         for first in range(windows, sounds, BATCH_WINDOWS):  # sound beyond the last picture, beside empty pictures
             count = min(BATCH_WINDOWS, sounds - first)
-            self._embed(torch.zeros(count, 3 * WINDOW_FRAMES, FACE_PX // 2, FACE_PX))
+            self._embed(torch.zeros(count, 3 * WINDOW_FRAMES, *self._waiting.shape[2:]))
         video, audio = torch.cat(self._video)[:windows], torch.cat(self._audio)[:sounds]
         curve = torch.full((windows, 2 * self._shift + 1), torch.nan, dtype=torch.float64)
         for j, shift in enumerate(range(-self._shift, self._shift + 1)):
@@ -140,8 +139,8 @@ def expert_curve(
     """Cosine of each 5-frame window of the video with the sound at the shifts -max_shift..max_shift.
 
     Args:
-        expert: (B, 1, 80, 16), (B, 15, 48, 96) -> two (B, 512) of unit length; put into eval mode; stays on its device.
-        faces: (T, 3, 96, 96), RGB, float in [0, 1], whole faces at 25 fps.
+        expert: (B, 1, 80, 16), (B, 15, S/2, S) -> two (B, 512) of unit length; put into eval mode; stays on its device.
+        faces: (T, 3, S, S), S = `expert.face_px`, RGB, float in [0, 1], whole faces at 25 fps.
         mel: (80, M), 80 columns a second.
         max_shift_frames: largest shift in either direction.
 
@@ -170,8 +169,8 @@ class ExpertSync(Metric):
     * `expert_confidence` in [0, 2], higher is better.
     * `expert_offset_frames` at 25 fps, best at 0, the sign as SyncNet's: positive means that the matching sound starts
       EARLIER than the video.
-    * Input: face crops as the expert was trained on, 96 x 96, RGB in [0, 1] (its lower half goes in as BGR), and the
-      mel spectrogram. For a video after encoding, cut the crops from the decoded frames.
+    * Input: face crops as the expert was trained on, `expert.face_px` a side, RGB in [0, 1] (their lower halves go in
+      as BGR), and the mel spectrogram. For a video after encoding, cut the crops from the decoded frames.
     * Average: over windows, then clips.
     * Reference: none outside this package. The names keep it apart from LSE, whose network, sound features, windows and
       scale are others; no number of this metric can be compared with an LSE-C or LSE-D.
@@ -179,8 +178,8 @@ class ExpertSync(Metric):
       zeros.
 
     Args:
-        expert: the trained `models.sync_expert.SyncExpert`; it stays on its own device and is not part of this metric's
-            parameters or checkpoint.
+        expert: the trained `models.sync_expert.SyncExpert`, Wav2Lip's or HyperLips'; it stays on its own device and is
+            not part of this metric's parameters or checkpoint.
         weights: identity of its weights, such as "sha256:...", kept as an attribute for the tables.
         max_shift_frames: largest shift in either direction.
 

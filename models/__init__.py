@@ -22,6 +22,7 @@ __all__ = [
     "TalkingFaceModule",
     "Wav2Lip",
     "list_methods",
+    "load_expert",
     "load_method",
 ]
 
@@ -43,6 +44,16 @@ def list_methods() -> dict[str, type[TalkingFaceModule]]:
                 )
             methods[name] = kind
     return dict(sorted(methods.items()))
+
+
+def load_expert(path: Path | str) -> SyncExpertModule:
+    """The lip-sync expert of a checkpoint, of either face size (`image_size`), in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, not ours, or holds something else than an expert.
+    """
+    return load_module(Path(path), [SyncExpertModule, HyperLipsSyncExpertModule])
 
 
 def load_method(path: Path | str, device: torch.device | str = "cpu") -> TalkingFaceModule:

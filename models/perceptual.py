@@ -53,7 +53,7 @@ def load_features(features: nn.Sequential, name: Backbone, weights: str) -> str:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file does not hold this network.
+        ValueError: the file cannot be read or does not hold this network.
     """
     if weights == RANDOM:
         _log.warning("%s has RANDOM weights, as asked for: its loss means nothing and serves smoke runs only", name)
@@ -69,12 +69,19 @@ def load_features(features: nn.Sequential, name: Backbone, weights: str) -> str:
         raise FileNotFoundError(f"{path}: no such file. Expected {expected}. {repair}")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        own = {f"features.{key}": value for key, value in features.state_dict().items()}
-        features.load_state_dict({key.removeprefix("features."): state[key] for key in own})
-    except Exception as error:  # damaged pickles fail in every way there is
+    except Exception as error:  # damaged pickles fail in every way there is; what they say gives wrong advice
         raise ValueError(
-            f"{path}: does not fit ({type(error).__name__}: {error}). Expected {expected}. {repair}"
+            f"{path}: cannot be read ({type(error).__name__}). Expected {expected}. Delete it. {repair}"
         ) from error
+    given = state if isinstance(state, dict) else {}
+    own = features.state_dict()
+    wrong = [key for key in own if getattr(given.get(f"features.{key}"), "shape", None) != own[key].shape]
+    if wrong:
+        raise ValueError(
+            f"{path}: features.{wrong[0]} is missing or has another shape ({len(wrong)} of {len(own)} tensors do not "
+            f"fit). Expected {expected}. Delete it. {repair}"
+        )
+    features.load_state_dict({key: given[f"features.{key}"] for key in own})
     return sha256(path)
 
 

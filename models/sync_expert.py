@@ -35,6 +35,9 @@ class SyncExpert(nn.Module):
         width: factor on the channels and on the embedding length; 1.0 is published.
     """
 
+    face_px: ClassVar[int] = 96
+    """Side of the whole faces whose lower halves it reads."""
+
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
         self.face_encoder = self.build_face_encoder(width)
@@ -100,7 +103,7 @@ class SyncExpertModule(BenchModule):
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
     experiment = "experiments/sync_expert.yaml"
-    image_size: ClassVar[int] = 96
+    image_size: ClassVar[int] = SyncExpert.face_px
     chance_margin: ClassVar[float] = 0.01
     chance_patience: ClassVar[int] = 3
     """Validations in a row at chance level before the warning."""

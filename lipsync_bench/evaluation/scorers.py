@@ -14,11 +14,9 @@ from datamodules.video import FPS, read_frames
 from lipsync_bench.evaluation.scoring import compare_crops
 from metrics.expert_sync import ExpertClip
 from metrics.lse import LSEClip, score_real_video
-from models.sync_expert import SyncExpertModule
+from models import load_expert
 from models.syncnet import load_syncnet
 from models.syncnet_s3fd import load_syncnet_s3fd
-
-EXPERT_PX = 96
 
 __all__ = ["Scorers", "SyncScores"]
 
@@ -45,7 +43,7 @@ class Scorers:
             raise ValueError("--syncnet_s3fd without --syncnet. Expected both: the detector finds faces for SyncNet.")
         self.syncnet = None if syncnet is None else load_syncnet(syncnet).to(device)
         self.s3fd = None if syncnet_s3fd is None else load_syncnet_s3fd(syncnet_s3fd).to(device)
-        self.expert = None if expert is None else SyncExpertModule.load_network(expert).to(device)
+        self.expert = None if expert is None else load_expert(expert).to(device)
         self.identity = {
             "lse_sha256": "" if syncnet is None else sha256(syncnet),
             "expert_sha256": "" if expert is None else sha256(expert),
@@ -71,15 +69,17 @@ class SyncScores:
         self._samples = samples
         self._file = file
         self._lse = None if scorers.syncnet is None else LSEClip(scorers.syncnet, samples)
-        self._expert = None if scorers.expert is None else ExpertClip(scorers.expert, torch.from_numpy(clip.mel()))
+        self._expert = (
+            None if scorers.expert is None else ExpertClip(scorers.expert.network, torch.from_numpy(clip.mel()))
+        )
 
     def update(self, frames: Sequence[np.ndarray], boxes: np.ndarray) -> None:
         """Show the next frames: uint8 RGB (H, W, 3), with their face boxes (N, 4)."""
         if self._lse is not None:
             for frame in frames:
                 self._lse.add(frame)
-        if self._expert is not None:
-            crops = torch.from_numpy(compare_crops(frames, boxes, EXPERT_PX)).permute(0, 3, 1, 2)
+        if self._expert is not None and self._scorers.expert is not None:
+            crops = torch.from_numpy(compare_crops(frames, boxes, self._scorers.expert.image_size)).permute(0, 3, 1, 2)
             self._expert.add(crops.float() / 255)
 
     def result(self) -> dict[str, float | int]:

@@ -14,7 +14,7 @@ from models.base import TalkingFaceModule
 from models.checkpoints import RECORD
 from models.hyperlips.base_network import HyperLipsBaseGenerator
 from models.hyperlips.discriminators import BaseDiscriminator
-from models.hyperlips.losses import AdversarialName, make_adversarial
+from models.hyperlips.losses import AdversarialName, check_weights, make_adversarial
 from models.hyperlips.sync_expert import HyperLipsSyncExpertModule
 from models.layers import mask_lower_half, to_time_major
 from models.losses import ReconstructionLoss, SyncLoss
@@ -107,8 +107,7 @@ class HyperLipsBase(TalkingFaceModule):
             name: published if given[name] is None else float(given[name] or 0)
             for name, published in _WEIGHTS[variant].items()
         }
-        if min(self.weights.values()) < 0:
-            raise ValueError(f"weights {self.weights}. Expected 0 or more. Set --model.init_args.NAME_weight.")
+        check_weights(self.weights)
         self.generator = HyperLipsBaseGenerator(width)
         self.discriminator = BaseDiscriminator(width) if self.weights["adversarial"] > 0 else None
         self.automatic_optimization = self.discriminator is None

@@ -22,7 +22,7 @@ class Guide(NamedTuple):
     Args:
         faces: (N,3,S,S) in [0, 1], the network's colour order.
         sketches: (N,1,S,S) in [0, 1]; zero where no face was found.
-        found: (N,) bool.
+        found: (N,) bool, whether there is a sketch; True everywhere if none was wanted.
     """
 
     faces: Tensor
@@ -35,7 +35,16 @@ def _bytes(faces: Tensor) -> np.ndarray:
     return (faces.float() * 255).to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
 
 
-def guide(base: Tensor, rule: Rule, scale: int, smooth_frames: int | None = None) -> Guide:
+def _smoothed(meshes: np.ndarray, found: np.ndarray, window: int) -> np.ndarray:
+    """Meshes (N,478,3) with every run of frames that have a face smoothed by itself."""
+    out = meshes.copy()
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], found, [False]])))  # where runs begin and have ended
+    for start, stop in edges.reshape(-1, 2):
+        out[start:stop] = smooth_landmarks(meshes[start:stop], window)
+    return out
+
+
+def guide(base: Tensor, rule: Rule, scale: int, smooth_frames: int | None = None, sketch: bool = True) -> Guide:
     """Faces and sketches for the HR decoder.
 
     Args:
@@ -44,23 +53,26 @@ def guide(base: Tensor, rule: Rule, scale: int, smooth_frames: int | None = None
             "released": faces go through 8 bits and are enlarged to 128 * scale, Face Mesh sees BGR, and the sketch is
             drawn at 128 pixels and enlarged, neither blurred nor cut.
         scale: of the decoder.
-        smooth_frames: half the length of the running mean over the landmarks; None for none.
+        smooth_frames: half the length of the running mean over the landmarks; None for none. It does not reach across
+            frames without a face.
+        sketch: False: sketches are black, and no face is looked for.
     """
     images = _bytes(base)
     if rule == "training":
         images = images[..., ::-1]
     else:
         images = np.stack([_enlarged(image, BOTTLENECK_PX * scale) for image in images])
-    meshes, found = find_meshes(images)
-    if smooth_frames is not None and found.all():
-        meshes = smooth_landmarks(meshes, smooth_frames)
     size = images.shape[1]
-    sketches = np.zeros((len(images), 1, size, size), np.uint8)
-    for index in np.flatnonzero(found):
-        if rule == "training":
-            sketches[index, 0] = training_sketch(draw_sketch(meshes[index], (size, size)))
-        else:
-            sketches[index, 0] = inference_sketch(meshes[index], size)
+    sketches, found = np.zeros((len(images), 1, size, size), np.uint8), np.ones(len(images), bool)
+    if sketch:
+        meshes, found = find_meshes(images)
+        if smooth_frames is not None:
+            meshes = _smoothed(meshes, found, smooth_frames)
+        for index in np.flatnonzero(found):
+            if rule == "training":
+                sketches[index, 0] = training_sketch(draw_sketch(meshes[index], (size, size)))
+            else:
+                sketches[index, 0] = inference_sketch(meshes[index], size)
     faces = base if rule == "training" else _tensor(images.transpose(0, 3, 1, 2), base)
     return Guide(faces, _tensor(sketches, base), torch.from_numpy(found).to(base.device))
 

@@ -19,7 +19,7 @@ from models.hyperlips.base_network import HyperLipsBaseGenerator
 from models.hyperlips.discriminators import HRDiscriminator
 from models.hyperlips.guide import Rule, guide
 from models.hyperlips.hr_network import HRDecoder
-from models.hyperlips.losses import AdversarialName, LipLoss, make_adversarial
+from models.hyperlips.losses import AdversarialName, LipLoss, check_weights, make_adversarial
 from models.layers import mask_lower_half
 from models.losses import ReconstructionLoss
 from models.perceptual import RANDOM, TORCHVISION, LPIPSLoss, VGGLoss
@@ -57,7 +57,7 @@ class HyperLipsHR(TalkingFaceModule):
         width: factor on the channels; 1.0 is published.
         base: path of a checkpoint of HyperLipsBase. Needed to train; a trained checkpoint contains it.
         variant: "paper" or "released": the game, what the perceptual networks see, Adam, and the form of Eq. 15.
-        sketch: False: the sketch's channels are black (Table IV).
+        sketch: False: the sketch's channels are black, and no face is looked for at inference (Table IV).
         adversarial: the game: "minimax" (Eq. 11 and 12), "non_saturating", or "relativistic" as released.
         adversarial_weight, vgg_weight, l1_weight, lip_lpips_weight, lip_l1_weight: lambdas; 0 leaves a term out.
         inference: "training": inputs as in training. "released": as the released inference, which enlarges the base
@@ -108,12 +108,15 @@ class HyperLipsHR(TalkingFaceModule):
         self.released = variant == "released"
         if variant not in _GAMES:
             raise ValueError(f"variant is {variant!r}. Expected paper or released. Set --model.init_args.variant.")
+        if inference not in ("training", "released"):
+            raise ValueError(
+                f"inference is {inference!r}. Expected training or released. Set --model.init_args.inference."
+            )
         self.weights = {
             "adversarial": adversarial_weight, "vgg": vgg_weight, "l1": l1_weight, "lip_lpips": lip_lpips_weight,
             "lip_l1": lip_l1_weight,
         }  # fmt: skip
-        if min(self.weights.values()) < 0:
-            raise ValueError(f"weights {self.weights}. Expected 0 or more. Set --model.init_args.NAME_weight.")
+        check_weights(self.weights)
         self.generator = HRDecoder(scale, width)
         self.discriminator = HRDiscriminator(width) if adversarial_weight > 0 else None
         self.automatic_optimization = self.discriminator is None
@@ -188,7 +191,7 @@ class HyperLipsHR(TalkingFaceModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         record = checkpoint.get(RECORD, {})
-        if self.base is None and "base_width" in record:
+        if "base_width" in record:  # also instead of one read from a file: the weights to come are the checkpoint's
             self.attach_base(HyperLipsBaseGenerator(record["base_width"]), record["base_sha256"])
 
     def forward(self, base: Tensor, sketch: Tensor) -> Tensor:
@@ -200,7 +203,7 @@ class HyperLipsHR(TalkingFaceModule):
         base_network = self.base or self._load_base()
         faces, references = (self._small(x) for x in (faces, references))
         base = base_network(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
-        seen = guide(base, self.inference, self.generator.scale, self.smooth_frames)
+        seen = guide(base, self.inference, self.generator.scale, self.smooth_frames, self.use_sketch)
         frames = self(seen.faces, seen.sketches)
         missing = ~seen.found
         if missing.any():
@@ -252,12 +255,13 @@ class HyperLipsHR(TalkingFaceModule):
         if self.vgg_loss is not None:
             terms[f"vgg{random}"] = self.vgg_loss(*shown)
             loss = loss + self.weights["vgg"] * terms[f"vgg{random}"]
-        if self.lpips_loss is not None:
+        if self.lpips_loss is not None or self.weights["lip_l1"] > 0:
             lips = LipLoss(self.lpips_loss, masked=not self.released)
-            places = (batch[key].flatten(0, 1) for key in ("lip_mask", "lip_box"))
-            terms[f"lip_lpips{random}"], terms["lip_l1"] = lips(*shown, *places)
-            loss = loss + self.weights["lip_lpips"] * terms[f"lip_lpips{random}"]
+            distance, terms["lip_l1"] = lips(*shown, *(batch[key].flatten(0, 1) for key in ("lip_mask", "lip_box")))
             loss = loss + self.weights["lip_l1"] * terms["lip_l1"]
+            if distance is not None:
+                terms[f"lip_lpips{random}"] = distance
+                loss = loss + self.weights["lip_lpips"] * distance
         if self.discriminator is not None:
             real = self.discriminator(target) if self.game.compares else target
             terms["adversarial"] = self.game.generator_loss(real, self.discriminator(generated))

@@ -7,6 +7,7 @@ I_HR are generated faces, I_GT is the true one.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -17,9 +18,10 @@ from models.losses import DiscriminatorLoss, PerceptualLoss
 from models.perceptual import LPIPSLoss
 
 AdversarialName = Literal["minimax", "non_saturating", "relativistic"]
-MIN_LIP_SIDE_PX = 32  # LPIPS halves its input four times
+MIN_LIP_SIDE_PX = 32  # LPIPS halves its input four times: its last map is 2 x 2 then,
+MIN_RELEASED_SIDE_PX = 16  # and 1 x 1 here; below this it fails, and with it the released code
 
-__all__ = ["Adversarial", "AdversarialName", "LipLoss", "make_adversarial"]
+__all__ = ["Adversarial", "AdversarialName", "LipLoss", "check_weights", "make_adversarial"]
 
 
 class Adversarial(nn.Module, ABC):
@@ -48,10 +50,10 @@ class Minimax(Adversarial):
     """
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return _log(1 - fake).mean()
+        return _log(1 - fake.float()).mean()  # 16 bits are too coarse near 1
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        return {"disc_real": _log(1 - real).mean(), "disc_fake": _log(fake).mean()}
+        return {"disc_real": _log(1 - real.float()).mean(), "disc_fake": _log(fake).mean()}
 
 
 class NonSaturating(Adversarial):
@@ -110,31 +112,49 @@ def make_adversarial(name: AdversarialName) -> Adversarial:
     return games[name]()
 
 
-def _at_least(low: int, high: int, size: int) -> tuple[int, int]:
-    """An interval widened around its middle to the smallest side, inside 0..size."""
-    short = max(0, MIN_LIP_SIDE_PX - (high - low))
-    low = min(max(0, low - short // 2), max(0, size - MIN_LIP_SIDE_PX))
-    return low, min(size, max(high, low + MIN_LIP_SIDE_PX))
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Refuse lambdas below 0.
+
+    Args:
+        weights: by name; the argument of the constructor is called NAME_weight.
+
+    Raises:
+        ValueError: one of them is negative or not a number.
+    """
+    for name, value in weights.items():
+        if not value >= 0:
+            raise ValueError(
+                f"{name}_weight is {value}. Expected 0, which leaves the term out, or more. Set "
+                f"--model.init_args.{name}_weight."
+            )
+
+
+def _at_least(side: int, low: int, high: int, size: int) -> tuple[int, int]:
+    """An interval widened around its middle to a smallest side, inside 0..size."""
+    short = max(0, side - (high - low))
+    low = min(max(0, low - short // 2), max(0, size - side))
+    return low, min(size, max(high, low + side))
 
 
 class LipLoss(nn.Module):
     """Eq. 15: LPIPS of the lips' rectangle, and the mean absolute difference of the lips.
 
     Args:
-        lpips: the LPIPS network.
+        lpips: the LPIPS network; None leaves its distance out.
         masked: the paper: the difference is multiplied with the lip mask and averaged over the whole image. False, the
             released code: it is averaged over the rectangle, and the mask is not used.
 
-    Differs: rectangles of less than 32 pixels a side, which LPIPS cannot take, are widened to that (with `masked`).
+    Differs: rectangles of less than 32 pixels a side, too little for LPIPS' deep layers, are widened to that (with
+    `masked`; without it to 16 pixels, below which the released code fails).
     """
 
-    def __init__(self, lpips: LPIPSLoss, masked: bool = True) -> None:
+    def __init__(self, lpips: LPIPSLoss | None, masked: bool = True) -> None:
         super().__init__()
         self.lpips = lpips
         self.masked = masked
 
-    def forward(self, generated: Tensor, target: Tensor, masks: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """LPIPS and difference, two scalars averaged over the images.
+    def forward(self, generated: Tensor, target: Tensor, masks: Tensor, boxes: Tensor) -> tuple[Tensor | None, Tensor]:
+        """LPIPS, None without its network, and difference: scalars averaged over the images.
 
         Args:
             generated, target: (N,3,H,W) in [0, 1].
@@ -143,13 +163,14 @@ class LipLoss(nn.Module):
         """
         distances, differences = [], []
         height, width = generated.shape[-2:]
+        side = MIN_LIP_SIDE_PX if self.masked else MIN_RELEASED_SIDE_PX
         for image, truth, (top, bottom, left, right) in zip(generated, target, boxes.tolist(), strict=True):
-            if self.masked:
-                (top, bottom), (left, right) = _at_least(top, bottom, height), _at_least(left, right, width)
+            (top, bottom), (left, right) = _at_least(side, top, bottom, height), _at_least(side, left, right, width)
             crops = image[None, :, top:bottom, left:right], truth[None, :, top:bottom, left:right]
-            distances.append(self.lpips(*crops))
+            if self.lpips is not None:
+                distances.append(self.lpips(*crops))
             differences.append(F.l1_loss(*crops))
         difference = torch.stack(differences).mean()
         if self.masked:
             difference = ((generated - target).abs() * masks).mean()
-        return torch.cat(distances).mean(), difference
+        return torch.cat(distances).mean() if distances else None, difference

@@ -24,6 +24,8 @@ class HyperLipsSyncExpert(SyncExpert):
         width: factor on the channels and on the embedding length; 1.0 is published.
     """
 
+    face_px: ClassVar[int] = 128
+
     @staticmethod
     def build_face_encoder(width: float) -> nn.Sequential:
         c32, c64, c128, c256, c512 = (scaled(channels, width) for channels in (32, 64, 128, 256, 512))
@@ -70,7 +72,7 @@ class HyperLipsSyncExpertModule(SyncExpertModule):
     """
 
     experiment = "experiments/hyperlips_sync_expert.yaml"
-    image_size: ClassVar[int] = 128
+    image_size: ClassVar[int] = HyperLipsSyncExpert.face_px
 
     def __init__(self, width: float = 1.0, lr: float = 1e-4, mirror: bool = False) -> None:
         super().__init__(width, lr)

@@ -10,12 +10,14 @@ import pytest
 import yaml
 
 from lipsync_bench import bench
+from lipsync_bench.cli import BenchCLI
 from lipsync_bench.evaluation.benchmark import benchmark_file, load_benchmark
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml"))
 RUNS = [p for p in EXPERIMENTS if p.parent.name == "experiments"]
 OVERLAYS = [p for p in EXPERIMENTS if p.parent.name == "synthetic"]
+HYPERLIPS = [p for p in EXPERIMENTS if p.parent.name == "hyperlips"]  # overlays of either stage
 BENCHMARKS = [p for p in EXPERIMENTS if p.parent.name == "benchmarks"]
 
 
@@ -33,7 +35,8 @@ def test_every_yaml_has_its_test():
     assert len(RUNS) >= 3
     assert len(OVERLAYS) >= 2
     assert len(BENCHMARKS) >= 3
-    assert sorted(RUNS + OVERLAYS + BENCHMARKS) == EXPERIMENTS
+    assert len(HYPERLIPS) >= 5
+    assert sorted(RUNS + OVERLAYS + HYPERLIPS + BENCHMARKS) == EXPERIMENTS
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
@@ -54,23 +57,46 @@ def _strings(node):
         yield node
 
 
-def print_config(*configs: Path) -> str:
+def print_config(capsys: pytest.CaptureFixture[str], *configs: Path) -> str:
     flags = [flag for path in configs for flag in ("-c", str(path))]
-    command = [sys.executable, "-m", "lipsync_bench", "fit", *flags, "--print_config"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lightning", "fit", *flags, "--print_config"])
+        with pytest.raises(SystemExit) as ended:
+            BenchCLI()
+    printed = capsys.readouterr()
+    assert ended.value.code in (0, None), printed.err
+    return printed.out
+
+
+def stages(overlay: Path) -> list[Path]:
+    """The HyperLips runs that an overlay is for: those that its comment names, or both."""
+    text = overlay.read_text()
+    named = [p for p in RUNS if f"experiments/{p.name} -c experiments/hyperlips/{overlay.name}" in text]
+    assert named
+    return named
 
 
 @pytest.mark.parametrize(
-    "configs", [[p] for p in RUNS] + [[ROOT / "experiments" / p.name, p] for p in OVERLAYS], ids=lambda c: name(c[-1])
+    "configs",
+    [[p] for p in RUNS]
+    + [[ROOT / "experiments" / p.name, p] for p in OVERLAYS]
+    + [[run, p] for p in HYPERLIPS for run in stages(p)],
+    ids=lambda c: "-".join(name(path) for path in c),
 )
-def test_a_printed_config_loads_again_and_prints_the_same(configs, tmp_path):
-    printed = print_config(*configs)
+def test_a_printed_config_loads_again_and_prints_the_same(configs, tmp_path, capsys):
+    printed = print_config(capsys, *configs)
     again = tmp_path / "config.yaml"
     again.write_text(printed)
-    assert print_config(again) == printed
+    assert print_config(capsys, again) == printed
     assert yaml.safe_load(printed)["model"]["class_path"].startswith("models.")
+
+
+def test_the_lightning_command_prints_a_config():
+    run = [sys.executable, "-m", "lipsync_bench", "fit", "-c", str(RUNS[0]), "--print_config"]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert "class_path: models." in done.stdout
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=name)
