@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from lipsync_bench.logs import show_logs
 
-__all__ = ["base_frames", "demo", "doctor", "dub", "evaluate", "import_", "main", "prepare", "synthetic"]
+__all__ = ["base_frames", "cut", "demo", "doctor", "dub", "evaluate", "import_", "main", "prepare", "synthetic"]
 
 INTERRUPTED = 130
 
@@ -69,6 +69,23 @@ def prepare(
         return 1
     log.info("%s", report.summary())
     return 1 if report.done + report.skipped == 0 else 0
+
+
+def cut(video: Path, out: Path, val_seconds: float = 18.0, test_seconds: float = 18.0) -> int:
+    """Cut one person's video by time into parts to train, validate and test on (fine-tuning, HyperLips Table V).
+
+    The parts are laid out like LRS2; go on with: bench prepare --dataset lrs2 --source OUT --out ROOT.
+
+    Args:
+        video: Shows one person, with sound.
+        out: Folder for the parts and their lists.
+        val_seconds: Length of the validation part, before the test part.
+        test_seconds: Length of the test part, at the end.
+    """
+    from lipsync_bench.cutting import cut_by_time
+
+    cut_by_time(video, out, val_seconds=val_seconds, test_seconds=test_seconds)
+    return 0
 
 
 def synthetic(
@@ -331,6 +348,7 @@ def doctor(data: Path = Path("data"), weights: Path = Path("weights"), json: boo
 COMMANDS: dict[str, Any] = {
     "prepare": prepare,
     "synthetic": synthetic,
+    "cut": cut,
     "base-frames": base_frames,
     "evaluate": evaluate,
     "dub": dub,

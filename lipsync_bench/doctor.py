@@ -144,6 +144,21 @@ def _weights(folder: Path) -> Iterator[Check]:
             yield Check(f"weights {kind.name}", "warn", f"none in {folder}", advice)
 
 
+def _perceptual() -> Iterator[Check]:
+    from models.perceptual import BACKBONES, backbone_file
+
+    for name in BACKBONES:
+        path = backbone_file(name)
+        if path.is_file():
+            yield Check(f"weights {name}", "ok", str(path))
+        else:
+            advice = (
+                'needed to train with LPIPS or VGG losses; fetch it where there is a network: python -c "import '
+                f"torchvision; torchvision.models.{name}(weights='IMAGENET1K_V1')\""
+            )
+            yield Check(f"weights {name}", "warn", f"none at {path}", advice)
+
+
 def _data(folder: Path) -> Iterator[Check]:
     manifests = sorted(folder.glob("*/manifest.json")) + sorted(folder.glob("manifest.json"))
     if not manifests:
@@ -188,7 +203,7 @@ def checks(data: Path, weights: Path) -> list[Check]:
     """
     parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
     report = [check for part in parts for check in part()]
-    return [*report, *_weights(weights), *_data(data)]
+    return [*report, *_weights(weights), *_perceptual(), *_data(data)]
 
 
 def doctor(data: Path, weights: Path, as_json: bool) -> int:

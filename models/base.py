@@ -105,7 +105,9 @@ class TalkingFaceModule(BenchModule):
         wanted = self.needs_sync_expert or self._expert_path is not None
         if stage != "predict" and wanted and self.sync_expert is None:
             self._load_expert()
-        if stage == "fit" and self._init_from is not None and self.trainer.ckpt_path is None:
+
+    def on_fit_start(self) -> None:
+        if self._init_from is not None and self.trainer.ckpt_path is None:
             self._start_from(Path(self._init_from))
 
     def _start_from(self, path: Path) -> None:

@@ -25,11 +25,12 @@ Backbone = Literal["vgg16", "vgg19"]
 TORCHVISION = "torchvision"
 RANDOM = "random"
 _FILES: dict[Backbone, str] = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
+BACKBONES: tuple[Backbone, ...] = tuple(_FILES)
 _VGG19_LAYERS = 35  # up to conv5_4, before its ReLU
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
 _log = logging.getLogger(__name__)
 
-__all__ = ["RANDOM", "TORCHVISION", "Backbone", "LPIPSLoss", "VGGLoss", "backbone_file", "load_features"]
+__all__ = ["BACKBONES", "RANDOM", "TORCHVISION", "Backbone", "LPIPSLoss", "VGGLoss", "backbone_file", "load_features"]
 
 
 def backbone_file(name: Backbone, weights: str = TORCHVISION) -> Path:

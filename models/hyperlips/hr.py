@@ -17,7 +17,7 @@ from models.checkpoints import RECORD, load_module, save_module
 from models.hyperlips.base import HyperLipsBase, Variant
 from models.hyperlips.base_network import HyperLipsBaseGenerator
 from models.hyperlips.discriminators import HRDiscriminator
-from models.hyperlips.guide import Rule, guide
+from models.hyperlips.guide import Guide, Rule, guide
 from models.hyperlips.hr_network import HRDecoder
 from models.hyperlips.losses import AdversarialName, LipLoss, check_weights, make_adversarial
 from models.layers import mask_lower_half
@@ -25,6 +25,7 @@ from models.losses import ReconstructionLoss
 from models.perceptual import RANDOM, TORCHVISION, LPIPSLoss, VGGLoss
 
 BASE_PX = 128
+DECODER_PIXELS = 1 << 20  # of output in one call at inference: a quarter of a gigabyte for each of its maps
 _GAMES: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "relativistic"}
 
 __all__ = ["HyperLipsHR"]
@@ -204,12 +205,18 @@ class HyperLipsHR(TalkingFaceModule):
         faces, references = (self._small(x) for x in (faces, references))
         base = base_network(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
         seen = guide(base, self.inference, self.generator.scale, self.smooth_frames, self.use_sketch)
-        frames = self(seen.faces, seen.sketches)
+        frames = self._decoded(seen)
         missing = ~seen.found
         if missing.any():
             self.fallback_frames += int(missing.sum())
             frames[missing] = F.interpolate(base[missing].to(frames), frames.shape[-2:], mode="bilinear")
         return frames
+
+    def _decoded(self, seen: Guide) -> Tensor:
+        """The decoder's frames, as many at a time as memory is meant to hold."""
+        pixels = (seen.faces.shape[-1] * self.generator.scale) ** 2
+        parts = (x.split(max(1, DECODER_PIXELS // pixels)) for x in (seen.faces, seen.sketches))
+        return torch.cat([self(faces, sketches) for faces, sketches in zip(*parts, strict=True)])
 
     @staticmethod
     def _small(faces: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ import pytest
 import torch
 import torchvision
 
+from models.checkpoints import save_module
+from models.hyperlips import HyperLipsBase
 from tests import golden
 
 
@@ -27,3 +29,11 @@ def imagenet_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
         torch.save(golden.filled({**wanted, "classifier.6.bias": shapes["classifier.6.bias"]}), folder / file)
     yield folder
     shutil.rmtree(folder)  # 140 MB
+
+
+@pytest.fixture
+def small_base(tmp_path: Path) -> Path:
+    """A checkpoint of a narrow HyperLipsBase, for this test alone."""
+    torch.manual_seed(2)
+    save_module(HyperLipsBase(width=0.125), tmp_path / "base.ckpt")
+    return tmp_path / "base.ckpt"

@@ -19,11 +19,11 @@ import pytorch_lightning as pl
 import torch
 import torchvision
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from models.checkpoints import RECORD, save_module
 from models.hyperlips import HyperLipsBase, HyperLipsHR
 from models.perceptual import RANDOM, LPIPSLoss, VGGLoss, backbone_file
+from tests.models.training import loader, trainer_for
 
 LOSSES = [(LPIPSLoss, "vgg16", "vgg16-397923af.pth"), (VGGLoss, "vgg19", "vgg19-dcbb9e9d.pth")]
 
@@ -32,12 +32,8 @@ def images(seed: int) -> Tensor:
     return torch.rand((2, 3, 40, 48), generator=torch.Generator().manual_seed(seed))
 
 
-def fit(module: pl.LightningModule, folder: Path) -> pl.Trainer:
-    trainer = pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
-    )  # fmt: skip
-    batch = DataLoader([module.example_batch(1)], batch_size=None)  # type: ignore[operator, arg-type, var-annotated]
+def fit(module: HyperLipsBase | HyperLipsHR, folder: Path) -> pl.Trainer:
+    trainer, batch = trainer_for(folder), loader(module.example_batch(1))
     trainer.fit(module, batch, batch)
     return trainer
 
