@@ -6,6 +6,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.10 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && command -v $$p && break; done)
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_PROCESSES ?= 2
 
 .PHONY: help env demo hyperlips test lint format bench clean
 
@@ -32,8 +33,9 @@ demo: $(STAMP) ## corpus, training, evaluation and preview in demo/, under 8 min
 hyperlips: $(STAMP) ## both stages of HyperLips in demo/: expert, stage 1, its frames, stage 2, evaluation; under 15 minutes on 2 cores
 	$(BIN)/bench demo --method hyperlips --out demo
 
+# One thread a process: two tests side by side are quicker than one test on two threads.
 test: $(STAMP) ## all tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 lint: $(STAMP) ## format, lint, types and the four floors
 	$(BIN)/ruff format --check .

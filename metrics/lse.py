@@ -10,6 +10,7 @@ Everything is streamed: a clip's frames pass once, 25 of them are held at a time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal, get_args
 
 import cv2
@@ -27,6 +28,7 @@ __all__ = [
     "LSE",
     "LSEClip",
     "LSEProtocol",
+    "LSESound",
     "SyncScore",
     "score_clip",
     "score_real_video",
@@ -139,6 +141,52 @@ def _full_float32() -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
+class LSESound:
+    """The sound of a clip, embedded when a score needs it and kept for the others: several `LSEClip` may share it.
+
+    It is kept in the batches it was embedded in, 100 kB a second of sound. A shorter video shares all of them but its
+    last, smaller batch: a network may give other last digits in another batch, and no score shall depend on who else
+    is judged.
+
+    Args:
+        network: SyncNet v2 with its weights; it is put into eval mode and stays on its device.
+        samples: (S,) int16, 16 kHz, the sound of the whole clip.
+
+    Raises:
+        ValueError: not a vector of int16.
+    """
+
+    def __init__(self, network: SyncNetV2, samples: np.ndarray) -> None:
+        _check_samples(samples)
+        self.network = network.eval()
+        self.samples = samples
+        self._batches: dict[tuple[int, int], Tensor] = {}
+
+    @property
+    def frames(self) -> int:
+        """Whole frames at 25 fps that the sound is long."""
+        return len(self.samples) // SAMPLES_PER_FRAME
+
+    @cached_property
+    def _columns(self) -> Tensor:
+        return torch.from_numpy(mfcc(self.samples)).float().T  # (13, M)
+
+    @torch.no_grad()
+    def embeddings(self, windows: int) -> Tensor:
+        """Of the first windows, 1 to `frames` - 5: (windows, 1024) float32, on the CPU."""
+        places = [(v, min(v + BATCH_WINDOWS, windows)) for v in range(0, windows, BATCH_WINDOWS)]
+        for start, stop in places:
+            if (start, stop) not in self._batches:
+                self._batches[start, stop] = self._embed(start, stop)
+        return torch.cat([self._batches[place] for place in places])
+
+    def _embed(self, start: int, stop: int) -> Tensor:
+        batch = [self._columns[:, COLUMNS_PER_FRAME * v :][:, :WINDOW_COLUMNS] for v in range(start, stop)]
+        device = next(self.network.parameters()).device
+        with _full_float32():
+            return self.network.forward_audio(torch.stack(batch)[:, None].to(device)).float().cpu()
+
+
 class LSEClip:
     """Scores one clip whose frames come one by one (protocol `lse_wav2lip_lrs`, or the crops of one face track).
 
@@ -148,15 +196,22 @@ class LSEClip:
 
     Args:
         network: SyncNet v2 with its weights; it is put into eval mode and stays on its device.
-        samples: (S,) int16, 16 kHz, the sound of the whole clip.
+        sound: (S,) int16, 16 kHz, the sound of the whole clip; or an `LSESound` of this network, to share it.
+
+    Raises:
+        ValueError: not a vector of int16; a sound embedded by another network.
     """
 
-    def __init__(self, network: SyncNetV2, samples: np.ndarray) -> None:
-        _check_samples(samples)
+    def __init__(self, network: SyncNetV2, sound: np.ndarray | LSESound) -> None:
+        self.sound = sound if isinstance(sound, LSESound) else LSESound(network, sound)
+        if self.sound.network is not network:
+            raise ValueError(
+                "sound belongs to another network than the lips. Expected one network for both, or their distances "
+                "mean nothing. Use LSESound(network, samples) with this network"
+            )
         self.network = network.eval()
         self.device = next(network.parameters()).device
-        self.samples = samples
-        self.max_windows = len(samples) // SAMPLES_PER_FRAME - WINDOW_FRAMES
+        self.max_windows = self.sound.frames - WINDOW_FRAMES
         self.frames = 0
         self.waiting: list[np.ndarray] = []
         self.lips: list[Tensor] = []
@@ -205,20 +260,13 @@ class LSEClip:
         """
         self._embed(len(self.waiting) - WINDOW_FRAMES)
         if not self.lips:
-            whole = len(self.samples) // SAMPLES_PER_FRAME
-            short = f"{self.frames} frames" if self.max_windows > 0 else f"sound for {whole} frames at 25 fps"
+            sound = f"sound for {self.sound.frames} frames at 25 fps"
+            short = f"{self.frames} frames" if self.max_windows > 0 else sound
             raise ValueError(
                 f"clip too short for SyncNet: {short}. Expected at least {WINDOW_FRAMES + 1}. "
                 "Leave the clip out and count it as failed"
             )
-        columns = torch.from_numpy(mfcc(self.samples)).float().T  # (13, M)
-        parts = []
-        for start in range(0, self.windows, BATCH_WINDOWS):
-            stop = min(start + BATCH_WINDOWS, self.windows)
-            batch = [columns[:, COLUMNS_PER_FRAME * v :][:, :WINDOW_COLUMNS] for v in range(start, stop)]
-            with _full_float32():
-                parts.append(self.network.forward_audio(torch.stack(batch)[:, None].to(self.device)).float().cpu())
-        return sync_score(sync_distances(torch.cat(self.lips), torch.cat(parts)))
+        return sync_score(sync_distances(torch.cat(self.lips), self.sound.embeddings(self.windows)))
 
 
 def score_clip(network: SyncNetV2, frames: Iterable[np.ndarray], samples: np.ndarray) -> SyncScore:

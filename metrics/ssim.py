@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Structural similarity as Wang et al. defined it in 2004, one value per image."""
 
+from collections.abc import Sequence
+from functools import cache
 from typing import ClassVar
 
 import torch
@@ -18,10 +20,11 @@ C2 = (0.03 * DATA_RANGE) ** 2
 BAND_PIXELS = 2**17
 
 
-def _taps() -> list[float]:
+@cache  # twelve calls an image, and small images take hardly longer than this
+def _taps() -> tuple[float, ...]:
     """Half of the normalised Gaussian: the weight of the centre, then of the pixels 1 to 5 away."""
     half = torch.exp(-0.5 * (torch.arange(RADIUS + 1, dtype=torch.float64) / SIGMA) ** 2)
-    return (half / (half[0] + 2 * half[1:].sum())).tolist()
+    return tuple((half / (half[0] + 2 * half[1:].sum())).tolist())
 
 
 def _smooth(x: Tensor, axis: int) -> Tensor:
@@ -42,7 +45,7 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _map(x: Tensor, y: Tensor) -> Tensor:
-    """The similarity of one channel at every place where the window fits: (H, W) -> (H - 10, W - 10)."""
+    """The similarity of channels at every place where the window fits: (P, H, W) -> (P, H - 10, W - 10)."""
     mx, my = _mean(x), _mean(y)
     mxx, myy, mxy = mx * mx, my * my, mx * my
     variances = _mean(x * x + y * y) - mxx - myy  # v_x + v_y: only their sum is needed
@@ -50,14 +53,19 @@ def _map(x: Tensor, y: Tensor) -> Tensor:
     return (2 * mxy + C1) * (2 * covariance + C2) / ((mxx + myy + C1) * (variances + C2))
 
 
-def _ssim_of_channel(x: Tensor, y: Tensor) -> Tensor:
-    """In bands of rows that stay in the processor's cache: for a 1080p frame 0.2 s on a core instead of 2 s."""
-    height, width = x.shape[0] - 2 * RADIUS, x.shape[1]
+def _ssim_of_channels(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
+    """The means of P channels (H, W) of one size: (P,).
+
+    In bands of rows that stay in the processor's cache: for a 1080p frame 0.2 s on a core instead of 2 s. Each channel
+    is summed by itself: a sum over an axis may add in another order, and the last digits would depend on P.
+    """
+    height, width = xs[0].shape[0] - 2 * RADIUS, xs[0].shape[1]
     rows = max(1, BAND_PIXELS // width)
-    total = torch.zeros((), dtype=x.dtype, device=x.device)
+    total = xs[0].new_zeros(len(xs))
     for top in range(0, height, rows):
         band = slice(top, min(top + rows, height) + 2 * RADIUS)
-        total = total + _map(x[band], y[band]).sum()
+        similar = _map(torch.stack([x[band] for x in xs]), torch.stack([y[band] for y in ys]))
+        total = total + torch.stack([channel.sum() for channel in similar])
     return total / (height * (width - 2 * RADIUS))
 
 
@@ -94,8 +102,11 @@ def ssim(pred: Tensor, target: Tensor) -> Tensor:
             f"pred and target are {x.shape[-2]} x {x.shape[-1]} pixels. Expected at least {size} x {size}, the size "
             "of the window. Resize both first"
         )
-    values = [_ssim_of_channel(a, b) for a, b in zip(x.flatten(0, 1), y.flatten(0, 1), strict=True)]
-    return torch.stack(values).reshape(x.shape[:2]).mean(dim=1)
+    xs, ys = ([channel for image in images for channel in image] for images in (x, y))  # flatten would copy them all
+    together = max(1, BAND_PIXELS // (x.shape[-2] * x.shape[-1]))  # small images: a call costs more than its pixels
+    parts = [slice(first, first + together) for first in range(0, len(xs), together)]
+    values = torch.cat([_ssim_of_channels(xs[part], ys[part]) for part in parts])
+    return values.reshape(x.shape[:2]).mean(dim=1)
 
 
 class SSIM(Metric):

@@ -21,7 +21,7 @@ from lipsync_bench.blending import CONTOUR
 from lipsync_bench.evaluation.candidates import Candidate, TargetChunk
 from lipsync_bench.evaluation.protocol import Protocol
 from lipsync_bench.evaluation.rows import RowFile
-from lipsync_bench.evaluation.scorers import Scorers
+from lipsync_bench.evaluation.scorers import ClipScorers, Scorers
 from lipsync_bench.evaluation.scoring import FrameScores, compare_crops, face_rectangles, find_landmarks, in_frame
 from lipsync_bench.version import __version__
 
@@ -91,7 +91,7 @@ def _cached(cache: Path, clip: Clip, protocol: Protocol) -> np.ndarray | None:
 class _ClipScores:
     """All numbers of one candidate on one clip."""
 
-    def __init__(self, candidate: Candidate, clip: Clip, protocol: Protocol, scorers: Scorers) -> None:
+    def __init__(self, candidate: Candidate, protocol: Protocol, scorers: ClipScorers) -> None:
         self.candidate = candidate
         self.protocol = protocol
         self.frame_scores = FrameScores(protocol)
@@ -100,10 +100,10 @@ class _ClipScores:
         self.failure: Exception | None = None
         self.frames = 0
         try:
-            file = candidate.file(clip.header.id)
+            file = candidate.file(scorers.clip.header.id)
             own_sound = file is not None and candidate.own_sound and probe(file).has_audio
-            samples = to_int16(load_audio(file)) if file is not None and own_sound else clip.wav()
-            self.sync = scorers.start(clip, samples, file)
+            samples = to_int16(load_audio(file)) if file is not None and own_sound else None
+            self.sync = scorers.start(samples, file)
         except FAILURES as error:
             self.failure = error
 
@@ -117,14 +117,15 @@ class _ClipScores:
             count = len(frames)
             if count == 0:
                 return
+            target, target_landmarks = part.crops[:count], part.landmarks[:count]
             if frames is part.chunk.frames:  # the truth: its crops and landmarks are known
-                crops, landmarks = part.crops, part.landmarks
+                crops, landmarks = target, target_landmarks
             else:
                 crops = compare_crops(frames, part.chunk.boxes[:count], self.protocol.crop_px)
                 landmarks = find_landmarks(
                     frames, part.chunk.boxes[:count], part.rectangles[:count], self.protocol.crop_px
                 )
-            self.frame_scores.update(crops, part.crops[:count], landmarks, part.landmarks[:count], part.lips_01[:count])
+            self.frame_scores.update(crops, target, landmarks, target_landmarks, part.lips_01[:count])
             self.sync.update(frames, part.chunk.boxes[:count])
             self.frames += count
         except FAILURES as error:
@@ -199,7 +200,8 @@ def _evaluate_clip(
         "package_version": __version__,
         **scorers.identity,
     }
-    scores = [_ClipScores(c, clip, protocol, scorers) for c in open_candidates]
+    clip_scorers = scorers.of(clip)
+    scores = [_ClipScores(c, protocol, clip_scorers) for c in open_candidates]
     try:
         for part in _parts(clip, source_root / header.source, protocol, cache / f"{header.id}.npz"):
             for score in scores:

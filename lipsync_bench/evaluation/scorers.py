@@ -2,6 +2,7 @@
 """The networks that judge synchrony, and what they have seen of a clip so far."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,12 @@ from datamodules.files import sha256
 from datamodules.video import FPS, read_frames
 from lipsync_bench.evaluation.scoring import compare_crops
 from metrics.expert_sync import ExpertClip
-from metrics.lse import LSEClip, score_real_video
+from metrics.lse import LSEClip, LSESound, score_real_video
 from models import load_expert
 from models.syncnet import load_syncnet
 from models.syncnet_s3fd import load_syncnet_s3fd
 
-__all__ = ["Scorers", "SyncScores"]
+__all__ = ["ClipScorers", "Scorers", "SyncScores"]
 
 
 class Scorers:
@@ -49,9 +50,42 @@ class Scorers:
             "expert_sha256": "" if expert is None else sha256(expert),
         }
 
-    def start(self, clip: Clip, samples: np.ndarray, file: Path | None) -> "SyncScores":
-        """Begin to judge a candidate's version of a clip; arguments as for `SyncScores`."""
-        return SyncScores(self, clip, samples, file)
+    def of(self, clip: Clip) -> "ClipScorers":
+        """The judges of one clip's candidates. Forget them with the clip: they keep its sound."""
+        return ClipScorers(self, clip)
+
+
+class ClipScorers:
+    """The judges of one clip's candidates. The clip's sound is read and embedded once, when it is first needed.
+
+    Args:
+        scorers: The judges.
+        clip: The clip; it stays open.
+    """
+
+    def __init__(self, scorers: Scorers, clip: Clip) -> None:
+        self.scorers = scorers
+        self.clip = clip
+
+    @cached_property
+    def _own_sound(self) -> LSESound | None:
+        return self._sound(self.clip.wav())
+
+    def _sound(self, samples: np.ndarray) -> LSESound | None:
+        return None if self.scorers.syncnet is None else LSESound(self.scorers.syncnet, samples)
+
+    def start(self, samples: np.ndarray | None, file: Path | None) -> "SyncScores":
+        """Begin to judge a candidate's version of the clip.
+
+        Args:
+            samples: int16 (S,), 16 kHz, the sound that belongs to the candidate's frames; None for the clip's.
+            file: The candidate's video, if it is a file.
+
+        Raises:
+            ClipError: The clip's sound cannot be read.
+        """
+        sound = self._own_sound if samples is None else self._sound(samples)
+        return SyncScores(self.scorers, self.clip, sound, file)
 
 
 class SyncScores:
@@ -60,15 +94,15 @@ class SyncScores:
     Args:
         scorers: The judges.
         clip: The clip.
-        samples: int16 (S,), 16 kHz, the sound that belongs to the candidate's frames.
+        sound: Of the candidate's frames, perhaps shared with other candidates; None without SyncNet.
         file: The candidate's video, if it is a file.
     """
 
-    def __init__(self, scorers: Scorers, clip: Clip, samples: np.ndarray, file: Path | None) -> None:
+    def __init__(self, scorers: Scorers, clip: Clip, sound: LSESound | None, file: Path | None) -> None:
         self._scorers = scorers
-        self._samples = samples
+        self._sound = sound
         self._file = file
-        self._lse = None if scorers.syncnet is None else LSEClip(scorers.syncnet, samples)
+        self._lse = None if sound is None else LSEClip(sound.network, sound)
         self._expert = (
             None if scorers.expert is None else ExpertClip(scorers.expert.network, torch.from_numpy(clip.mel()))
         )
@@ -93,9 +127,9 @@ class SyncScores:
                 out["lse_offset_wav2lip_lrs"] = score.offset_frames
             if self._expert is not None:
                 out |= self._expert.score()
-            if self._scorers.s3fd is not None and self._scorers.syncnet is not None and self._file is not None:
-                file, detect = self._file, self._scorers.s3fd.detect
-                tracks = score_real_video(self._scorers.syncnet, lambda: read_frames(file, FPS), self._samples, detect)
+            if self._scorers.s3fd is not None and self._sound is not None and self._file is not None:
+                file, sound, detect = self._file, self._sound, self._scorers.s3fd.detect
+                tracks = score_real_video(sound.network, lambda: read_frames(file, FPS), sound.samples, detect)
                 out["lse_c_wav2lip_real"] = float(np.mean([track.lse_c for track in tracks]))
                 out["lse_d_wav2lip_real"] = float(np.mean([track.lse_d for track in tracks]))
         except ValueError as error:
