@@ -52,4 +52,4 @@ format: $(STAMP) ## format and mend what ruff can
 	$(BIN)/ruff format .
 
 clean: ## remove what the demo and the tests made (the environment stays)
-	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf demo build dist *.egg-info .pytest_cache .benchmarks .mypy_cache .ruff_cache .import_linter_cache

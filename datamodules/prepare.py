@@ -227,7 +227,7 @@ def prepare(
                 else:
                     where = printable(job.source.path.relative_to(root).as_posix())
                     failures[job.source.id] = (where, outcome.error, printable(outcome.reason))
-                    logger.warning("%s: %s: %s", job.source.id, outcome.error, outcome.reason)
+                    logger.warning("%s: %s: %s", *map(printable, (job.source.id, outcome.error, outcome.reason)))
                 tick(len(failures))
         complete = True
     finally:

@@ -102,8 +102,8 @@ class FrameScores:
     ) -> None:
         """Add frames.
 
-        The target against itself, the very same array, is known without looking: PSNR is infinite and SSIM 1. (Computed,
-        SSIM is exactly 1 too, but for regions of some 25 pixels and less, or very even ones, where it is within 1e-12.)
+        The target against itself, the very same array, is known without looking: PSNR is infinite, SSIM 1. (Computed,
+        SSIM is 1 as well, but for rounding in small or very even mouth regions, 1e-15.)
 
         Args:
             pred: uint8 RGB crops (N, S, S, 3).

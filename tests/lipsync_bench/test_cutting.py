@@ -14,7 +14,17 @@ from lipsync_bench.cutting import cut_by_time
 @pytest.fixture(scope="module")
 def talk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("talk")
-    make_corpus(folder, speakers=1, clips_per_speaker=1, seconds=7.0, seed=3, val_clips=0, test_clips=0, workers=1, progress=False)
+    make_corpus(
+        folder,
+        speakers=1,
+        clips_per_speaker=1,
+        seconds=7.0,
+        seed=3,
+        val_clips=0,
+        test_clips=0,
+        workers=1,
+        progress=False,
+    )
     return next(folder.rglob("*.mp4"))
 
 

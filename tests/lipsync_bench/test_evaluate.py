@@ -10,13 +10,19 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules.audio import frame_mels
+from datamodules.audio import frame_mels, load_audio, to_int16
 from datamodules.clip import Clip
-from lipsync_bench.evaluation import candidates, run
+from datamodules.video import VideoWriter, read_frames
+from lipsync_bench.evaluation import candidates, run, scorers, scoring
 from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
+from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX
 from lipsync_bench.evaluation.rows import read_rows
+from metrics.lse import score_clip
+from metrics.psnr import psnr
+from metrics.ssim import ssim
 from models import SyncExpertModule, Wav2Lip
 from models.checkpoints import save_module
+from models.syncnet import SyncNetV2
 
 WITHOUT_TIME = ["seconds"]
 
@@ -249,3 +255,102 @@ def test_sound_and_picture_are_aligned_all_the_way_through(corpus):
     mean = np.mean(np.array(curves) / np.abs(curves).max(axis=1, keepdims=True), axis=0)
     # A mel window starts with its frame and lasts five, so that its middle is two frames later.
     assert int(mean.argmax()) - 4 == 2
+
+
+def test_the_truth_against_itself_has_the_numbers_of_the_full_computation_without_computing(corpus, monkeypatch):
+    (path, *_) = sorted((corpus / "clips").glob("*/*.safetensors"))
+    with Clip(path) as clip:
+        header, boxes, lips_01 = clip.header, clip.boxes(), clip.landmarks()
+    frames = list(read_frames(corpus / "videos" / header.source))
+    crops = scoring.compare_crops(frames, boxes, PAIRED_FACE_BOX.crop_px)
+    points = lips_01 * PAIRED_FACE_BOX.crop_px
+    points[3] = np.nan
+    results = []
+    for pred in (crops.copy(), crops):  # computed, then known
+        scores = scoring.FrameScores(PAIRED_FACE_BOX)
+        scores.update(pred, crops, points, points, lips_01)
+        results.append(scores.result())
+        monkeypatch.setattr(scoring, "ssim", None)
+        monkeypatch.setattr(scoring, "psnr", None)
+    assert results[0] == results[1]
+    assert results[1]["psnr"] == results[1]["psnr_mouth"] == np.inf
+    assert results[1]["ssim"] == results[1]["ssim_mouth"] == 1
+    assert (results[1]["psnr_infinite_frames"], results[1]["lmd_skipped_frames"]) == (len(frames), 1)
+
+
+def test_in_an_evaluation_no_image_of_the_truth_is_compared(corpus, weights, tmp_path, monkeypatch):
+    compared = []
+
+    def counting(pred, target):
+        compared.append(len(pred))
+        return ssim(pred, target)
+
+    monkeypatch.setattr(scoring, "ssim", counting)
+    evaluate(corpus, weights, tmp_path, methods={}, limit=1)
+    assert sum(compared) == 2 * 40  # face and mouth of the repeated frame
+
+
+def test_frames_are_compared_one_by_one_with_the_digits_of_the_whole_chunk(corpus):
+    (path, *_) = sorted((corpus / "clips").glob("*/*.safetensors"))
+    with Clip(path) as clip:
+        header, boxes, lips_01 = clip.header, clip.boxes(), clip.landmarks()
+    frames = list(read_frames(corpus / "videos" / header.source))
+    target = scoring.compare_crops(frames, boxes, PAIRED_FACE_BOX.crop_px)
+    pred = np.roll(target, 1, axis=0)
+    scores = scoring.FrameScores(PAIRED_FACE_BOX)
+    scores.update(pred, target, lips_01, lips_01, lips_01)
+    images = [torch.from_numpy(crops).permute(0, 3, 1, 2) for crops in (pred, target)]
+    assert scores.result()["psnr"] == psnr(*images).numpy().mean()
+    assert scores.result()["ssim"] == ssim(*images).numpy().mean()
+
+
+class QuickSyncNet(SyncNetV2):
+    """Counts the windows of sound that it is given."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.sounds: list[int] = []
+
+    def forward_lips(self, lips: torch.Tensor) -> torch.Tensor:
+        return self.scale * lips.mean(dim=(1, 3, 4)) / 10
+
+    def forward_audio(self, mfcc: torch.Tensor) -> torch.Tensor:
+        self.sounds.append(len(mfcc))
+        return self.scale * mfcc[:, 0, 0].unflatten(1, (5, 4)).mean(dim=2)
+
+
+def test_the_sound_of_a_clip_is_embedded_once_for_all_without_a_sound_of_their_own(corpus, tmp_path, monkeypatch):
+    network = QuickSyncNet()
+    monkeypatch.setattr(scorers, "load_syncnet", lambda path: network)
+    weights = tmp_path / "syncnet"
+    weights.write_bytes(b"stands for the weights in the rows")
+    target, silent, sounding = (tmp_path / name for name in ("target", "silent", "sounding"))
+    source, other = sorted((corpus / "videos" / "main").glob("*/*.mp4"))[:2]
+    for folder, origin in ((target, source), (sounding, other)):
+        folder.mkdir()
+        shutil.copy(origin, folder / "a.mp4")
+    silent.mkdir()
+    frames = list(read_frames(source))
+    with VideoWriter(silent / "a.mp4", 25.0, frames[0].shape[:2]) as writer:
+        for frame in frames:
+            writer.write(frame)
+    rows = {}
+    for pred, embedded in ((silent, [20, 15]), (sounding, [20, 15] * 2)):  # 40 frames have 35 windows
+        network.sounds.clear()
+        result = evaluate_videos(
+            pred, target, tmp_path / f"{pred.name}_out", syncnet=weights, workers=1, progress=False
+        )
+        assert network.sounds == embedded
+        rows[pred] = read_rows(result.folder).set_index("method")
+    with Clip(next((tmp_path / "silent_out" / "targets").glob("*/*.safetensors"))) as clip:
+        samples = clip.wav()
+    for folder, method, video, sound in (
+        (silent, "ground_truth", source, samples),
+        (silent, "silent", silent / "a.mp4", samples),
+        (sounding, "sounding", other, to_int16(load_audio(other))),
+    ):
+        expected = score_clip(network, read_frames(video), sound)
+        row = rows[folder].loc[method]
+        assert row["lse_c_wav2lip_lrs"] == pytest.approx(expected.lse_c, rel=1e-12), method  # as CSV gives it back
+        assert row["lse_d_wav2lip_lrs"] == pytest.approx(expected.lse_d, rel=1e-12), method

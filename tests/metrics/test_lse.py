@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.lse import BATCH_WINDOWS, LSE, LSEClip, score_clip, score_real_video, sync_distances, sync_score
+from metrics.lse import BATCH_WINDOWS, LSE, LSEClip, LSESound, score_clip, score_real_video, sync_distances, sync_score
 from metrics.mfcc import mfcc
 from models.syncnet import SyncNetV2
 from tests import golden
@@ -276,3 +276,48 @@ def test_constructor_refuses_contradictions():
         LSE(TinySyncNet(), "test", detector=lambda frame: np.empty((0, 5)))
     with pytest.raises(ValueError, match="weights is empty"):
         LSE(TinySyncNet(), "")
+
+
+class CountingSound(TinySyncNet):
+    """Full-size sound embeddings, whose last digits may depend on the batch, and quick lips."""
+
+    def __init__(self, sound: SyncNetV2) -> None:
+        super().__init__()
+        self.sounds: list[int] = []
+        self._sound = (sound,)
+
+    def forward_lips(self, lips: torch.Tensor) -> torch.Tensor:
+        return lips.mean(dim=(1, 2, 3, 4))[:, None].expand(-1, 1024) / 255
+
+    def forward_audio(self, mfcc: torch.Tensor) -> torch.Tensor:
+        self.sounds.append(len(mfcc))
+        return self._sound[0].forward_audio(mfcc)
+
+
+def test_a_shared_sound_is_embedded_once_and_gives_the_digits_of_each_clip_alone(syncnet):
+    frames, samples = speech(60)
+    bright = [255 - frame for frame in frames]
+    network = CountingSound(syncnet)
+    videos = [frames, bright, frames[:40], bright[:47]]  # 55, 55, 35 and 42 windows
+    alone = [score_clip(network, video, samples) for video in videos]
+    assert network.sounds == [20, 20, 15, 20, 20, 15, 20, 15, 20, 20, 2]
+    network.sounds.clear()
+    sound = LSESound(network, samples)
+    scorers = [LSEClip(network, sound) for _ in videos]
+    for scorer, video in zip(scorers, videos, strict=True):
+        for frame in video:
+            scorer.add(frame)
+    assert network.sounds == []  # not before it is needed
+    for scorer, expected in zip(scorers, alone, strict=True):
+        score = scorer.score()
+        assert torch.equal(score.distances, expected.distances)
+        assert (score.lse_c, score.lse_d) == (expected.lse_c, expected.lse_d)
+    assert network.sounds == [20, 20, 15, 15, 2]  # of the shorter ones only their last, smaller batches
+
+
+def test_a_sound_of_another_network_is_refused():
+    samples = speech(10)[1]
+    with pytest.raises(ValueError, match=r"another network than the lips\. Expected one network .* Use LSESound"):
+        LSEClip(TinySyncNet(), LSESound(TinySyncNet(), samples))
+    with pytest.raises(ValueError, match=r"float32, values from 0 to 0\.5\. Expected a vector of int16 at 16 kHz"):
+        LSESound(TinySyncNet(), np.array([0, 0.5], np.float32))

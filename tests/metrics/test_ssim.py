@@ -72,3 +72,36 @@ def test_has_a_gradient():
     ssim(pred, torch.rand(1, 1, 16, 16, generator=random) * 255).sum().backward()
     assert torch.isfinite(pred.grad).all()
     assert pred.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("images", "channels", "height", "width"),
+    [(9, 3, 11, 11), (5, 3, 37, 23), (70, 1, 44, 77), (3, 3, 160, 160), (2, 3, 255, 257), (1, 3, 400, 401)],
+)
+def test_channels_scored_together_have_the_digits_of_each_alone(images, channels, height, width):
+    """As decoded, colours side by side, and as planes; the last two sizes go through in bands."""
+    random = np.random.default_rng(0)
+    frames = random.integers(0, 256, (images, height, width, channels), dtype=np.uint8)
+    pred, target = (torch.from_numpy(series).permute(0, 3, 1, 2) for series in (frames // 2 + 40, frames))
+    alone = torch.stack(
+        [
+            torch.stack([ssim(p[None, None].contiguous(), t[None, None].contiguous())[0] for p, t in pair])
+            for pair in (zip(p, t, strict=True) for p, t in zip(pred, target, strict=True))
+        ]
+    ).mean(dim=1)
+    assert torch.equal(ssim(pred, target), alone)
+    assert torch.equal(ssim(pred.contiguous(), target.contiguous()), alone)
+
+
+def test_small_channels_go_through_together_and_never_more_than_a_band(monkeypatch):
+    sizes = []
+    real = module._map
+
+    def counting(x, y):
+        sizes.append(tuple(x.shape))
+        return real(x, y)
+
+    monkeypatch.setattr(module, "_map", counting)
+    images = torch.randint(0, 256, (4, 3, 160, 160), dtype=torch.uint8)
+    ssim(images, images)
+    assert sizes == [(5, 160, 160), (5, 160, 160), (2, 160, 160)]  # 5 * 160 * 160 <= 2^17 pixels
