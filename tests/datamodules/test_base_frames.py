@@ -166,7 +166,7 @@ def test_clips_are_listed_without_it(tmp_path: Path, corpus: Path) -> None:
 def test_header_tells_whether_the_clip_is_still_the_same(corpus: Path) -> None:
     clip = read_header(next(iter(sorted((corpus / "clips").glob("*/*.safetensors")))))
     made = BaseFramesHeader.of(clip, "1" * 64)
-    assert (made.id, made.frames, made.size_px, made.mesh_order) == (clip.id, clip.frames, 128, "bgr")
+    assert (made.id, made.frames, made.size_px, made.mesh_order) == (clip.id, clip.frames, 128, "rgb")
     assert made.belongs_to(clip)
     for change in ({"id": "a/b"}, {"source_sha256": "2" * 64}, {"settings": "{}"}, {"frames": clip.frames + 1}):
         assert not made.belongs_to(dataclasses.replace(clip, **change))

