@@ -13,7 +13,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules.base_frames import REPAIR, base_frames_path
+from datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
 from datamodules.hr_windows import HRWindowDataset, separate_unready
 from datamodules.windows import EpochSampler, EvaluationSampler, SyncWindow, Window, WindowDataset, separate_short
 
@@ -173,6 +173,7 @@ class ClipDataModule(pl.LightningDataModule):
         self.max_missing, self.check_counts = max_missing, check_counts
         self.missing: dict[Split, list[str]] = {}
         self.short: dict[Split, list[Path]] = {}
+        self.base_checkpoints: set[str] = set()  # SHA-256 of those that made the base frames in use
         self._splits: dict[Split, list[Path]] | None = None
         self._datasets: dict[Split, WindowDataset | None] = {}
 
@@ -329,6 +330,9 @@ class ClipDataModule(pl.LightningDataModule):
         train = split == "train"
         length = self.epoch_length if train else self.val_length
         if self.window == "hr":
+            for path in long:
+                with BaseFrames(base_frames_path(path)) as faces:
+                    self.base_checkpoints.add(faces.header.checkpoint_sha256)
             return HRWindowDataset(long, self.image_size, self.seed, length, self.read, fixed=not train)
         return WindowDataset(long, self.image_size, self.window, self.seed, length, self.read, fixed=not train)
 

@@ -152,6 +152,17 @@ class HyperLipsHR(TalkingFaceModule):
         if self.lpips_loss is None and self.weights["lip_lpips"] > 0:
             self.lpips_loss = LPIPSLoss(self.perceptual_weights, normalised=not self.released).to(self.device)
 
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        made: set[str] = getattr(getattr(self.trainer, "datamodule", None), "base_checkpoints", set())
+        if made and made != {self.base_sha256}:
+            makers, base = ", ".join(sorted(digest[:12] for digest in made)), str(self.base_sha256)[:12]
+            raise ValueError(
+                f"HyperLipsHR: the base frames were made by {makers}, the base is {base} (SHA-256). "
+                "Expected the same checkpoint: a decoder is used on the faces it was trained on. Run: "
+                "bench base-frames --checkpoint BASE.ckpt --root ROOT, with the BASE.ckpt of --model.init_args.base"
+            )
+
     def _load_base(self) -> HyperLipsBaseGenerator:
         repair = (
             "Train stage 1 with: lightning fit -c experiments/hyperlips_base.yaml; then name its checkpoint with "

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from datamodules import Synthetic
-from datamodules.base_frames import BaseFrames, base_frames_path
+from datamodules.base_frames import BaseFrames, base_frames_path, write_base_frames
 from datamodules.clip import Clip
 from datamodules.files import sha256
 from datamodules.video import read_frames
@@ -197,3 +198,24 @@ def test_dub_with_the_parser_says_so_in_the_file(stages, corpus, parser_weights,
 
     with av.open(str(out)) as container:
         assert "parsing " in container.metadata["lipsync_bench"]
+
+
+def test_hr_is_not_trained_on_the_frames_of_another_base(stages, clips, tmp_path):
+    assert run_bench("base-frames", "--checkpoint", stages / "base.ckpt", "--root", clips) == 0
+    for path in clips.glob("*/*.base"):  # an untrained base shows no face: say it did, so that there are windows
+        _pretend_found(path)
+    torch.manual_seed(9)
+    save_module(HyperLipsBase(width=0.125), tmp_path / "other.ckpt")
+    data = Synthetic(root=clips, window="hr", image_size=128, batch_size=1, num_workers=0)
+    plain = {"width": 0.125, "adversarial_weight": 0.0, "vgg_weight": 0.0, "lip_lpips_weight": 0.0}
+    trainer = {"accelerator": "cpu", "max_steps": 1, "logger": False, "enable_checkpointing": False}
+    with pytest.raises(ValueError, match=r"base frames were made by .*, the base is .*bench base-frames"):
+        pl.Trainer(**trainer).fit(HyperLipsHR(base=str(tmp_path / "other.ckpt"), **plain), datamodule=data)
+    pl.Trainer(**trainer).fit(HyperLipsHR(base=str(stages / "base.ckpt"), **plain), datamodule=data)
+
+
+def _pretend_found(path: Path) -> None:
+    with BaseFrames(path) as old:
+        content = {"frames": list(old.faces()), "sketches": old.sketches(), "lip_outlines": old.lip_outlines()}
+        header = old.header
+    write_base_frames(path, header, found=np.ones(header.frames, bool), **content)
