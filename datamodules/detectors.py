@@ -66,7 +66,9 @@ __all__ = [
 
 
 class Face(NamedTuple):
-    """One face in one frame: box (4,) x1 y1 x2 y2, landmarks (68, 2), mesh (478, 3); all float32, pixels."""
+    """One face in one frame: box (4,) x1 y1 x2 y2, landmarks (68, 2), mesh (478, 3); all float32, pixels. From a
+    detector with `landmarks=False`, landmarks are (0, 2).
+    """
 
     box: np.ndarray
     landmarks: np.ndarray
@@ -105,6 +107,10 @@ def landmarks68(image: np.ndarray, box: np.ndarray) -> np.ndarray:
     rectangle = dlib.rectangle(*(int(value) for value in np.rint(box)))
     points = _predictor()(_check_image(image), rectangle).parts()
     return np.array([(point.x, point.y) for point in points], np.float32)
+
+
+def _no_landmarks(image: np.ndarray, box: np.ndarray) -> np.ndarray:
+    return np.empty((0, 2), np.float32)
 
 
 def _hog_rectangles(image: np.ndarray) -> list[np.ndarray]:
@@ -181,10 +187,17 @@ class FaceDetector(ABC):
     """Finds faces in the frames of one video, given in order. It may follow faces: use a new one for every video.
 
     Class attributes: `name`, as in `make_detector`; `version`, package version and model.
+
+    Args:
+        landmarks: False where nobody asks for the 68 points. dlib's predictor takes 2 ms a face, half a second to
+            load, and 70 MB; neither box nor mesh depends on it.
     """
 
     name: str
     version: str
+
+    def __init__(self, *, landmarks: bool = True) -> None:
+        self._landmarks68 = landmarks68 if landmarks else _no_landmarks
 
     def __enter__(self) -> "FaceDetector":
         return self
@@ -213,7 +226,8 @@ class MediaPipeDetector(FaceDetector):
     name = "mediapipe"
     version = f"mediapipe {mediapipe.__version__} face_mesh refine"
 
-    def __init__(self) -> None:
+    def __init__(self, *, landmarks: bool = True) -> None:
+        super().__init__(landmarks=landmarks)
         self._mesh = _Mesh(faces=MAX_FACES, still=False)
 
     def detect(self, frame: np.ndarray) -> list[Face]:
@@ -222,7 +236,7 @@ class MediaPipeDetector(FaceDetector):
         for mesh in self._mesh(frame):
             box = _mesh_box(mesh)
             if area(box) > 0 and all(iou(box, other.box) < _DUPLICATE_IOU for other in faces):
-                faces.append(Face(box, landmarks68(frame, hog_like_rectangle(box)), mesh))
+                faces.append(Face(box, self._landmarks68(frame, hog_like_rectangle(box)), mesh))
         return faces
 
     def close(self) -> None:
@@ -235,7 +249,8 @@ class DlibDetector(FaceDetector):
     name = "dlib"
     version = f"dlib {dlib.__version__} hog, mediapipe {mediapipe.__version__} face_mesh refine"
 
-    def __init__(self) -> None:
+    def __init__(self, *, landmarks: bool = True) -> None:
+        super().__init__(landmarks=landmarks)
         self._mesh = _Mesh(faces=1, still=True)
 
     def detect(self, frame: np.ndarray) -> list[Face]:
@@ -244,7 +259,7 @@ class DlibDetector(FaceDetector):
         for rectangle in _hog_rectangles(frame)[:MAX_FACES]:
             mesh = self._mesh.around(frame, rectangle)
             if mesh is not None:
-                faces.append(Face(rectangle, landmarks68(frame, rectangle), mesh))
+                faces.append(Face(rectangle, self._landmarks68(frame, rectangle), mesh))
         return faces
 
     def close(self) -> None:
@@ -278,13 +293,15 @@ class S3FDDetector(FaceDetector):
 
     Args:
         weights: `s3fd-619a316812.pth`.
+        landmarks: As in `FaceDetector`.
     """
 
     name = "s3fd"
     version = f"s3fd, mediapipe {mediapipe.__version__} face_mesh refine"
     """Of an instance it names the weights, too."""
 
-    def __init__(self, weights: Path) -> None:
+    def __init__(self, weights: Path, *, landmarks: bool = True) -> None:
+        super().__init__(landmarks=landmarks)
         self.version = detector_version("s3fd", weights)
         self._network = _s3fd(weights, self.version)
         self._mesh = _Mesh(faces=1, still=True)
@@ -297,7 +314,8 @@ class S3FDDetector(FaceDetector):
         mesh = None if found is None else self._mesh.around(frame, np.array(found, np.float32))
         if mesh is None:
             return []
-        return [Face(np.array(found, np.float32), landmarks68(frame, hog_like_rectangle(_mesh_box(mesh))), mesh)]
+        landmarks = self._landmarks68(frame, hog_like_rectangle(_mesh_box(mesh)))
+        return [Face(np.array(found, np.float32), landmarks, mesh)]
 
     def close(self) -> None:
         self._mesh.close()
@@ -337,7 +355,13 @@ def detector_version(name: DetectorName, weights: Path | None = None) -> str:
     return f"{S3FDDetector.version}, weights sha256 {digest}"
 
 
-def make_detector(name: DetectorName, weights: Path | None = None) -> FaceDetector:
-    """A new detector for one video; `weights` for `s3fd` alone. Errors as in `detector_version`."""
+def make_detector(name: DetectorName, weights: Path | None = None, *, landmarks: bool = True) -> FaceDetector:
+    """A new detector for one video; `weights` for `s3fd` alone. Errors as in `detector_version`.
+
+    Args:
+        name: One of `DETECTORS`.
+        weights: Weight file of `s3fd`.
+        landmarks: As in `FaceDetector`.
+    """
     detector_version(name, weights)
-    return S3FDDetector(weights) if weights is not None else DETECTORS[name]()
+    return S3FDDetector(weights, landmarks=landmarks) if weights is not None else DETECTORS[name](landmarks=landmarks)

@@ -140,6 +140,8 @@ def _runs(missing: np.ndarray) -> list[tuple[int, int]]:
 
 def _fill(values: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:
     """Values (n, ...) at the frames `seen` -> (count, ...): linear between them, held outside."""
+    if len(seen) == count:
+        return values
     position = np.interp(np.arange(count), seen, np.arange(len(seen)))
     low = np.floor(position).astype(int)
     high = np.minimum(low + 1, len(seen) - 1)

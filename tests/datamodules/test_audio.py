@@ -131,6 +131,17 @@ def test_long_audio_is_transformed_in_parts_without_a_seam() -> None:
     np.testing.assert_allclose(mel[:, 2040:2060], alone[:, 10:30], atol=1e-5)
 
 
+@pytest.mark.parametrize("columns", [1, 127, 128, 129, 257, 401, 2049])
+def test_mel_does_not_depend_on_how_many_spectra_are_made_at_once(
+    columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wave = np.random.default_rng(columns).uniform(-0.5, 0.5, 200 * columns - 1).astype(np.float32)
+    parts = audio.mel_spectrogram(wave, "constant")
+    assert parts.shape == (80, columns)
+    monkeypatch.setattr(audio, "_SPECTRA_AT_ONCE", 4096)
+    np.testing.assert_array_equal(parts, audio.mel_spectrogram(wave, "constant"))  # to the last bit
+
+
 def test_input_wave_is_left_alone() -> None:
     wave = WAVES["noise_1000"].astype(np.float64)
     before = wave.copy()

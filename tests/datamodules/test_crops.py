@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Crop rectangles: steady, inside the frame, without a trace of the jaw; and Wav2Lip's smoothing, number for number."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -57,6 +59,13 @@ def test_mesh_rule_hides_the_jaw_and_the_detector_rule_does_not() -> None:
     assert np.corrcoef(raw[:, 3] - raw[:, 1], jaw)[0, 1] > 0.99
     # The whole face stays inside but for the smoothing's lag.
     assert np.all(steady[:, 3] >= face.mesh[..., 1].max(1) - 2)
+
+
+def test_only_the_corners_of_the_mesh_decide() -> None:
+    face = talking()
+    corners = np.stack([face.mesh.min(axis=1), face.mesh.max(axis=1)], axis=1)  # what dubbing keeps of it
+    small = dataclasses.replace(face, mesh=corners)
+    np.testing.assert_array_equal(crop_boxes(small, "mesh", SIZE_HW), crop_boxes(face, "mesh", SIZE_HW))
 
 
 def test_no_box_depends_on_frames_beyond_the_radius() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from datamodules import detectors
 from datamodules.crops import crop_boxes
 from datamodules.errors import FaceError, MediaError
 from datamodules.faces import (
@@ -194,6 +195,20 @@ def test_dlib_detector_sees_the_same_face() -> None:
     assert np.linalg.norm(ours.mesh[..., :2] - theirs.mesh[..., :2], axis=-1).mean() < 3
     with pytest.raises(FaceError, match="no face"):
         track_faces([np.zeros((80, 80, 3), np.uint8)] * 2, "dlib")
+
+
+@pytest.mark.parametrize("name", ["mediapipe", "dlib"])
+def test_without_landmarks_the_face_is_the_same(name: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = moving(3)
+    with make_detector(name) as detector:
+        whole = [detector.detect(frame) for frame in frames]
+    monkeypatch.setattr(detectors, "_predictor", lambda: pytest.fail("dlib's predictor was asked for"))
+    with make_detector(name, landmarks=False) as detector:
+        bare = [detector.detect(frame) for frame in frames]
+    for (face,), (other,) in zip(whole, bare, strict=True):
+        np.testing.assert_array_equal(other.box, face.box)
+        np.testing.assert_array_equal(other.mesh, face.mesh)
+        assert (face.landmarks.shape, other.landmarks.shape, other.landmarks.dtype) == ((68, 2), (0, 2), np.float32)
 
 
 def test_a_glimpse_foresees_the_final_boxes() -> None:

@@ -163,6 +163,10 @@ def test_detector_has_rectangle_mesh_and_landmarks(weights: Path, rectangle_foun
     ours = track_faces(frames)
     assert np.linalg.norm(ours.mesh[..., :2] - track.mesh[..., :2], axis=-1).mean() < 3
     assert np.linalg.norm(ours.landmarks - track.landmarks, axis=-1).mean() < 3
+    with make_detector("s3fd", weights, landmarks=False) as detector:
+        (bare,) = detector.detect(frames[0])
+    np.testing.assert_array_equal(bare.mesh, track.mesh[0])
+    assert bare.landmarks.shape == (0, 2)
     for found in (None, (290, 190, 400, 300), (320, 20, 400, 90), (120, 60, 120, 60)):
         rectangle_found[0] = found
         with pytest.raises(FaceError, match="no face"):

@@ -3,13 +3,14 @@
 
 import itertools
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
 import simplejpeg
 import torch
+from torch.utils.data import DataLoader
 
 from datamodules import windows
 from datamodules.audio import mel_start
@@ -247,6 +248,59 @@ def test_windows_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     assert seen(fixed, 3, forward) == seen(fixed, 4, forward)
     assert [seen(fixed, 0, forward)[k][0] for k in forward] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert len({window[1:] for window in seen(fixed, 0, forward).values()}) > 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("generator", [(3, 16, 7), (0, 21, 18), (1, 16, 0), (1, 7, 12), (1, 22, 23), (2, 15, 14)]),
+        ("expert", [(3, 7, 57), (0, 23, 73), (1, 0, 57), (1, 7, 22), (1, 22, 80), (2, 17, 54)]),
+    ],
+)
+def test_the_windows_of_a_seed_stay_the_same(
+    tmp_path: Path, kind: windows.Kind, expected: list[tuple[int, int, int]]
+) -> None:
+    """Clip, first frame, and first frame of the reference or mel column, as version 0.1.0 drew them: a training that
+    is resumed with a later version goes on with the same windows.
+    """
+    paths = [write_coded(tmp_path, f"a/{k}", frames=30, number=k) for k in range(4)]
+    dataset = WindowDataset(paths, 32, kind=kind, seed=5, length=6)
+    drawn = []
+    for index in range(6):
+        window = cast(Any, dataset[3, index])
+        faces = window["target" if kind == "generator" else "faces"]
+        last = times(window["reference"]) if kind == "generator" else columns(window["mel"])
+        drawn.append((round(float(faces[:, 0].float().mean()) / 2), times(faces)[0], last[0]))
+    assert drawn == expected
+
+
+@pytest.mark.parametrize("kind", ["generator", "expert"])
+def test_a_batch_has_the_windows_that_single_keys_give(
+    tmp_path: Path, kind: windows.Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "_READ_AT_ONCE", 3)
+    monkeypatch.setattr(windows, "OPEN_CLIPS", 1)  # clips are closed again before their JPEGs are decoded
+    paths = [write_coded(tmp_path, f"a/{k}", number=k) for k in range(3)]
+    dataset = WindowDataset(paths, 32, kind=kind, length=8)
+    keys = [(2, index) for index in (5, 0, 7, 1, 2, 3, 6)]
+    batch = dataset.__getitems__(keys)
+    for window, key in zip(batch, keys, strict=True):
+        expected = dataset[key]
+        assert list(window) == list(expected)
+        assert all(torch.equal(cast(Any, window)[name], value) for name, value in cast(Any, expected).items())
+    (loaded,) = DataLoader(dataset, batch_sampler=[keys])
+    for name, values in loaded.items():
+        assert torch.equal(values, torch.stack([cast(Any, window)[name] for window in batch]))
+
+
+def test_a_batch_of_a_subclass_has_its_windows(tmp_path: Path) -> None:
+    class Numbered(WindowDataset):
+        def __getitem__(self, key: Any) -> Any:
+            return {"index": torch.tensor(key)}
+
+    dataset = Numbered([write_coded(tmp_path, "a/0")], 32, length=4)
+    (batch,) = DataLoader(dataset, batch_size=4)
+    assert batch["index"].tolist() == [0, 1, 2, 3]
 
 
 def test_few_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

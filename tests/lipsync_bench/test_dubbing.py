@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import torch
 
+from datamodules import detectors
 from datamodules.audio import frame_mels, load_audio, mel_spectrogram
 from datamodules.crops import crop_boxes, smooth_boxes_wav2lip
 from datamodules.errors import FaceError, MediaError
@@ -225,6 +226,12 @@ def test_no_face_is_an_error_and_leaves_nothing(checkpoint, tmp_path):
 def test_boxes_are_those_of_preparation(talk_frames):
     track, size_hw = track_faces(talk_frames), talk_frames[0].shape[:2]
     np.testing.assert_array_equal(find_face(talk_frames).boxes, crop_boxes(track, "mesh", size_hw))
+
+
+@pytest.mark.parametrize("detector", ["mediapipe", "dlib"])
+def test_the_68_points_are_not_computed(talk_frames, detector, monkeypatch):
+    monkeypatch.setattr(detectors, "_predictor", lambda: pytest.fail("dlib's predictor was asked for"))
+    assert find_face(talk_frames[:3], detector=detector).visible.all()
 
 
 def test_published_padding_and_smoothing(talk_frames):
