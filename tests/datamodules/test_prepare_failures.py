@@ -187,6 +187,7 @@ def test_ctrl_c_leaves_whole_files_and_no_processes(tmp_path: Path, good: Path) 
         start_new_session=True,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # jobs in the background ignore it
     )
     deadline = time.monotonic() + 120
     while len(list(out.glob("*/*.safetensors"))) < 2 and time.monotonic() < deadline:
