@@ -193,12 +193,7 @@ class HRWindowDataset(WindowDataset):
         super().__init__(clips, image_size, seed=seed, length=length, read=read, fixed=fixed)
 
     def __getitem__(self, key: tuple[int, int] | int) -> HRWindow:  # type: ignore[override]
-        epoch, index = (0, key) if isinstance(key, int) else key
-        if not 0 <= index < self.length:
-            raise IndexError(f"window {index} of {self.length}")
-        rng = np.random.default_rng(np.random.SeedSequence([self.seed, 0 if self.fixed else epoch, index]))
-        number = index * len(self.clips) // self.length if self.fixed else int(rng.integers(len(self.clips)))
-        path = self.clips[number]
+        path, rng = self._draw_clip(key)
         with BaseFrames(base_frames_path(path)) as base_frames:  # few clips come up twice in a row: not kept open
             starts = usable_starts(base_frames)
             if not len(starts):

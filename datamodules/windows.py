@@ -336,13 +336,17 @@ class WindowDataset(Dataset[Window | SyncWindow]):
             windows += [self._decode(window) for window in encoded]
         return windows
 
-    def _read(self, key: tuple[int, int] | int) -> _Encoded:
+    def _draw_clip(self, key: tuple[int, int] | int) -> tuple[Path, np.random.Generator]:
+        """The clip of a key, and the generator that draws the rest of the window."""
         epoch, index = (0, key) if isinstance(key, int) else key
         if not 0 <= index < self.length:
             raise IndexError(f"window {index} of {self.length}")
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, 0 if self.fixed else epoch, index]))
         number = index * len(self.clips) // self.length if self.fixed else int(rng.integers(len(self.clips)))
-        path = self.clips[number]
+        return self.clips[number], rng
+
+    def _read(self, key: tuple[int, int] | int) -> _Encoded:
+        path, rng = self._draw_clip(key)
         clip = self._open.get(path)
         start, other = draw_starts(rng, len(clip), clip.mel_columns, self.kind)
         if self.kind == "expert":

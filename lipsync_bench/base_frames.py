@@ -6,14 +6,12 @@ faces, their sketches and the outline of the true lips beside the clip, where th
 import csv
 import io
 import logging
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -26,6 +24,7 @@ from datamodules.face_mesh import find_meshes
 from datamodules.files import remove_leftovers, sha256, write_atomic
 from datamodules.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
 from lipsync_bench.inference import generate_faces
+from lipsync_bench.processes import device_of, rank_and_world
 from models import HyperLipsBase
 from models.checkpoints import load_module
 
@@ -143,11 +142,9 @@ def make_base_frames(
     """
     began = time.perf_counter()
     module = load_module(checkpoint, [HyperLipsBase])
-    if device == "auto":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
-    module = module.to(device)
+    module = module.to(device_of(device))
     digest = sha256(checkpoint)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = rank_and_world()
     clips = prepared_clips(root)[rank::world]
     if world == 1:  # other ranks may be writing
         remove_leftovers(root)

@@ -27,6 +27,7 @@ from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Prot
 from lipsync_bench.evaluation.rows import RowFile, read_rows
 from lipsync_bench.evaluation.run import evaluate_clips
 from lipsync_bench.evaluation.scorers import Scorers
+from lipsync_bench.processes import device_of, rank_and_world
 from lipsync_bench.version import __version__
 
 _log = logging.getLogger(__name__)
@@ -51,11 +52,6 @@ class Result:
     failures: int
 
 
-def _rank() -> tuple[int, int]:
-    """Rank and number of processes as torchrun and srun announce them."""
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-
-
 def _wait_for_all(world: int) -> None:
     """Under torchrun: return when every rank has written its rows."""
     if world == 1 or "MASTER_ADDR" not in os.environ:
@@ -63,12 +59,6 @@ def _wait_for_all(world: int) -> None:
     torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
-
-
-def _device(name: str) -> str:
-    if name != "auto":
-        return name
-    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
 
 
 def _write_manifest(
@@ -113,7 +103,7 @@ def _run(
     settings: Mapping[str, object],
     progress: bool,
 ) -> Result:
-    rank, world = _rank()
+    rank, world = rank_and_world()
     out.mkdir(parents=True, exist_ok=True)
     if world == 1:  # other ranks may be writing
         remove_leftovers(out)
@@ -190,7 +180,7 @@ def evaluate_dataset(
     benchmark = load_benchmark(dataset, root, methods, split)
     benchmark.data.prepare_data()
     benchmark.data.setup("test")
-    where = _device(device)
+    where = device_of(device)
     clips = _chosen(benchmark.data.clips(benchmark.split), limit)
     candidates: list[Candidate] = [GroundTruth(benchmark.data.source_root, _sources(clips)), RepeatedFrame()]
     candidates += [Checkpoint(name, Path(path), where, parsing) for name, path in benchmark.methods.items()]
@@ -245,7 +235,7 @@ def evaluate_videos(
         RepeatedFrame(),
         VideoFolder(name or pred.resolve().name, pred, sources),
     ]
-    scorers = Scorers(syncnet, syncnet_s3fd, expert, _device(device))
+    scorers = Scorers(syncnet, syncnet_s3fd, expert, device_of(device))
     settings = {"dataset": "videos", "split": "all"}
     if report.failed:
         _log.warning("%d of the targets could not be prepared; see %s", report.failed, out / "targets" / "failures.csv")

@@ -2,19 +2,17 @@
 """HyperLips-Base: the first stage, which gives a face of 128 x 128 the lips that belong to given speech."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from models.base import TalkingFaceModule
 from models.checkpoints import RECORD
 from models.hyperlips.base_network import HyperLipsBaseGenerator
 from models.hyperlips.discriminators import BaseDiscriminator
 from models.hyperlips.losses import AdversarialName, check_weights, make_adversarial
+from models.hyperlips.stage import _Stage
 from models.hyperlips.sync_expert import HyperLipsSyncExpertModule
 from models.layers import mask_lower_half, to_time_major
 from models.losses import ReconstructionLoss, SyncLoss
@@ -30,7 +28,7 @@ _GAMES: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "non_s
 __all__ = ["HyperLipsBase", "Variant"]
 
 
-class HyperLipsBase(TalkingFaceModule):
+class HyperLipsBase(_Stage):
     """HyperLips-Base: speech writes the weights of convolutions that act on the face's features.
 
     Yaosen Chen, Yu Yao, Zhiqiang Li, Wei Wang, Yanru Zhang, Han Yang, Xuming Wen: HyperLips: Hyper Control Lips with
@@ -149,33 +147,6 @@ class HyperLipsBase(TalkingFaceModule):
 
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
         return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
-
-    def training_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor | None:
-        if self.discriminator is None:
-            _, _, terms = self._terms(batch)
-            self.log_terms("train", terms, batch)
-            return terms["loss"]
-        with self.turn(0) as step:
-            generated, target, terms = self._terms(batch)
-            step(terms["loss"])
-        with self.turn(1) as step:
-            judged = self.game.discriminator_loss(self.discriminator(target), self.discriminator(generated.detach()))
-            step(torch.stack(list(judged.values())).sum())
-        self.log_terms("train", {**terms, **judged}, batch)
-        return None
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self.log_terms("val", self._terms(batch)[2], batch)
-
-    def test_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self.log_terms("test", self._terms(batch)[2], batch)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        adam = partial(torch.optim.Adam, betas=self.betas)
-        generator = adam(self.generator.parameters(), lr=self.lr)
-        if self.discriminator is None:
-            return generator
-        return [generator, adam(self.discriminator.parameters(), lr=self.discriminator_lr)]
 
     def _terms(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Generated and true windows (B,3,T,H,W), BGR, and the generator's terms with their weighted sum, `loss`."""

@@ -2,17 +2,14 @@
 """HyperLips-HR: the second stage, which gives the base's face detail, at 128, 256 or 512 pixels."""
 
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from datamodules.files import sha256
-from models.base import TalkingFaceModule
 from models.checkpoints import RECORD, load_module, save_module
 from models.hyperlips.base import HyperLipsBase, Variant
 from models.hyperlips.base_network import HyperLipsBaseGenerator
@@ -20,6 +17,7 @@ from models.hyperlips.discriminators import HRDiscriminator
 from models.hyperlips.guide import Guide, Rule, guide
 from models.hyperlips.hr_network import HRDecoder
 from models.hyperlips.losses import AdversarialName, LipLoss, check_weights, make_adversarial
+from models.hyperlips.stage import _Stage
 from models.layers import mask_lower_half
 from models.losses import ReconstructionLoss
 from models.perceptual import RANDOM, TORCHVISION, LPIPSLoss, VGGLoss
@@ -31,7 +29,7 @@ _GAMES: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "relat
 __all__ = ["HyperLipsHR"]
 
 
-class HyperLipsHR(TalkingFaceModule):
+class HyperLipsHR(_Stage):
     """HyperLips-HR: a decoder that sharpens the base's face, guided by a sketch of its landmarks.
 
     Yaosen Chen, Yu Yao, Zhiqiang Li, Wei Wang, Yanru Zhang, Han Yang, Xuming Wen: HyperLips: Hyper Control Lips with
@@ -234,33 +232,6 @@ class HyperLipsHR(TalkingFaceModule):
         if faces.shape[-1] == BASE_PX:
             return faces
         return F.interpolate(faces, (BASE_PX, BASE_PX), mode="bilinear")
-
-    def training_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor | None:
-        if self.discriminator is None:
-            terms = self._terms(batch)[2]
-            self.log_terms("train", terms, batch)
-            return terms["loss"]
-        with self.turn(0) as step:
-            generated, target, terms = self._terms(batch)
-            step(terms["loss"])
-        with self.turn(1) as step:
-            judged = self.game.discriminator_loss(self.discriminator(target), self.discriminator(generated.detach()))
-            step(torch.stack(list(judged.values())).sum())
-        self.log_terms("train", {**terms, **judged}, batch)
-        return None
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self.log_terms("val", self._terms(batch)[2], batch)
-
-    def test_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self.log_terms("test", self._terms(batch)[2], batch)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        adam = partial(torch.optim.Adam, betas=self.betas)
-        generator = adam(self.generator.parameters(), lr=self.lr)
-        if self.discriminator is None:
-            return generator
-        return [generator, adam(self.discriminator.parameters(), lr=self.discriminator_lr)]
 
     def _terms(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Generated and true frames (5B,3,S,S), BGR, and the decoder's terms with their weighted sum, `loss`."""
