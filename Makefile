@@ -30,7 +30,7 @@ env: $(STAMP) ## the environment in .venv
 demo: $(STAMP) ## corpus, training, evaluation and preview in demo/, under 8 minutes on 2 cores
 	$(BIN)/bench demo --out demo
 
-hyperlips: $(STAMP) ## both stages of HyperLips in demo/: expert, stage 1, its frames, stage 2, evaluation; 15 to 20 minutes on 2 cores
+hyperlips: $(STAMP) ## both stages of HyperLips in demo/: expert, stage 1, its frames, stage 2, evaluation; 12 minutes on 2 cores
 	$(BIN)/bench demo --method hyperlips --out demo
 
 # One thread a process: two tests side by side are quicker than one test on two threads.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from datamodules.base import ClipDataModule
     from datamodules.clip_folder import ClipFolder
+    from datamodules.face_images import FaceImages
     from datamodules.lrs2 import LRS2
     from datamodules.mead import MEAD
     from datamodules.synthetic import Synthetic
@@ -18,12 +19,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "ClipDataModule": "base",
     "ClipFolder": "clip_folder",
+    "FaceImages": "face_images",
     "LRS2": "lrs2",
     "MEAD": "mead",
     "Synthetic": "synthetic",
 }
 
-__all__ = ["LRS2", "MEAD", "ClipDataModule", "ClipFolder", "Synthetic"]
+__all__ = ["LRS2", "MEAD", "ClipDataModule", "ClipFolder", "FaceImages", "Synthetic"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,13 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import cv2
-import pytorch_lightning as pl
-import torch
 from torch.utils.data import DataLoader
 
 from datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
 from datamodules.hr_windows import HRWindowDataset, separate_unready
+from datamodules.loading import FaceDataModule
 from datamodules.windows import EpochSampler, EvaluationSampler, SyncWindow, Window, WindowDataset, separate_short
 
 WindowKind = Literal["generator", "expert", "hr"]
@@ -105,11 +103,7 @@ def _check_disjoint(name: str, splits: Mapping[Split, Sequence[str]]) -> None:
             )
 
 
-def _start_worker(_: int) -> None:
-    cv2.setNumThreads(0)  # the loader's processes are the parallel part
-
-
-class ClipDataModule(pl.LightningDataModule):
+class ClipDataModule(FaceDataModule):
     """Windows of prepared clips below a folder `root`::
 
         <root>/manifest.json                    written by `bench prepare`
@@ -255,13 +249,6 @@ class ClipDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> DataLoader[Window | SyncWindow] | list[DataLoader[Window | SyncWindow]]:
         return self._evaluation_loader("test")
 
-    def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
-        """uint8 images to float32 in [0, 1]."""
-        return {
-            key: value.to(torch.float32).div_(255) if value.dtype == torch.uint8 else value
-            for key, value in batch.items()
-        }
-
     def _manifest(self) -> dict[str, Any]:
         path = self.root / "manifest.json"
         try:
@@ -350,25 +337,8 @@ class ClipDataModule(pl.LightningDataModule):
             raise RuntimeError(f"{self.name}: no {split} data yet. Expected setup before loaders. Call setup().")
         return self._datasets[split]
 
-    def _place(self) -> tuple[int, int]:
-        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-
     def _evaluation_loader(self, split: Split) -> Any:
         dataset = self._built(split)
         if dataset is None:  # Lightning skips the pass
             return []
         return self._loader(dataset, EvaluationSampler(dataset.length, *self._place()), drop_last=False)
-
-    def _loader(
-        self, dataset: WindowDataset, sampler: EpochSampler, drop_last: bool
-    ) -> DataLoader[Window | SyncWindow]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            num_workers=self.num_workers,
-            drop_last=drop_last,
-            pin_memory=torch.cuda.is_available(),
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=_start_worker,
-        )

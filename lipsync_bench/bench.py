@@ -318,7 +318,7 @@ def demo(
 ) -> int:
     """The whole way in small: corpus, preparation, sync expert, a method, evaluation, table and preview.
 
-    Under 8 minutes on 2 cores, with hyperlips 15 to 20. Finished stages are not done again.
+    Under 8 minutes on 2 cores, with hyperlips 12. Finished stages are not done again.
 
     Args:
         out: Folder for everything; methods share it.

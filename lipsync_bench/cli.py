@@ -29,6 +29,12 @@ class BenchCLI(LightningCLI):
             run=run,
         )
 
+    def before_instantiate_classes(self) -> None:
+        # Our checkpoints hold plain values; Lightning's default would run the code that a foreign one may hold.
+        command = self.config.get(self.subcommand) if self.subcommand else None
+        if command is not None and command.get("weights_only", True) is None:
+            command.weights_only = True
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script `lightning` and of `python -m lipsync_bench`."""

@@ -11,15 +11,20 @@ import torch
 from models.base import TalkingFaceModule
 from models.checkpoints import load_module
 from models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
+from models.lipformer import LipFormer, LipFormerCodebook
 from models.sync_expert import SyncExpertModule
+from models.videoretalking import VideoReTalkingLNet
 from models.wav2lip import Wav2Lip
 
 __all__ = [
     "HyperLipsBase",
     "HyperLipsHR",
     "HyperLipsSyncExpertModule",
+    "LipFormer",
+    "LipFormerCodebook",
     "SyncExpertModule",
     "TalkingFaceModule",
+    "VideoReTalkingLNet",
     "Wav2Lip",
     "list_methods",
     "load_expert",

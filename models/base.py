@@ -2,37 +2,21 @@
 """What every method has in common: one way to generate frames, a frozen expert, one kind of checkpoint."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
 from datamodules.files import sha256
 from models.checkpoints import RECORD, BenchModule, load_module, save_module
 from models.layers import mask_lower_half
 
+_Own = TypeVar("_Own", bound="TalkingFaceModule")
 _log = logging.getLogger(__name__)
 
 __all__ = ["TalkingFaceModule"]
-
-
-def _drop_frozen(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    parts = tuple(f"{prefix}{part}." for part in _unsaved(module))
-    for name in [name for name in state if name.startswith(parts)]:
-        del state[name]
-
-
-def _forgive_frozen(module: nn.Module, incompatible: Any) -> None:
-    missing, parts = incompatible.missing_keys, tuple(f"{part}." for part in _unsaved(module))
-    missing[:] = [name for name in missing if not name.startswith(parts)]
-
-
-def _unsaved(module: nn.Module) -> tuple[str, ...]:
-    return module.unsaved if isinstance(module, TalkingFaceModule) else ()
 
 
 class TalkingFaceModule(BenchModule):
@@ -60,7 +44,6 @@ class TalkingFaceModule(BenchModule):
     generate_batch: ClassVar[int] = 64
     """Frames that go through the network at once in `generate`."""
     unsaved: ClassVar[tuple[str, ...]] = ("sync_expert",)
-    """Frozen submodules that are read from their own files and stay out of checkpoints."""
 
     face_mask: ClassVar[bool] = False
     """Whether its faces are pasted back through a mask of the face; else as the whole box."""
@@ -85,8 +68,6 @@ class TalkingFaceModule(BenchModule):
         self._expert_mode = expert_mode
         self._init_from = init_from
         self.fallback_frames = 0  # generated so far by the method's second choice, as its docstring says
-        self.register_state_dict_post_hook(_drop_frozen)
-        self.register_load_state_dict_post_hook(_forgive_frozen)
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
@@ -110,7 +91,7 @@ class TalkingFaceModule(BenchModule):
         if self._init_from is not None and self.trainer.ckpt_path is None:
             self._start_from(Path(self._init_from))
 
-    def _start_from(self, path: Path) -> None:
+    def _start_from(self: _Own, path: Path) -> _Own:
         source = load_module(path, [type(self)])
         self.generator.load_state_dict(source.generator.state_dict())
         if self.discriminator is not None and source.discriminator is not None:
@@ -118,6 +99,7 @@ class TalkingFaceModule(BenchModule):
         elif self.discriminator is not None:
             _log.warning("%s: %s has no discriminator; it starts untrained", type(self).__name__, path)
         _log.info("%s: starts from %s, sha256 %s", type(self).__name__, path, sha256(path))
+        return source
 
     def _load_expert(self) -> None:
         name, kind = type(self).__name__, self.sync_expert_module
@@ -150,28 +132,6 @@ class TalkingFaceModule(BenchModule):
         half, then the reference.
         """
         return torch.cat([mask_lower_half(target), reference], dim=2).transpose(1, 2)
-
-    @contextmanager
-    def turn(self, optimizer_index: int) -> Iterator[Callable[[Tensor], None]]:
-        """The turn of one optimiser in manual optimisation; the others' parameters collect no gradients meanwhile.
-
-        with self.turn(0) as step:
-            step(loss_of_the_generator())
-        """
-        optimizer = cast(list[LightningOptimizer], self.optimizers())[optimizer_index]
-
-        def step(loss: Tensor) -> None:
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            optimizer.step()
-
-        with self.toggled_optimizer(optimizer):
-            yield step
-
-    def log_terms(self, stage: str, terms: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
-        """Log named terms of a loss as `stage/name`."""
-        values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
-        self.log_dict(values, batch_size=len(batch["target"]), sync_dist=stage != "train", prog_bar=True)
 
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
         """Frames (N,3,h,w) for mels (N,1,80,16), unmasked faces and references (N,3,H,W).

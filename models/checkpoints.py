@@ -2,14 +2,16 @@
 """Checkpoints that say which class made them, hold plain values only, and load without executing code."""
 
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
 
 from datamodules.files import atomic_path
 
@@ -25,6 +27,21 @@ def _package_version() -> str:
         return "not installed"
 
 
+def _drop_frozen(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    parts = tuple(f"{prefix}{part}." for part in _unsaved(module))
+    for name in [name for name in state if name.startswith(parts)]:
+        del state[name]
+
+
+def _forgive_frozen(module: nn.Module, incompatible: Any) -> None:
+    missing, parts = incompatible.missing_keys, tuple(f"{part}." for part in _unsaved(module))
+    missing[:] = [name for name in missing if not name.startswith(parts)]
+
+
+def _unsaved(module: nn.Module) -> tuple[str, ...]:
+    return module.unsaved if isinstance(module, BenchModule) else ()
+
+
 class BenchModule(pl.LightningModule):
     """A LightningModule whose checkpoints say which class made them, and which flips colours in one place.
 
@@ -38,6 +55,13 @@ class BenchModule(pl.LightningModule):
     window_frames: ClassVar[int] = 5
     parameters_without_gradient: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of parameters that require a gradient and never get one (dead weights)."""
+    unsaved: ClassVar[tuple[str, ...]] = ()
+    """Frozen submodules that are read from their own files and stay out of checkpoints."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_state_dict_post_hook(_drop_frozen)
+        self.register_load_state_dict_post_hook(_forgive_frozen)
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
@@ -54,6 +78,29 @@ class BenchModule(pl.LightningModule):
     def from_network(self, images: Tensor) -> Tensor:
         """Images (..., 3, H, W) of a network as RGB."""
         return self.to_network(images)  # the flip is its own inverse
+
+    @contextmanager
+    def turn(self, optimizer_index: int) -> Iterator[Callable[[Tensor], None]]:
+        """The turn of one optimiser in manual optimisation; the others' parameters collect no gradients meanwhile.
+
+        with self.turn(0) as step:
+            step(loss_of_the_generator())
+        """
+        optimizer = cast(list[LightningOptimizer], self.optimizers())[optimizer_index]
+
+        def step(loss: Tensor) -> None:
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+
+        with self.toggled_optimizer(optimizer):
+            yield step
+
+    def log_terms(self, stage: str, terms: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
+        """Log named terms of a loss as `stage/name`."""
+        values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
+        size = len(next(iter(batch.values())))
+        self.log_dict(values, batch_size=size, sync_dist=stage != "train", prog_bar=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kind = type(self)

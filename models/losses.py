@@ -7,13 +7,32 @@ at -100 (the framework's rule). Names like L_recon are those of Prajwal et al., 
 Speech to Lip Generation In The Wild", ACM MM 2020.
 """
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.layers import stack_lower_halves
 
-__all__ = ["CosineBCE", "DiscriminatorLoss", "PerceptualLoss", "ReconstructionLoss", "SyncLoss"]
+__all__ = ["CosineBCE", "DiscriminatorLoss", "PerceptualLoss", "ReconstructionLoss", "SyncLoss", "check_weights"]
+
+
+def check_weights(weights: Mapping[str, float]) -> None:
+    """Refuse lambdas below 0.
+
+    Args:
+        weights: by name; the argument of the constructor is called NAME_weight.
+
+    Raises:
+        ValueError: one of them is negative or not a number.
+    """
+    for name, value in weights.items():
+        if not value >= 0:
+            raise ValueError(
+                f"{name}_weight is {value}. Expected 0, which leaves the term out, or more. Set "
+                f"--model.init_args.{name}_weight."
+            )
 
 
 def _bce(probability: Tensor, label: float | Tensor) -> Tensor:

@@ -17,6 +17,8 @@ from models.hyperlips.hr_network import HRDecoder
 from models.hyperlips.sync_expert import HyperLipsSyncExpert
 from models.sync_expert import SyncExpert, SyncExpertModule
 from models.syncnet import SyncNetV2
+from models.videoretalking import VideoReTalkingLNet
+from models.videoretalking.lnet_network import LNet
 from models.wav2lip import QualityDiscriminator, Wav2Lip, Wav2LipGenerator
 
 _NON_COMMERCIAL = "no licence file; its README allows personal, research and non-commercial use only"
@@ -113,6 +115,12 @@ def _hyperlips_hr(generator: nn.Module, discriminator: nn.Module | None) -> Benc
 def _hyperlips_sync_expert(network: nn.Module, _: nn.Module | None) -> BenchModule:
     module = HyperLipsSyncExpertModule()
     module.network = _cast(network, HyperLipsSyncExpert)
+    return module
+
+
+def _videoretalking_lnet(generator: nn.Module, _: nn.Module | None) -> BenchModule:
+    module = VideoReTalkingLNet()
+    module.generator = _cast(generator, LNet)
     return module
 
 
@@ -215,6 +223,15 @@ _RECORDS = (
         licence="the parser's repository is MIT; CelebAMask-HQ, which it was trained on, is for non-commercial use",
         use="bench evaluate --parsing {out} or bench dub --parsing {out}",
         build=lambda _: FaceParser(),
+    ),
+    Kind(
+        name="videoretalking_lnet",
+        files="LNet.pth",
+        documented="github.com/OpenTalker/video-retalking (README)",
+        licence="the repository is Apache-2.0; for the weights, see its README",
+        use="bench evaluate --methods.videoretalking_lnet {out}",
+        build=lambda _: LNet(),
+        module=_videoretalking_lnet,
     ),
 )
 KINDS: dict[str, Kind] = {record.name: record for record in _RECORDS}

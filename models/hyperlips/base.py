@@ -11,11 +11,11 @@ from torch import Tensor
 from models.checkpoints import RECORD
 from models.hyperlips.base_network import HyperLipsBaseGenerator
 from models.hyperlips.discriminators import BaseDiscriminator
-from models.hyperlips.losses import AdversarialName, check_weights, make_adversarial
+from models.hyperlips.losses import AdversarialName, make_adversarial
 from models.hyperlips.stage import _Stage
 from models.hyperlips.sync_expert import HyperLipsSyncExpertModule
 from models.layers import mask_lower_half, to_time_major
-from models.losses import ReconstructionLoss, SyncLoss
+from models.losses import ReconstructionLoss, SyncLoss, check_weights
 from models.perceptual import RANDOM, TORCHVISION, LPIPSLoss
 
 Variant = Literal["paper", "released"]

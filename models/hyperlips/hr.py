@@ -16,10 +16,10 @@ from models.hyperlips.base_network import HyperLipsBaseGenerator
 from models.hyperlips.discriminators import HRDiscriminator
 from models.hyperlips.guide import Guide, Rule, guide
 from models.hyperlips.hr_network import HRDecoder
-from models.hyperlips.losses import AdversarialName, LipLoss, check_weights, make_adversarial
+from models.hyperlips.losses import AdversarialName, LipLoss, make_adversarial
 from models.hyperlips.stage import _Stage
 from models.layers import mask_lower_half
-from models.losses import ReconstructionLoss
+from models.losses import ReconstructionLoss, check_weights
 from models.perceptual import RANDOM, TORCHVISION, LPIPSLoss, VGGLoss
 
 BASE_PX = 128

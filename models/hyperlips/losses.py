@@ -7,7 +7,6 @@ I_HR are generated faces, I_GT is the true one.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -21,7 +20,7 @@ AdversarialName = Literal["minimax", "non_saturating", "relativistic"]
 MIN_LIP_SIDE_PX = 32  # LPIPS halves its input four times: its last map is 2 x 2 then,
 MIN_RELEASED_SIDE_PX = 16  # and 1 x 1 here; below this it fails, and with it the released code
 
-__all__ = ["Adversarial", "AdversarialName", "LipLoss", "check_weights", "make_adversarial"]
+__all__ = ["Adversarial", "AdversarialName", "LipLoss", "make_adversarial"]
 
 
 class Adversarial(nn.Module, ABC):
@@ -110,23 +109,6 @@ def make_adversarial(name: AdversarialName) -> Adversarial:
             f"adversarial is {name!r}. Expected one of {', '.join(games)}. Set --model.init_args.adversarial."
         )
     return games[name]()
-
-
-def check_weights(weights: Mapping[str, float]) -> None:
-    """Refuse lambdas below 0.
-
-    Args:
-        weights: by name; the argument of the constructor is called NAME_weight.
-
-    Raises:
-        ValueError: one of them is negative or not a number.
-    """
-    for name, value in weights.items():
-        if not value >= 0:
-            raise ValueError(
-                f"{name}_weight is {value}. Expected 0, which leaves the term out, or more. Set "
-                f"--model.init_args.{name}_weight."
-            )
 
 
 def _at_least(side: int, low: int, high: int, size: int) -> tuple[int, int]:

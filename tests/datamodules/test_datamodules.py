@@ -23,6 +23,7 @@ from datamodules import LRS2, MEAD, ClipDataModule, ClipFolder, Synthetic
 from datamodules.base import SPLITS, Split, read_list
 from datamodules.clip import ClipHeader, write_clip
 from datamodules.errors import ClipError
+from datamodules.loading import FaceDataModule
 from datamodules.mead import selected_numbers
 
 LISTS: dict[Split, list[str]] = {
@@ -121,8 +122,10 @@ def same(first: list[dict[str, torch.Tensor]], second: list[dict[str, torch.Tens
 
 
 def test_all_data_modules_are_here() -> None:
-    assert set(datamodules.__all__) == {"LRS2", "MEAD", "ClipDataModule", "ClipFolder", "Synthetic"}
-    assert all(issubclass(getattr(datamodules, name), ClipDataModule) for name in datamodules.__all__)
+    of_clips = {"LRS2", "MEAD", "ClipDataModule", "ClipFolder", "Synthetic"}
+    assert set(datamodules.__all__) == {*of_clips, "FaceImages"}
+    assert all(issubclass(getattr(datamodules, name), ClipDataModule) for name in of_clips)
+    assert issubclass(datamodules.FaceImages, FaceDataModule)
 
 
 def test_preparing_clips_does_not_load_lightning() -> None:

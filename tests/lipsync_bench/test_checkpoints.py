@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from datamodules.s3fd import S3FD, load_s3fd
 from lipsync_bench import bench
-from lipsync_bench.checkpoints import KINDS, import_official
+from lipsync_bench.checkpoints import KINDS, import_file, import_official
 from models import Wav2Lip, load_method
 from models.checkpoints import RECORD, load_checkpoint
 from models.face_parsing import FaceParser
@@ -27,6 +27,8 @@ from models.hyperlips.hr_network import HRDecoder
 from models.hyperlips.sync_expert import HyperLipsSyncExpert
 from models.sync_expert import SyncExpert, SyncExpertModule
 from models.syncnet import SyncNetV2, load_syncnet
+from models.videoretalking import VideoReTalkingLNet
+from models.videoretalking.lnet_network import LNet
 from models.wav2lip import QualityDiscriminator, Wav2LipGenerator
 from tests import golden
 
@@ -42,6 +44,7 @@ NETWORKS = {
     "hyperlips_hr_disc": HRDiscriminator,
     "hyperlips_sync_expert": HyperLipsSyncExpert,
     "face_parsing": FaceParser,
+    "videoretalking_lnet": LNet,
 }
 FLAT = ("syncnet_v2", "s3fd", "face_parsing")  # the others are saved by training scripts
 GOLDEN = {"hyperlips_hr": "hyperlips_hr1", "face_parsing": "hyperlips_parsing"}  # where the name is another
@@ -336,6 +339,16 @@ def test_a_generator_with_its_discriminator(official, states, tmp_path):
     assert same(method.generator, states("wav2lip"))
     assert method.discriminator is not None
     assert same(method.discriminator, states("wav2lip_disc"))
+
+
+@pytest.mark.slow
+def test_an_l_net_becomes_a_method(imported, official, states):
+    method = load_method(imported("videoretalking_lnet"))
+    assert isinstance(method, VideoReTalkingLNet)
+    assert not method.training
+    assert same(method.generator, states("videoretalking_lnet"))
+    with pytest.raises(ValueError, match=r"Leave out --disc"):
+        import_file("videoretalking_lnet", official("videoretalking_lnet"), Path("out"), official("wav2lip_disc"))
 
 
 def test_an_expert_becomes_the_expert_of_a_training(imported, states):

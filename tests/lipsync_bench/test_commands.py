@@ -2,11 +2,13 @@
 """The two commands as a user types them: help, usage errors, and every YAML of experiments/."""
 
 import inspect
+import pickle
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from lipsync_bench import bench
@@ -17,7 +19,7 @@ ROOT = Path(__file__).parent.parent.parent
 EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml"))
 RUNS = [p for p in EXPERIMENTS if p.parent.name == "experiments"]
 OVERLAYS = [p for p in EXPERIMENTS if p.parent.name == "synthetic"]
-HYPERLIPS = [p for p in EXPERIMENTS if p.parent.name == "hyperlips"]  # overlays of either stage
+VARIANTS = [p for p in EXPERIMENTS if p.parent.name in ("hyperlips", "lipformer", "videoretalking")]
 BENCHMARKS = [p for p in EXPERIMENTS if p.parent.name == "benchmarks"]
 
 
@@ -35,8 +37,8 @@ def test_every_yaml_has_its_test():
     assert len(RUNS) >= 3
     assert len(OVERLAYS) >= 2
     assert len(BENCHMARKS) >= 3
-    assert len(HYPERLIPS) >= 5
-    assert sorted(RUNS + OVERLAYS + HYPERLIPS + BENCHMARKS) == EXPERIMENTS
+    assert len(VARIANTS) >= 9
+    assert sorted(RUNS + OVERLAYS + VARIANTS + BENCHMARKS) == EXPERIMENTS
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
@@ -70,9 +72,9 @@ def print_config(capsys: pytest.CaptureFixture[str], *configs: Path) -> str:
 
 
 def stages(overlay: Path) -> list[Path]:
-    """The HyperLips runs that an overlay is for: those that its comment names, or both."""
+    """The runs that the overlay of a variant is for: those that its comment names."""
     text = overlay.read_text()
-    named = [p for p in RUNS if f"experiments/{p.name} -c experiments/hyperlips/{overlay.name}" in text]
+    named = [p for p in RUNS if f"experiments/{p.name} -c experiments/{name(overlay)}" in text]
     assert named
     return named
 
@@ -81,7 +83,7 @@ def stages(overlay: Path) -> list[Path]:
     "configs",
     [[p] for p in RUNS]
     + [[ROOT / "experiments" / p.name, p] for p in OVERLAYS]
-    + [[run, p] for p in HYPERLIPS for run in stages(p)],
+    + [[run, p] for p in VARIANTS for run in stages(p)],
     ids=lambda c: "-".join(name(path) for path in c),
 )
 def test_a_printed_config_loads_again_and_prints_the_same(configs, tmp_path, capsys):
@@ -90,6 +92,29 @@ def test_a_printed_config_loads_again_and_prints_the_same(configs, tmp_path, cap
     again.write_text(printed)
     assert print_config(capsys, again) == printed
     assert yaml.safe_load(printed)["model"]["class_path"].startswith("models.")
+
+
+class Trap:
+    """Pickled, it is a program that writes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.write_text, (self.path, "ran")
+
+
+def test_going_on_from_a_checkpoint_runs_no_code_of_it(tmp_path, monkeypatch):
+    torch.save({"state_dict": Trap(tmp_path / "ran")}, tmp_path / "evil.ckpt")
+    module = {"class_path": "pytorch_lightning.demos.boring_classes.BoringModel"}
+    data = {"class_path": "pytorch_lightning.demos.boring_classes.BoringDataModule"}
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    run = {"model": module, "data": data, "trainer": {**quiet, "accelerator": "cpu", "max_steps": 1}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        BenchCLI(["fit", "-c", "run.yaml", "--ckpt_path", "evil.ckpt"])
+    assert not (tmp_path / "ran").exists()
 
 
 def test_the_lightning_command_prints_a_config():

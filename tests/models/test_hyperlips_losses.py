@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.hyperlips.losses import LipLoss, Minimax, NonSaturating, Relativistic, check_weights, make_adversarial
+from models.hyperlips.losses import LipLoss, Minimax, NonSaturating, Relativistic, make_adversarial
+from models.losses import check_weights
 from models.perceptual import RANDOM, LPIPSLoss
 
 SIZE = 64

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from models.checkpoints import RECORD, save_module
 from models.hyperlips import HyperLipsBase, HyperLipsHR
-from models.perceptual import RANDOM, LPIPSLoss, VGGLoss, backbone_file
+from models.perceptual import RANDOM, LPIPSLoss, VGGLoss, VGGPyramidLoss, backbone_file
 from tests.models.training import loader, trainer_for
 
 LOSSES = [(LPIPSLoss, "vgg16", "vgg16-397923af.pth"), (VGGLoss, "vgg19", "vgg19-dcbb9e9d.pth")]
@@ -195,6 +195,40 @@ def test_vgg_is_the_mean_difference_before_the_last_relu(imagenet_weights: Path)
             assert float(seen[0].min()) < 0  # no ReLU
             own = VGGLoss(str(imagenet_weights), normalised)(a, b)
             torch.testing.assert_close(own, (seen[0] - seen[1]).abs().mean(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize(("size", "scales"), [((64, 80), 3), ((40, 48), 2), ((16, 16), 1)])
+def test_the_pyramid_sums_five_layers_over_the_sizes_that_are_large_enough(
+    size: tuple[int, int], scales: int, imagenet_weights: Path
+) -> None:
+    loss = VGGPyramidLoss(str(imagenet_weights))
+    assert len(loss.weights) == 64
+    network = torchvision.models.vgg19(init_weights=False)
+    state = torch.load(imagenet_weights / "vgg19-dcbb9e9d.pth", weights_only=True)
+    features = network.features[:30]
+    wanted_keys = features.state_dict()
+    features.load_state_dict({key: state[f"features.{key}"] for key in wanted_keys})
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    a, b = torch.rand((2, 2, 3, *size), generator=torch.Generator().manual_seed(0))
+    wanted = torch.tensor(0.0)
+    with torch.no_grad():
+        for scale in range(scales):
+            seen = []
+            for x in (a, b):
+                for _ in range(scale):
+                    x = torch.nn.functional.avg_pool2d(x, 2)  # what halving bilinearly is
+                x = (x - mean[:, None, None]) / std[:, None, None]
+                maps = [x := layer(x) for layer in features]
+                pools = [k for k, layer in enumerate(features) if isinstance(layer, torch.nn.MaxPool2d)]
+                seen.append([maps[k + 2] for k in (-1, *pools[:4])])  # relu1_1, and behind each of the poolings
+            wanted = wanted + sum((first - second).abs().mean() for first, second in zip(*seen, strict=True))
+        torch.testing.assert_close(loss(a, b), wanted, rtol=1e-4, atol=0)
+        assert loss(a, a) == 0
+
+
+def test_the_pyramid_refuses_images_too_small_for_any_size() -> None:
+    with pytest.raises(ValueError, match=r"\(15, 40\) pixels\. Expected 16 or more.*perceptual_weight 0"):
+        VGGPyramidLoss(RANDOM)(*torch.rand(2, 1, 3, 15, 40))
 
 
 @pytest.mark.parametrize(("loss", "name", "file"), LOSSES)
