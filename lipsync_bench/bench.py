@@ -312,7 +312,7 @@ def import_(kind: str, file: Path, *, out: Path, disc: Path | None = None, base:
 
 def demo(
     out: Path = Path("demo"),
-    method: Literal["wav2lip", "hyperlips"] = "wav2lip",
+    method: Literal["wav2lip", "hyperlips", "lipformer", "videoretalking_lnet"] = "wav2lip",
     seed: int = 0,
     overwrite: bool = False,
 ) -> int:

@@ -48,12 +48,15 @@ CLIPS_PER_SPEAKER = 8
 SECONDS = 3.0
 HELD_OUT_WINDOWS = 384
 SHIFTS_FRAMES = (-5, -2, 0, 2, 5)
-DemoMethod = Literal["wav2lip", "hyperlips"]
+DemoMethod = Literal["wav2lip", "hyperlips", "lipformer", "videoretalking_lnet"]
 TRAININGS: dict[DemoMethod, tuple[str, ...]] = {
     "wav2lip": ("sync_expert", "wav2lip"),
     "hyperlips": ("hyperlips_sync_expert", "hyperlips_base", "hyperlips_hr"),
+    "lipformer": ("sync_expert", "lipformer_codebook", "lipformer"),
+    "videoretalking_lnet": ("sync_expert", "videoretalking_lnet"),
 }
 """What is trained, in this order: the expert, which also judges the held-out clips, then what is ranked."""
+MAKES_NO_LIPS = ("lipformer_codebook",)
 EXPERIMENTS = Path(lipsync_bench.__file__).parent.parent / "experiments"
 
 _log = logging.getLogger(__name__)
@@ -70,7 +73,8 @@ def _fit(out: Path, method: str, seed: int) -> None:
     command = [sys.executable, "-m", "lipsync_bench", "fit"]
     for file in (EXPERIMENTS / f"{method}.yaml", EXPERIMENTS / "synthetic" / f"{method}.yaml"):
         command += ["-c", str(file.resolve())]
-    command += [f"--seed_everything={seed}", "--data.init_args.root=clips", f"--data.init_args.seed={seed}"]
+    clips = "clips.init_args." if method in MAKES_NO_LIPS else ""  # its data module takes another's clips
+    command += [f"--seed_everything={seed}", f"--data.init_args.{clips}root=clips", f"--data.init_args.seed={seed}"]
     if last.is_file():
         command.append(f"--ckpt_path={last.relative_to(out)}")
     _log.info("$ cd %s; python %s", out, " ".join(command[1:]))
@@ -159,7 +163,7 @@ def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwr
 
     Args:
         out: Folder for everything; gone on with if it is there.
-        method: "wav2lip", or "hyperlips" with both its stages and an expert of its own.
+        method: "hyperlips" has both its stages and an expert of its own, "lipformer" its codebooks first.
         seed: Of the corpus and of training; the same seed gives the same numbers on the same machine.
         overwrite: Empty the folder first.
 
@@ -176,12 +180,12 @@ def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwr
         )),
         ("preparation: faces, crops, mel", lambda: _log.info("%s", prepare(videos, clips, "synthetic").summary())),
     ]  # fmt: skip
-    judge, *ranked = TRAININGS[method]
-    for name in (judge, *ranked):
+    judge, *trained = TRAININGS[method]
+    for name in (judge, *trained):
         if name == "hyperlips_hr":
             stages.append(("base frames: what stage 1 makes of every clip", partial(_base_frames, out)))
         stages.append((f"training: {name}", partial(_fit, out, name, seed)))
-    checkpoints = {name: _weights(out, name) for name in ranked}
+    checkpoints = {name: _weights(out, name) for name in trained if name not in MAKES_NO_LIPS}
     expert, preview = out / "runs" / judge / "best.ckpt", out / f"preview_{method}.mp4"
     boards: list[pd.DataFrame] = []
     stages += [

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from datamodules import Synthetic
 from datamodules.video import probe, read_frames
 from lipsync_bench import demo
 from lipsync_bench.callbacks import ChannelsLast
+from lipsync_bench.cli import BenchCLI
 from lipsync_bench.preview import LABEL_PX, write_preview
 from models import SyncExpertModule, Wav2Lip
 from models.checkpoints import save_module
@@ -33,6 +35,24 @@ def test_a_demo_is_gone_on_with_under_the_same_seed_only(tmp_path):
     demo._claim(out, 4, overwrite=True)
     assert not (out / "made").exists()
     assert json.loads((out / "demo.json").read_text()) == {"seed": 4}
+
+
+@pytest.mark.parametrize("method", sorted(demo.TRAININGS))
+def test_every_stage_of_a_demo_has_its_two_files_and_data_that_it_finds(method, tmp_path, monkeypatch):
+    """The command of each stage, as far as reading its configuration."""
+    commands = []
+    monkeypatch.setattr(demo.subprocess, "run", lambda command, **_: commands.append(command))
+    for name in demo.TRAININGS[method]:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        demo._fit(tmp_path, name, seed=3)
+        assert (tmp_path / "runs" / name / "done").is_file()
+    assert len(commands) == len(demo.TRAININGS[method])
+    for command in commands:
+        cli = BenchCLI([*command[4:], "--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}"], run=False)
+        data = cli.datamodule
+        clips = data if isinstance(data, Synthetic) else data.clips
+        assert clips.root == Path("clips")
+        assert data.seed == 3
 
 
 def test_the_shift_table_has_every_held_out_clip_at_every_shift(corpus, tmp_path):
