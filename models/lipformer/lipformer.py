@@ -160,7 +160,8 @@ class LipFormer(TalkingFaceModule):
 
     def _start_from(self, path: Path) -> "LipFormer":
         source = super()._start_from(path)
-        self.codes, self.codebook_sha256 = source.codes, source.codebook_sha256
+        if source.codes is not None:  # the codes it was trained on, whatever `codebook` says
+            self.codes, self.codebook_sha256 = source.codes.to(self.device), source.codebook_sha256
         return source
 
     def _load_codes(self) -> FrozenCodes:

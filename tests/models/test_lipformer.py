@@ -242,6 +242,19 @@ def test_a_checkpoint_needs_no_codebook_file_to_generate_or_to_go_on(small: Smal
     assert not torch.equal(before, after)
 
 
+def test_fine_tuning_goes_on_with_the_codes_of_its_beginning(small: Small, tmp_path: Path) -> None:
+    first = small(adversarial_weight=0.0, perceptual_weight=0.0)
+    codes_of(first)
+    save_module(first, tmp_path / "first.ckpt")
+    (tmp_path / "codebook.ckpt").unlink()
+    arguments = {**first.hparams, "codebook": None, "lr": 0.0, "transformer_lr": 0.0}
+    tuned = LipFormer(**{**arguments, "init_from": str(tmp_path / "first.ckpt")})
+    trainer_for(tmp_path, max_steps=1).fit(tuned, loader(tuned.example_batch(1)))
+    assert tuned.codebook_sha256 == first.codebook_sha256
+    assert torch.equal(codes_of(tuned).encoder.layers[0].weight, codes_of(first).encoder.layers[0].weight)
+    assert torch.equal(tuned.generator.transformer.positions, first.generator.transformer.positions)
+
+
 def test_a_saved_module_loads_with_its_codes(small: Small, tmp_path: Path) -> None:
     module = small().eval()
     images: Tensor = torch.rand(2, 3, module.image_size, module.image_size)
