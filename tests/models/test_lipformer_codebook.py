@@ -323,7 +323,7 @@ def test_r1_comes_every_so_many_batches_across_epochs_and_resumed_runs(
         calls.append(trainer.global_step // 2)
         return 0 * discriminator(real).sum()
 
-    monkeypatch.setattr("models.lipformer.codebook.r1_penalty", penalty)
+    monkeypatch.setattr("models.stylegan2.r1_penalty", penalty)
     module = LipFormerCodebook(**{**ALONE, "adversarial_weight": 0.1, "image_size": 32, "width": 0.0625}, r1_every=2)
     batch = module.example_batch()
     trainer = trainer_for(tmp_path, max_epochs=2)
