@@ -9,7 +9,19 @@ from typing import Any, Literal
 
 from lipsync_bench.logs import show_logs
 
-__all__ = ["base_frames", "cut", "demo", "doctor", "dub", "evaluate", "import_", "main", "prepare", "synthetic"]
+__all__ = [
+    "base_frames",
+    "cut",
+    "demo",
+    "doctor",
+    "dub",
+    "evaluate",
+    "import_",
+    "main",
+    "prepare",
+    "synthetic",
+    "table",
+]
 
 INTERRUPTED = 130
 
@@ -196,6 +208,31 @@ def evaluate(
     return 0
 
 
+def table(
+    id: str,
+    *,
+    results: Path | None = None,
+    paper_only: bool = False,
+    format: Literal["text", "csv", "markdown", "latex"] = "text",
+    out: Path | None = None,
+    ratings: Path | None = None,
+) -> int:
+    """Print a paper's table with ours beside it: bench table ID; bench table list shows the ids.
+
+    Args:
+        id: Of the table, as experiments/tables/ID.yaml; list prints all ids.
+        results: Results folder of bench evaluate, a folder of such folders, or a leaderboard.csv.
+        paper_only: The paper's side alone.
+        format: Of what is printed.
+        out: File to write instead of the screen.
+        ratings: For a user study: CSV with the columns video, method, rater, question (visual, sync or realness) and
+            score (1 to 5).
+    """
+    from lipsync_bench.tables import table as run
+
+    return run(id, results, paper_only, format, out, ratings)
+
+
 def base_frames(
     checkpoint: Path,
     root: Path,
@@ -351,6 +388,7 @@ COMMANDS: dict[str, Any] = {
     "cut": cut,
     "base-frames": base_frames,
     "evaluate": evaluate,
+    "table": table,
     "dub": dub,
     "import": import_,  # a keyword, hence the underscore of the function
     "doctor": doctor,

@@ -20,6 +20,7 @@ EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml"))
 RUNS = [p for p in EXPERIMENTS if p.parent.name == "experiments"]
 OVERLAYS = [p for p in EXPERIMENTS if p.parent.name == "synthetic"]
 VARIANTS = [p for p in EXPERIMENTS if p.parent.name in ("hyperlips", "lipformer", "videoretalking")]
+TABLES = [p for p in EXPERIMENTS if p.parent.name == "tables"]
 BENCHMARKS = [p for p in EXPERIMENTS if p.parent.name == "benchmarks"]
 
 
@@ -38,7 +39,8 @@ def test_every_yaml_has_its_test():
     assert len(OVERLAYS) >= 2
     assert len(BENCHMARKS) >= 3
     assert len(VARIANTS) >= 9
-    assert sorted(RUNS + OVERLAYS + VARIANTS + BENCHMARKS) == EXPERIMENTS
+    assert len(TABLES) == 15
+    assert sorted(RUNS + OVERLAYS + VARIANTS + BENCHMARKS + TABLES) == EXPERIMENTS
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
@@ -150,7 +152,7 @@ def test_every_command_explains_every_argument(command, capsys):
     assert run_bench(command, "--help") == 0
     text = capsys.readouterr().out
     parameters = inspect.signature(bench.COMMANDS[command]).parameters.values()
-    by_position = command == "import"  # what stands before the bare * of its signature
+    by_position = command in ("import", "table")  # what stands before the bare * of its signature
     for parameter in parameters:
         flag = "" if by_position and parameter.kind is not parameter.KEYWORD_ONLY else "--"
         assert f"{flag}{parameter.name}" in text

@@ -7,6 +7,8 @@ import math
 import multiprocessing
 import pickle
 import pkgutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,15 +22,23 @@ import torch.multiprocessing as mp
 import torchmetrics
 
 import metrics
+from metrics.cpbd import CPBD, cpbd
 from metrics.expert_sync import ExpertSync
+from metrics.fid import FID, fid
+from metrics.inception import InceptionFeatures
+from metrics.jitter import Jitter, jitter
 from metrics.lmd import LMD, lmd
+from metrics.lpips import LPIPS, LPIPSNetwork, lpips
 from metrics.lse import LSE, score_clip
+from metrics.mse import MSE, mse
 from metrics.psnr import PSNR, psnr
+from metrics.psnr_uint8 import PSNRUint8, psnr_uint8
 from metrics.ssim import SSIM, ssim
 from models.sync_expert import SyncExpert
 from models.syncnet import SyncNetV2
 
 BATCHES = 4
+REPOSITORY = Path(__file__).parents[2]
 
 
 class TinySyncNet(SyncNetV2):
@@ -57,6 +67,31 @@ class TinyExpert(SyncExpert):
         return tuple(torch.nn.functional.normalize(self.scale * side) for side in sides)
 
 
+class TinyLPIPS(LPIPSNetwork):
+    """A mean squared difference: quick."""
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.net, self.weights, self.min_px = "alex", "test", 1
+        self.scale = torch.nn.Parameter(torch.ones(()), requires_grad=False)
+
+    def forward(self, pred: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return self.scale * (pred - target).square().mean(dim=(1, 2, 3))
+
+
+class TinyInception(InceptionFeatures):
+    """Three means of each image as its features: quick."""
+
+    size = 3
+
+    def __init__(self) -> None:
+        torch.nn.Module.__init__(self)
+        self.recipe, self.weights = "pytorch_fid", "test"
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.double()[:, :, ::2, 1::2].mean(dim=(2, 3)) / 255
+
+
 class Frames:
     """The frames of one clip as a function, which can be pickled."""
 
@@ -70,6 +105,19 @@ class Frames:
 def image_batch(seed: int) -> tuple[Any, ...]:
     pred, target = torch.rand(2, seed + 1, 3, 24, 20, generator=torch.Generator().manual_seed(seed)) * 255
     return pred, target
+
+
+def set_batch(seed: int) -> tuple[Any, ...]:
+    random = torch.Generator().manual_seed(seed)
+    return tuple(torch.rand(count, 3, 12, 10, generator=random) * 255 for count in (seed + 5, 7))
+
+
+def edge_batch(seed: int) -> tuple[Any, ...]:
+    return (torch.rand(seed + 1, 3, 64, 70, generator=torch.Generator().manual_seed(seed)) * 255,)
+
+
+def clip_batch(seed: int) -> tuple[Any, ...]:
+    return (torch.rand(seed + 3, 68, 2, generator=torch.Generator().manual_seed(seed)) * 100,)
 
 
 def landmark_batch(seed: int) -> tuple[Any, ...]:
@@ -99,6 +147,11 @@ def expert_by_function(batches: list[tuple[Any, ...]]) -> dict[str, float]:
     return clip_means([ExpertSync(TinyExpert(), "test").score(*batch) for batch in batches])
 
 
+def fid_by_function(batches: list[tuple[Any, ...]]) -> float:
+    pred, target = (torch.cat([TinyInception()(images) for images in side]) for side in zip(*batches, strict=True))
+    return float(fid(pred, target))
+
+
 def by_function(function: Callable[..., torch.Tensor]) -> Callable[[list[tuple[Any, ...]]], float]:
     return lambda batches: float(torch.cat([function(*batch) for batch in batches]).mean())
 
@@ -116,6 +169,12 @@ class Case:
 CASES = {
     "psnr": Case(PSNR, image_batch, by_function(psnr)),
     "ssim": Case(SSIM, image_batch, by_function(ssim)),
+    "mse": Case(MSE, image_batch, by_function(mse)),
+    "psnr_uint8": Case(PSNRUint8, image_batch, by_function(psnr_uint8)),
+    "lpips": Case(lambda: LPIPS(TinyLPIPS()), image_batch, by_function(lambda *batch: lpips(*batch, TinyLPIPS()))),
+    "fid": Case(lambda: FID(TinyInception(), min_frames=2), set_batch, fid_by_function),
+    "cpbd": Case(CPBD, edge_batch, by_function(cpbd)),
+    "jitter": Case(Jitter, clip_batch, by_function(jitter), joined=False),
     "lmd_raw": Case(lambda: LMD(False), landmark_batch, by_function(lambda *batch: lmd(*batch, centred=False))),
     "lmd_centred": Case(lambda: LMD(True), landmark_batch, by_function(lambda *batch: lmd(*batch, centred=True))),
     "lse": Case(lambda: LSE(TinySyncNet(), "test"), speech_batch, lse_by_function, joined=False),
@@ -154,7 +213,19 @@ def metric_classes() -> set[type]:
 
 def test_every_metric_is_tested_here():
     assert metric_classes() == {type(case.make()) for case in CASES.values()}
-    assert len(CASES) == 6
+    assert len(CASES) == 12
+
+
+def test_package_exports_every_metric():
+    assert {getattr(metrics, name) for name in metrics.__all__} == metric_classes()
+    with pytest.raises(AttributeError, match="module 'metrics' has no attribute 'PSNRS'"):
+        metrics.PSNRS  # noqa: B018
+
+
+def test_importing_the_package_imports_no_library():
+    code = "import sys, metrics; print(sorted({'torch', 'numpy', 'dlib', 'torchvision'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert done.stdout.strip() == "[]"
 
 
 def test_class_equals_function(case, batches):
@@ -200,7 +271,7 @@ def test_states_are_float64_sums(case, batches):
     assert metric._reductions
     for name, reduction in metric._reductions.items():
         assert getattr(metric, name).dtype == torch.float64
-        assert getattr(metric, name).shape == ()
+        assert getattr(metric, name).shape == metric._defaults[name].shape  # does not grow
         assert reduction is torchmetrics.utilities.dim_zero_sum
 
 
@@ -238,14 +309,26 @@ def test_values_lie_within_the_bounds(case, batches):
         assert set(result) == set(metric.directions)
 
 
-@pytest.mark.parametrize(("name", "best"), [("psnr", math.inf), ("ssim", 1.0), ("lmd_raw", 0.0), ("lmd_centred", 0.0)])
+@pytest.mark.parametrize(
+    ("name", "best"),
+    [
+        ("psnr", math.inf),
+        ("ssim", 1.0),
+        ("mse", 0.0),
+        ("psnr_uint8", 100.0),
+        ("lpips", 0.0),
+        ("fid", 0.0),
+        ("lmd_raw", 0.0),
+        ("lmd_centred", 0.0),
+    ],
+)
 def test_identical_inputs(name, best):
     case = CASES[name]
     same = case.batch(3)[0]
     assert scored(case.make(), [(same, same)]) == pytest.approx(best, abs=1e-12)
 
 
-@pytest.mark.parametrize(("name", "worst"), [("psnr", 0.0), ("ssim", 1e-4)])
+@pytest.mark.parametrize(("name", "worst"), [("psnr", 0.0), ("ssim", 1e-4), ("mse", 1.0)])
 def test_black_against_white(name, worst):
     black = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
     # SSIM of constant images: only the C1 term is left, (0 + C1) / (255^2 + C1).
@@ -255,7 +338,7 @@ def test_black_against_white(name, worst):
 GOOD = torch.zeros(2, 3, 16, 16, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize("name", ["psnr", "ssim"])
+@pytest.mark.parametrize("name", ["psnr", "ssim", "mse", "psnr_uint8", "lpips"])
 @pytest.mark.parametrize(
     ("pred", "target", "message"),
     [

@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The papers' tables (experiments/tables/) with ours beside them.
+
+```python
+frame = compare(load_table("hyperlips-1"), read_sources(Path("results/lrs2"))).frame()
+```
+"""
+
+from lipsync_bench.tables.command import table
+from lipsync_bench.tables.comparison import Comparison, compare
+from lipsync_bench.tables.ratings import Ratings, opinion_scores, read_ratings
+from lipsync_bench.tables.results import LeaderboardSource, read_sources
+from lipsync_bench.tables.table_files import list_tables, load_table, read_table
+
+__all__ = [
+    "Comparison",
+    "LeaderboardSource",
+    "Ratings",
+    "compare",
+    "list_tables",
+    "load_table",
+    "opinion_scores",
+    "read_ratings",
+    "read_sources",
+    "read_table",
+    "table",
+]

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench table`: a paper's table, and ours beside it."""
+
+import io
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from datamodules.files import write_atomic
+from lipsync_bench.tables.comparison import Comparison, compare
+from lipsync_bench.tables.paper_table import PaperTable
+from lipsync_bench.tables.ratings import Ratings
+from lipsync_bench.tables.render import to_csv, to_latex, to_markdown, to_text
+from lipsync_bench.tables.results import read_sources
+from lipsync_bench.tables.sources import Source
+from lipsync_bench.tables.table_files import list_tables, load_table
+
+_log = logging.getLogger(__name__)
+_RENDER: dict[str, Callable[[Comparison], str]] = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}
+FILE_WIDTH = 120  # of text that goes into a file
+
+__all__ = ["table"]
+
+
+def _listing(width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    shown = Table("id", "data", "what it shows")
+    for name, known in list_tables().items():
+        shown.add_row(Text(name), Text(", ".join(known.datasets)), Text(known.caption))
+    console.print(shown)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def _sources(paper: PaperTable, results: Path | None, ratings: Path | None) -> Sequence[Source]:
+    if paper.user_study and results is not None:
+        raise ValueError(
+            f"{paper.id} is a user study; {results} holds measurements. Expected people's scores: --ratings FILE"
+        )
+    if not paper.user_study and ratings is not None:
+        raise ValueError(
+            f"{paper.id} is no user study; {ratings} holds ratings. Expected a results folder: --results DIR"
+        )
+    if ratings is not None:
+        return (Ratings(ratings),)
+    return () if results is None else read_sources(results)
+
+
+def table(
+    id: str,
+    results: Path | None = None,
+    paper_only: bool = False,
+    format: Literal["text", "csv", "markdown", "latex"] = "text",
+    out: Path | None = None,
+    ratings: Path | None = None,
+) -> int:
+    """Print a paper's table with ours beside it.
+
+    Args:
+        id: Of the table; "list" prints all ids with their captions.
+        results: Results folder of `bench evaluate`, a folder of such folders, or a leaderboard.csv.
+        paper_only: The paper's side alone.
+        format: Of what is printed.
+        out: File to write instead of the screen.
+        ratings: For a user study: CSV with the columns video, method, rater, question (visual, sync or realness) and
+            score (1 to 5).
+
+    Raises:
+        FileNotFoundError: No such table (lists those there are), results or ratings.
+        ValueError: A file is not in order, or options contradict each other.
+    """
+    width = FILE_WIDTH if out is not None else Console().width
+    if id == "list":
+        text = _listing(width)
+    else:
+        paper = load_table(id)
+        if paper_only and (results is not None or ratings is not None):
+            raise ValueError(
+                f"--paper-only with {results or ratings}. Expected one of the two. Leave out --paper-only to see ours "
+                "beside the paper"
+            )
+        comparison = compare(paper, _sources(paper, results, ratings))
+        text = to_text(comparison, width) if format == "text" else _RENDER[format](comparison)
+        if not comparison.sources and not paper_only:
+            way = "--ratings FILE" if paper.user_study else "--results DIR, as bench evaluate left it"
+            _log.info("the paper's side alone; ours comes beside it with %s", way)
+    if out is not None:
+        write_atomic(out, text)
+        _log.info("wrote %s", out)
+    else:
+        sys.stdout.write(text)
+    return 0

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the papers' columns are called, and which of our columns stands beside each."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["PAPER_METRICS", "PaperMetric"]
+
+
+@dataclass(frozen=True)
+class PaperMetric:
+    """One metric as the papers print it.
+
+    Args:
+        title: Heading in tables.
+        unit: Unit of the value, empty for pure numbers.
+        higher_is_better: Direction.
+        judge: Who looks: a formula or network at frames (cut by the protocol's crop), SyncNet at lips and sound, or
+            people.
+        column: Ours in leaderboard.csv; empty for people, whose scores come from a file of ratings.
+        unstated: What no paper says about it and ours had to settle, as a sentence; empty if nothing.
+        need: What `bench evaluate` must be given to measure it.
+    """
+
+    title: str
+    unit: str
+    higher_is_better: bool
+    judge: Literal["frames", "sync", "people"]
+    column: str = ""
+    unstated: str = ""
+    need: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Title with unit and an arrow to the better side."""
+        return f"{self.title}{f' ({self.unit})' if self.unit else ''} {'↑' if self.higher_is_better else '↓'}"
+
+
+_SCRIPT = "The papers do not say which of Wav2Lip's two scripts gave LSE; ours is the one on whole frames (LRS)."
+_SYNCNET = "SyncNet's weights: bench evaluate --syncnet syncnet_v2.model"
+
+PAPER_METRICS = {
+    "psnr": PaperMetric("PSNR", "dB", True, "frames", "psnr"),
+    "ssim": PaperMetric("SSIM", "", True, "frames", "ssim"),
+    "lmd": PaperMetric(
+        "LMD",
+        "px",
+        False,
+        "frames",
+        "lmd",
+        unstated="The papers do not say whether LMD's lips are centred on each other first; ours are not.",
+    ),
+    "lpips": PaperMetric(
+        "LPIPS",
+        "",
+        False,
+        "frames",
+        "lpips_alex",
+        unstated="The papers do not state the net of LPIPS; ours is alex.",
+    ),
+    "mse": PaperMetric("MSE", "", False, "frames", "mse"),
+    "fid": PaperMetric("FID", "", False, "frames", "fid"),
+    "cpbd": PaperMetric("CPBD", "", True, "frames", "cpbd"),
+    "lse_c": PaperMetric("LSE-C", "", True, "sync", "lse_c_wav2lip_lrs", unstated=_SCRIPT, need=_SYNCNET),
+    "lse_d": PaperMetric("LSE-D", "", False, "sync", "lse_d_wav2lip_lrs", unstated=_SCRIPT, need=_SYNCNET),
+    "visual_mos": PaperMetric("Visual quality", "1-5", True, "people"),
+    "sync_mos": PaperMetric("Lip sync", "1-5", True, "people"),
+    "realness_mos": PaperMetric("Realness", "1-5", True, "people"),
+}

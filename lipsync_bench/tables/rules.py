@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a number of ours may be read against a paper's: not with other clips, crops, pairs or scorer weights.
+
+The facts stand in small tables here. A protocol called after a paper (`hyperlips-v1`) follows that paper; what the
+paper leaves open is said even then.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lipsync_bench.tables.paper_metrics import PAPER_METRICS
+from lipsync_bench.tables.paper_table import PaperRow, PaperTable
+from lipsync_bench.tables.sources import Verdict
+
+__all__ = ["DATASETS", "OFFICIAL_SYNCNET_SHA256", "OUR_PROTOCOLS", "UNRELEASED", "Measured", "OurProtocol", "judge"]
+
+
+@dataclass(frozen=True)
+class OurProtocol:
+    """What a protocol of ours does, in the words of the papers' tables.
+
+    Args:
+        pairing: Sound of the same clip, or of another.
+        crop: What is cut out of the frames before they are compared.
+        reference: The frame that shows a method the face; empty where the videos were made elsewhere.
+    """
+
+    pairing: Literal["paired", "unpaired"]
+    crop: str
+    reference: str
+
+
+OUR_PROTOCOLS = {
+    "paired_face_box": OurProtocol("paired", "the target's Face Mesh box, resized to 160x160", "first frame"),
+    "video_pairs_face_box": OurProtocol("paired", "the target's Face Mesh box, resized to 160x160", ""),
+}
+
+# Our benchmarks' names for what the papers call otherwise.
+DATASETS = {"mead": "mead_neutral"}
+
+# Clips that their authors kept: nothing of ours is on the same ones.
+UNRELEASED = frozenset({"custom", "youtubehq"})
+
+# SHA-256 of syncnet_v2.model as Oxford VGG gives it out, which no publication states. Who has the file enters its hash
+# here once the authors' example gives offset 3, distance 5.353 and confidence 10.021.
+OFFICIAL_SYNCNET_SHA256: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a number of ours came about.
+
+    Args:
+        dataset: Our name of the data set; empty if not known.
+        split: Its part; empty if not known.
+        clips: Clips that were tried.
+        scored: Clips in the mean.
+        protocol: Name and version.
+        scorer_sha256: Of SyncNet's weights; empty if none took part.
+    """
+
+    dataset: str
+    split: str
+    clips: int
+    scored: int
+    protocol: str
+    scorer_sha256: str
+
+
+def _clips(table: PaperTable, row: PaperRow, ours: Measured) -> str:
+    theirs = table.clips or row.dataset
+    if DATASETS.get(ours.dataset, ours.dataset) != row.dataset or row.dataset in UNRELEASED:
+        return f"other clips (ours: {ours.clips} of {ours.dataset or 'an unnamed set'}; the paper's: {theirs})"
+    if ours.split != "test":
+        return f"other clips (ours: the split {ours.split or 'not known'}; the paper's: test)"
+    count = table.clip_count.get(row.dataset)
+    if count is None:
+        return f"number of clips not stated for this table (ours: {ours.clips})"
+    # Ours stands in the cell; named here too, the same sentence would stand below once for every row.
+    return "" if ours.scored == count else f"another number of clips in the mean (the paper's: {count})"
+
+
+def _pairs(table: PaperTable, metric: str, protocol: OurProtocol) -> str:
+    theirs = table.protocol.pairing.get(metric, "not stated")
+    return "" if theirs == protocol.pairing else f"other pairs (ours: {protocol.pairing}; the paper's: {theirs})"
+
+
+def _frames(table: PaperTable, metric: str, protocol: OurProtocol) -> list[str]:
+    crop = table.protocol.crop or "not stated"
+    reasons = [] if crop == protocol.crop else [f"other crop (ours: {protocol.crop}; the paper's: {crop})"]
+    reference = table.protocol.reference or "not stated"
+    if reference != protocol.reference:
+        ours = protocol.reference or "of videos made elsewhere"
+        reasons.append(f"reference frame (ours: {ours}; the paper's: {reference})")
+    return reasons
+
+
+def _scorer(ours: Measured) -> str:
+    if ours.scorer_sha256 in OFFICIAL_SYNCNET_SHA256:
+        return ""
+    found = ours.scorer_sha256[:12] or "not stated"
+    return f"scorer weights (ours: {found}; not on record here as the official SyncNet's)"
+
+
+def judge(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verdict:
+    """Whether a number of ours may be read against the paper's, and one sentence why.
+
+    Args:
+        table: The paper's table.
+        row: Of the table.
+        metric: One of its metrics that is not people's opinion.
+        ours: How our number came about.
+    """
+    facts = PAPER_METRICS[metric]
+    reasons = [_clips(table, row, ours)]
+    name = ours.protocol.rpartition("-v")[0]
+    if name != table.paper.key:
+        protocol = OUR_PROTOCOLS.get(name)
+        if protocol is None:
+            reasons.append(f"another protocol ({ours.protocol}, which is not the paper's)")
+        else:
+            reasons.append(_pairs(table, metric, protocol))
+            if facts.judge == "frames":
+                reasons += _frames(table, metric, protocol)
+    if facts.judge == "sync":
+        reasons.append(_scorer(ours))
+    reasons = [reason for reason in reasons if reason]
+    if reasons:
+        return Verdict(False, f"Not to be compared: {', '.join(reasons)}.")
+    open_points = ", as far as the paper states how it measured" if facts.unstated else ""
+    return Verdict(True, f"May be compared{open_points}: same data set, number of clips and protocol.")

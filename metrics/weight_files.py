@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published weights of the networks that metrics look through: found, checked, never downloaded, never made up."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from datamodules.files import sha256
+from models.perceptual import TORCHVISION
+
+__all__ = ["TORCHVISION", "WeightsFile"]
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """A file of weights under a published name.
+
+    Args:
+        name: File name.
+        weights: Where it is: "torchvision" for torchvision's cache of downloads, else a folder.
+        expected: What it should hold, for messages.
+        repair: How to come by it, for messages.
+    """
+
+    name: str
+    weights: str
+    expected: str
+    repair: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file is expected."""
+        cached = self.weights == TORCHVISION
+        return (Path(torch.hub.get_dir()) / "checkpoints" if cached else Path(self.weights)) / self.name
+
+    def read(self) -> dict[str, Tensor]:
+        """What the file holds; nothing if that is no dictionary. Ask before building a network: that takes seconds.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it cannot be read.
+        """
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{self.path}: no such file. Expected {self.expected}. {self.repair}")
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # damaged pickles fail in every way there is; what they say gives wrong advice
+            raise ValueError(
+                f"{self.path}: cannot be read ({type(error).__name__}). Expected {self.expected}. Delete it. "
+                f"{self.repair}"
+            ) from error
+        return state if isinstance(state, dict) else {}
+
+    def fill(self, module: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor]) -> str:
+        """Copy what was read into a network; returns the file's SHA-256.
+
+        Args:
+            module: The network.
+            names: For each name of its state dict to fill, the name in the file.
+            state: From `read`.
+
+        Raises:
+            ValueError: the file does not hold this network.
+        """
+        own = module.state_dict()
+        wrong = [name for key, name in names.items() if getattr(state.get(name), "shape", None) != own[key].shape]
+        if wrong:
+            raise ValueError(
+                f"{self.path}: {wrong[0]} is missing or has another shape ({len(wrong)} of {len(names)} tensors do not "
+                f"fit). Expected {self.expected}. Delete it. {self.repair}"
+            )
+        module.load_state_dict({**own, **{key: state[name] for key, name in names.items()}})
+        return sha256(self.path)
