@@ -52,6 +52,7 @@ __all__ = [
     "DetectorName",
     "DlibDetector",
     "Face",
+    "FaceCheck",
     "FaceDetector",
     "MediaPipeDetector",
     "S3FDDetector",
@@ -59,6 +60,8 @@ __all__ = [
     "centre",
     "detect_landmarks68",
     "detector_version",
+    "dlib_rectangle",
+    "hog_like_rectangle",
     "iou",
     "landmarks68",
     "make_detector",
@@ -128,6 +131,12 @@ def detect_landmarks68(image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | Non
     return (rectangles[0], landmarks68(image, rectangles[0])) if rectangles else None
 
 
+def dlib_rectangle(image: np.ndarray) -> np.ndarray | None:
+    """dlib's best frontal face (HOG, 1 up-sampling): its rectangle float32 (4,), or None."""
+    rectangles = _hog_rectangles(image)
+    return rectangles[0] if rectangles else None
+
+
 def hog_like_rectangle(mesh_box: np.ndarray) -> np.ndarray:
     """Where dlib's frontal detector would put its rectangle (left, top, right, bottom), told from the mesh's box."""
     x1, y1, x2, _ = mesh_box
@@ -181,6 +190,21 @@ class _Mesh:
 
 def _mesh_box(mesh: np.ndarray) -> np.ndarray:
     return np.concatenate([mesh[:, :2].min(axis=0), mesh[:, :2].max(axis=0)])
+
+
+class FaceCheck:
+    """Whether there is a face where one is expected, told by Face Mesh from each frame alone, without following it."""
+
+    def __init__(self) -> None:
+        self._mesh = _Mesh(faces=1, still=True)
+
+    def __call__(self, frame: np.ndarray, rectangle: np.ndarray) -> bool:
+        """True if there is one in a square of twice the rectangle (4,) x1 y1 x2 y2 around its middle."""
+        return self._mesh.around(_check_image(frame), rectangle) is not None
+
+    def close(self) -> None:
+        """Free the detector."""
+        self._mesh.close()
 
 
 class FaceDetector(ABC):

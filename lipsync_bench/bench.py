@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `bench` command. Every function here is one of its words; heavy imports happen inside, so that help is quick."""
 
-import inspect
 import logging
 import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from lipsync_bench.command_line import parser_class, plain
 from lipsync_bench.logs import show_logs
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "dub",
     "evaluate",
     "import_",
+    "leaderboard_merge",
     "main",
     "prepare",
+    "report",
     "synthetic",
     "table",
 ]
@@ -128,84 +130,145 @@ def synthetic(
 
 def evaluate(
     dataset: str | None = None,
-    pred: Path | None = None,
+    pred: list[str] | None = None,
     target: Path | None = None,
     out: Path | None = None,
     root: Path | None = None,
     methods: dict[str, Path] | None = None,
+    only: str | None = None,
+    clips: str | None = None,
+    limit: int | None = None,
     split: Literal["train", "val", "test"] | None = None,
+    protocol: str | None = None,
+    pairs: Path | None = None,
     syncnet: Path | None = None,
     syncnet_s3fd: Path | None = None,
     expert: Path | None = None,
+    lpips: str | None = None,
+    inception: str | None = None,
+    detector_weights: Path | None = None,
     parsing: Path | None = None,
-    limit: int | None = None,
-    name: str | None = None,
+    save_videos: bool = False,
     device: str = "auto",
     workers: int | None = None,
 ) -> int:
     """Rank methods on a data set (--dataset), or score your own videos (--pred DIR --target DIR).
 
-    Goes on where an interrupted run stopped. Ground truth and the repeated reference frame always take part.
+    Goes on where an interrupted run stopped. The ground truth always takes part, and the repeated reference frame.
 
     Args:
         dataset: Name of a YAML in experiments/benchmarks/, or the path of one.
-        pred: Folder of generated videos, with --target instead of --dataset.
+        pred: Folder of generated videos, as DIR or NAME=DIR; may be given several times. With --target they are
+            compared with its videos; with --dataset they are one more method there.
         target: Folder of the real videos, matched by name.
-        out: Results folder; results/NAME if not given.
+        out: Results folder; if not given results/NAME, with another than the usual protocol results/NAME-PROTOCOL.
         root: Folder of prepared clips, instead of the YAML's.
-        methods: Checkpoints, as --methods.wav2lip PATH, instead of or beside the YAML's.
+        methods: Checkpoints, as --methods.wav2lip PATH, instead of or beside the YAML's. Without a dot, --methods
+            wav2lip,mine takes only these.
+        only: The same as --methods wav2lip,mine.
+        clips: Only these clips: ids or patterns such as 'S1/*', with commas between.
+        limit: Only the first clips.
         split: Clips to score, instead of the YAML's.
+        protocol: How clips are drawn, paired, cut and compared: a name of experiments/protocols/ (hyperlips,
+            videoretalking, g4g, lipformer ...) or the path of a YAML.
+        pairs: List of pairs, "audio video" a line, for unpaired protocols.
         syncnet: Official SyncNet weights (syncnet_v2.model); LSE is computed only with them.
         syncnet_s3fd: Official detector weights of the SyncNet pipeline (sfd_face.pth), for LSE on face tracks.
         expert: Checkpoint of a sync expert of this suite; its columns are called expert_*, never LSE.
+        lpips: Folder with alexnet-owt-7be5be79.pth or vgg16-397923af.pth or both, or the word torchvision for its cache
+            of downloads; LPIPS is computed only with them.
+        inception: Folder with pt_inception-2015-12-05-6726825d.pth, or torchvision; FID is computed only with it.
+        detector_weights: S3FD's weights (s3fd-619a316812.pth), for protocols that cut by its boxes.
         parsing: Weights of the face parser (face_segmentation.pth), for methods that paste through a mask of the face
             (HyperLips); without them the mask is the Face Mesh contour. Each row says which.
-        limit: Score only the first clips.
-        name: With --pred: the method's name in the table.
+        save_videos: Keep what was scored, for the players of bench report.
         device: auto, cpu or cuda:N.
         workers: With --target: processes that prepare the targets.
     """
-    videos = pred is not None or target is not None
-    if videos == (dataset is not None) or (videos and (pred is None or target is None)):
+    if (dataset is None) == (target is None) or (target is not None and not pred):
         raise ValueError("expected either --dataset NAME, or both --pred DIR and --target DIR")
     from rich.console import Console
 
-    from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
+    from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_dataset, evaluate_videos
     from lipsync_bench.evaluation.leaderboard import rich_table
+    from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS
 
-    if pred is not None and target is not None:
+    folders = _named_folders(pred or [])
+    scorers = ScorerFiles(syncnet, syncnet_s3fd, expert, lpips, inception, detector_weights)
+    select = Selection(limit, _words(only), _words(clips))
+    usual = VIDEO_PAIRS if dataset is None else PAIRED_FACE_BOX
+    name = next(iter(folders)) if dataset is None else Path(dataset).stem
+    suffix = "" if protocol in (None, usual) else f"-{Path(str(protocol)).stem}"
+    out = out or Path("results") / f"{name}{suffix}"
+    if dataset is None:
+        assert target is not None
         result = evaluate_videos(
-            pred,
+            folders,
             target,
-            out or Path("results") / pred.resolve().name,
-            name=name,
-            syncnet=syncnet,
-            syncnet_s3fd=syncnet_s3fd,
-            expert=expert,
-            limit=limit,
+            out,
+            protocol=protocol or usual,
+            scorers=scorers,
+            select=select,
+            save_videos=save_videos,
             device=device,
             workers=workers,
         )
     else:
-        assert dataset is not None
         result = evaluate_dataset(
             dataset,
-            out or Path("results") / Path(dataset).stem,
+            out,
             root=root,
             methods=methods,
+            pred=folders,
             split=split,
-            syncnet=syncnet,
-            syncnet_s3fd=syncnet_s3fd,
-            expert=expert,
+            protocol=protocol or usual,
+            pairs=pairs,
+            scorers=scorers,
             parsing=parsing,
-            limit=limit,
+            select=select,
+            save_videos=save_videos,
             device=device,
         )
     console = Console()
     if len(result.leaderboard):
         console.print(rich_table(result.leaderboard, str(result.folder)))
     console.print(f"rows: {result.folder / 'clips.csv'}   table: {result.folder / 'leaderboard.csv'}")
+    if result.without_any_score:
+        logging.getLogger(__name__).error("every clip failed for %s", ", ".join(result.without_any_score))
+        return 1
     return 0
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def _named_folders(given: list[str]) -> dict[str, Path]:
+    """DIR or NAME=DIR each; the folder's own name where none is given."""
+    out: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        path = Path(folder) if equals and not Path(text).is_dir() else Path(text)
+        name = name if path != Path(text) else path.resolve().name
+        if name in out or not name:
+            raise ValueError(f"--pred {text}: {name or 'no name'!r} twice. Expected a name of its own: --pred NAME=DIR")
+        out[name] = path
+    return out
+
+
+def leaderboard_merge(paths: list[Path], *, out: Path) -> int:
+    """Join the results of several runs in one leaderboard: bench leaderboard merge A B ... --out C.csv.
+
+    Refused are results of another protocol, other scorer weights, another data set or other clips. What is there twice
+    counts once. Ranks are computed anew where every part has its rows, and left empty where one has not.
+
+    Args:
+        paths: Results folders, their clips.csv, or leaderboard.csv files.
+        out: The CSV file to write.
+    """
+    from lipsync_bench.evaluation.merge import leaderboard_merge as run
+
+    return run(paths, out=out)
 
 
 def table(
@@ -231,6 +294,26 @@ def table(
     from lipsync_bench.tables import table as run
 
     return run(id, results, paper_only, format, out, ratings)
+
+
+def report(
+    results: Path, *, out: Path = Path("report"), tables: list[str] | None = None, title: str | None = None
+) -> int:
+    """Make a results folder into a site that opens from the disk: bench report RESULTS --out report/.
+
+    Leaderboard, plots, comparison with papers, players side by side (with the videos that bench evaluate --save-videos
+    keeps), failures and manifest. Needs no network. An older report is replaced, any other folder refused.
+
+    Args:
+        results: Results folder of bench evaluate.
+        out: Folder of the site.
+        tables: Papers' tables beside those of the results' data set, as '[g4g-1,hyperlips-2]' or '[all]'.
+        title: Of the site; the data set's name if not given.
+    """
+    from lipsync_bench.report import write_report
+
+    write_report(results, out, tables or (), title)
+    return 0
 
 
 def base_frames(
@@ -389,45 +472,13 @@ COMMANDS: dict[str, Any] = {
     "base-frames": base_frames,
     "evaluate": evaluate,
     "table": table,
+    "report": report,
+    "leaderboard": {"_help": "merge A B ... --out C.csv: several results in one.", "merge": leaderboard_merge},
     "dub": dub,
     "import": import_,  # a keyword, hence the underscore of the function
     "doctor": doctor,
     "demo": demo,
 }
-
-
-def _parser_class() -> type:
-    """A parser that takes the required parameters before a bare `*` by position; functions without `*` have none."""
-    from jsonargparse import ArgumentParser
-
-    class Parser(ArgumentParser):
-        def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> list[str]:
-            parameters = inspect.signature(function).parameters.values()
-            options = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-            if not options:
-                return list(super().add_function_arguments(function, *args, **kwargs))
-            others = {parameter.name for parameter in parameters} - options
-            added = super().add_function_arguments(
-                function, *args, **{**kwargs, "as_positional": True, "skip": options}
-            )
-            return [*added, *super().add_function_arguments(function, *args, **{**kwargs, "skip": others})]
-
-    return Parser
-
-
-def _plain(args: list[str]) -> list[str]:
-    """Options as jsonargparse takes them: `--no-mark` is `--no_mark true`."""
-    switches: set[str] = set()
-    if args and args[0] in COMMANDS:
-        parameters = inspect.signature(COMMANDS[args[0]]).parameters.values()
-        switches = {f"--{parameter.name}" for parameter in parameters if parameter.annotation is bool}
-    plain = []
-    for arg, following in zip(args, [*args[1:], "--"], strict=False):
-        name, dot, rest = arg.partition("=") if "=" in arg.partition(".")[0] else arg.partition(".")
-        plain.append(name[:2] + name[2:].replace("-", "_") + dot + rest if name.startswith("--") else arg)
-        if plain[-1] in switches and following.startswith("--"):
-            plain.append("true")
-    return plain
 
 
 def main(args: list[str] | None = None) -> None:
@@ -439,9 +490,9 @@ def main(args: list[str] | None = None) -> None:
         sys.exit(
             auto_cli(
                 COMMANDS,
-                args=_plain(sys.argv[1:] if args is None else args),
+                args=plain(sys.argv[1:] if args is None else args, COMMANDS),
                 as_positional=False,
-                parser_class=_parser_class(),
+                parser_class=parser_class(),
                 prog="bench",
             )
         )

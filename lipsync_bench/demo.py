@@ -34,9 +34,9 @@ from datamodules.synthetic import make_corpus
 from datamodules.video import FPS, read_frames
 from lipsync_bench.base_frames import make_base_frames
 from lipsync_bench.blending import CONTOUR
-from lipsync_bench.evaluation.evaluate import evaluate_dataset
+from lipsync_bench.evaluation.evaluate import ScorerFiles, evaluate_dataset
 from lipsync_bench.evaluation.leaderboard import rich_table
-from lipsync_bench.evaluation.scoring import in_frame
+from lipsync_bench.evaluation.targets import in_frame
 from lipsync_bench.face_mask import FaceMaskPaste
 from lipsync_bench.inference import lip_sync, paste_crop
 from lipsync_bench.preview import write_preview
@@ -190,7 +190,14 @@ def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwr
     boards: list[pd.DataFrame] = []
     stages += [
         ("evaluation", lambda: boards.append(
-            evaluate_dataset("synthetic", results, root=clips, methods=checkpoints, expert=expert).leaderboard
+            evaluate_dataset(
+                "synthetic",
+                results,
+                root=clips,
+                methods=checkpoints,
+                scorers=ScorerFiles(expert=expert),
+                save_videos=True,
+            ).leaderboard
         )),
         ("preview", lambda: _preview(preview, *_first_test_clip(clips), checkpoints)),
     ]  # fmt: skip

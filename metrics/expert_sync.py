@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from datamodules.audio import MEL_BANDS, MEL_WINDOW, mel_start
 from models.sync_expert import SyncExpert
 
-__all__ = ["ExpertClip", "ExpertSync", "expert_curve"]
+__all__ = ["ExpertClip", "ExpertSync", "expert_curve", "expert_score"]
 
 MAX_SHIFT_FRAMES = 15
 WINDOW_FRAMES = 5
@@ -124,13 +124,18 @@ class ExpertClip:
 
     def score(self) -> dict[str, float]:
         """The three numbers of `ExpertSync` by name; call it once, after the last `add`."""
-        _, means = self.curve()
-        best = int(means.nan_to_num(-torch.inf).argmax())
-        return {
-            "expert_cosine": float(means[self._shift]),
-            "expert_confidence": float(means[best] - means.nanmedian()),
-            "expert_offset_frames": float(self._shift - best),
-        }
+        return expert_score(self.curve()[1])
+
+
+def expert_score(means: Tensor) -> dict[str, float]:
+    """The three numbers of `ExpertSync` by name, of the mean cosine at each shift, (2 * shift + 1,), NaN where none."""
+    shift = len(means) // 2
+    best = int(means.nan_to_num(-torch.inf).argmax())
+    return {
+        "expert_cosine": float(means[shift]),
+        "expert_confidence": float(means[best] - means.nanmedian()),
+        "expert_offset_frames": float(shift - best),
+    }
 
 
 def expert_curve(

@@ -27,6 +27,7 @@ class TargetChunk:
 
     Args:
         clip: Identity of the clip.
+        audio_clip: Identity of the clip whose sound goes with it; the same one where the protocol is paired.
         first: Number of the first frame here.
         frames: uint8 RGB source frames (H, W, 3).
         boxes: (N, 4) face boxes of these frames in pixels.
@@ -36,6 +37,7 @@ class TargetChunk:
     """
 
     clip: str
+    audio_clip: str
     first: int
     frames: Sequence[np.ndarray]
     boxes: np.ndarray
@@ -57,6 +59,8 @@ class Candidate(ABC):
     parser's SHA-256; empty for whole videos."""
     own_sound = False
     """Whether the files have a sound of their own, to be judged with them instead of the clip's."""
+    own_words = False
+    """Whether it always says its own words: it cannot be dubbed, so that unpaired protocols hear it with its sound."""
 
     def __init__(self, name: str, sha256: str = "") -> None:
         self.name = name
@@ -73,8 +77,8 @@ class Candidate(ABC):
         """Frames so far for which a method took its second choice."""
         return 0
 
-    def file(self, clip: str) -> Path | None:
-        """The candidate's video of a clip; None where frames are made on the fly."""
+    def file(self, clip: str, audio_clip: str) -> Path | None:
+        """The candidate's video of a clip with the sound of another; None where frames are made on the fly."""
         return None
 
 
@@ -86,12 +90,14 @@ class GroundTruth(Candidate):
         sources: Path of each clip's video below it, by clip id.
     """
 
+    own_words = True
+
     def __init__(self, folder: Path, sources: Mapping[str, str]) -> None:
         super().__init__("ground_truth")
         self.folder = folder
         self.sources = sources
 
-    def file(self, clip: str) -> Path:
+    def file(self, clip: str, audio_clip: str) -> Path:
         """The source video."""
         return self.folder / self.sources[clip]
 
@@ -167,7 +173,8 @@ class VideoFolder(Candidate):
     Args:
         name: As it stands in the rows.
         folder: Holds the videos; a video belongs to the clip whose source has the same path below its root, whatever
-            the suffix, or else the same name, if no other target has that name.
+            the suffix, or else the same name, if no other target has that name. With the sound of another clip the
+            name goes on with `--` and that clip's id, `/` as `_`: `S1/00007--S2_00003.mp4`.
         targets: Source path of each clip, relative to the targets' folder, by clip id.
     """
 
@@ -179,13 +186,16 @@ class VideoFolder(Candidate):
         self.targets = targets
         self._stream: Iterator[np.ndarray] = iter(())
 
-    def file(self, clip: str) -> Path:
+    def file(self, clip: str, audio_clip: str) -> Path:
         """The video of a clip. Raises MediaError when there is none or more than one."""
         relative = Path(self.targets[clip])
+        if audio_clip != clip:
+            relative = relative.with_name(f"{relative.stem}--{audio_clip.replace('/', '_')}{relative.suffix}")
         beside = self.folder / relative.parent
         found = [p for p in (beside.iterdir() if beside.is_dir() else ()) if p.stem == relative.stem]
         if not found:  # elsewhere below the folder, if the name means no other target
-            alone = sum(Path(target).stem == relative.stem for target in self.targets.values()) == 1
+            own = Path(self.targets[clip]).stem
+            alone = sum(Path(target).stem == own for target in self.targets.values()) == 1
             found = [p for p in self.folder.rglob("*") if p.stem == relative.stem] if alone else []
         found = sorted(p for p in found if p.is_file())
         if len(found) == 1:
@@ -196,12 +206,13 @@ class VideoFolder(Candidate):
                 f"Expected one in {self.folder}. Remove the others."
             )
         raise MediaError(
-            f"{clip}: no prediction in {self.folder}. Expected {relative.with_suffix('')}.mp4 or another video suffix."
+            f"{clip}: no prediction in {self.folder}. Expected {relative.with_name(relative.stem)}.mp4 or "
+            "another video suffix."
         )
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """The next frames of the clip's video at 25 fps, resized to the target's size where they differ."""
         if chunk.first == 0:
-            self._stream = read_frames(self.file(chunk.clip), FPS)
+            self._stream = read_frames(self.file(chunk.clip, chunk.audio_clip), FPS)
         height, width = chunk.frames[0].shape[:2]
         return [_fit(frame, (height, width)) for frame in islice(self._stream, len(chunk.frames))]

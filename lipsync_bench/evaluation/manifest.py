@@ -39,7 +39,7 @@ MANIFEST = "manifest.json"
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "jsonargparse", "numpy", "mediapipe"),
     *("opencv-contrib-python", "dlib-bin", "face_recognition_models", "av", "simplejpeg", "soxr", "librosa", "scipy"),
-    *("scikit-image", "safetensors", "pooch", "joblib", "rich", "pandas", "matplotlib", "lpips", "PyYAML"),
+    *("scikit-image", "safetensors", "pooch", "joblib", "rich", "pandas", "matplotlib", "lpips", "PyYAML", "jinja2"),
 )
 """What setup.cfg requires."""
 _FLOORS = ("lipsync_bench", "metrics", "models", "datamodules")
@@ -197,7 +197,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
-    """What all rows of a results folder have in common; version 0.1.0 told it, too. Empty if it is not told.
+    """What all rows of a results folder have in common; manifests without a format told it, too. Empty if not told.
 
     Raises:
         FileNotFoundError: There is no manifest.

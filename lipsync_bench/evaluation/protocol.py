@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a row was measured under. A row of one protocol never shares a table column with another's."""
+"""What a row was measured under: experiments/protocols/NAME.yaml. Rows of two protocols never share a table column."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
-__all__ = ["PAIRED_FACE_BOX", "VIDEO_PAIRS", "Protocol"]
+from jsonargparse import ArgumentError, ArgumentParser
+
+import lipsync_bench
+
+__all__ = ["PAIRED_FACE_BOX", "VIDEO_PAIRS", "Protocol", "list_protocols", "load_protocol"]
 
 
 @dataclass(frozen=True)
@@ -12,28 +18,120 @@ class Protocol:
     """How clips become numbers.
 
     Args:
-        name: Stands in every row, with the version behind it.
         version: Raised whenever a number can change.
-        reference: "first": the first frame's crop is the reference of the whole clip; "same": each frame's own crop,
-            which shows the true mouth to the method.
-        crop_px: Side of the square to which the box of every frame is resized (bilinear) before it is compared.
+        name: Stands in every row, with the version behind it; the file's name.
+        paper: Paper whose evaluation this is, as experiments/tables/ calls it; empty for our own.
+        about: What it is for, and what of it the paper does not state.
+        pairing: "paired": the sound of the clip itself. "unpaired": of another clip, so that there is no target to
+            compare with and only metrics that need none are computed.
+        boxes: What is cut out of every frame and compared: "mesh", the prepared clip's box around the Face Mesh (with
+            the chin's lowest position of the last frames); "dlib" or "s3fd", that detector's rectangle in the frame;
+            "frame", the whole frame.
+        own_boxes: Each video is cut by boxes found in itself, so that a face which moves is not a face which is wrong;
+            else both are cut by the target's. Frames without a box are left out and counted.
+        size_hw: Height and width in pixels to which the cut is resized (bilinear); none for whole frames as they are.
         mouth_margin: The mouth region is the box of the target's lip landmarks, this share of its width wider on each
             side.
+        reference: "first": the first frame's crop is the reference of the whole clip; "same": each frame's own crop,
+            which shows the true mouth to the method; "elsewhere": of videos that others made, nobody knows.
+        codec: "memory": frames as the method made them. "h264": after encoding with x264 at `crf` and decoding, in
+            groups of 32 frames. Videos that come as files have been through a codec and are taken as they are.
+        crf: x264's quality, for "h264".
+        pairs: How many clips (paired) or pairs of clips (unpaired) are drawn, by data set; all where not told.
+        seconds: How much of each clip is used, from its beginning, by data set; all of it where not told.
+        seed: Of drawing clips and pairs.
+        fps: Frame rate at which everything is compared. There is no other.
+        mel_columns: Of the sound window a method hears for each frame: 16 columns of 12.5 ms, from the frame's start.
     """
 
-    name: str
     version: int
-    reference: Literal["first", "same"] = "first"
-    crop_px: int = 160
+    name: str = ""
+    paper: str = ""
+    about: str = ""
+    pairing: Literal["paired", "unpaired"] = "paired"
+    boxes: Literal["mesh", "dlib", "s3fd", "frame"] = "mesh"
+    own_boxes: bool = False
+    size_hw: tuple[int, int] | None = (160, 160)
     mouth_margin: float = 0.25
+    reference: Literal["first", "same", "elsewhere"] = "first"
+    codec: Literal["memory", "h264"] = "memory"
+    crf: int = 18
+    pairs: Mapping[str, int] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    seed: int = 0
+    fps: Literal[25] = 25
+    mel_columns: Literal[16] = 16
+
+    def __post_init__(self) -> None:
+        if self.size_hw is None and self.boxes != "frame":
+            raise ValueError(
+                f"protocol {self.name}: size_hw is none with boxes {self.boxes}. Expected a size, because faces differ "
+                "in theirs. Set size_hw: [160, 160]"
+            )
+        if self.own_boxes and self.boxes not in ("dlib", "s3fd"):
+            raise ValueError(
+                f"protocol {self.name}: own_boxes with boxes {self.boxes}. Expected a detector that looks at the "
+                "prediction, too. Set boxes: dlib or s3fd"
+            )
+        if not 0 <= self.crf <= 51 or min([1, *self.pairs.values(), *self.seconds.values()]) <= 0:
+            raise ValueError(
+                f"protocol {self.name}: crf {self.crf}, pairs {dict(self.pairs)}, seconds {dict(self.seconds)}. "
+                "Expected crf 0 to 51 and counts above 0. Correct its YAML"
+            )
 
     @property
     def key(self) -> str:
         """Name and version, as rows carry them."""
         return f"{self.name}-v{self.version}"
 
+    @property
+    def cut(self) -> str:
+        """What is compared, in the words of the papers' tables."""
+        size = "" if self.size_hw is None else f", resized to {self.size_hw[0]}x{self.size_hw[1]}"
+        if self.boxes == "frame":
+            return f"full frames{size}"
+        detector = {"mesh": "Face Mesh", "dlib": "dlib", "s3fd": "S3FD"}[self.boxes]
+        whose = "each video's own" if self.own_boxes else "the target's"
+        return f"{whose} {detector} box{size}"
 
-# Audio of the same clip; prediction pasted into the decoded source frame; both cut by the target's box of that frame.
-PAIRED_FACE_BOX = Protocol("paired_face_box", 1)
-# Two videos of one length, neither made by us; both cut by the box found in the target.
-VIDEO_PAIRS = Protocol("video_pairs_face_box", 1)
+
+def _folders() -> list[Path]:
+    inside = Path("experiments/protocols")
+    return [inside, Path(lipsync_bench.__file__).parent.parent / inside]
+
+
+def list_protocols() -> list[str]:
+    """Names of the protocols in experiments/protocols/, here or of the installation."""
+    return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")})
+
+
+def load_protocol(name: str) -> Protocol:
+    """A protocol by its name, or by the path of a YAML of your own.
+
+    Raises:
+        FileNotFoundError: No such protocol; lists those there are.
+        ValueError: The YAML has other keys, types or values than expected.
+    """
+    candidates = [Path(name)] if name.endswith((".yaml", ".yml")) else [f / f"{name}.yaml" for f in _folders()]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"no protocol {name!r}. Expected one of {', '.join(list_protocols())}, or the path of a YAML: --protocol "
+            "FILE.yaml"
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Protocol, skip={"name"})
+    try:
+        values = parser.instantiate(parser.parse_path(path)).as_dict()
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a protocol: {error}. Expected the keys of one in experiments/protocols/"
+        ) from error
+    values["size_hw"] = None if values["size_hw"] is None else tuple(values["size_hw"])
+    return Protocol(**{**values, "name": path.stem})
+
+
+PAIRED_FACE_BOX = "paired_face_box"
+"""What `bench evaluate --dataset` uses unless told otherwise."""
+VIDEO_PAIRS = "video_pairs_face_box"
+"""What `bench evaluate --pred --target` uses unless told otherwise."""

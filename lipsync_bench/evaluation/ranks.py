@@ -11,6 +11,8 @@ all three share one, even if A beats C. So a worse rank is only given below a ga
 strong components of the relation "is not beaten by", which order themselves.) The rank is 1 plus the number of lines
 above the gap. **Groups** tell the finer truth inside a rank: two lines have a letter in common exactly if they are not
 separated (the compact letter display of H. Piepho, Journal of Computational and Graphical Statistics 13, 2004).
+
+A "clip" in all this is a pair of a video and a sound: lines are compared on the same pairs.
 """
 
 import math
@@ -22,38 +24,41 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
-from lipsync_bench.evaluation.columns import COLUMNS
+from lipsync_bench.evaluation.columns import CLIP_COLUMNS
+from lipsync_bench.evaluation.rows import LINE
 from lipsync_bench.evaluation.statistics import (
     CONFIDENCE,
     Estimate,
     PairedTest,
+    Units,
     bootstrap_intervals,
     holm,
     paired_test,
 )
 
-LINE = ("protocol", "method", "generator_sha256", "paste")
-"""What identifies a line of the leaderboard."""
+GROUND_TRUTH = "ground_truth"
+"""The floor of each metric, and no competitor."""
+_PAIR = ("clip", "audio_clip")
 _Line = tuple[str, ...]
 _NAMES = list(enumerate(LINE))[1:]  # of the two lines of a pair; the protocol is common to both
 
-__all__ = ["LINE", "intervals", "paired_tests", "ranks"]
+__all__ = ["GROUND_TRUTH", "intervals", "paired_tests", "ranks"]
 
 
 @dataclass(frozen=True)
 class _Table:
-    """The rows of one protocol, as one column of clips for each line and metric."""
+    """The rows of one protocol, as one column over the pairs of clip and sound for each line and metric."""
 
-    clips: list[str]
-    speakers: list[object]
+    units: Units
     values: dict[tuple[_Line, str], np.ndarray]
     lines: list[_Line]
     metrics: list[str]
 
 
 def _tables(rows: pd.DataFrame) -> Iterable[_Table]:
-    rows = rows.assign(**{name: rows[name].fillna("").astype(str) for name in (*LINE, "clip")})
-    twice = rows[rows.duplicated([*LINE, "clip"])]
+    texts = {name: rows[name].fillna("").astype(str) for name in (*LINE, *_PAIR, "speaker")}
+    rows = rows.assign(**texts)
+    twice = rows[rows.duplicated([*LINE, *_PAIR])]
     if len(twice):
         first = twice.iloc[0]
         raise ValueError(
@@ -61,18 +66,18 @@ def _tables(rows: pd.DataFrame) -> Iterable[_Table]:
             "each method and clip: read results folders with read_rows, join several with: bench leaderboard merge"
         )
     for _, group in rows.groupby("protocol", sort=True):
+        group = group.assign(_pair=group.groupby(list(_PAIR), sort=True).ngroup())
         good = group[group["status"] == "ok"]
-        clips = sorted(group["clip"].unique())
-        speakers = group.dropna(subset=["speaker"]).groupby("clip")["speaker"].min()
+        pairs = int(group["_pair"].max()) + 1
+        known = group[group["speaker"] != ""].groupby("_pair")["speaker"].min()
         lines = sorted({tuple(line) for line in group[list(LINE)].itertuples(index=False)})
-        metrics = [c.name for c in COLUMNS if c.name in group and good[c.name].notna().any()]
-        values: dict[tuple[_Line, str], np.ndarray] = {}
+        metrics = [c.name for c in CLIP_COLUMNS if c.name in group and good[c.name].notna().any()]
+        values = {(line, metric): np.full(pairs, math.nan) for line in lines for metric in metrics}
         for line, own in good.groupby(list(LINE)):
-            aligned = own.set_index("clip")[metrics].astype(float).reindex(clips)
-            values |= {(tuple(line), metric): aligned[metric].to_numpy() for metric in metrics}
-        missing = np.full(len(clips), math.nan)
-        values |= {(line, m): missing for line in lines for m in metrics if (line, m) not in values}
-        yield _Table(clips, speakers.reindex(clips).tolist(), values, lines, metrics)
+            places = own["_pair"].to_numpy()
+            for metric in metrics:
+                values[tuple(line), metric][places] = own[metric].to_numpy(dtype=float)
+        yield _Table(Units.of(known.reindex(range(pairs)).tolist(), pairs), values, lines, metrics)
 
 
 def intervals(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -90,32 +95,35 @@ def intervals(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     out = []
     for table in _tables(rows):
-        estimates = bootstrap_intervals(table.values, table.speakers, seed)
+        estimates = bootstrap_intervals(table.values, table.units, seed)
         for line in table.lines:
             for metric in table.metrics:
                 out.append({**dict(zip(LINE, line, strict=True)), "metric": metric, **asdict(estimates[line, metric])})
     return pd.DataFrame(out, columns=[*LINE, "metric", *Estimate.__dataclass_fields__])
 
 
-def paired_tests(rows: pd.DataFrame, leave_out: Sequence[str] = ("ground_truth",), seed: int = 0) -> pd.DataFrame:
+def paired_tests(
+    rows: pd.DataFrame, leave_out: Sequence[str] = (GROUND_TRUTH,), seed: int = 0, ends: bool = True
+) -> pd.DataFrame:
     """All pairs of lines of a protocol, tested in each metric that has a better side.
 
     Args:
         rows: As `read_rows` gives them, in any order.
         leave_out: Methods that are no competitors. Each one less makes the correction milder for the others.
         seed: Of the resampling.
+        ends: Resample for the intervals of the differences too. Ranks do without, in half the time.
 
     Returns:
-        For each metric and pair: protocol, metric, the two lines (`a_method`, `a_generator_sha256`, `a_paste`, and so
-        `b_`), `difference` (mean of a - b over the clips in which both are finite) with its 95% interval `low` and
-        `high`, `n`, `unit`, `units`, `equal`, `direction` and `p` (see `PairedTest`), `p_holm`, and `better`: "a" or
-        "b" if p_holm is below 0.05 and the mean difference, where there is one, points to the side of the ranks; else
-        "".
+        For each metric and pair of lines: protocol, metric, the two lines (`a_method`, `a_generator_sha256`, `a_paste`,
+        and so `b_`), `difference` (mean of a - b over the clips in which both are finite) with its 95% interval `low`
+        and `high` (NaN without `ends`), `n`, `unit`, `units`, `equal`, `direction`, `p` (see `PairedTest`), `p_holm`,
+        and `better`: "a" or "b" if p_holm is below 0.05 and the mean difference, where there is one, points to the side
+        of the ranks; else "".
 
     Raises:
         ValueError: A row is there twice.
     """
-    higher = {c.name: c.higher_is_better for c in COLUMNS if c.higher_is_better is not None}
+    higher = {c.name: c.higher_is_better for c in CLIP_COLUMNS if c.higher_is_better is not None}
     out: list[dict[str, object]] = []
     for table in _tables(rows):
         pairs = list(combinations([line for line in table.lines if line[1] not in leave_out], 2))
@@ -125,16 +133,19 @@ def paired_tests(rows: pd.DataFrame, leave_out: Sequence[str] = ("ground_truth",
             for metric in metrics
             for a, b in pairs
         }
-        estimates = bootstrap_intervals(both, table.speakers, seed)
+        estimates = bootstrap_intervals(both, table.units, seed) if ends else {}
         for metric in metrics:
-            tests = [paired_test(table.values[a, metric], table.values[b, metric], table.speakers) for a, b in pairs]
+            tests = [paired_test(table.values[a, metric], table.values[b, metric], table.units) for a, b in pairs]
             for (a, b), test, p_holm in zip(pairs, tests, holm([test.p for test in tests]), strict=True):
-                estimate = estimates[a, b, metric]
+                known = both[a, b, metric][~np.isnan(both[a, b, metric])]
+                mean = float(known.mean()) if len(known) else math.nan
+                estimate = estimates.get((a, b, metric))
                 names = {f"{side}_{key}": line[k] for side, line in (("a", a), ("b", b)) for k, key in _NAMES}
-                ends = {"difference": estimate.mean, "low": estimate.low, "high": estimate.high}
-                better = _better(test, p_holm, estimate.mean, higher[metric])
+                low, high = (estimate.low, estimate.high) if estimate is not None else (math.nan, math.nan)
+                difference = {"difference": mean, "low": low, "high": high}
+                better = _better(test, p_holm, mean, higher[metric])
                 corrected = {"p_holm": float(p_holm), "better": better}
-                out.append({"protocol": a[0], "metric": metric, **names, **ends, **asdict(test), **corrected})
+                out.append({"protocol": a[0], "metric": metric, **names, **difference, **asdict(test), **corrected})
     fields = [f"{side}_{key}" for side in "ab" for _, key in _NAMES]
     head = ["protocol", "metric", *fields, "difference", "low", "high"]
     return pd.DataFrame(out, columns=[*head, *PairedTest.__dataclass_fields__, "p_holm", "better"])

@@ -7,18 +7,26 @@ half line at the end, which the next run cuts off before it goes on.
 
 import csv
 import io
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
 
-from lipsync_bench.evaluation.columns import COLUMNS
+from lipsync_bench.evaluation.columns import CLIP_COLUMNS
 
-IDENTITY = ("protocol", "method", "generator_sha256", "paste", "clip")
+LINE = ("protocol", "method", "generator_sha256", "paste")
+"""What identifies a line of the leaderboard."""
+IDENTITY = (*LINE, "clip", "audio_clip")
+"""What identifies a row: a line, and a pair of a video and a sound (the same clip's where the protocol is paired)."""
+CURVES = ("lse_curve_wav2lip_lrs", "expert_curve")
+"""SyncNet's distance and the expert's cosine at each shift of the sound from -15 to 15 frames, means over the clip's
+windows, as numbers with blanks between them; "nan" where there is no sound."""
+SCORERS = ("lse_sha256", "expert_sha256", "lpips_alex_sha256", "lpips_vgg_sha256", "fid_sha256")
+"""SHA-256 of the weights of each network that judges; empty where none was given."""
 FIELDS = (
     *IDENTITY,
-    "audio_clip",
     "speaker",
     "status",
     "reason",
@@ -26,17 +34,19 @@ FIELDS = (
     "frames_target",
     "psnr_infinite_frames",
     "lmd_skipped_frames",
+    "boxless_frames",
     "fallback_frames",
-    *(column.name for column in COLUMNS),
+    *(column.name for column in CLIP_COLUMNS),
+    *CURVES,
+    "generate_seconds",
     "seconds",
-    "lse_sha256",
-    "expert_sha256",
+    *SCORERS,
     "package_version",
 )
 
 ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
 
-__all__ = ["FIELDS", "IDENTITY", "RowFile", "read_rows"]
+__all__ = ["CURVES", "FIELDS", "IDENTITY", "LINE", "SCORERS", "RowFile", "read_rows"]
 
 
 def _line(values: Mapping[str, object] | None) -> bytes:
@@ -53,7 +63,7 @@ def _cell(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, float):
-        return repr(value)
+        return "" if math.isnan(value) else repr(float(value))  # also of NumPy's floats, whose repr names their type
     return " ".join(str(value).split())  # a line break inside a cell would break the repair of a half-written line
 
 
@@ -130,9 +140,9 @@ def read_rows(folder: Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{folder} holds no clips*.csv. Expected a results folder; make one with: bench evaluate"
         )
-    frames = [
-        pd.read_csv(file, dtype=dict.fromkeys(IDENTITY, str), keep_default_na=False, na_values=[""]) for file in files
-    ]
+    texts = (*IDENTITY, *CURVES, *SCORERS, "speaker", "reason", "package_version")
+    types = dict.fromkeys(texts, str)
+    frames = [pd.read_csv(file, dtype=types, keep_default_na=False, na_values=[""]) for file in files]
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     rows[["generator_sha256", "paste"]] = rows[["generator_sha256", "paste"]].fillna("")
     return rows.drop_duplicates(list(IDENTITY)).sort_values(list(IDENTITY), kind="stable", ignore_index=True)

@@ -3,215 +3,242 @@
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datamodules.audio import frame_mels, load_audio, to_int16
+from datamodules.audio import load_audio
 from datamodules.clip import Clip
-from datamodules.crops import cut
 from datamodules.errors import ClipError, MediaError
-from datamodules.files import atomic_path
-from datamodules.video import FPS, probe, read_frames
-from lipsync_bench.blending import CONTOUR
-from lipsync_bench.evaluation.candidates import Candidate, TargetChunk
-from lipsync_bench.evaluation.protocol import Protocol
+from datamodules.video import FPS, probe
+from lipsync_bench.evaluation.candidates import Candidate
+from lipsync_bench.evaluation.features import FrameFeatures
+from lipsync_bench.evaluation.live import RunningTable
+from lipsync_bench.evaluation.pairs import Pair
+from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 from lipsync_bench.evaluation.rows import RowFile
-from lipsync_bench.evaluation.scorers import ClipScorers, Scorers
-from lipsync_bench.evaluation.scoring import FrameScores, compare_crops, face_rectangles, find_landmarks, in_frame
+from lipsync_bench.evaluation.scorers import ClipSound, OwnSound, Scorers, SyncScores
+from lipsync_bench.evaluation.scoring import FrameScores
+from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
+from lipsync_bench.evaluation.videos import KeptVideo, through_h264, video_path
 from lipsync_bench.version import __version__
 
-CHUNK_FRAMES = 32  # frames of the source held at a time: 200 MB at 1080p
 FAILURES = (MediaError, ClipError, FileNotFoundError)  # a clip's own trouble; anything else is a bug and stops the run
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["evaluate_clips"]
+__all__ = ["Evaluation", "evaluate_pairs"]
 
 
 @dataclass(frozen=True)
-class _Part:
-    """A chunk of the target with everything that is the same for all candidates."""
+class Evaluation:
+    """What every clip of a run has in common.
 
-    chunk: TargetChunk
-    crops: np.ndarray  # uint8 (N, S, S, 3)
-    landmarks: np.ndarray  # (N, 68, 2) found in `crops`
-    rectangles: np.ndarray  # (N, 4) of the face, frame pixels
-    lips_01: np.ndarray  # (N, 68, 2) stored with the clip
+    Args:
+        source_root: Folder that the clips' source paths are relative to.
+        candidates: What is ranked.
+        regions: The protocol, with its detectors.
+        scorers: The networks that judge.
+        dataset: Name of the data set, for the protocol's limits.
+        out: Results folder.
+        save_videos: Keep what was scored in `out/videos`.
+    """
 
+    source_root: Path
+    candidates: Sequence[Candidate]
+    regions: Regions
+    scorers: Scorers
+    dataset: str
+    out: Path
+    save_videos: bool = False
 
-def _parts(clip: Clip, source: Path, protocol: Protocol, cache: Path) -> Iterator[_Part]:
-    """The clip in chunks: decoded, cut, landmarks found. The landmarks are cached for the next run."""
-    boxes, stored = clip.boxes(), clip.landmarks()
-    mesh = clip.mesh()
-    faces, contours = face_rectangles(mesh, boxes), in_frame(mesh[:, list(CONTOUR), :2], boxes)
-    mels = frame_mels(clip.mel(), len(clip))
-    known = _cached(cache, clip, protocol)
-    found: list[np.ndarray] = []
-    reference: np.ndarray | None = None
-    stream = read_frames(source, FPS)
-    for first in range(0, len(clip), CHUNK_FRAMES):
-        frames = list(islice(stream, min(CHUNK_FRAMES, len(clip) - first)))
-        end = first + len(frames)
-        if end < min(first + CHUNK_FRAMES, len(clip)):
-            raise MediaError(
-                f"{source} has {end} frames at 25 fps, expected {len(clip)} as when {clip.path.name} was prepared. "
-                "The video has changed: bench prepare again"
-            )
-        if reference is None:
-            reference = cut(frames[0], boxes[0]).copy()
-        crops = compare_crops(frames, boxes[first:end], protocol.crop_px)
-        landmarks = (
-            find_landmarks(frames, boxes[first:end], faces[first:end], protocol.crop_px)
-            if known is None
-            else known[first:end]
-        )
-        found.append(landmarks)
-        part = slice(first, end)
-        chunk = TargetChunk(clip.header.id, first, frames, boxes[part], mels[part], reference, contours[part])
-        yield _Part(chunk, crops, landmarks, faces[first:end], stored[first:end])
-    if known is None:
-        with atomic_path(cache) as temporary, temporary.open("wb") as file:
-            np.savez(file, landmarks=np.concatenate(found), source=clip.header.source_sha256, protocol=protocol.key)
+    def frames(self, video: Clip, audio: Clip) -> int:
+        """How many frames of a pair are scored: the shorter of the two, and no more than the protocol takes."""
+        limit = self.regions.protocol.seconds.get(self.dataset)
+        longest = len(video) if limit is None else min(len(video), round(limit * FPS))
+        return longest if audio is video else min(longest, len(audio))
 
 
-def _cached(cache: Path, clip: Clip, protocol: Protocol) -> np.ndarray | None:
-    if not cache.is_file():
-        return None
-    with np.load(cache) as file:
-        fits = file["source"] == clip.header.source_sha256 and file["protocol"] == protocol.key
-        landmarks = file["landmarks"]
-        return landmarks if fits and len(landmarks) == len(clip) else None
+class _PairScores:
+    """All numbers of one candidate on one pair of video and sound."""
 
-
-class _ClipScores:
-    """All numbers of one candidate on one clip."""
-
-    def __init__(self, candidate: Candidate, protocol: Protocol, scorers: ClipScorers) -> None:
+    def __init__(self, run: Evaluation, candidate: Candidate, video: Clip, audio: Clip, sound: ClipSound) -> None:
         self.candidate = candidate
-        self.protocol = protocol
-        self.frame_scores = FrameScores(protocol)
-        self.seconds = 0.0
-        self.earlier_fallbacks = candidate.fallback_frames()
+        self.ids = (video.header.id, audio.header.id)
         self.failure: Exception | None = None
         self.frames = 0
+        self._run = run
+        self._protocol = run.regions.protocol
+        self._frame_scores = FrameScores(self._protocol, run.scorers.lpips)
+        self._line = (candidate.name, candidate.sha256, candidate.paste)
+        self._earlier_fallbacks = candidate.fallback_frames()
+        self._seconds = self._generate_seconds = 0.0
+        self._without_box = 0
+        inception = run.scorers.inception
+        self._features = None if inception is None else FrameFeatures(inception, run.out, self._line, *self.ids)
+        self._kept: KeptVideo | None = None
         try:
-            file = candidate.file(scorers.clip.header.id)
-            own_sound = file is not None and candidate.own_sound and probe(file).has_audio
-            samples = to_int16(load_audio(file)) if file is not None and own_sound else None
-            self.sync = scorers.start(samples, file)
+            file = candidate.file(*self.ids)
+            heard: ClipSound | OwnSound = sound
+            if file is not None and candidate.own_sound and probe(file).has_audio:
+                heard = OwnSound(run.scorers, load_audio(file))
+            self._sync = SyncScores(run.scorers, heard, file)
+            self._encode = self._protocol.codec == "h264" and file is None
+            if run.save_videos:
+                self._kept = KeptVideo(video_path(run.out, *self._line, *self.ids), heard.wave)
         except FAILURES as error:
             self.failure = error
 
-    def update(self, part: _Part) -> None:
+    def update(self, part: TargetPart) -> None:
         """Score a chunk; a failure of this candidate is kept and does not touch the others."""
         if self.failure is not None:
             return
         start = time.perf_counter()
         try:
-            frames = self.candidate.frames(part.chunk, self.protocol)
-            count = len(frames)
-            if count == 0:
+            frames = self.candidate.frames(part.chunk, self._protocol)
+            self._generate_seconds += time.perf_counter() - start
+            if len(frames) == 0:
                 return
-            target, target_landmarks = part.crops[:count], part.landmarks[:count]
-            if frames is part.chunk.frames:  # the truth: its crops and landmarks are known
-                crops, landmarks = target, target_landmarks
-            else:
-                crops = compare_crops(frames, part.chunk.boxes[:count], self.protocol.crop_px)
-                landmarks = find_landmarks(
-                    frames, part.chunk.boxes[:count], part.rectangles[:count], self.protocol.crop_px
-                )
-            self.frame_scores.update(crops, target, landmarks, target_landmarks, part.lips_01[:count])
-            self.sync.update(frames, part.chunk.boxes[:count])
-            self.frames += count
+            if self._encode:
+                frames = through_h264(frames, self._protocol.crf)
+            self._score(frames, part)
+            self.frames += len(frames)
         except FAILURES as error:
             self.failure = error
         finally:
-            self.seconds += time.perf_counter() - start
+            self._seconds += time.perf_counter() - start
+
+    def _score(self, frames: Sequence[np.ndarray], part: TargetPart) -> None:
+        count, size_hw = len(frames), self._protocol.size_hw
+        truth = frames is part.chunk.frames  # its boxes, crops and landmarks are known
+        boxes = part.boxes[:count]
+        if self._protocol.own_boxes and not truth:
+            boxes = self._run.regions.boxes(frames, part.chunk.boxes[:count])
+        found, target_found = (np.isfinite(b).all(axis=1) for b in (boxes, part.boxes[:count]))
+        both = found & target_found
+        self._without_box += int((~both).sum())
+        landmarks = part.landmarks[:count] if truth else find_landmarks(frames, part.rectangles[:count])
+        if self._protocol.own_boxes:
+            seen = found
+        elif truth:
+            seen = part.seen[:count]
+        else:
+            sees = self._run.regions.sees_face
+            seen = np.array([sees(frame, r) for frame, r in zip(frames, part.rectangles[:count], strict=True)])
+        target = [crop for crop, use in zip(part.crops, both[target_found], strict=False) if use]
+        if truth:
+            crops = target
+        else:
+            crops = compare_crops([f for f, use in zip(frames, both, strict=True) if use], boxes[both], size_hw)
+        self._frame_scores.add_crops(crops, target, part.lips[:count][both])
+        self._frame_scores.add_landmarks(
+            in_crop(landmarks, boxes, size_hw), in_crop(part.landmarks[:count], part.boxes[:count], size_hw)
+        )
+        self._frame_scores.add_seen(seen)
+        if self._features is not None:
+            self._features.add(crops)
+        self._sync.update(frames, part.chunk.boxes[:count])
+        if self._kept is not None:
+            self._kept.add(frames)
 
     def row(self) -> dict[str, object]:
         """What is known at the end of the clip."""
         if self.failure is None and self.frames == 0:
             self.failure = MediaError("no frame to score")
+        if self.failure is None and self._without_box == self.frames:
+            self.failure = MediaError(f"no face for the protocol's box on any of {self.frames} frames")
+        values: dict[str, object] = {}
         if self.failure is None:
             try:
-                values = {**self.frame_scores.result(), **self.sync.result()}
-                fallbacks = self.candidate.fallback_frames() - self.earlier_fallbacks
-                return {"status": "ok", "seconds": round(self.seconds, 3), "fallback_frames": fallbacks, **values}
+                values = {**self._frame_scores.result(), **self._sync.result()}
             except FAILURES as error:
                 self.failure = error
-        return {"status": "failed", "reason": f"{type(self.failure).__name__}: {self.failure}"}
+        self.close(self.failure)
+        if self.failure is not None:
+            return {"status": "failed", "reason": f"{type(self.failure).__name__}: {self.failure}"}
+        return {
+            "status": "ok",
+            "frames": self.frames,
+            "boxless_frames": self._without_box,
+            "fallback_frames": self.candidate.fallback_frames() - self._earlier_fallbacks,
+            "generate_seconds": round(self._generate_seconds, 3),
+            "seconds": round(self._seconds, 3),
+            **values,
+        }
+
+    def close(self, failure: BaseException | None) -> None:
+        """End what is written beside the row; after a failure nothing of it is left."""
+        if self._kept is not None:
+            self._kept.close(failure)
+        if self._features is not None:
+            self._features.close(keep=failure is None)
 
 
-def evaluate_clips(
-    clips: Sequence[Path],
-    source_root: Path,
-    candidates: Sequence[Candidate],
-    rows: RowFile,
-    protocol: Protocol,
-    scorers: Scorers,
-    cache: Path,
-    progress: bool = True,
-) -> None:
-    """Score every candidate on every clip and append the rows; what is in `rows` already is not done again.
+def evaluate_pairs(pairs: Sequence[Pair], run: Evaluation, rows: RowFile, progress: bool = True) -> None:
+    """Score every candidate on every pair and append the rows; what is in `rows` already is not done again.
 
     Args:
-        clips: Prepared clip files (this rank's share).
-        source_root: Folder that the clips' source paths are relative to.
-        candidates: What is ranked.
-        rows: Where rows go, one at a time, as soon as a clip is finished.
-        protocol: How frames are compared.
-        scorers: Networks that judge synchrony.
-        cache: Folder for the landmarks found in the targets.
-        progress: Show a progress bar.
+        pairs: Videos and their sounds (this rank's share).
+        run: What they have in common.
+        rows: Where rows go, one at a time, as soon as a pair is finished.
+        progress: Show a progress bar and the means so far.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, disable=not progress, transient=True) as bar:
-        task = bar.add_task("evaluate", total=len(clips))
-        for path in clips:
-            with Clip(path) as clip:
-                _evaluate_clip(clip, source_root, candidates, rows, protocol, scorers, cache)
-            bar.advance(task)
+    with RunningTable(len(pairs), progress) as table:
+        for pair in pairs:
+            with Clip(pair.video) as video:
+                if pair.audio == pair.video:
+                    _evaluate_pair(video, video, pair, run, rows, table)
+                else:
+                    with Clip(pair.audio) as audio:
+                        _evaluate_pair(video, audio, pair, run, rows, table)
+            table.advance()
 
 
-def _evaluate_clip(
-    clip: Clip,
-    source_root: Path,
-    candidates: Sequence[Candidate],
-    rows: RowFile,
-    protocol: Protocol,
-    scorers: Scorers,
-    cache: Path,
-) -> None:
-    header = clip.header
-    open_candidates = [c for c in candidates if (protocol.key, c.name, c.sha256, c.paste, header.id) not in rows]
-    if not open_candidates:
+def _open(run: Evaluation, video: Clip, audio: Clip, pair: Pair, rows: RowFile) -> list[tuple[Candidate, Clip]]:
+    """The candidates without a row of this pair, each with the clip whose sound it is heard with."""
+    out = []
+    for candidate in run.candidates:
+        heard = video if candidate.own_words else audio
+        line = (run.regions.protocol.key, candidate.name, candidate.sha256, candidate.paste)
+        if (*line, video.header.id, heard.header.id) not in rows and (heard is audio or pair.first):
+            out.append((candidate, heard))
+    return out
+
+
+def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: RowFile, table: RunningTable) -> None:
+    header, protocol = video.header, run.regions.protocol
+    todo = _open(run, video, audio, pair, rows)
+    if not todo:
         return
-    common = {
-        "protocol": protocol.key,
-        "clip": header.id,
-        "audio_clip": header.id,
-        "speaker": header.speaker,
-        "frames_target": len(clip),
-        "package_version": __version__,
-        **scorers.identity,
-    }
-    clip_scorers = scorers.of(clip)
-    scores = [_ClipScores(c, protocol, clip_scorers) for c in open_candidates]
+    frames = run.frames(video, audio)
+    sounds = {id(clip): ClipSound(run.scorers, clip) for clip in (video, audio)}
+    scores = [_PairScores(run, candidate, video, heard, sounds[id(heard)]) for candidate, heard in todo]
+    cache = run.out / "ground_truth" / f"{header.id}.npz"
     try:
-        for part in _parts(clip, source_root / header.source, protocol, cache / f"{header.id}.npz"):
+        for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache):
             for score in scores:
                 score.update(part)
     except FAILURES as error:  # the target itself cannot be read: every candidate fails on this clip
         for score in scores:
             score.failure = error
+    except BaseException as error:
+        for score in scores:
+            score.close(error)
+        raise
+    common = {
+        "protocol": protocol.key,
+        "clip": header.id,
+        "speaker": header.speaker,
+        "frames_target": frames,
+        "package_version": __version__,
+        **run.scorers.identity,
+    }
     for score in scores:
         made = {"generator_sha256": score.candidate.sha256, "paste": score.candidate.paste}
-        row = {**common, "method": score.candidate.name, **made, **score.row()}
+        row = {**common, "method": score.candidate.name, **made, "audio_clip": score.ids[1], **score.row()}
         if row["status"] == "failed":
             _log.warning("%s on %s failed: %s", row["method"], row["clip"], row["reason"])
         rows.append(row)
+        table.add(row)

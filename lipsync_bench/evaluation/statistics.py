@@ -51,6 +51,7 @@ __all__ = [
     "MIN_SPEAKERS",
     "Estimate",
     "PairedTest",
+    "Units",
     "bootstrap_intervals",
     "holm",
     "paired_test",
@@ -110,13 +111,37 @@ def unit_of(speakers: Iterable[object]) -> Unit:
     return "speakers" if all(known) and len(set(known)) >= MIN_SPEAKERS else "clips"
 
 
-def _codes(speakers: Sequence[object] | None, count: int) -> tuple[np.ndarray, Unit]:
-    """The number of each clip's unit."""
-    if speakers is not None and len(speakers) != count:
-        raise ValueError(f"{len(speakers)} speakers for {count} clips. Expected one for each: speakers=")
-    if speakers is None or unit_of(speakers) == "clips":
-        return np.arange(count), "clips"
-    return np.unique(np.array([str(speaker) for speaker in speakers]), return_inverse=True)[1], "speakers"
+@dataclass(frozen=True)
+class Units:
+    """What is resampled and tested; made once for any number of columns over the same clips.
+
+    Args:
+        codes: (N,) the number of each clip's unit, from 0.
+        unit: What the units are.
+    """
+
+    codes: np.ndarray
+    unit: Unit
+
+    @classmethod
+    def of(cls, speakers: "Sequence[object] | Units | None", count: int) -> "Units":
+        """Units of `count` clips.
+
+        Args:
+            speakers: One for each clip (see `unit_of`); None: clips. Units are given back as they are.
+            count: N.
+
+        Raises:
+            ValueError: As many speakers as clips were expected.
+        """
+        given = len(speakers.codes) if isinstance(speakers, Units) else count if speakers is None else len(speakers)
+        if given != count:
+            raise ValueError(f"{given} speakers for {count} clips. Expected one for each: speakers=")
+        if isinstance(speakers, Units):
+            return speakers
+        if speakers is None or unit_of(speakers) == "clips":
+            return cls(np.arange(count), "clips")
+        return cls(np.unique(np.array([str(s) for s in speakers]), return_inverse=True)[1], "speakers")
 
 
 def _tail(units: int) -> float:
@@ -155,7 +180,8 @@ def _ends(columns: Mapping[_Key, _Sums], seed: int) -> dict[_Key, tuple[float, f
         counts = np.stack([columns[key].counts for key in keys], axis=1)
         sums = np.stack([columns[key].sums for key in keys], axis=1)
         centre = sums.sum(axis=0) / counts.sum(axis=0)
-        both = np.concatenate([sums - centre * counts, counts], axis=1)  # centred, so that no digits are lost
+        different, which = np.unique(counts, axis=1, return_inverse=True)  # mostly one, which halves the product
+        both = np.concatenate([sums - centre * counts, different], axis=1)  # centred, so that no digits are lost
         rng = np.random.default_rng(seed)
         means, step = [], max(1, _CHUNK // units)
         for first in range(0, RESAMPLES, step):
@@ -163,7 +189,7 @@ def _ends(columns: Mapping[_Key, _Sums], seed: int) -> dict[_Key, tuple[float, f
             drawn = rng.integers(units, size=(rows, units)) + np.arange(rows)[:, None] * units
             times = np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(float)
             total = times @ both
-            means.append(total[:, : len(keys)] / total[:, len(keys) :])
+            means.append(total[:, : len(keys)] / total[:, len(keys) + which.ravel()])
         tail = _tail(units)
         low, high = np.quantile(np.concatenate(means), (tail, 1 - tail), axis=0) + centre
         out |= {key: (float(low[k]), float(high[k])) for k, key in enumerate(keys)}
@@ -171,14 +197,14 @@ def _ends(columns: Mapping[_Key, _Sums], seed: int) -> dict[_Key, tuple[float, f
 
 
 def bootstrap_intervals(
-    values: Mapping[_Key, np.ndarray], speakers: Sequence[object] | None = None, seed: int = 0
+    values: Mapping[_Key, np.ndarray], speakers: Sequence[object] | Units | None = None, seed: int = 0
 ) -> dict[_Key, Estimate]:
     """Means with 95% bootstrap intervals of any number of columns over the same clips.
 
     Args:
         values: (N,) one value a clip, in each column's unit, by any key; NaN where missing, perhaps infinite. The clips
             come in an order of their own (sorted by id): resampling follows it.
-        speakers: Of the N clips; None or gaps: clips are resampled (see the head of this file).
+        speakers: Of the N clips, or their units; None or gaps: clips are resampled (see the head of this file).
         seed: Of the resampling, so that the same rows give the same interval.
 
     Raises:
@@ -189,15 +215,15 @@ def bootstrap_intervals(
         return {}
     if len(lengths) > 1:
         raise ValueError(f"columns of {sorted(lengths)} clips. Expected the same clips in each, NaN where missing.")
-    codes, unit = _codes(speakers, lengths.pop())
-    columns = {key: _Sums.of(np.asarray(column, dtype=float), codes) for key, column in values.items()}
+    units = Units.of(speakers, lengths.pop())
+    columns = {key: _Sums.of(np.asarray(column, dtype=float), units.codes) for key, column in values.items()}
     ends = _ends(columns, seed)
     out = {}
     for key, column in values.items():
         known = np.asarray(column, dtype=float)[~np.isnan(np.asarray(column, dtype=float))]
         finite = known[np.isfinite(known)]
         mean = float(finite.mean()) if len(finite) else float(known[0]) if len(known) else math.nan
-        out[key] = Estimate(mean, *ends[key], len(finite) or len(known), unit, len(columns[key].counts))
+        out[key] = Estimate(mean, *ends[key], len(finite) or len(known), units.unit, len(columns[key].counts))
     return out
 
 
@@ -211,13 +237,13 @@ def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _by_speaker(differences: np.ndarray, codes: np.ndarray) -> np.ndarray:
     """Mean difference of each speaker; infinite to the side on which there are more infinite clips."""
-    out = []
-    for code in np.unique(codes):
-        own = differences[codes == code]
-        infinite = np.sign(own[np.isinf(own)]).sum()
-        finite = own[np.isfinite(own)]
-        out.append(infinite * math.inf if infinite else finite.mean() if len(finite) else 0.0)
-    return np.array(out, dtype=float)
+    finite = np.isfinite(differences)
+    clips = np.bincount(codes)
+    infinite = np.bincount(codes, np.where(finite, 0, np.sign(differences)), minlength=len(clips))
+    counts = np.bincount(codes[finite], minlength=len(clips))
+    sums = np.bincount(codes[finite], differences[finite], minlength=len(clips))
+    means = np.where(infinite == 0, sums / np.maximum(counts, 1), np.copysign(math.inf, infinite))
+    return means[clips > 0]
 
 
 def _signed_rank(differences: np.ndarray) -> tuple[float, int]:
@@ -233,20 +259,21 @@ def _signed_rank(differences: np.ndarray) -> tuple[float, int]:
     return float(wilcoxon(differences).pvalue), direction
 
 
-def paired_test(a: np.ndarray, b: np.ndarray, speakers: Sequence[object] | None = None) -> PairedTest:
+def paired_test(a: np.ndarray, b: np.ndarray, speakers: Sequence[object] | Units | None = None) -> PairedTest:
     """Wilcoxon's signed-rank test between two methods on the same clips (see the head of this file).
 
     Args:
         a: (N,) one value a clip; NaN where missing, perhaps infinite.
         b: (N,) the other method's.
-        speakers: Of the N clips.
+        speakers: Of the N clips, or their units.
 
     Raises:
         ValueError: The lengths differ.
     """
     if len(a) != len(b):
         raise ValueError(f"{len(a)} clips against {len(b)}. Expected the same clips in each, NaN where missing.")
-    codes, unit = _codes(speakers, len(a))
+    known = Units.of(speakers, len(a))
+    codes, unit = known.codes, known.unit
     both = ~np.isnan(a) & ~np.isnan(b)
     if not both.any():
         return PairedTest(math.nan, 0, 0, unit, 0, 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lipsync_bench.evaluation.leaderboard import interval
+from lipsync_bench.evaluation.statistics import bootstrap_intervals
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable
 from lipsync_bench.tables.sources import Score, Source, Verdict
 
@@ -91,7 +91,8 @@ def opinion_scores(ratings: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for (question, method), group in ratings.groupby(["question", "method"], sort=True):
         raters = group.groupby("rater", sort=True)["score"].mean().to_numpy(dtype=np.float64)
-        low, high = interval(raters)
+        estimate = bootstrap_intervals({question: raters})[question]
+        low, high = estimate.low, estimate.high
         counts = {"raters": len(raters), "videos": group["video"].nunique(), "judgements": len(group)}
         lines.append(
             {"question": question, "method": method, "mean": raters.mean(), "low": low, "high": high, **counts}

@@ -1,39 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """When a number of ours may be read against a paper's: not with other clips, crops, pairs or scorer weights.
 
-The facts stand in small tables here. A protocol called after a paper (`hyperlips-v1`) follows that paper; what the
-paper leaves open is said even then.
+The facts stand in the protocols' YAML and in small tables here. A protocol that names a paper follows that paper; what
+the paper leaves open is said even then.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
+from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable
 from lipsync_bench.tables.sources import Verdict
 
-__all__ = ["DATASETS", "OFFICIAL_SYNCNET_SHA256", "OUR_PROTOCOLS", "UNRELEASED", "Measured", "OurProtocol", "judge"]
+__all__ = ["DATASETS", "OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "judge"]
 
 
-@dataclass(frozen=True)
-class OurProtocol:
-    """What a protocol of ours does, in the words of the papers' tables.
-
-    Args:
-        pairing: Sound of the same clip, or of another.
-        crop: What is cut out of the frames before they are compared.
-        reference: The frame that shows a method the face; empty where the videos were made elsewhere.
-    """
-
-    pairing: Literal["paired", "unpaired"]
-    crop: str
-    reference: str
-
-
-OUR_PROTOCOLS = {
-    "paired_face_box": OurProtocol("paired", "the target's Face Mesh box, resized to 160x160", "first frame"),
-    "video_pairs_face_box": OurProtocol("paired", "the target's Face Mesh box, resized to 160x160", ""),
-}
+_REFERENCES = {"first": "first frame", "same": "each frame's own", "elsewhere": "of videos made elsewhere"}
 
 # Our benchmarks' names for what the papers call otherwise.
 DATASETS = {"mead": "mead_neutral"}
@@ -67,6 +49,13 @@ class Measured:
     scorer_sha256: str
 
 
+def _known_protocol(key: str) -> Protocol | None:
+    """The protocol of that name and version, as experiments/protocols/ has it today; None if it has not."""
+    name = key.rpartition("-v")[0]
+    protocol = load_protocol(name) if name in list_protocols() else None
+    return protocol if protocol is not None and protocol.key == key else None
+
+
 def _clips(table: PaperTable, row: PaperRow, ours: Measured) -> str:
     theirs = table.clips or row.dataset
     if DATASETS.get(ours.dataset, ours.dataset) != row.dataset or row.dataset in UNRELEASED:
@@ -80,17 +69,16 @@ def _clips(table: PaperTable, row: PaperRow, ours: Measured) -> str:
     return "" if ours.scored == count else f"another number of clips in the mean (the paper's: {count})"
 
 
-def _pairs(table: PaperTable, metric: str, protocol: OurProtocol) -> str:
+def _pairs(table: PaperTable, metric: str, protocol: Protocol) -> str:
     theirs = table.protocol.pairing.get(metric, "not stated")
     return "" if theirs == protocol.pairing else f"other pairs (ours: {protocol.pairing}; the paper's: {theirs})"
 
 
-def _frames(table: PaperTable, metric: str, protocol: OurProtocol) -> list[str]:
+def _frames(table: PaperTable, metric: str, protocol: Protocol) -> list[str]:
     crop = table.protocol.crop or "not stated"
-    reasons = [] if crop == protocol.crop else [f"other crop (ours: {protocol.crop}; the paper's: {crop})"]
-    reference = table.protocol.reference or "not stated"
-    if reference != protocol.reference:
-        ours = protocol.reference or "of videos made elsewhere"
+    reasons = [] if crop == protocol.cut else [f"other crop (ours: {protocol.cut}; the paper's: {crop})"]
+    reference, ours = table.protocol.reference or "not stated", _REFERENCES[protocol.reference]
+    if reference != ours:
         reasons.append(f"reference frame (ours: {ours}; the paper's: {reference})")
     return reasons
 
@@ -113,15 +101,13 @@ def judge(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verd
     """
     facts = PAPER_METRICS[metric]
     reasons = [_clips(table, row, ours)]
-    name = ours.protocol.rpartition("-v")[0]
-    if name != table.paper.key:
-        protocol = OUR_PROTOCOLS.get(name)
-        if protocol is None:
-            reasons.append(f"another protocol ({ours.protocol}, which is not the paper's)")
-        else:
-            reasons.append(_pairs(table, metric, protocol))
-            if facts.judge == "frames":
-                reasons += _frames(table, metric, protocol)
+    protocol = _known_protocol(ours.protocol)
+    if protocol is None:
+        reasons.append(f"another protocol ({ours.protocol}, which is not the paper's)")
+    else:
+        reasons.append(_pairs(table, metric, protocol))
+        if facts.judge == "frames" and protocol.paper != table.paper.key:
+            reasons += _frames(table, metric, protocol)
     if facts.judge == "sync":
         reasons.append(_scorer(ours))
     reasons = [reason for reason in reasons if reason]

@@ -297,10 +297,10 @@ def test_a_prediction_belongs_to_one_target(tmp_path, predictions, targets):
     videos = VideoFolder("mine", tmp_path, {name: name for name in targets})
     for name, prediction in targets.items():
         if prediction is not None:
-            assert videos.file(name) == tmp_path / prediction
+            assert videos.file(name, name) == tmp_path / prediction
         else:  # somebody else's video must not be scored for it
             with pytest.raises(MediaError, match=rf"{name}: .*Expected"):
-                videos.file(name)
+                videos.file(name, name)
 
 
 # Lists

@@ -3,10 +3,13 @@
 
 import inspect
 import pickle
+import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -14,6 +17,7 @@ import yaml
 from lipsync_bench import bench
 from lipsync_bench.cli import BenchCLI
 from lipsync_bench.evaluation.benchmark import benchmark_file, load_benchmark
+from lipsync_bench.evaluation.rows import RowFile
 
 ROOT = Path(__file__).parent.parent.parent
 EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml"))
@@ -21,6 +25,7 @@ RUNS = [p for p in EXPERIMENTS if p.parent.name == "experiments"]
 OVERLAYS = [p for p in EXPERIMENTS if p.parent.name == "synthetic"]
 VARIANTS = [p for p in EXPERIMENTS if p.parent.name in ("hyperlips", "lipformer", "videoretalking")]
 TABLES = [p for p in EXPERIMENTS if p.parent.name == "tables"]
+PROTOCOLS = [p for p in EXPERIMENTS if p.parent.name == "protocols"]
 BENCHMARKS = [p for p in EXPERIMENTS if p.parent.name == "benchmarks"]
 
 
@@ -40,7 +45,8 @@ def test_every_yaml_has_its_test():
     assert len(BENCHMARKS) >= 3
     assert len(VARIANTS) >= 9
     assert len(TABLES) == 15
-    assert sorted(RUNS + OVERLAYS + VARIANTS + BENCHMARKS + TABLES) == EXPERIMENTS
+    assert len(PROTOCOLS) >= 4
+    assert sorted(RUNS + OVERLAYS + VARIANTS + BENCHMARKS + TABLES + PROTOCOLS) == EXPERIMENTS
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
@@ -147,15 +153,80 @@ def test_a_broken_benchmark_says_what_is_wrong(tmp_path):
         load_benchmark(str(path))
 
 
-@pytest.mark.parametrize("command", sorted(bench.COMMANDS))
+def commands() -> dict[str, Callable[..., int]]:
+    """Every command by its words, those of two words too."""
+    out: dict[str, Callable[..., int]] = {}
+    for word, found in bench.COMMANDS.items():
+        below = {f"{word} {name}": f for name, f in found.items() if callable(f)} if isinstance(found, dict) else {}
+        out |= below or {word: found}
+    return out
+
+
+@pytest.mark.parametrize("command", sorted(commands()))
 def test_every_command_explains_every_argument(command, capsys):
-    assert run_bench(command, "--help") == 0
+    assert run_bench(*command.split(), "--help") == 0
     text = capsys.readouterr().out
-    parameters = inspect.signature(bench.COMMANDS[command]).parameters.values()
-    by_position = command in ("import", "table")  # what stands before the bare * of its signature
+    parameters = inspect.signature(commands()[command]).parameters.values()
+    by_position = any(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters)  # what stands before the *
     for parameter in parameters:
         flag = "" if by_position and parameter.kind is not parameter.KEYWORD_ONLY else "--"
         assert f"{flag}{parameter.name}" in text
+
+
+def test_the_words_of_a_command_are_shown(capsys):
+    assert run_bench("--help") == 0
+    assert "leaderboard" in capsys.readouterr().out
+    assert run_bench("leaderboard", "--help") == 0
+    assert re.search(r"^ +merge +Join the results of several runs", capsys.readouterr().out, re.MULTILINE)
+    assert run_bench("leaderboard", "merge", "--help") == 0
+    assert "paths [paths ...]" in capsys.readouterr().out
+
+
+def rows_in(folder: Path, method: str) -> Path:
+    file = RowFile(folder / "clips.csv")
+    for k in range(2):
+        line = {"protocol": "p-v1", "method": method, "clip": f"s/{k}", "audio_clip": f"s/{k}", "status": "ok"}
+        file.append({**line, "psnr": 30.0 + k, "frames_target": 25, "fallback_frames": 0, "package_version": "0.1.0"})
+    file.close()
+    return folder
+
+
+def test_leaderboards_are_merged_from_the_shell(tmp_path, capsys):
+    a, b, out = rows_in(tmp_path / "a b", "one"), rows_in(tmp_path / "b", "two"), tmp_path / "all.csv"
+    assert run_bench("leaderboard", "merge", str(a), str(b / "clips.csv"), "--out", str(out)) == 0
+    assert pd.read_csv(out)["method"].tolist() == ["one", "two"]
+    assert "two" in capsys.readouterr().out
+    assert run_bench("leaderboard", "merge", f"--out={out}", str(b)) == 0
+    assert pd.read_csv(out)["method"].tolist() == ["two"]
+
+
+def test_a_merge_that_fails_says_so_in_one_line_and_ends_with_1(tmp_path, caplog):
+    a = rows_in(tmp_path / "a", "one")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "clips.csv").write_text("method\nx\n")
+    for part in (tmp_path / "none", tmp_path / "bad", a / "clips.csv"):
+        caplog.clear()
+        out = a / "clips.csv" if part.parent == a else tmp_path / "all.csv"
+        assert run_bench("leaderboard", "merge", str(a), str(part), "--out", str(out)) == 1
+        assert len(caplog.messages) == 1
+        assert caplog.messages[0].startswith("error: ")
+        assert "\n" not in caplog.messages[0]
+    assert run_bench("leaderboard", "merge", "--out", "x.csv") == 2
+    assert run_bench("leaderboard", "marge") == 2
+    run = [
+        sys.executable,
+        "-m",
+        "lipsync_bench.bench",
+        "leaderboard",
+        "merge",
+        "none",
+        "--out",
+        str(tmp_path / "all.csv"),
+    ]
+    done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert re.fullmatch(r"error: none: no such file\. Expected .*: bench evaluate\n", done.stderr)
+    assert not (tmp_path / "all.csv").exists()
 
 
 def test_a_usage_error_ends_with_2(capsys):

@@ -13,9 +13,9 @@ import torch
 from datamodules.audio import frame_mels, load_audio, to_int16
 from datamodules.clip import Clip
 from datamodules.video import VideoWriter, read_frames
-from lipsync_bench.evaluation import candidates, run, scorers, scoring
-from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
-from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX
+from lipsync_bench.evaluation import candidates, regions, run, scorers, scoring, targets
+from lipsync_bench.evaluation.evaluate import ScorerFiles, Selection, evaluate_dataset, evaluate_videos
+from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, load_protocol
 from lipsync_bench.evaluation.rows import read_rows
 from metrics.lse import score_clip
 from metrics.psnr import psnr
@@ -24,7 +24,7 @@ from models import SyncExpertModule, Wav2Lip
 from models.checkpoints import save_module
 from models.syncnet import SyncNetV2
 
-WITHOUT_TIME = ["seconds"]
+WITHOUT_TIME = ["seconds", "generate_seconds"]
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def evaluate(corpus, weights, out, **more):
     arguments = {
         "root": corpus / "clips",
         "methods": {"wav2lip": weights / "wav2lip.ckpt"},
-        "expert": weights / "expert.ckpt",
+        "scorers": ScorerFiles(expert=weights / "expert.ckpt"),
         "progress": False,
     }
     return evaluate_dataset("synthetic", out, **{**arguments, **more})
@@ -82,7 +82,8 @@ def test_a_row_carries_what_it_was_measured_with(result, weights):
     assert np.isnan(wav2lip["lse_c_wav2lip_lrs"])  # no official weights, no LSE
     manifest = json.loads((result.folder / "manifest.json").read_text())
     assert manifest["methods"]["wav2lip"] == wav2lip["generator_sha256"]
-    assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]
+    (session,) = manifest["sessions"]
+    assert session["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
 
 
 def test_an_interrupted_run_goes_on_and_ends_with_the_same_rows(corpus, weights, result, tmp_path, monkeypatch):
@@ -124,7 +125,7 @@ def test_the_target_is_decoded_once_for_all_candidates_and_its_landmarks_are_kep
     corpus, weights, tmp_path, monkeypatch
 ):
     decoded, searched = [], []
-    read, find = run.read_frames, run.find_landmarks
+    read, find = targets.read_frames, targets.find_landmarks
 
     def counting_read(path, fps):
         decoded.append(path)
@@ -134,14 +135,15 @@ def test_the_target_is_decoded_once_for_all_candidates_and_its_landmarks_are_kep
         searched.append(len(frames))
         return find(frames, *rest)
 
-    monkeypatch.setattr(run, "read_frames", counting_read)
-    monkeypatch.setattr(run, "find_landmarks", counting_find)
-    evaluate(corpus, weights, tmp_path / "a", limit=1)
+    monkeypatch.setattr(targets, "read_frames", counting_read)
+    for module in (run, targets):
+        monkeypatch.setattr(module, "find_landmarks", counting_find)
+    evaluate(corpus, weights, tmp_path / "a", select=Selection(limit=1))
     assert len(decoded) == 1
     assert sum(searched) == 3 * 40  # target, repeated frame, wav2lip; the truth's are the target's
     searched.clear()
     (tmp_path / "a" / "clips.csv").unlink()
-    evaluate(corpus, weights, tmp_path / "a", limit=1)
+    evaluate(corpus, weights, tmp_path / "a", select=Selection(limit=1))
     assert sum(searched) == 2 * 40
 
 
@@ -153,7 +155,13 @@ def test_lse_appears_with_syncnet_weights_under_the_name_of_its_protocol(corpus,
     weights = tmp_path / "syncnet_v2.model"
     torch.save(golden.filled(golden.names_and_shapes("syncnet_v2")), weights)
     result = evaluate_dataset(
-        "synthetic", tmp_path / "out", root=corpus / "clips", methods={}, syncnet=weights, limit=1, progress=False
+        "synthetic",
+        tmp_path / "out",
+        root=corpus / "clips",
+        methods={},
+        scorers=ScorerFiles(syncnet=weights),
+        select=Selection(limit=1),
+        progress=False,
     )
     rows = read_rows(result.folder)
     assert rows["method"].tolist() == ["ground_truth", "repeated_frame"]
@@ -165,14 +173,18 @@ def test_lse_appears_with_syncnet_weights_under_the_name_of_its_protocol(corpus,
 
 def test_a_missing_syncnet_says_where_it_comes_from(corpus, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"syncnet_v2\.model.*--syncnet"):
-        evaluate_dataset("synthetic", tmp_path / "out", root=corpus / "clips", syncnet=tmp_path / "none.model")
+        evaluate_dataset(
+            "synthetic", tmp_path / "out", root=corpus / "clips", scorers=ScorerFiles(syncnet=tmp_path / "none.model")
+        )
     with pytest.raises(ValueError, match="without --syncnet"):
-        evaluate_dataset("synthetic", tmp_path / "out", root=corpus / "clips", syncnet_s3fd=tmp_path / "x.pth")
+        evaluate_dataset(
+            "synthetic", tmp_path / "out", root=corpus / "clips", scorers=ScorerFiles(syncnet_s3fd=tmp_path / "x.pth")
+        )
 
 
 def test_rows_of_other_scorers_are_not_mixed(corpus, weights, result):
     with pytest.raises(ValueError, match=r"another scorers.*--out"):
-        evaluate(corpus, weights, result.folder, expert=None)
+        evaluate(corpus, weights, result.folder, scorers=ScorerFiles())
 
 
 def test_a_missing_checkpoint_names_the_command_that_makes_it(corpus, weights, tmp_path):
@@ -232,7 +244,7 @@ def test_a_shorter_prediction_is_scored_as_far_as_it_goes(corpus, tmp_path):
         for frame in frames:
             writer.write(np.ascontiguousarray(frame[::2, ::2]))  # half the size as well
     result = evaluate_videos(pred, target, tmp_path / "out", workers=1, progress=False)
-    row = read_rows(result.folder).set_index("method").loc["p"]
+    row = result.rows.set_index("method").loc["p"]
     assert (row["frames"], row["frames_target"], row["status"]) == (20, 40, "ok")
     assert row["psnr"] > 20
 
@@ -262,13 +274,14 @@ def test_the_truth_against_itself_has_the_numbers_of_the_full_computation_withou
     with Clip(path) as clip:
         header, boxes, lips_01 = clip.header, clip.boxes(), clip.landmarks()
     frames = list(read_frames(corpus / "videos" / header.source))
-    crops = scoring.compare_crops(frames, boxes, PAIRED_FACE_BOX.crop_px)
-    points = lips_01 * PAIRED_FACE_BOX.crop_px
+    crops = regions.compare_crops(frames, boxes, (160, 160))
+    points = lips_01 * 160
     points[3] = np.nan
     results = []
-    for pred in (crops.copy(), crops):  # computed, then known
-        scores = scoring.FrameScores(PAIRED_FACE_BOX)
-        scores.update(pred, crops, points, points, lips_01)
+    for pred in (list(crops), crops):  # computed, then known
+        scores = scoring.FrameScores(load_protocol(PAIRED_FACE_BOX))
+        scores.add_crops(pred, crops, lips_01 * 160)
+        scores.add_landmarks(points, points)
         results.append(scores.result())
         monkeypatch.setattr(scoring, "ssim", None)
         monkeypatch.setattr(scoring, "psnr", None)
@@ -286,7 +299,7 @@ def test_in_an_evaluation_no_image_of_the_truth_is_compared(corpus, weights, tmp
         return ssim(pred, target)
 
     monkeypatch.setattr(scoring, "ssim", counting)
-    evaluate(corpus, weights, tmp_path, methods={}, limit=1)
+    evaluate(corpus, weights, tmp_path, methods={}, select=Selection(limit=1))
     assert sum(compared) == 2 * 40  # face and mouth of the repeated frame
 
 
@@ -295,11 +308,12 @@ def test_frames_are_compared_one_by_one_with_the_digits_of_the_whole_chunk(corpu
     with Clip(path) as clip:
         header, boxes, lips_01 = clip.header, clip.boxes(), clip.landmarks()
     frames = list(read_frames(corpus / "videos" / header.source))
-    target = scoring.compare_crops(frames, boxes, PAIRED_FACE_BOX.crop_px)
-    pred = np.roll(target, 1, axis=0)
-    scores = scoring.FrameScores(PAIRED_FACE_BOX)
-    scores.update(pred, target, lips_01, lips_01, lips_01)
-    images = [torch.from_numpy(crops).permute(0, 3, 1, 2) for crops in (pred, target)]
+    target = regions.compare_crops(frames, boxes, (160, 160))
+    pred = [target[-1], *target[:-1]]
+    scores = scoring.FrameScores(load_protocol(PAIRED_FACE_BOX))
+    scores.add_crops(pred, target, lips_01 * 160)
+    scores.add_landmarks(lips_01, lips_01)
+    images = [torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) for crops in (pred, target)]
     assert scores.result()["psnr"] == psnr(*images).numpy().mean()
     assert scores.result()["ssim"] == ssim(*images).numpy().mean()
 
@@ -339,7 +353,7 @@ def test_the_sound_of_a_clip_is_embedded_once_for_all_without_a_sound_of_their_o
     for pred, embedded in ((silent, [20, 15]), (sounding, [20, 15] * 2)):  # 40 frames have 35 windows
         network.sounds.clear()
         result = evaluate_videos(
-            pred, target, tmp_path / f"{pred.name}_out", syncnet=weights, workers=1, progress=False
+            pred, target, tmp_path / f"{pred.name}_out", scorers=ScorerFiles(syncnet=weights), workers=1, progress=False
         )
         assert network.sounds == embedded
         rows[pred] = read_rows(result.folder).set_index("method")

@@ -3,7 +3,6 @@
 
 import configparser
 import hashlib
-import json
 import re
 import sys
 from datetime import datetime
@@ -14,7 +13,7 @@ import pandas as pd
 import pytest
 
 from datamodules.clip import read_header
-from lipsync_bench.evaluation.evaluate import evaluate_dataset
+from lipsync_bench.evaluation.evaluate import ScorerFiles, Selection, evaluate_dataset
 from lipsync_bench.evaluation.manifest import (
     PACKAGES,
     Run,
@@ -24,7 +23,6 @@ from lipsync_bench.evaluation.manifest import (
     read_manifest,
     session,
 )
-from lipsync_bench.evaluation.rows import read_rows
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -211,19 +209,19 @@ def test_the_machine_has_no_name():
 
 
 def test_an_evaluation_is_repeated_from_what_the_manifest_says(corpus, tmp_path, monkeypatch):
-    """Configuration and clip list go through the file; the repeated run has the same rows."""
+    """Every argument goes through the file; the repeated run has the same rows and the same list of clips."""
     monkeypatch.chdir(corpus)
-    config = {"dataset": "synthetic", "root": Path("clips"), "methods": {}, "limit": 1, "device": "cpu"}
-    first = evaluate_dataset(out=tmp_path / "first", progress=False, **config)
-    scored = set(read_rows(first.folder)["clip"])
-    clips = {h.id: h.source_sha256 for h in map(read_header, sorted((corpus / "clips").glob("*/*.safetensors")))}
-    kept = {clip: sha for clip, sha in clips.items() if clip in scored}
-    with session(tmp_path / "told", run(config=config, clips=kept, command=None)):
-        pass
-    (entry,) = json.loads((tmp_path / "told" / "manifest.json").read_text())["sessions"]
-    again = dict(entry["config"])
-    root = Path(again.pop("root"))
-    second = evaluate_dataset(out=tmp_path / "second", root=root, progress=False, **again)
-    rows = [read_rows(result.folder).drop(columns="seconds") for result in (first, second)]
+    config = {"dataset": "synthetic", "root": Path("clips"), "methods": {}, "select": Selection(limit=1)}
+    first = evaluate_dataset(out=tmp_path / "first", progress=False, device="cpu", **config)
+    (entry,) = read_manifest(first.folder)["sessions"]
+    again = {**entry["config"], "out": tmp_path / "second", "root": Path(entry["config"]["root"])}
+    again |= {"scorers": ScorerFiles(**again["scorers"]), "select": Selection(**again["select"])}
+    second = evaluate_dataset(progress=False, **again)
+    rows = [result.rows.drop(columns=["seconds", "generate_seconds"]) for result in (first, second)]
     pd.testing.assert_frame_equal(*rows)
-    assert entry["clips"]["sha256"] == clip_list_sha256({clip: clips[clip] for clip in rows[1]["clip"].unique()})
+    (repeated,) = read_manifest(second.folder)["sessions"]
+    scored = set(first.rows["clip"])
+    headers = map(read_header, sorted((corpus / "clips").glob("*/*.safetensors")))
+    clips = {header.id: header.source_sha256 for header in headers if header.id in scored}
+    assert entry["clips"] == repeated["clips"] == {"count": 1, "sha256": clip_list_sha256(clips)}
+    assert entry["outcome"] == "done"

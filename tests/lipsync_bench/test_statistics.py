@@ -10,9 +10,9 @@ from scipy import stats
 
 from lipsync_bench.evaluation import statistics
 from lipsync_bench.evaluation.columns import COLUMNS
-from lipsync_bench.evaluation.ranks import LINE, intervals, paired_tests, ranks
-from lipsync_bench.evaluation.rows import FIELDS
-from lipsync_bench.evaluation.statistics import bootstrap_intervals, holm, paired_test, unit_of
+from lipsync_bench.evaluation.ranks import intervals, paired_tests, ranks
+from lipsync_bench.evaluation.rows import FIELDS, LINE
+from lipsync_bench.evaluation.statistics import Units, bootstrap_intervals, holm, paired_test, unit_of
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -29,7 +29,11 @@ def table(methods: dict[str, dict[str, np.ndarray]], speakers=None, protocol="p-
     for method, columns in methods.items():
         for k in range(len(next(iter(columns.values())))):
             base = {"protocol": protocol, "method": method, "generator_sha256": "", "paste": "", "status": "ok"}
-            clip = {"clip": f"c{k:05d}", "speaker": None if speakers is None else speakers[k]}
+            clip = {
+                "clip": f"c{k:05d}",
+                "audio_clip": f"c{k:05d}",
+                "speaker": None if speakers is None else speakers[k],
+            }
             rows.append({**base, **clip, **{name: values[k] for name, values in columns.items()}})
     return pd.DataFrame(rows).reindex(columns=list(FIELDS))
 
@@ -387,6 +391,57 @@ def test_a_row_that_is_there_twice_is_refused():
     rows = three_methods(5)
     with pytest.raises(ValueError, match=r"1 rows are there twice.*bench leaderboard merge"):
         intervals(pd.concat([rows, rows.iloc[:1]], ignore_index=True))
+
+
+def test_rows_are_pairs_of_a_video_and_a_sound():
+    """In an unpaired protocol a video may come twice, with two sounds; the truth has its own sound only."""
+    rows = three_methods(24)
+    sounds = [f"c{(k + 1) % 24:05d}" for k in range(24)] * 3
+    unpaired = rows.assign(clip=[f"c{k // 2:05d}" for k in range(24)] * 3, audio_clip=sounds)
+    truth = table({"ground_truth": {"psnr": np.linspace(30, 40, 12)}})
+    both = pd.concat([unpaired, truth], ignore_index=True)
+    found = intervals(both).set_index(["method", "metric"])
+    assert found.loc[("good", "psnr"), ["n", "units"]].tolist() == [24, 24]
+    assert found.loc[("ground_truth", "psnr"), ["n", "units", "mean"]].tolist() == [12, 12, 35]
+    alone = intervals(truth).set_index(["method", "metric"])
+    assert found.loc[("ground_truth", "psnr"), "low"] == pytest.approx(alone.loc[("ground_truth", "psnr"), "low"])
+    pd.testing.assert_frame_equal(ranks(paired_tests(both)), ranks(paired_tests(rows)))
+    other_sound = unpaired["method"].eq("good")
+    moved = unpaired.assign(
+        audio_clip=unpaired["audio_clip"].where(~other_sound, "elsewhere/" + unpaired["audio_clip"])
+    )
+    assert set(ranks(paired_tests(moved))["method"]) == {"even", "same"}
+    with pytest.raises(ValueError, match="1 rows are there twice"):
+        intervals(pd.concat([unpaired, unpaired.iloc[:1]], ignore_index=True))
+
+
+def test_ranks_need_no_intervals_of_the_differences():
+    rows = three_methods(40)
+    whole, quick = paired_tests(rows), paired_tests(rows, ends=False)
+    assert quick[["low", "high"]].isna().all(axis=None)
+    pd.testing.assert_frame_equal(quick.drop(columns=["low", "high"]), whole.drop(columns=["low", "high"]))
+    pd.testing.assert_frame_equal(ranks(quick), ranks(whole))
+
+
+def test_units_are_made_once_for_many_columns():
+    speakers = [f"s{k // 4}" for k in range(48)]
+    units = Units.of(speakers, 48)
+    a, b = rng(1).normal(0, 1, 48), rng(2).normal(0, 1, 48)
+    assert paired_test(a, b, units) == paired_test(a, b, speakers)
+    assert bootstrap_intervals({"x": a}, units) == bootstrap_intervals({"x": a}, speakers)
+    assert Units.of(units, 48) is units
+    with pytest.raises(ValueError, match="48 speakers for 47 clips"):
+        paired_test(a[:47], b[:47], units)
+
+
+def test_an_unknown_speaker_is_one_whether_empty_or_missing():
+    rows = three_methods(40).assign(speaker=[f"s{k}" for k in range(40)] * 3)
+    assert set(intervals(rows)["unit"]) == {"speakers"}
+    for unknown in ("", None):
+        gap = rows.assign(speaker=rows["speaker"].where(rows["speaker"] != "s7", unknown))
+        assert set(intervals(gap)["unit"]) == {"clips"}
+        one = rows.assign(speaker=rows["speaker"].where(rows.index != 7, unknown))  # the other lines know it
+        assert set(intervals(one)["unit"]) == {"speakers"}
 
 
 def test_all_columns_of_a_split_share_one_matrix_of_resamples(monkeypatch):

@@ -162,10 +162,13 @@ def test_the_papers_own_protocol_on_its_clips_may_be_compared():
         ({"split": "val"}, "hyperlips-1", r"other clips \(ours: the split val"),
         ({"clips": 3}, "hyperlips-1", r"another number of clips in the mean \(the paper's: 80\)"),
         ({}, "lipformer-1", r"number of clips not stated"),
-        ({"protocol": "lipformer-v1"}, "hyperlips-1", r"another protocol \(lipformer-v1"),
+        ({"protocol": "lipformer-v1"}, "hyperlips-1", r"other crop \(ours: the target's dlib box.*the paper's: .*S3FD"),
+        ({"protocol": "mine-v1"}, "hyperlips-1", r"another protocol \(mine-v1"),
+        ({"protocol": "hyperlips-v99"}, "hyperlips-1", r"another protocol \(hyperlips-v99"),
+        ({"protocol": "hyperlips_unpaired-v1"}, "hyperlips-1", r"other pairs \(ours: unpaired"),
         ({"protocol": "paired_face_box-v1"}, "hyperlips-1", r"other crop \(ours: .*Face Mesh.*the paper's: .*S3FD"),
         ({"protocol": "paired_face_box-v1"}, "hyperlips-1", r"reference frame \(ours: first.*the paper's: not stated"),
-        ({"protocol": "video_pairs_face_box-v1"}, "lipformer-1", r"reference frame \(ours: of videos made elsewhere"),
+        ({"protocol": "video_pairs_face_box-v2"}, "lipformer-1", r"reference frame \(ours: of videos made elsewhere"),
     ],
 )
 def test_what_differs_is_named_in_one_sentence(changed, table, message):
@@ -192,11 +195,12 @@ def test_clips_that_were_never_released_are_always_others():
 
 def test_lse_is_compared_only_with_the_official_weights_and_pairs(monkeypatch):
     lse = {"lse_c_wav2lip_lrs": 6.0, "lse_d_wav2lip_lrs": 7.0, "lse_sha256": SYNCNET}
+    lse["protocol"] = "hyperlips_unpaired-v1"
     unknown = why("hyperlips-1", "lse_c", source_of(**lse))
     assert re.search(r"^Not to be compared: scorer weights \(ours: 5c5c5c5c5c5c;.*official SyncNet", unknown.why)
     monkeypatch.setattr(rules, "OFFICIAL_SYNCNET_SHA256", frozenset({SYNCNET}))
     assert why("hyperlips-1", "lse_c", source_of(**lse)).comparable
-    pairs = why("hyperlips-1", "lse_d", source_of(protocol="paired_face_box-v1", **lse)).why
+    pairs = why("hyperlips-1", "lse_d", source_of(**{**lse, "protocol": "hyperlips-v1"})).why
     assert pairs == "Not to be compared: other pairs (ours: paired; the paper's: unpaired)."
 
 

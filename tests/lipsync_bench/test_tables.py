@@ -9,7 +9,6 @@ import yaml
 
 from lipsync_bench.tables import list_tables, load_table, read_table
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
-from lipsync_bench.tables.rules import OUR_PROTOCOLS
 
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "experiments" / "tables"
@@ -134,13 +133,13 @@ def test_every_metric_of_a_formula_has_a_column_of_ours():
     assert used == set(PAPER_METRICS)
 
 
-def test_the_protocols_in_the_rules_are_ours():
-    from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS
+def test_every_paper_has_a_protocol_whose_pairs_are_those_of_its_tables():
+    from lipsync_bench.evaluation.protocol import list_protocols, load_protocol
 
-    assert {PAIRED_FACE_BOX.name, VIDEO_PAIRS.name} <= set(OUR_PROTOCOLS)
-    stated = OUR_PROTOCOLS[PAIRED_FACE_BOX.name]
-    assert f"{PAIRED_FACE_BOX.crop_px}x{PAIRED_FACE_BOX.crop_px}" in stated.crop
-    assert PAIRED_FACE_BOX.reference in stated.reference
+    protocols = [load_protocol(name) for name in list_protocols()]
+    for table in list_tables().values():
+        told = set(table.protocol.pairing.values())
+        assert told <= {p.pairing for p in protocols if p.paper == table.paper.key}, table.id
 
 
 def test_an_unknown_table_lists_those_there_are():

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How typed words become arguments of the `bench` functions: what jsonargparse does, and the little it does not."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, get_args, get_origin
+
+__all__ = ["parser_class", "plain"]
+
+
+def parser_class() -> type:
+    """A parser that takes the required parameters before a bare `*` by position; functions without `*` have none.
+
+    A list by position is as many words as there are.
+    """
+    from docstring_parser import parse
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> list[str]:
+            parameters = inspect.signature(function).parameters.values()
+            options = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
+            if not options:
+                return list(super().add_function_arguments(function, *args, **kwargs))
+            others = {parameter.name for parameter in parameters} - options
+            about = {p.arg_name: p.description for p in parse(function.__doc__ or "").params}
+            for p in parameters:
+                if p.name in others and p.default is p.empty and get_origin(p.annotation) is list:
+                    self.add_argument(p.name, type=get_args(p.annotation)[0], nargs="+", help=about[p.name])
+                    options.add(p.name)
+            added = super().add_function_arguments(
+                function, *args, **{**kwargs, "as_positional": True, "skip": options}
+            )
+            return [*added, *super().add_function_arguments(function, *args, **{**kwargs, "skip": others})]
+
+    return Parser
+
+
+def _parameters(args: list[str], commands: Mapping[str, Any]) -> dict[str, Any]:
+    """Annotation of each option of the command that is meant, by option."""
+    command: Any = commands
+    for arg in args[:2]:
+        command = command.get(arg) if isinstance(command, Mapping) else command
+    if not callable(command):
+        return {}
+    return {f"--{parameter.name}": parameter.annotation for parameter in inspect.signature(command).parameters.values()}
+
+
+def plain(args: list[str], commands: Mapping[str, Any]) -> list[str]:
+    """Options as jsonargparse takes them: `--no-mark` is `--no_mark true`, a second `--pred` is one more, `--methods
+    a,b` is `--only a,b`.
+
+    Args:
+        args: As typed, without the program's name.
+        commands: Functions by their words.
+    """
+    options = _parameters(args, commands)
+    out = []
+    for arg, following in zip(args, [*args[1:], "--"], strict=False):
+        if not arg.startswith("--"):
+            out.append(arg)
+            continue
+        name, mark, rest = arg.partition("=") if "=" in arg.partition(".")[0] else arg.partition(".")
+        name = name.replace("-", "_").replace("__", "--", 1)
+        if name == "--methods" and mark != "." and "--only" in options:
+            name = "--only"
+        if options.get(name) == list[str] | None and mark != ".":
+            name += "+"
+        out.append(name + mark + rest)
+        if options.get(name) is bool and not mark and following.startswith("--"):
+            out.append("true")
+    return out

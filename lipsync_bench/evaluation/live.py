@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `bench evaluate` shows while it runs: progress, and the means of the rows so far."""
+
+import math
+import sys
+from collections import defaultdict
+from collections.abc import Mapping
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lipsync_bench.evaluation.columns import COLUMNS
+
+__all__ = ["RunningTable"]
+
+
+class RunningTable:
+    """A progress bar over a table of running means, on a terminal; on anything else nothing is drawn.
+
+        with RunningTable(len(pairs), show=True) as table:
+            table.add(row)
+            table.advance()
+
+    Args:
+        total: Clips to come.
+        show: Whether to draw.
+    """
+
+    def __init__(self, total: int, show: bool) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns)
+        self._task = self._progress.add_task("evaluate", total=total)
+        self._sums: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))
+        self._counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+        self._live = Live(self._picture(), console=Console(stderr=True), transient=True, refresh_per_second=4)
+        self._show = show and sys.stderr.isatty()
+
+    def __enter__(self) -> "RunningTable":
+        if self._show:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._show:
+            self._live.stop()
+
+    def add(self, row: Mapping[str, object]) -> None:
+        """Take one row into the means."""
+        method = str(row["method"])
+        self._counts[method][row["status"] == "failed"] += 1
+        for column in COLUMNS:
+            value = row.get(column.name)
+            if column.kind == "clip" and isinstance(value, int | float) and math.isfinite(value):
+                total = self._sums[method][column.name]
+                total[0] += value
+                total[1] += 1
+
+    def advance(self) -> None:
+        """One clip is finished."""
+        self._progress.advance(self._task)
+        if self._show:
+            self._live.update(self._picture())
+
+    def means(self) -> dict[str, dict[str, float]]:
+        """Mean of each column by method, of the rows added so far."""
+        return {
+            method: {name: total / count for name, (total, count) in sums.items()}
+            for method, sums in self._sums.items()
+        }
+
+    def _picture(self) -> Group:
+        means = self.means()
+        table = Table("", *self._counts, caption="means so far; no interval, no rank before the end")
+        table.add_row("clips", *(f"{good}{f' + {bad} failed' if bad else ''}" for good, bad in self._counts.values()))
+        for column in COLUMNS:
+            cells = [means.get(method, {}).get(column.name) for method in self._counts]
+            if any(cell is not None for cell in cells):
+                texts = ("–" if cell is None else f"{cell:.{column.digits}f}" for cell in cells)
+                table.add_row(column.heading, *texts)
+        return Group(self._progress, table) if self._counts else Group(self._progress)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is cut out of the frames before they are compared, by the rules of a protocol."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from datamodules.crops import cut
+from datamodules.detectors import FaceCheck, detector_version, dlib_rectangle
+from datamodules.s3fd import MIN_SIDE_PX, load_s3fd, rectangles
+from lipsync_bench.evaluation.protocol import Protocol
+
+__all__ = ["Regions", "compare_crops", "in_crop"]
+
+
+def compare_crops(frames: Sequence[np.ndarray], boxes: np.ndarray, size_hw: tuple[int, int] | None) -> list[np.ndarray]:
+    """The boxes of the frames, resized bilinearly: uint8 (H, W, 3) each.
+
+    Args:
+        frames: uint8 RGB (H, W, 3).
+        boxes: (N, 4) x1 y1 x2 y2 in pixels, finite.
+        size_hw: Height and width of the result; None for whole frames as they are.
+    """
+    if size_hw is None:
+        return list(frames)
+    crops = [cut(frame, box) for frame, box in zip(frames, boxes, strict=True)]
+    return [cv2.resize(crop, size_hw[::-1], interpolation=cv2.INTER_LINEAR) for crop in crops]
+
+
+def in_crop(points: np.ndarray, boxes: np.ndarray, size_hw: tuple[int, int] | None) -> np.ndarray:
+    """Points (N, K, 2) in pixels of the frames -> pixels of their crops; NaN where the box is NaN."""
+    if size_hw is None:
+        return points
+    return (points - boxes[:, None, :2]) * (
+        np.array(size_hw[::-1], np.float32) / (boxes[:, None, 2:] - boxes[:, None, :2])
+    )
+
+
+class Regions:
+    """The detectors of a protocol.
+
+    Args:
+        protocol: Says which boxes.
+        detector_weights: `s3fd-619a316812.pth`, for protocols with S3FD's boxes.
+        device: Where S3FD runs.
+
+    Raises:
+        FileNotFoundError: The protocol needs S3FD and its weights are missing.
+        ValueError: Weights for a protocol that needs none, or a file that holds something else.
+    """
+
+    def __init__(self, protocol: Protocol, detector_weights: Path | None = None, device: str = "cpu") -> None:
+        self.protocol = protocol
+        self.version: str = protocol.boxes
+        """What found the boxes, with the weights' SHA-256 where there are any."""
+        if protocol.boxes == "s3fd":
+            self.version = detector_version("s3fd", detector_weights)
+            assert detector_weights is not None
+            self._s3fd = load_s3fd(detector_weights, device)
+        elif detector_weights is not None:
+            raise ValueError(
+                f"--detector_weights {detector_weights} with {protocol.key}, which cuts by {protocol.cut}. Expected "
+                "weights only for a protocol with S3FD's boxes, as --protocol hyperlips"
+            )
+        self._check: FaceCheck | None = None
+
+    def boxes(self, frames: Sequence[np.ndarray], clip_boxes: np.ndarray) -> np.ndarray:
+        """What to cut out of these frames: float32 (N, 4), NaN where the detector finds no face.
+
+        Args:
+            frames: uint8 RGB (H, W, 3).
+            clip_boxes: (N, 4) the prepared clip's boxes of the same frames.
+        """
+        if self.protocol.boxes == "mesh":
+            return clip_boxes
+        if self.protocol.boxes == "frame":
+            return np.array([[0, 0, frame.shape[1], frame.shape[0]] for frame in frames], np.float32)
+        return np.stack([self._detect(frame) for frame in frames])
+
+    def _detect(self, frame: np.ndarray) -> np.ndarray:
+        """float32 (4,) inside the frame; NaN where there is no face."""
+        height, width = frame.shape[:2]
+        box: np.ndarray | None = None
+        if self.protocol.boxes == "dlib":
+            box = dlib_rectangle(frame)
+        elif min(height, width) >= MIN_SIDE_PX:
+            found = rectangles(self._s3fd, frame[None])[0]
+            box = None if found is None else np.array(found, np.float32)
+        if box is None:
+            return np.full(4, np.nan, np.float32)
+        box = np.clip(box, 0, np.array([width, height, width, height], np.float32))
+        return box if (box[2:] - box[:2] >= 1).all() else np.full(4, np.nan, np.float32)
+
+    def sees_face(self, frame: np.ndarray, rectangle: np.ndarray) -> bool:
+        """Whether Face Mesh finds a face in this frame alone, in a square around a rectangle (4,)."""
+        if self._check is None:
+            self._check = FaceCheck()
+        return self._check(frame, rectangle)
+
+    def close(self) -> None:
+        """Free the detectors."""
+        if self._check is not None:
+            self._check.close()
+            self._check = None

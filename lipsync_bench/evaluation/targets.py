@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The real video of a clip, read once in chunks, with everything that is the same for all candidates."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.audio import frame_mels
+from datamodules.clip import Clip
+from datamodules.crops import cut
+from datamodules.detectors import hog_like_rectangle, landmarks68
+from datamodules.errors import MediaError
+from datamodules.files import atomic_path
+from datamodules.video import FPS, read_frames
+from lipsync_bench.blending import CONTOUR
+from lipsync_bench.evaluation.candidates import TargetChunk
+from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
+
+CHUNK_FRAMES = 32  # frames of the source held at a time: 200 MB at 1080p
+LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever the cached values can change
+
+__all__ = ["CHUNK_FRAMES", "TargetPart", "face_rectangles", "find_landmarks", "in_frame", "read_target"]
+
+
+def in_frame(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Points (N, K, 2) in crop coordinates 0..1 -> pixels of the frames, with the crops' boxes (N, 4)."""
+    return boxes[:, None, :2] + points * (boxes[:, None, 2:] - boxes[:, None, :2])
+
+
+def face_rectangles(mesh: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Where dlib's detector would put its rectangle in each frame: (N, 4) in frame pixels.
+
+    Args:
+        mesh: (N, 478, 3) the clip's stored mesh, crop coordinates 0..1.
+        boxes: (N, 4) crop boxes in frame pixels.
+    """
+    points = in_frame(mesh[:, :, :2], boxes)
+    extents = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+    return np.stack([hog_like_rectangle(extent) for extent in extents])
+
+
+def find_landmarks(frames: Sequence[np.ndarray], rectangles: np.ndarray) -> np.ndarray:
+    """dlib's 68 points of each frame, in its pixels: (N, 68, 2).
+
+    Target and prediction are both searched from the target's rectangle: a detector's own rectangles jump by several
+    pixels, and where it finds no face in a bad frame that frame would not count. The search runs on the whole frame,
+    whose aspect ratio the predictor knows; the crop's is another.
+
+    Args:
+        frames: uint8 RGB (H, W, 3).
+        rectangles: (N, 4) from `face_rectangles`.
+    """
+    return np.stack([landmarks68(frame, r) for frame, r in zip(frames, rectangles, strict=True)])
+
+
+@dataclass(frozen=True)
+class TargetPart:
+    """A chunk of the target as it is compared. Where a box is NaN there is no crop: `crops` has those of the others.
+
+    Args:
+        chunk: The frames, as candidates see them.
+        boxes: (N, 4) what is cut out, frame pixels.
+        crops: The cuts of the frames with a box.
+        landmarks: (N, 68, 2) dlib's points in frame pixels.
+        rectangles: (N, 4) of the face, frame pixels.
+        lips: (N, 68, 2) the prepared clip's points in crop pixels; they place the mouth region.
+        seen: (N,) whether Face Mesh sees a face in the frame alone.
+    """
+
+    chunk: TargetChunk
+    boxes: np.ndarray
+    crops: list[np.ndarray]
+    landmarks: np.ndarray
+    rectangles: np.ndarray
+    lips: np.ndarray
+    seen: np.ndarray
+
+
+class _Cache:
+    """What detectors found in a target, kept for the next run: landmarks, boxes, whether a face was seen.
+
+    Args:
+        path: The file.
+        clip: The clip; another video or detector makes the file useless.
+        regions: The protocol's detectors.
+    """
+
+    NAMES = ("landmarks", "boxes", "seen")
+
+    def __init__(self, path: Path, clip: Clip, regions: Regions) -> None:
+        self._path = path
+        self._facts = {"source": clip.header.source_sha256, "landmarks_rule": LANDMARKS, "boxes_rule": regions.version}
+        self._found: dict[str, list[np.ndarray]] = {name: [] for name in self.NAMES}
+        self.known: dict[str, np.ndarray] | None = None
+        if path.is_file():
+            with np.load(path) as file:
+                fits = all(name in file and file[name] == value for name, value in self._facts.items())
+                self.known = {name: file[name] for name in self.NAMES} if fits else None
+
+    def covers(self, frames: int) -> bool:
+        """Whether that many frames are known."""
+        return self.known is not None and len(self.known["landmarks"]) >= frames
+
+    def add(self, values: dict[str, np.ndarray]) -> None:
+        """Keep what was found in the next frames."""
+        for name in self.NAMES:
+            self._found[name].append(values[name])
+
+    def write(self) -> None:
+        """Write what was added."""
+        with atomic_path(self._path) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{name: np.concatenate(parts) for name, parts in self._found.items()}, **self._facts)
+
+
+def read_target(
+    clip: Clip, source: Path, sound: Clip, frames: int, regions: Regions, cache_file: Path
+) -> Iterator[TargetPart]:
+    """A clip in chunks: decoded, cut, landmarks found.
+
+    Args:
+        clip: The video's clip.
+        source: Its video.
+        sound: The clip whose sound goes with it.
+        frames: How many frames, from the beginning.
+        regions: The protocol's detectors.
+        cache_file: Where what they find is kept for the next run.
+
+    Raises:
+        MediaError: The video cannot be read or is shorter than when it was prepared.
+    """
+    protocol = regions.protocol
+    clip_boxes, stored, mesh = clip.boxes()[:frames], clip.landmarks()[:frames], clip.mesh()[:frames]
+    rectangles = face_rectangles(mesh, clip_boxes)
+    contours = in_frame(mesh[:, list(CONTOUR), :2], clip_boxes)
+    mels = frame_mels(sound.mel(), frames)
+    cache = _Cache(cache_file, clip, regions)
+    known = cache.covers(frames)
+    reference: np.ndarray | None = None
+    stream = read_frames(source, FPS)
+    for first in range(0, frames, CHUNK_FRAMES):
+        images = list(islice(stream, min(CHUNK_FRAMES, frames - first)))
+        end = first + len(images)
+        if end < min(first + CHUNK_FRAMES, frames):
+            raise MediaError(
+                f"{source} has {end} frames at 25 fps, expected {len(clip)} as when {clip.path.name} was prepared. "
+                "The video has changed: bench prepare again"
+            )
+        if reference is None:
+            reference = cut(images[0], clip_boxes[0]).copy()
+        part = slice(first, end)
+        if known and cache.known is not None:
+            found = {name: values[part] for name, values in cache.known.items()}
+        else:
+            found = {
+                "landmarks": find_landmarks(images, rectangles[part]),
+                "boxes": regions.boxes(images, clip_boxes[part]),
+                "seen": np.array([regions.sees_face(f, r) for f, r in zip(images, rectangles[part], strict=True)]),
+            }
+            cache.add(found)
+        boxes = found["boxes"]
+        usable = np.isfinite(boxes).all(axis=1)
+        crops = compare_crops([f for f, u in zip(images, usable, strict=True) if u], boxes[usable], protocol.size_hw)
+        if protocol.boxes == "mesh" and protocol.size_hw is not None:  # the crop they are stored for
+            lips = stored[part] * np.array(protocol.size_hw[::-1], np.float32)
+        else:
+            lips = in_crop(in_frame(stored[part], clip_boxes[part]), boxes, protocol.size_hw)
+        chunk = TargetChunk(
+            clip.header.id, sound.header.id, first, images, clip_boxes[part], mels[part], reference, contours[part]
+        )
+        yield TargetPart(chunk, boxes, crops, found["landmarks"], rectangles[part], lips, found["seen"])
+    if not known:
+        cache.write()

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Videos of an evaluation: frames through a codec before they are scored, and what was scored kept for looking at."""
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from datamodules.video import FPS, VideoWriter, read_frames
+
+KEPT_CRF = 20
+
+__all__ = ["KeptVideo", "line_folder", "through_h264", "video_path"]
+
+
+def _size(frame: np.ndarray) -> tuple[int, int]:
+    return frame.shape[0], frame.shape[1]
+
+
+def line_folder(method: str, generator_sha256: str, paste: str) -> str:
+    """A folder's name for one line of the leaderboard: its method, and what tells it from others of that name."""
+    parts = [method, generator_sha256[:12], paste]
+    return "-".join(re.sub(r"[^\w.]+", "_", part, flags=re.UNICODE).strip(".") or "_" for part in parts if part)
+
+
+def video_path(
+    folder: Path, method: str, generator_sha256: str, paste: str, clip: str, audio_clip: str, suffix: str = ".mp4"
+) -> Path:
+    """Where the kept video of a row is, if it was kept; or with another first folder and suffix, other files of a row.
+
+    Args:
+        folder: The results folder, or a part of it.
+        method: As in the row, and so the others.
+    """
+    sound = "" if audio_clip == clip else f"--{audio_clip.replace('/', '_')}"
+    return folder / "videos" / line_folder(method, generator_sha256, paste) / f"{clip}{sound}{suffix}"
+
+
+def through_h264(frames: Sequence[np.ndarray], crf: int) -> list[np.ndarray]:
+    """Frames after x264 at a quality and back; a group of pictures of their own. Odd sides keep their size.
+
+    Args:
+        frames: uint8 RGB (H, W, 3), all of one size.
+        crf: 0 (lossless but for the colour space) to 51.
+    """
+    if not frames:
+        return []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "group.mp4"
+        with VideoWriter(path, FPS, _size(frames[0]), crf=crf, threads=1) as writer:
+            for frame in frames:
+                writer.write(frame)
+        return list(read_frames(path, None))
+
+
+class KeptVideo:
+    """What was scored on one clip, as a video with its sound; only whole videos are left.
+
+    Args:
+        path: Of the mp4.
+        sound: float32 (S,) at 16 kHz; None for a silent one.
+    """
+
+    def __init__(self, path: Path, sound: np.ndarray | None) -> None:
+        self._path = path
+        self._sound = sound
+        self._writer: VideoWriter | None = None
+        self._samples = 0
+
+    def add(self, frames: Sequence[np.ndarray]) -> None:
+        """The next frames, uint8 RGB (H, W, 3)."""
+        if self._writer is None and len(frames):
+            self._writer = VideoWriter(self._path, FPS, _size(frames[0]), audio=self._sound, crf=KEPT_CRF)
+            self._writer.__enter__()
+        for frame in frames:
+            assert self._writer is not None
+            self._writer.write(frame)
+
+    def close(self, failure: BaseException | None = None) -> None:
+        """End the video; after a failure nothing is left of it."""
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            writer.__exit__(None if failure is None else type(failure), failure, None)
