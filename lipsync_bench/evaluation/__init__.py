@@ -7,12 +7,23 @@ result.leaderboard, result.rows, paired_tests(result.rows)
 ```
 """
 
-from lipsync_bench.evaluation.columns import COLUMNS, Column, column
-from lipsync_bench.evaluation.evaluate import Result, ScorerFiles, Selection, evaluate_dataset, evaluate_videos
-from lipsync_bench.evaluation.leaderboard import leaderboard
-from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
-from lipsync_bench.evaluation.ranks import intervals, paired_tests, ranks
-from lipsync_bench.evaluation.rows import read_rows
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lipsync_bench.evaluation.columns import COLUMNS, Column, column
+    from lipsync_bench.evaluation.evaluate import Result, ScorerFiles, Selection, evaluate_dataset, evaluate_videos
+    from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
+    from lipsync_bench.evaluation.ranks import intervals, paired_tests
+    from lipsync_bench.evaluation.rows import read_rows
+
+_HOMES = {
+    "columns": ("COLUMNS", "Column", "column"),
+    "evaluate": ("Result", "ScorerFiles", "Selection", "evaluate_dataset", "evaluate_videos"),
+    "protocol": ("Protocol", "list_protocols", "load_protocol"),
+    "ranks": ("intervals", "paired_tests"),
+    "rows": ("read_rows",),
+}
 
 __all__ = [
     "COLUMNS",
@@ -25,10 +36,16 @@ __all__ = [
     "evaluate_dataset",
     "evaluate_videos",
     "intervals",
-    "leaderboard",
     "list_protocols",
     "load_protocol",
     "paired_tests",
-    "ranks",
     "read_rows",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when first asked for: reading rows needs no networks, and evaluating them takes seconds to import."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__} has no attribute {name!r}")

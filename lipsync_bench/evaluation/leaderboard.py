@@ -13,11 +13,13 @@ from datamodules.files import atomic_path
 from lipsync_bench.evaluation.columns import COLUMNS, RANKED, Column
 from lipsync_bench.evaluation.ranks import GROUND_TRUTH, intervals, paired_tests, ranks
 from lipsync_bench.evaluation.rows import LINE, SCORERS
+from lipsync_bench.evaluation.statistics import Estimate
 
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")
 TAIL = ("generator_sha256", "paste", *SCORERS, "package_version")
 _ONE_LINE = 4  # methods that a screen of 120 columns shows with mean and interval in one line
 _PIECES = ("", "_low", "_high", "_n")
+_NONE = Estimate(math.nan, math.nan, math.nan, 0, "clips", 0)  # of a metric that another protocol has
 
 __all__ = ["HEAD", "TAIL", "leaderboard", "metric_columns", "rich_table", "write_leaderboard"]
 
@@ -92,7 +94,7 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
         }
         for c in COLUMNS:
             if c.name in present:
-                line |= _metric(c, means[key, c.name], places.get((key, c.name)))
+                line |= _metric(c, means.get((key, c.name), _NONE), places.get((key, c.name)))
             elif c.name in whole:
                 value, count = whole[c.name].get(key, (math.nan, 0))
                 line |= dict(zip(metric_columns(c), (float(value), math.nan, math.nan, int(count)), strict=True))

@@ -2,6 +2,7 @@
 """Leaderboards of ours as columns beside a paper's."""
 
 import json
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -79,8 +80,10 @@ class LeaderboardSource(Source):
         if line is None or not column or column not in line.index:
             return None
         tried = int(line["clips"] + line["failures"])
-        value, low, high = (float(line[column + suffix]) for suffix in ("", "_low", "_high"))
-        n = int(line[column + "_n"])
+        value, low, high, count = (float(line[column + suffix]) for suffix in ("", "_low", "_high", "_n"))
+        if math.isnan(value) and not count > 0:  # a metric that another line of the file has
+            return None
+        n = int(count)
         measured = Measured(self._dataset, self._split, tried, n, self._protocol, self._scorer)
         identity = {name: str(line[name]) for name in _TEXTS[2:]}
         identity |= {"place": self._place, "protocol": self._protocol}

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Do the metrics move the way they must? Real clips, made worse in known ways, scored by `bench evaluate` as a whole.
+
+    python -m benchmarks.degraded_clips --clips DIR --out DIR [--expert CKPT] [--syncnet FILE] [--lpips DIR]
+
+Writes the degraded videos, results of one evaluation, `table.md`, `curves.png`, and `checks.md`: what has to hold, and
+whether it held. Ends with 1 if something did not hold. What is there already is not made again.
+"""
+
+import argparse
+import math
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import chain, pairwise
+from pathlib import Path
+
+import av
+import cv2
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+
+from datamodules.audio import SAMPLE_RATE, load_audio, to_int16
+from datamodules.clip import Clip
+from datamodules.prepare import prepare
+from datamodules.video import FPS, VideoWriter, read_frames
+from lipsync_bench.evaluation import COLUMNS, ScorerFiles, evaluate_videos
+from lipsync_bench.evaluation.targets import in_frame
+
+BLURS = (1, 2, 4)  # standard deviation in pixels
+CRFS = (23, 35, 45)
+SHIFTS = (0, 2, 5, 10)  # frames by which the sound is late
+OPUS_BITS = 8000
+NEARLY_LOSSLESS = 1  # crf of everything that is not about the codec
+LIPS = slice(48, 68)
+MOUTH_MARGIN = 0.35  # of the lips' width
+
+Frames = Iterator[np.ndarray]
+
+
+def _blurred(frames: Frames, clip: Clip, sigma: float) -> Frames:
+    return (cv2.GaussianBlur(frame, (0, 0), sigma) for frame in frames)
+
+
+def _same(frames: Frames, clip: Clip) -> Frames:
+    return frames
+
+
+def _frozen(frames: Frames, clip: Clip) -> Frames:
+    """The first frame's mouth in every frame, placed by the lips' box and blended over its edge."""
+    lips = in_frame(clip.landmarks(), clip.boxes())[:, LIPS]
+    pad = MOUTH_MARGIN * (lips[:, :, 0].max(axis=1) - lips[:, :, 0].min(axis=1))[:, None]
+    boxes = np.concatenate([lips.min(axis=1) - pad, lips.max(axis=1) + pad], axis=1)
+    first = next(frames)
+    x1, y1, x2, y2 = np.rint(boxes[0]).astype(int)
+    mouth = first[y1:y2, x1:x2].copy()
+    height, width = mouth.shape[:2]
+    centre = boxes[:, :2] + (boxes[:, 2:] - boxes[:, :2]) / 2
+    ramp = [np.minimum(1, np.minimum(np.arange(n) + 1, n - np.arange(n)) / (0.2 * n)) for n in (height, width)]
+    weight = (ramp[0][:, None] * ramp[1][None])[..., None]
+    for frame, (x, y) in zip(chain([first], frames), centre, strict=False):
+        left, top = round(x - width / 2), round(y - height / 2)
+        out = frame.copy()
+        region = out[top : top + height, left : left + width]
+        h, w = region.shape[:2]
+        region[:] = np.rint(weight[:h, :w] * mouth[:h, :w] + (1 - weight[:h, :w]) * region).astype(np.uint8)
+        yield out
+
+
+def _late(wave: np.ndarray, frames: int) -> np.ndarray:
+    samples = round(frames / FPS * SAMPLE_RATE)
+    return np.concatenate([np.zeros(samples, np.float32), wave])[: len(wave)]
+
+
+def _opus(wave: np.ndarray) -> np.ndarray:
+    """The sound after Opus and back."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sound.ogg"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("libopus", rate=48000, layout="mono", bit_rate=OPUS_BITS)
+            resampler = av.AudioResampler("s16", "mono", 48000)
+            frame = av.AudioFrame.from_ndarray(to_int16(wave)[None], "s16", "mono")
+            frame.sample_rate = SAMPLE_RATE
+            for part in chain(resampler.resample(frame), resampler.resample(None)):
+                container.mux(stream.encode(part))
+            container.mux(stream.encode(None))
+        return load_audio(path)[: len(wave)]
+
+
+Picture = Callable[[Frames, Clip], Frames]
+Sound = Callable[[np.ndarray], np.ndarray]
+
+
+def _variants() -> dict[str, tuple[Picture, int, Sound]]:
+    """What is done to the picture, the crf it is stored with, and what is done to the sound, by name."""
+    out: dict[str, tuple[Picture, int, Sound]] = {"copy": (_same, NEARLY_LOSSLESS, lambda wave: wave)}
+    for sigma in BLURS:
+        out[f"blur_{sigma}"] = (partial(_blurred, sigma=sigma), NEARLY_LOSSLESS, lambda wave: wave)
+    for crf in CRFS:
+        out[f"h264_{crf}"] = (_same, crf, lambda wave: wave)
+    out["opus_8k"] = (_same, NEARLY_LOSSLESS, _opus)
+    for shift in SHIFTS[1:]:
+        out[f"late_{shift}"] = (_same, NEARLY_LOSSLESS, partial(_late, frames=shift))
+    out["frozen"] = (_frozen, NEARLY_LOSSLESS, lambda wave: wave)
+    return out
+
+
+def degrade(clips: Path, targets: Path, out: Path) -> dict[str, Path]:
+    """Every variant of every prepared clip below `out/NAME`; what is there is kept."""
+    folders = {}
+    for name, (picture, crf, sound) in _variants().items():
+        folders[name] = out / name
+        for path in sorted(targets.glob("*/*.safetensors")):
+            with Clip(path) as clip:
+                source = clips / clip.header.source
+                made = (folders[name] / clip.header.source).with_suffix(".mp4")
+                if made.is_file():
+                    continue
+                frames = picture(read_frames(source, FPS), clip)
+                first = next(frames)
+                size = (first.shape[0], first.shape[1])
+                with VideoWriter(made, FPS, size, audio=sound(load_audio(source)), crf=crf) as writer:
+                    for frame in chain([first], frames):
+                        writer.write(frame)
+    return folders
+
+
+def _ordered(board: pd.DataFrame, names: Sequence[str], metric: str, falling: bool) -> bool:
+    values = [float(board.loc[name, metric]) for name in names]
+    return all((a > b) if falling else (a < b) for a, b in pairwise(values))
+
+
+def checks(board: pd.DataFrame, rows: pd.DataFrame) -> list[tuple[str, bool | None]]:
+    """What has to hold, and whether it does; None where the scorer is not there or does not see these clips.
+
+    Args:
+        board: Leaderboard by method.
+        rows: All rows.
+    """
+    blurs, crfs = ["copy", *(f"blur_{s}" for s in BLURS)], ["copy", *(f"h264_{c}" for c in CRFS)]
+    lates = [f"late_{s}" for s in SHIFTS[1:]]
+    out: list[tuple[str, bool | None]] = []
+    for names, what in ((blurs, "blur"), (crfs, "crf")):
+        for metric, falling in (("psnr", True), ("ssim", True), ("psnr_mouth", True), ("mse", False)):
+            out.append(
+                (f"{metric} {'falls' if falling else 'rises'} with {what}", _ordered(board, names, metric, falling))
+            )
+        for metric in (m for m in ("lpips_alex", "lpips_vgg") if m in board):
+            out.append((f"{metric} rises with {what}", _ordered(board, names, metric, False)))
+    out.append(("cpbd falls with blur", _ordered(board, blurs, "cpbd", True)))
+    for name in ("opus_8k", *lates):
+        same = all(board.loc[name, m] == board.loc["copy", m] for m in ("psnr", "ssim", "lmd", "cpbd", "jitter"))
+        out.append((f"{name} changes no metric of the picture", same))
+    worse = ("psnr_mouth", "lmd_centred", "jitter")
+    for metric in worse:
+        rises = metric == "lmd_centred"
+        holds = (board.loc["frozen", metric] > board.loc["copy", metric]) == rises
+        out.append((f"frozen: {metric} {'rises' if rises else 'falls'}", bool(holds)))
+    for metric, confidence in (
+        ("expert_offset_frames", "expert_confidence"),
+        ("lse_offset_wav2lip_lrs", "lse_c_wav2lip_lrs"),
+    ):
+        if metric not in board:
+            continue
+        seen = rows[rows["method"] == "ground_truth"].set_index("clip")[metric] == 0
+        clips = list(seen[seen].index)
+        for shift, name in zip(SHIFTS[1:], lates, strict=True):
+            own = rows[(rows["method"] == name) & rows["clip"].isin(clips)][metric]
+            holds = None if not len(clips) else bool((own == -shift).all())
+            out.append(
+                (
+                    f"{name}: {metric} is -{shift} in all {len(clips)} of {len(seen)} clips whose truth it hears at 0",
+                    holds,
+                )
+            )
+        holds = None if not len(clips) else bool(board.loc["frozen", confidence] < board.loc["copy", confidence])
+        out.append((f"frozen: {confidence} falls", holds))
+    return out
+
+
+def _table(board: pd.DataFrame) -> str:
+    shown = [c for c in COLUMNS if c.kind != "diagnostic" and c.name in board]
+    lines = ["| | " + " | ".join(c.heading for c in shown) + " |", "|---|" + "---:|" * len(shown)]
+    for name, line in board.iterrows():
+        cells = []
+        for c in shown:
+            value = float(line[c.name])
+            cells.append("identical" if math.isinf(value) else "–" if math.isnan(value) else f"{value:.{c.digits}f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _plot(board: pd.DataFrame, path: Path) -> None:
+    series = {
+        "blur, standard deviation (px)": [(0, "copy"), *((s, f"blur_{s}") for s in BLURS)],
+        "x264, crf": [(1, "copy"), *((c, f"h264_{c}") for c in CRFS)],
+        "sound late by (frames)": [(0, "copy"), *((s, f"late_{s}") for s in SHIFTS[1:])],
+    }
+    metrics = [m for m in ("psnr", "ssim", "cpbd", "lmd", "expert_confidence", "expert_offset_frames") if m in board]
+    figure, axes = plt.subplots(len(metrics), len(series), figsize=(9, 1.7 * len(metrics)), squeeze=False, sharey="row")
+    titles = {c.name: c.heading for c in COLUMNS}
+    for row, metric in zip(axes, metrics, strict=True):
+        for axis, (title, points) in zip(row, series.items(), strict=True):
+            x = [p for p, _ in points]
+            y, low, high = ([float(board.loc[n, metric + s]) for _, n in points] for s in ("", "_low", "_high"))
+            axis.fill_between(x, low, high, alpha=0.2, linewidth=0)
+            axis.plot(x, y, marker="o", markersize=3)
+            axis.set_xlabel(title if metric == metrics[-1] else "")
+            axis.spines[["top", "right"]].set_visible(False)
+        row[0].set_ylabel(titles[metric], fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> int:
+    """Run the study; 0 if everything that could be seen held."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    for name in ("clips", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    for name in ("expert", "syncnet"):
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--lpips")
+    given = parser.parse_args()
+    results = given.out / "results"
+    prepare(given.clips, results / "targets", "folder")
+    folders = degrade(given.clips, results / "targets", given.out / "videos")
+    scorers = ScorerFiles(given.syncnet, None, given.expert, given.lpips)
+    result = evaluate_videos(folders, given.clips, results, scorers=scorers)
+    board = result.leaderboard.set_index("method").loc[["ground_truth", "repeated_frame", *folders]]
+    found = checks(board, result.rows)
+    words = {True: "held", False: "**did not hold**", None: "could not be seen"}
+    (given.out / "table.md").write_text(_table(board))
+    (given.out / "checks.md").write_text("".join(f"- {what}: {words[holds]}\n" for what, holds in found))
+    _plot(board, given.out / "curves.png")
+    sys.stdout.write((given.out / "checks.md").read_text())
+    return int(any(holds is False for _, holds in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

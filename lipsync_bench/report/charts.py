@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which drawings a protocol's rows allow, and the numbers behind them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from lipsync_bench.evaluation.rows import LINE
+from lipsync_bench.report.boards import number
+from lipsync_bench.report.clips import pairs_of
+from lipsync_bench.report.drawings import Point, Series, curves, distribution, scatter
+from lipsync_bench.report.numbers import Heading, headings, json_number
+from lipsync_bench.report.results import Key, Line, Results, matrix
+
+SHIFTS = range(-15, 16)
+SPEED = Heading("speed", "Speed (frames/s)\u00a0↑", "", "frames by seconds of the method alone", True, 1)
+_CURVES = {
+    "lse_curve_wav2lip_lrs": ("lse_d_wav2lip_lrs", "SyncNet distance"),
+    "expert_curve": ("expert_cosine", "cosine of the expert"),
+}
+
+__all__ = ["SHIFTS", "SPEED", "Charts", "Chooser", "charts", "mean_curve", "speeds"]
+
+
+@dataclass(frozen=True)
+class Chooser:
+    """A scatter plot whose axes can be chosen: which two stand there at first, and their drawing."""
+
+    title: str
+    x: str
+    y: str
+    drawing: Markup
+
+
+@dataclass(frozen=True)
+class Charts:
+    """The drawings of one protocol.
+
+    Args:
+        protocol: Its name and version.
+        slug: For ids on the page.
+        choosers: Metric against metric, quality against speed; those there are numbers for.
+        data: For the page's script.
+        distributions: Heading and drawing of each metric.
+        curves: Heading and drawing of each network that judges sync.
+    """
+
+    protocol: str
+    slug: str
+    choosers: Sequence[Chooser]
+    data: dict[str, object]
+    distributions: Sequence[tuple[Heading, Markup]]
+    curves: Sequence[tuple[str, Markup]]
+
+
+def speeds(rows: pd.DataFrame) -> dict[Key, float]:
+    """Frames by second of each line: all its frames by all its generate_seconds; lines without times are missing."""
+    timed = rows[(rows["status"] == "ok") & (rows["generate_seconds"] > 0) & (rows["frames"] > 0)]
+    sums = timed.groupby(list(LINE))[["frames", "generate_seconds"]].sum()
+    return {key: float(line["frames"] / line["generate_seconds"]) for key, line in sums.iterrows()}
+
+
+def mean_curve(cells: pd.Series) -> np.ndarray | None:
+    """Mean of the curves of some clips, shift by shift, clips without a value there left out; None without any curve.
+
+    Raises:
+        ValueError: A curve has not one number for each shift.
+    """
+    found = [cell for cell in cells.dropna() if str(cell).strip()]
+    if not found:
+        return None
+    for cell in found:
+        if len(str(cell).split()) != len(SHIFTS):
+            raise ValueError(
+                f"clips.csv has a curve of {len(str(cell).split())} numbers ({str(cell)[:40]}...). Expected "
+                f"{len(SHIFTS)}, for shifts of {SHIFTS[0]} to {SHIFTS[-1]} frames. Evaluate anew: bench evaluate --out"
+            )
+    table = np.array([[float(word) for word in str(cell).split()] for cell in found])
+    count = np.isfinite(table).sum(axis=0)
+    total = np.where(np.isfinite(table), table, 0.0).sum(axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), math.nan)
+
+
+def _axis(head: Heading) -> str:
+    return f"{head.text}\n{head.note}" if head.note else head.text
+
+
+def _numbers(known: Mapping[str, Any], head: Heading, speed: float) -> tuple[float, float, float]:
+    if head is SPEED:
+        return speed, math.nan, math.nan
+    value, low, high = (number(known, head.name + suffix) for suffix in ("", "_low", "_high"))
+    return value, low, high
+
+
+def _choosers(
+    table: Mapping[Line, Mapping[str, tuple[float, float, float]]], heads: Sequence[Heading], slug: str
+) -> list[Chooser]:
+    sided = [h for h in heads if h.higher_is_better is not None and h is not SPEED]
+    sync = [h for h in sided if h.name.startswith(("lse_", "expert_"))]
+    frames = [h for h in sided if h not in sync]
+    ordered = [*frames[:1], *sync, *frames[1:]]
+    wanted = [("One metric against another", ordered[0], ordered[1])] if len(ordered) > 1 else []
+    if SPEED in heads and ordered:
+        wanted.append(("Quality against speed", SPEED, ordered[0]))
+    out: list[Chooser] = []
+    for title, x, y in wanted:
+        points = [
+            Point(line.label, line.number, values[x.name], values[y.name], line.floor)
+            for line, values in table.items()
+            if math.isfinite(values[x.name][0] + values[y.name][0])
+        ]
+        drawing = scatter(points, _axis(x), _axis(y), f"{slug}-scatter{len(out)}", log_x=x is SPEED)
+        out.append(Chooser(title, x.name, y.name, drawing))
+    return out
+
+
+def _distributions(results: Results, protocol: str, slug: str) -> list[tuple[Heading, Markup]]:
+    rows, lines, pairs = results.rows_of(protocol), results.lines_of(protocol), pairs_of(results, protocol)
+    out: list[tuple[Heading, Markup]] = []
+    for head in headings(results, protocol, results.clip_columns(protocol)):
+        table = matrix(rows, lines, pairs, head.name)
+        series = [
+            Series(line.label, line.number, table[np.isfinite(table[:, j]), j], line.floor)
+            for j, line in enumerate(lines)
+        ]
+        if any(len(own.values) for own in series):
+            out.append((head, distribution(series, _axis(head), f"{slug}-box-{head.name}")))
+    return out
+
+
+def _curves(results: Results, protocol: str, slug: str) -> list[tuple[str, Markup]]:
+    rows = results.rows_of(protocol)
+    named = {h.name: h for h in headings(results, protocol, results.clip_columns(protocol))}
+    keys = list(zip(*(rows[name] for name in LINE), strict=True))
+    out: list[tuple[str, Markup]] = []
+    for field, (metric, what) in _CURVES.items():
+        means = {}
+        for line in results.lines_of(protocol):
+            own = [status == "ok" and key == line.key for key, status in zip(keys, rows["status"], strict=True)]
+            mean = mean_curve(rows.loc[own, field])
+            if mean is not None:
+                means[line] = mean
+        if means:
+            note = named[metric].note if metric in named else ""
+            heading = f"{what}, {note}" if note else what
+            series = [Series(line.label, line.number, values, line.floor) for line, values in means.items()]
+            out.append((heading, curves(series, list(SHIFTS), what, f"{slug}-{field}")))
+    return out
+
+
+def charts(results: Results, protocol: str, slug: str) -> Charts:
+    """The drawings of one protocol. `slug` keeps ids on the page apart."""
+    known, speed = results.board_of(protocol), speeds(results.rows_of(protocol))
+    heads = headings(results, protocol, results.columns(protocol)) + ([SPEED] if speed else [])
+    lines = [line for line in results.lines_of(protocol) if line.key in known]
+    table = {
+        line: {h.name: _numbers(known[line.key], h, speed.get(line.key, math.nan)) for h in heads} for line in lines
+    }
+    data: dict[str, object] = {
+        "metrics": [{"name": h.name, "heading": h.text, "note": h.note, "log": h is SPEED} for h in heads],
+        "lines": [
+            {
+                "label": line.label,
+                "number": line.number,
+                "floor": line.floor,
+                "values": {name: [json_number(v) for v in values] for name, values in table[line].items()},
+            }
+            for line in lines
+        ],
+    }
+    choosers, boxes = _choosers(table, heads, slug), _distributions(results, protocol, slug)
+    return Charts(protocol, slug, choosers, data, boxes, _curves(results, protocol, slug))

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers, headings and scorers as every page prints them.
+
+LSE is a number of the official SyncNet. Judged by other weights it is none, so its heading says so wherever it stands.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lipsync_bench.evaluation.columns import Column
+from lipsync_bench.report.results import Results
+from lipsync_bench.tables.rules import OFFICIAL_SYNCNET_SHA256
+
+NOTHING = "–"
+
+__all__ = ["NOTHING", "Heading", "fixed", "heading", "headings", "interval_text", "json_number", "value_text"]
+
+
+@dataclass(frozen=True)
+class Heading:
+    """How a metric is called on a page.
+
+    Args:
+        name: Of the column.
+        text: Title, unit and arrow.
+        note: Which weights judged, for LSE with a word on whether they are the official ones; empty for formulas.
+        source: Whose definition it is.
+        higher_is_better: As in `Column`.
+        digits: As in `Column`.
+    """
+
+    name: str
+    text: str
+    note: str
+    source: str
+    higher_is_better: bool | None
+    digits: int
+
+    @property
+    def full(self) -> str:
+        """Text and note in one line."""
+        return f"{self.text}, {self.note}" if self.note else self.text
+
+
+def _field(name: str) -> str:
+    """The rows' field with the weights that judge a metric; empty for a formula."""
+    if name.startswith("lse_"):
+        return "lse_sha256"
+    if name.startswith("expert_"):
+        return "expert_sha256"
+    return f"{name}_sha256" if name in ("lpips_alex", "lpips_vgg", "fid") else ""
+
+
+def _note(name: str, scorers: Iterable[str]) -> str:
+    found = list(scorers)
+    shown = " and ".join(sha[:12] for sha in found) or "not stated"
+    if not name.startswith("lse_"):
+        return f"weights {shown}" if found else ""
+    if found and set(found) <= OFFICIAL_SYNCNET_SHA256:
+        return f"official weights {shown}"
+    return f"weights {shown}, not on record as official"
+
+
+def heading(results: Results, protocol: str, column: Column) -> Heading:
+    """How a metric is called in a protocol's tables."""
+    field = _field(column.name)
+    note = _note(column.name, results.scorers(protocol, field)) if field else ""
+    text = column.heading.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")  # an arrow alone on a line tells nothing
+    return Heading(column.name, text, note, column.source, column.higher_is_better, column.digits)
+
+
+def headings(results: Results, protocol: str, columns: Iterable[Column]) -> list[Heading]:
+    """The same of several."""
+    return [heading(results, protocol, column) for column in columns]
+
+
+def value_text(value: float, digits: int) -> str:
+    """A value in a cell: a dash for none, "identical" for an infinite one (images without any difference)."""
+    if math.isnan(value):
+        return NOTHING
+    return "identical" if math.isinf(value) else fixed(value, digits)
+
+
+def fixed(value: float, digits: int) -> str:
+    """A finite value with so many digits behind the point; zero has no sign."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def interval_text(low: float, high: float, digits: int) -> str:
+    """An interval below its mean; empty where there is none."""
+    known = math.isfinite(low) and math.isfinite(high)
+    return f"{fixed(low, digits)} to {fixed(high, digits)}" if known else ""
+
+
+def json_number(value: float) -> float | str | None:
+    """A value as the pages' scripts take it: 6 digits, None where there is none, "inf" where it is infinite."""
+    if math.isnan(value):
+        return None
+    return "inf" if math.isinf(value) else float(f"{value:.6g}")

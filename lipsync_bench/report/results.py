@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a results folder holds, read once for all pages."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lipsync_bench.evaluation.columns import CLIP_COLUMNS, RANKED, Column
+from lipsync_bench.evaluation.leaderboard import leaderboard
+from lipsync_bench.evaluation.manifest import MANIFEST, read_manifest
+from lipsync_bench.evaluation.rows import LINE, ROWS, SCORERS, read_rows
+from lipsync_bench.report.names import slugs
+
+BOARD = "leaderboard.csv"
+FLOOR = "ground_truth"
+UNPREPARED = Path("targets") / "failures.csv"
+
+Key = tuple[str, str, str, str]
+
+__all__ = ["BOARD", "FLOOR", "Key", "Line", "Results", "Unprepared", "matrix", "read_results"]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the leaderboard.
+
+    Args:
+        key: Protocol, method, SHA-256 of the weights ("" without), way of pasting.
+        label: The method; with weights and pasting where a protocol has several lines of it.
+        slug: Safe in paths; of no other line.
+        number: Position among the lines of its protocol: its colour and marker.
+    """
+
+    key: Key
+    label: str
+    slug: str
+    number: int
+
+    @property
+    def protocol(self) -> str:
+        """Name and version."""
+        return self.key[0]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.key[1]
+
+    @property
+    def sha256(self) -> str:
+        """Of the method's weights; empty without."""
+        return self.key[2]
+
+    @property
+    def paste(self) -> str:
+        """How the face was put back."""
+        return self.key[3]
+
+    @property
+    def floor(self) -> bool:
+        """The real video against itself: what each metric says of a perfect method."""
+        return self.method == FLOOR
+
+
+@dataclass(frozen=True)
+class Unprepared:
+    """A target video of which no clip could be made.
+
+    Args:
+        video: Its path, or its id.
+        reason: Why.
+    """
+
+    video: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All that the pages show.
+
+    Args:
+        folder: The results folder.
+        rows: As `read_rows` gives them; texts are never missing, "" instead.
+        board: The leaderboard.
+        manifest: None if the folder has none.
+        unprepared: Targets of which no clip could be made.
+        lines: By key.
+        clips: Slug by clip id.
+    """
+
+    folder: Path
+    rows: pd.DataFrame
+    board: pd.DataFrame
+    manifest: Mapping[str, Any] | None
+    unprepared: Sequence[Unprepared]
+    lines: Mapping[Key, Line]
+    clips: Mapping[str, str]
+
+    @property
+    def protocols(self) -> list[str]:
+        """Sorted."""
+        return sorted({line.protocol for line in self.lines.values()})
+
+    def lines_of(self, protocol: str) -> list[Line]:
+        """The lines of a protocol, the floor last."""
+        own = [line for line in self.lines.values() if line.protocol == protocol]
+        return sorted(own, key=lambda line: (line.floor, line.number))
+
+    def rows_of(self, protocol: str) -> pd.DataFrame:
+        """The rows of a protocol."""
+        return self.rows[self.rows["protocol"] == protocol]
+
+    def board_of(self, protocol: str) -> dict[Key, dict[str, Any]]:
+        """The leaderboard's lines of a protocol."""
+        own = self.board[self.board["protocol"] == protocol]
+        return {_key(line): line for line in own.to_dict("records")}
+
+    def columns(self, protocol: str) -> list[Column]:
+        """Metrics that a leaderboard of this protocol shows: those with a value."""
+        own = self.board[self.board["protocol"] == protocol]
+        return [c for c in RANKED if c.name in own and own[c.name].notna().any()]
+
+    def clip_columns(self, protocol: str) -> list[Column]:
+        """Of these the ones that a clip has."""
+        rows = self.rows_of(protocol)
+        return [c for c in CLIP_COLUMNS if c in RANKED and rows[c.name].notna().any()]
+
+    def scorers(self, protocol: str, field: str) -> list[str]:
+        """SHA-256 of the weights that judged, by the name of their field in the rows."""
+        return sorted({str(sha) for sha in self.rows_of(protocol)[field] if sha})
+
+    @property
+    def dataset(self) -> str:
+        """Of the manifest; empty if not known."""
+        return str((self.manifest or {}).get("identity", {}).get("dataset", ""))
+
+
+def _key(line: Mapping[Any, Any]) -> Key:
+    protocol, method, sha256, paste = (str(line[name]) for name in LINE)
+    return protocol, method, sha256, paste
+
+
+def _texts(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    present = [name for name in names if name in frame]
+    return frame.assign(**{name: frame[name].astype(object).fillna("").astype(str) for name in present})
+
+
+def _board(folder: Path, rows: pd.DataFrame) -> pd.DataFrame:
+    """leaderboard.csv, or derived anew where the rows are younger: a killed run leaves it behind."""
+    path = folder / BOARD
+    texts = (*LINE, *SCORERS, "package_version")
+    if not path.is_file() or any(path.stat().st_mtime_ns < file.stat().st_mtime_ns for file in folder.glob(ROWS)):
+        derived = [leaderboard(own) for _, own in rows.groupby("protocol", sort=True)]  # each with metrics of its own
+        return _texts(pd.concat(derived, ignore_index=True), texts)
+    board = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    missing = [name for name in (*LINE, "clips", "failures") if name not in board]
+    if missing:
+        raise ValueError(
+            f"{path} has no column {', '.join(missing)}. Expected a leaderboard.csv as bench evaluate writes it. "
+            "Remove the file; it is derived anew from the rows."
+        )
+    return _texts(board, texts)
+
+
+def _lines(keys: Sequence[Key]) -> dict[Key, Line]:
+    names = slugs(["\n".join(key) for key in keys])
+    methods = [(key[0], key[1]) for key in keys]
+    numbers: dict[str, int] = {}
+    out = {}
+    for key in sorted(keys):
+        protocol, method, sha256, paste = key
+        doubled = methods.count((protocol, method)) > 1
+        details = (sha256[:12] or "no weights", *([paste] if paste else ()))
+        label = f"{method} ({', '.join(details)})" if doubled else method
+        number = numbers.setdefault(protocol, 0)
+        if method != FLOOR:
+            numbers[protocol] += 1
+        out[key] = Line(key, label, names["\n".join(key)], number)
+    return out
+
+
+def _unprepared(path: Path) -> list[Unprepared]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        Unprepared(
+            row.get("source") or row.get("video") or row.get("id") or "",
+            ": ".join(filter(None, (row.get("error"), row.get("reason")))),
+        )
+        for row in rows
+    ]
+
+
+def read_results(folder: Path) -> Results:
+    """Read a results folder.
+
+    Raises:
+        FileNotFoundError: It holds no rows.
+        ValueError: A file in it is damaged or of another version.
+    """
+    rows = read_rows(folder)
+    if rows.empty:
+        raise FileNotFoundError(
+            f"{folder} holds rows of no clip. Expected at least one row in clips.csv. Let this go on: bench evaluate"
+        )
+    rows = _texts(rows, (*LINE, "clip", "audio_clip", "speaker", "status", "reason", *SCORERS, "package_version"))
+    rows["audio_clip"] = np.where(rows["audio_clip"] == "", rows["clip"], rows["audio_clip"])
+    numbers = [c.name for c in CLIP_COLUMNS] + ["frames", "generate_seconds"]
+    rows = rows.assign(**{name: rows[name].astype(float) for name in numbers})
+    keys = sorted({_key(line) for line in rows[list(LINE)].drop_duplicates().to_dict("records")})
+    return Results(
+        folder,
+        rows,
+        _board(folder, rows),
+        read_manifest(folder) if (folder / MANIFEST).is_file() else None,
+        _unprepared(folder / UNPREPARED),
+        _lines(keys),
+        slugs(rows["clip"]),
+    )
+
+
+def matrix(rows: pd.DataFrame, lines: Sequence[Line], pairs: Sequence[tuple[str, str]], name: str) -> np.ndarray:
+    """One metric as (pairs of clip and sound, lines), NaN where there is no value."""
+    out = np.full((len(pairs), len(lines)), math.nan)
+    place = {pair: i for i, pair in enumerate(pairs)}
+    column = {line.key: j for j, line in enumerate(lines)}
+    keys = list(zip(*(rows[n] for n in LINE), strict=True))
+    i = [place[pair] for pair in zip(rows["clip"], rows["audio_clip"], strict=True)]
+    j = [column[key] for key in keys]
+    out[i, j] = rows[name].to_numpy(dtype=float)
+    return out

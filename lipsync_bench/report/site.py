@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pages, one after another, into a folder that is whole or absent.
+
+The site is written beside the folder it will be and renamed at the end, so that a killed run leaves no half of one. A
+marker file tells a folder made here, which the next report replaces, from all others, which are refused.
+"""
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from lipsync_bench.report.boards import boards
+from lipsync_bench.report.charts import charts
+from lipsync_bench.report.clips import clip_list
+from lipsync_bench.report.papers import paper_grids
+from lipsync_bench.report.players import clip_pages, kept_videos
+from lipsync_bench.report.records import failures, flat, repeat_command, save_videos_command, unprepared
+from lipsync_bench.report.results import Results, read_results
+from lipsync_bench.version import __version__
+
+MARKER = ".lipsync-bench-report"
+STATIC = ("report.css", "report.js", "plots.js", "player.js")
+PAGES = (
+    ("index.html", "Leaderboard"),
+    ("plots.html", "Plots"),
+    ("papers.html", "Papers"),
+    ("clips.html", "Clips"),
+    ("failures.html", "Failures"),
+    ("manifest.html", "Manifest"),
+)
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["MARKER", "PAGES", "write_report"]
+
+
+def _refuse(results: Path, out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file. Expected a folder to write the report into. Choose another with --out.")
+    if results.resolve().is_relative_to(out):
+        raise ValueError(
+            f"--out {out} holds the results themselves. Expected a folder that may be replaced. Choose another with "
+            "--out, such as a new one inside the results folder."
+        )
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+        raise ValueError(
+            f"{out} is not empty and was not made by bench report. Expected a new folder, or an older report. Choose "
+            "another with --out."
+        )
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Half sites of processes that are gone."""
+    for path in out.parent.iterdir():
+        match = re.fullmatch(re.escape(f".{out.name}.tmp-") + r"(\d+)(-old)?", path.name)
+        if match and (int(match[1]) == os.getpid() or not Path("/proc", match[1]).exists()):
+            shutil.rmtree(path)
+
+
+@contextmanager
+def _replacing(out: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of `out` on a clean exit and is removed on any other."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(out)
+    temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        old = out.with_name(f"{temporary.name}-old")
+        if out.is_dir():
+            out.rename(old)
+        temporary.rename(out)
+        shutil.rmtree(old, ignore_errors=True)
+    except BaseException:  # Ctrl-C as well
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _breakable(text: str) -> Markup:
+    """Names of many parts may be broken behind an underscore, not inside a word."""
+    return Markup(str(escape(text)).replace("_", "_<wbr>"))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("lipsync_bench.report"),
+        autoescape=True,  # every name and reason comes from files of anybody's
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = _breakable
+    return environment
+
+
+def _write_clip_pages(results: Results, out: Path, write: Callable[..., None]) -> None:
+    names = sorted(results.clips)
+    videos = kept_videos(results)
+    command = "" if videos else save_videos_command(results.manifest)
+    place = {name: i for i, name in enumerate(names)}
+    for page in clip_pages(results, out, videos):
+        i = place[page.clip]
+        around = [names[i - 1] if i else "", names[i + 1] if i + 1 < len(names) else ""]
+        before, after = [(name, f"{results.clips[name]}.html") if name else None for name in around]
+        write(f"clips/{page.slug}.html", "clip.html", page=page, before=before, after=after, command=command)
+
+
+def write_report(results: Path, out: Path, tables: Sequence[str] = (), title: str | None = None) -> Path:
+    """Write a results folder as a static site, which opens from the disk and needs no network.
+
+    Args:
+        results: As `bench evaluate` leaves it.
+        out: Folder of the site; an older report there is replaced.
+        tables: Ids of papers' tables (or "all") beside those of the results' data set.
+        title: Of the site; the data set's and the folder's name if None.
+
+    Returns:
+        Path of its first page.
+
+    Raises:
+        FileNotFoundError: No rows, or no table of that id.
+        ValueError: A file of the results is damaged or of another version; `out` is somebody else's.
+    """
+    out = out.resolve()
+    _refuse(results, out)
+    found = read_results(results)
+    environment = _environment()
+    name = title or " ".join(filter(None, (found.dataset, f"({results.resolve().name})")))
+    shared = {"site": name, "pages": PAGES, "version": __version__}
+    with _replacing(out) as folder:
+        (folder / "clips").mkdir()
+        (folder / "static").mkdir()
+        for static in STATIC:
+            content = files("lipsync_bench.report").joinpath("static").joinpath(static).read_bytes()
+            (folder / "static" / static).write_bytes(content)
+
+        def write(path: str, template: str, **values: object) -> None:
+            root = "../" * path.count("/")
+            text = environment.get_template(template).render(**shared, root=root, here=path, **values)
+            (folder / path).write_text(text, encoding="utf-8", errors="backslashreplace")
+
+        write("index.html", "index.html", boards=boards(found), results=found)
+        drawn = [charts(found, protocol, f"p{i}") for i, protocol in enumerate(found.protocols)]
+        write("plots.html", "plots.html", charts=drawn)
+        del drawn
+        grids, problem = paper_grids(found, tables)
+        write("papers.html", "papers.html", grids=grids, problem=problem, dataset=found.dataset)
+        write("clips.html", "clips.html", lists=(clip_list(found, protocol) for protocol in found.protocols))
+        failed = int((found.rows["status"] != "ok").sum())
+        counts = {"failed": failed, "rows": len(found.rows), "lost": len(found.unprepared)}
+        write("failures.html", "failures.html", failures=failures(found), unprepared=unprepared(found), **counts)
+        write("manifest.html", "manifest.html", manifest=found.manifest, flat=flat, repeat_command=repeat_command)
+        _write_clip_pages(found, folder, write)
+        (folder / MARKER).write_text(f"made by bench report of lipsync_bench {__version__}; replaced by the next one\n")
+    _log.info("wrote %d pages: %s", len(PAGES) + len(found.clips), out / "index.html")
+    return out / "index.html"
