@@ -118,10 +118,12 @@ def degrade(clips: Path, targets: Path, out: Path) -> dict[str, Path]:
                 made = (folders[name] / clip.header.source).with_suffix(".mp4")
                 if made.is_file():
                     continue
+                # One thread: x264 on several does not write the same bytes every time, and a late sound changes no
+                # picture.
                 frames = picture(read_frames(source, FPS), clip)
                 first = next(frames)
                 size = (first.shape[0], first.shape[1])
-                with VideoWriter(made, FPS, size, audio=sound(load_audio(source)), crf=crf) as writer:
+                with VideoWriter(made, FPS, size, audio=sound(load_audio(source)), crf=crf, threads=1) as writer:
                     for frame in chain([first], frames):
                         writer.write(frame)
     return folders
@@ -153,8 +155,7 @@ def checks(board: pd.DataFrame, rows: pd.DataFrame) -> list[tuple[str, bool | No
     for name in ("opus_8k", *lates):
         same = all(board.loc[name, m] == board.loc["copy", m] for m in ("psnr", "ssim", "lmd", "cpbd", "jitter"))
         out.append((f"{name} changes no metric of the picture", same))
-    worse = ("psnr_mouth", "lmd_centred", "jitter")
-    for metric in worse:
+    for metric in ("psnr_mouth", "lmd_centred"):
         rises = metric == "lmd_centred"
         holds = (board.loc["frozen", metric] > board.loc["copy", metric]) == rises
         out.append((f"frozen: {metric} {'rises' if rises else 'falls'}", bool(holds)))

@@ -296,7 +296,7 @@ class VideoWriter:
         preset: x264's speed.
         metadata: names and values stored in the container, any UTF-8 text.
         threads: of the encoder; one a core without it, but at most 8, because each holds frames of its own. The bytes
-            written depend on their number.
+            written depend on their number, and only one thread writes the same bytes every time.
 
     Raises:
         ValueError: an argument, or a frame's shape or type, is not as described; or no frame was written.

@@ -159,6 +159,26 @@ def _perceptual() -> Iterator[Check]:
             yield Check(f"weights {name}", "warn", f"none at {path}", advice)
 
 
+def _judges(folder: Path) -> Iterator[Check]:
+    """Networks that metrics look through."""
+    import torch
+
+    from metrics.inception import FILE
+    from metrics.lpips import TRUNKS
+
+    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    wanted = {**{f"lpips_{net}": (file, "--lpips") for net, (_, file) in TRUNKS.items()}, "fid": (FILE, "--inception")}
+    for name, (file, flag) in wanted.items():
+        there = [path for path in (*sorted(folder.rglob(file)), cache / file) if path.is_file()]
+        if there:
+            given = "torchvision" if there[0].parent == cache else there[0].parent
+            yield Check(f"weights {name}", "ok", str(there[0]), f"bench evaluate {flag} {given}")
+        else:
+            advice = f"{file}: without it the column {name} is left out; where there is a network: "
+            advice += f"bench evaluate {flag} torchvision says how to fetch it"
+            yield Check(f"weights {name}", "warn", f"none in {folder} nor {cache}", advice)
+
+
 def _data(folder: Path) -> Iterator[Check]:
     manifests = sorted(folder.glob("*/manifest.json")) + sorted(folder.glob("manifest.json"))
     if not manifests:
@@ -203,7 +223,7 @@ def checks(data: Path, weights: Path) -> list[Check]:
     """
     parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
     report = [check for part in parts for check in part()]
-    return [*report, *_weights(weights), *_perceptual(), *_data(data)]
+    return [*report, *_weights(weights), *_perceptual(), *_judges(weights), *_data(data)]
 
 
 def doctor(data: Path, weights: Path, as_json: bool) -> int:

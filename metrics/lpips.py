@@ -14,11 +14,11 @@ from torchmetrics import Metric
 from metrics.image_checks import DATA_RANGE, checked_pair
 from metrics.weight_files import TORCHVISION, WeightsFile
 
-__all__ = ["LPIPS", "LPIPSNet", "LPIPSNetwork", "lpips"]
+__all__ = ["LPIPS", "TRUNKS", "LPIPSNet", "LPIPSNetwork", "lpips"]
 
 LPIPSNet = Literal["alex", "vgg"]
 
-_TRUNKS: dict[LPIPSNet, tuple[str, str]] = {  # torchvision's name and file
+TRUNKS: dict[LPIPSNet, tuple[str, str]] = {  # torchvision's name and file
     "alex": ("alexnet", "alexnet-owt-7be5be79.pth"),
     "vgg": ("vgg16", "vgg16-397923af.pth"),
 }
@@ -50,7 +50,7 @@ class LPIPSNetwork(nn.Module):
         super().__init__()
         if net not in get_args(LPIPSNet):
             raise ValueError(f"net is {net!r}. Expected one of {', '.join(get_args(LPIPSNet))}. Set net")
-        trunk, name = _TRUNKS[net]
+        trunk, name = TRUNKS[net]
         file = WeightsFile(
             name,
             weights,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README tells a newcomer to type exists: make targets, commands, flags and files."""
+"""What the README and docs/evaluation.md tell to type exists: make targets, commands, flags and files."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ import pytest
 from lipsync_bench import bench
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
+TEXT = (ROOT / "README.md").read_text() + (ROOT / "docs" / "evaluation.md").read_text()
 CODE = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) + re.findall(r"`([^`\n]+)`", TEXT)
 LINES = [line.split("  #")[0].strip() for block in CODE for line in block.splitlines()]
 BENCH = [line for line in LINES if re.search(r"(^|/)bench [a-z]|lipsync_bench\.bench [a-z]", line)]
@@ -44,4 +44,5 @@ def test_files_exist():
     assert len(named) >= 5
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
     links = re.findall(r"\]\(([^)#]+)\)", TEXT)
-    assert [link for link in links if "://" not in link and not (ROOT / link).is_file()] == []
+    places = (ROOT, ROOT / "docs")
+    assert [link for link in links if "://" not in link and not any((p / link).is_file() for p in places)] == []

@@ -66,7 +66,8 @@ COLUMNS = (
     Column("cpbd", "CPBD", "", True, 3, (0, 1), "none", "Narvekar and Karam, IEEE TIP 20(9), 2011, cpbd 1.0.7"),
     Column("lmd", "LMD", "px", False, 3, (0, _INF), "target", _CHEN),
     Column("lmd_centred", "LMD centred", "px", False, 3, (0, _INF), "target", f"{_CHEN}, common mean point"),
-    Column("jitter", "Lip jitter", "px", False, 3, (0, _INF), "none", "this suite: second difference of lip landmarks"),
+    # Without a better side: too much is a tremble, too little a frozen mouth. The ground truth's own value tells which.
+    Column("jitter", "Lip jitter", "px", None, 3, (0, _INF), "none", "this suite: second difference of lip landmarks"),
     Column(
         "detection_failure", "Face not found", "share", False, 3, (0, 1), "none", "this suite: frames without a face"
     ),

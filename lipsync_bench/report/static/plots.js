@@ -27,10 +27,14 @@
 
   function ticks(low, high, log) {
     if (log) {
-      const out = [];
-      for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
-        for (const factor of [1, 1.5, 2, 3, 5, 7]) out.push(factor * 10 ** power);
-      return out.filter((t) => t >= low && t <= high);
+      const within = (factors) => {
+        const out = [];
+        for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++)
+          for (const factor of factors) out.push(factor * 10 ** power);
+        return out.filter((t) => t >= low && t <= high);
+      };
+      const choices = [[1, 1.5, 2, 3, 5, 7], [1, 2, 5], [1, 3], [1]].map(within);
+      return choices.find((marks) => marks.length <= 7) ?? choices.at(-1); // more would overlap
     }
     const rough = (high - low) / 6, power = 10 ** Math.floor(Math.log10(rough));
     const step = [1, 2, 5, 10].map((f) => f * power).find((s) => s >= rough);

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench sync`: SyncNet's verdict on one video, without data set, target or table."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from datamodules.audio import load_audio, to_int16
+from datamodules.errors import MediaError
+from datamodules.files import sha256
+from datamodules.video import FPS, probe, read_frames
+from lipsync_bench.processes import device_of
+from metrics.lse import SyncScore, score_clip, score_real_video
+from models.syncnet import load_syncnet
+from models.syncnet_s3fd import load_syncnet_s3fd
+
+__all__ = ["SyncVerdict", "check_sync"]
+
+
+@dataclass(frozen=True)
+class SyncVerdict:
+    """What SyncNet says of a video.
+
+    Args:
+        video: The file.
+        scores: One; with a face detector one for each face track.
+        protocol: `lse_wav2lip_lrs` (whole frames) or `lse_wav2lip_real` (face tracks).
+        syncnet_sha256: Of SyncNet's weights.
+    """
+
+    video: Path
+    scores: list[SyncScore]
+    protocol: str
+    syncnet_sha256: str
+
+    def lines(self) -> list[str]:
+        """For people: one line a track, and what judged it."""
+        out = [
+            f"{f'track {k}: ' if len(self.scores) > 1 else ''}AV offset {score.offset_frames}, min distance "
+            f"{score.lse_d:.3f} (LSE-D), confidence {score.lse_c:.3f} (LSE-C), {score.windows} windows"
+            for k, score in enumerate(self.scores, 1)
+        ]
+        return [*out, f"protocol {self.protocol}, SyncNet {self.syncnet_sha256}"]
+
+
+def check_sync(video: Path, syncnet: Path, syncnet_s3fd: Path | None = None, device: str = "auto") -> SyncVerdict:
+    """Score one video with its own sound, at 25 fps.
+
+    Args:
+        video: Whole frames are looked at (a face that fills them, as SyncNet was trained on), or with a detector each
+            face track.
+        syncnet: Official weights, syncnet_v2.model.
+        syncnet_s3fd: Official weights of the pipeline's detector, sfd_face.pth.
+        device: "auto", "cpu" or "cuda:N".
+
+    Raises:
+        FileNotFoundError: The video or weights are missing.
+        ValueError: Weights hold something else; the video has no sound, cannot be read, is too short or shows no face.
+    """
+    where = device_of(device)
+    network = load_syncnet(syncnet).to(where)
+    try:
+        if not probe(video).has_audio:
+            raise ValueError(f"{video} has no sound. Expected a video with speech. Choose another")
+        samples = to_int16(load_audio(video))
+        if syncnet_s3fd is None:
+            scores = [score_clip(network, read_frames(video, FPS), samples)]
+        else:
+            detect = load_syncnet_s3fd(syncnet_s3fd).to(where).detect
+            scores = score_real_video(network, lambda: read_frames(video, FPS), samples, detect)
+    except MediaError as error:
+        raise ValueError(str(error)) from error
+    protocol = "lse_wav2lip_lrs" if syncnet_s3fd is None else "lse_wav2lip_real"
+    return SyncVerdict(video, scores, protocol, sha256(syncnet))

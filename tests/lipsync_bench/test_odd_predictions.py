@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Predictions that do not fit their targets: each is handled as `evaluate_videos` says, counted, and harms no other."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from datamodules.audio import load_audio
+from datamodules.video import VideoWriter, read_frames
+from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_videos
+from models import SyncExpertModule
+from models.checkpoints import save_module
+
+FRAMES = 40
+
+
+def write(path, frames, fps=25.0, sound=None):
+    frames = list(frames)
+    with VideoWriter(path, fps, frames[0].shape[:2], audio=sound, crf=1) as writer:
+        for frame in frames:
+            writer.write(np.ascontiguousarray(frame))
+
+
+@pytest.fixture(scope="module")
+def scored(corpus, tmp_path_factory):
+    """One target, and predictions that are odd in one way each, all in one evaluation."""
+    folder = tmp_path_factory.mktemp("odd")
+    source = sorted((corpus / "videos" / "main").glob("*/*.mp4"))[0]
+    (folder / "target").mkdir()
+    shutil.copy(source, folder / "target" / "Ä b.mp4")
+    frames, sound = list(read_frames(source)), load_audio(source)
+    made = {
+        "same": (frames, 25.0, sound),
+        "short": (frames[:25], 25.0, sound[:16000]),
+        "long": ([*frames, *frames[:10]], 25.0, sound),
+        "small": ([frame[::2, ::2] for frame in frames], 25.0, sound),
+        "odd_size": ([frame[:-1, :-3] for frame in frames], 25.0, sound),
+        "double_rate": ([frame for frame in frames for _ in (0, 1)], 50.0, sound),
+        "silent": (frames, 25.0, None),
+        "no_face": ([np.full_like(frame, 90) for frame in frames], 25.0, sound),
+        "one_frame": (frames[:1], 25.0, sound[:640]),
+    }
+    for name, (images, fps, wave) in made.items():
+        (folder / name).mkdir()
+        write(folder / name / "Ä b.mp4", images, fps, wave)
+    for name in ("missing", "damaged", "two"):
+        (folder / name).mkdir()
+    (folder / "damaged" / "Ä b.mp4").write_bytes((folder / "same" / "Ä b.mp4").read_bytes()[:3000])
+    for suffix in ("mp4", "mkv"):
+        shutil.copy(source, folder / "two" / f"Ä b.{suffix}")
+    save_module(SyncExpertModule(width=0.125), folder / "expert.ckpt")
+    names = [*made, "missing", "damaged", "two"]
+    return evaluate_videos(
+        {name: folder / name for name in names},
+        folder / "target",
+        folder / "out",
+        scorers=ScorerFiles(expert=folder / "expert.ckpt"),
+        select=Selection(methods=names),
+        workers=1,
+        progress=False,
+    ).rows.set_index("method")
+
+
+def test_a_re_encoded_copy_is_nearly_identical_and_whole(scored):
+    row = scored.loc["same"]
+    assert (row["frames"], row["frames_target"], row["status"]) == (FRAMES, FRAMES, "ok")
+    assert row["psnr"] > 38
+
+
+def test_a_shorter_prediction_is_scored_as_far_as_it_goes_and_says_so(scored):
+    assert scored.loc["short", ["frames", "frames_target"]].tolist() == [25, FRAMES]
+    assert scored.loc["short", "psnr"] > 38
+
+
+def test_a_longer_prediction_is_scored_as_far_as_the_target_goes(scored):
+    assert scored.loc["long", ["frames", "frames_target"]].tolist() == [FRAMES, FRAMES]
+    assert scored.loc["long", "psnr"] == pytest.approx(scored.loc["same", "psnr"], abs=1)
+
+
+def test_other_sizes_are_resized_to_the_targets(scored):
+    assert scored.loc["small", "frames"] == FRAMES
+    assert 20 < scored.loc["small", "psnr"] < scored.loc["same", "psnr"]
+    assert 15 < scored.loc["odd_size", "psnr"] < scored.loc["same", "psnr"]
+
+
+def test_another_rate_is_brought_to_25_frames_a_second(scored):
+    row = scored.loc["double_rate"]
+    assert row["frames"] == FRAMES
+    assert row["psnr"] > 35  # frames that were doubled are halved again, in step with the target
+
+
+def test_a_silent_prediction_is_heard_with_the_targets_sound(scored):
+    for name in ("expert_cosine", "expert_confidence"):
+        assert scored.loc["silent", name] == pytest.approx(scored.loc["ground_truth", name], abs=0.02)
+
+
+def test_a_prediction_without_a_face_is_scored_and_counted(scored):
+    assert scored.loc["no_face", "detection_failure"] == 1
+    assert scored.loc["same", "detection_failure"] == 0
+    assert scored.loc["no_face", "psnr"] < 20
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("missing", "no prediction in"),
+        ("damaged", "MediaError"),
+        ("two", "2 predictions"),
+        ("one_frame", "too short for the sync expert"),
+    ],
+)
+def test_what_cannot_be_scored_is_a_failed_row_with_the_reason(scored, name, reason):
+    assert scored.loc[name, "status"] == "failed"
+    assert reason in scored.loc[name, "reason"]
+    assert np.isnan(scored.loc[name, "psnr"])
