@@ -149,6 +149,9 @@ def _parse_layout(path: Path, handle: int) -> _Layout:
         header = ClipHeader(**fields)
     except TypeError as error:
         raise ClipError(f"{path}: header fields do not fit ({error}). {_REPAIR}") from error
+    for name in (header.id, header.source):  # others make paths of them
+        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts or not name.strip("./"):
+            raise ClipError(f"{path}: the clip calls itself or its source {name!r}. Expected a path below. {_REPAIR}")
     _check_layout(path, header, tensors)
     return _Layout(header, tensors)
 

@@ -246,3 +246,12 @@ def test_the_old_file_stays_when_writing_fails(path: Path, monkeypatch: pytest.M
 def test_unknown_way_of_reading(path: Path) -> None:
     with pytest.raises(ValueError, match="'mmap' or 'file'"):
         Clip(path, "lazily")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "s01/../../x", "", "."])
+@pytest.mark.parametrize("field", ["id", "source"])
+def test_a_header_that_climbs_out_of_its_folder_is_refused(tmp_path: Path, field: str, name: str) -> None:
+    path = tmp_path / "clip.safetensors"
+    write_clip(path, header=header(**{field: name}), **content())
+    with pytest.raises(ClipError, match="Expected a path below"):
+        read_header(path)
