@@ -77,7 +77,7 @@ def _ours(score: Score | None, mark: str, digits: int, reasons: list[str]) -> Ou
     return OurCell(
         value_text(score.value, digits),
         interval_text(score.low, score.high, digits),
-        f"{score.n} of {score.tried}",
+        score.seen,
         score.verdict.comparable,
         reasons.index(score.verdict.why) + 1,
     )

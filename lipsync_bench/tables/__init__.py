@@ -8,14 +8,17 @@ frame = compare(load_table("hyperlips-1"), read_sources(Path("results/lrs2"))).f
 
 from lipsync_bench.tables.command import table
 from lipsync_bench.tables.comparison import Comparison, compare
+from lipsync_bench.tables.needs import RunOptions
 from lipsync_bench.tables.ratings import Ratings, opinion_scores, read_ratings
 from lipsync_bench.tables.results import LeaderboardSource, read_sources
+from lipsync_bench.tables.runs import run_table
 from lipsync_bench.tables.table_files import list_tables, load_table, read_table
 
 __all__ = [
     "Comparison",
     "LeaderboardSource",
     "Ratings",
+    "RunOptions",
     "compare",
     "list_tables",
     "load_table",
@@ -23,5 +26,6 @@ __all__ = [
     "read_ratings",
     "read_sources",
     "read_table",
+    "run_table",
     "table",
 ]

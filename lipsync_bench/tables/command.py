@@ -14,16 +14,19 @@ from rich.text import Text
 
 from datamodules.files import write_atomic
 from lipsync_bench.tables.comparison import Comparison, compare
+from lipsync_bench.tables.needs import RunOptions
 from lipsync_bench.tables.paper_table import PaperTable
 from lipsync_bench.tables.ratings import Ratings
 from lipsync_bench.tables.render import to_csv, to_latex, to_markdown, to_text
 from lipsync_bench.tables.results import read_sources
+from lipsync_bench.tables.runs import run_table
 from lipsync_bench.tables.sources import Source
 from lipsync_bench.tables.table_files import list_tables, load_table
 
 _log = logging.getLogger(__name__)
 _RENDER: dict[str, Callable[[Comparison], str]] = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}
 FILE_WIDTH = 120  # of text that goes into a file
+RESULTS = Path("results")
 
 __all__ = ["table"]
 
@@ -52,6 +55,23 @@ def _sources(paper: PaperTable, results: Path | None, ratings: Path | None) -> S
     return () if results is None else read_sources(results)
 
 
+def _refuse_run(paper: PaperTable, results: Path | None, paper_only: bool, run: bool, options: RunOptions) -> None:
+    """Refuse what does not go with --run, and what goes with nothing else."""
+    if options.given and not run:
+        raise ValueError(
+            f"{', '.join(options.given)} without --run. Expected an evaluation that takes part of it. Add --run, or "
+            "show finished results with --results DIR alone"
+        )
+    if run and paper.user_study:
+        raise ValueError(
+            f"--run with {paper.id}, a user study. Expected people's scores, which no program gives: --ratings FILE"
+        )
+    if run and paper_only:
+        raise ValueError("--run with --paper-only. Expected one of the two. Leave out --paper-only to see ours")
+    if run and results is not None and results.is_file():
+        raise ValueError(f"--run with --results {results}, a file. Expected a folder for results. Give another")
+
+
 def table(
     id: str,
     results: Path | None = None,
@@ -59,22 +79,32 @@ def table(
     format: Literal["text", "csv", "markdown", "latex"] = "text",
     out: Path | None = None,
     ratings: Path | None = None,
+    run: bool = False,
+    options: RunOptions | None = None,
 ) -> int:
     """Print a paper's table with ours beside it.
 
     Args:
         id: Of the table; "list" prints all ids with their captions.
-        results: Results folder of `bench evaluate`, a folder of such folders, or a leaderboard.csv.
+        results: Results folder of `bench evaluate`, a folder of such folders, or a leaderboard.csv. With `run` the
+            folder that results folders are written into; results/ if not given.
         paper_only: The paper's side alone.
         format: Of what is printed.
         out: File to write instead of the screen.
         ratings: For a user study: CSV with the columns video, method, rater, question (visual, sync or realness) and
             score (1 to 5).
+        run: Evaluate first what the table needs and is not finished; see `runs`.
+        options: For that.
+
+    Returns:
+        0; 1 if every clip failed for a method that was run.
 
     Raises:
-        FileNotFoundError: No such table (lists those there are), results or ratings.
+        FileNotFoundError: No such table (lists those there are), results or ratings; or nothing can be run.
         ValueError: A file is not in order, or options contradict each other.
     """
+    options = options or RunOptions()
+    failed: tuple[str, ...] = ()
     width = FILE_WIDTH if out is not None else Console().width
     if id == "list":
         text = _listing(width)
@@ -85,14 +115,24 @@ def table(
                 f"--paper-only with {results or ratings}. Expected one of the two. Leave out --paper-only to see ours "
                 "beside the paper"
             )
-        comparison = compare(paper, _sources(paper, results, ratings))
+        _refuse_run(paper, results, paper_only, run, options)
+        sources, notes = _sources(paper, None if run else results, ratings), tuple[str, ...]()
+        if run:
+            finished = run_table(paper, results or RESULTS, options)
+            if finished is None:  # the first rank prints
+                return 0
+            sources, notes, failed = finished.sources, finished.notes, finished.failed
+        comparison = compare(paper, sources, notes)
         text = to_text(comparison, width) if format == "text" else _RENDER[format](comparison)
         if not comparison.sources and not paper_only:
-            way = "--ratings FILE" if paper.user_study else "--results DIR, as bench evaluate left it"
+            way = "--ratings FILE" if paper.user_study else "--results DIR, as bench evaluate left it, or with --run"
             _log.info("the paper's side alone; ours comes beside it with %s", way)
     if out is not None:
         write_atomic(out, text)
         _log.info("wrote %s", out)
     else:
         sys.stdout.write(text)
+    if failed:
+        _log.error("every clip failed for %s", ", ".join(failed))
+        return 1
     return 0

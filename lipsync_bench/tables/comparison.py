@@ -24,10 +24,12 @@ class Cell:
     Args:
         paper: As printed; None where the paper reports nothing.
         ours: One for each source; None where it has nothing.
+        diagnostics: Beside each of ours, a value of ours that may explain the paper's; None where there is none.
     """
 
     paper: Printed | None
     ours: tuple[Score | None, ...]
+    diagnostics: tuple[Score | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Line:
         in_paper: Whether the paper has it.
         marks: What stands for a missing number, for each source: `PAPER_ONLY` (a method that this suite does not have,
             and nobody gave its videos), `NOT_RUN` (one it has, or the truth), empty where the source has the row or the
-            row is of another data set.
+            row is of a data set that another source is of.
         cells: By metric.
     """
 
@@ -57,7 +59,7 @@ class Comparison:
         table: The paper's.
         sources: Columns of ours.
         lines: The paper's rows in order, with the floor (the truth against itself) added where the paper prints none.
-        notes: What to know, as sentences: the table's notes, where ours come from, what is missing.
+        notes: What to know, as sentences: the table's notes, where ours come from, what is missing and why.
     """
 
     table: PaperTable
@@ -71,11 +73,20 @@ class Comparison:
             i for i in range(len(self.sources)) if any(line.cells[metric].ours[i] is not None for line in self.lines)
         )
 
+    def diagnosed(self, metric: str) -> tuple[int, ...]:
+        """Numbers of the sources that have the metric's diagnostic in at least one row."""
+        return tuple(
+            i
+            for i in self.measured(metric)
+            if any(line.cells[metric].diagnostics[i] is not None for line in self.lines)
+        )
+
     def frame(self) -> pd.DataFrame:
         """One line for each row, metric and source; one with empty `ours` where there is none.
 
-        Columns: table, dataset, row, method, metric, direction, paper (as printed), source, ours, low, high (95%
-        bootstrap interval), n, tried, counts, comparable, why, and what made ours: place, protocol, hashes, version.
+        Columns: table, dataset, row, method, metric, better (side), paper (as printed), source, ours, low, high (95%
+        bootstrap interval), n, tried, counts (what n counts), comparable, why, and what made ours: place, protocol,
+        hashes, version. A diagnostic is a metric by itself, without a better side, where a source has it.
         """
         return pd.DataFrame(self._records(), columns=list(_FIELDS))
 
@@ -93,23 +104,30 @@ class Comparison:
                     "paper": "" if cell.paper is None else cell.paper.text,
                 }
                 for source, score, mark in zip(self.sources, cell.ours, line.marks, strict=True):
-                    yield base | {"source": source.heading, "counts": source.counts, **_numbers(score, mark)}
+                    yield base | {"source": source.heading, **_numbers(score, mark, source.counts)}
                 if not self.sources:
                     yield base
+                for source, score in zip(self.sources, cell.diagnostics, strict=False):
+                    if score is not None:
+                        name = PAPER_METRICS[metric].diagnostic
+                        other = {"metric": name, "better": "", "paper": "", "source": source.heading}
+                        yield base | other | _numbers(score, "", source.counts)
 
 
 _FIELDS = (
     *("table", "dataset", "row", "method", "metric", "better", "paper", "source"),
     *("ours", "low", "high", "n", "tried", "counts", "comparable", "why"),
-    *("place", "protocol", "generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version"),
+    *("place", "protocol", "generator_sha256", "paste", "lse_sha256", "expert_sha256", "lpips_alex_sha256"),
+    *("fid_sha256", "package_version"),
 )
 
 
-def _numbers(score: Score | None, mark: str) -> dict[str, object]:
+def _numbers(score: Score | None, mark: str, counts: str) -> dict[str, object]:
     if score is None:
-        return {"why": mark}
-    numbers = {"ours": score.value, "low": score.low, "high": score.high, "n": score.n, "tried": score.tried}
-    return {**numbers, "comparable": score.verdict.comparable, "why": score.verdict.why, **score.identity}
+        return {"why": mark, "counts": counts}
+    numbers = {"ours": score.value, "low": score.low, "high": score.high, "n": score.n}
+    of = {"counts": "frames"} if score.pooled else {"counts": counts, "tried": score.tried}
+    return {**numbers, **of, "comparable": score.verdict.comparable, "why": score.verdict.why, **score.identity}
 
 
 def _line(table: PaperTable, row: PaperRow, sources: Sequence[Source], in_paper: bool) -> Line:
@@ -118,12 +136,15 @@ def _line(table: PaperTable, row: PaperRow, sources: Sequence[Source], in_paper:
         metric: Cell(
             row.values[metric],
             tuple(s.score(table, row, metric) if own else None for s, own in zip(sources, covered, strict=True)),
+            tuple(s.diagnostic(row, metric) if own else None for s, own in zip(sources, covered, strict=True)),
         )
         for metric in table.metrics
     }
     missing = NOT_RUN if row.method in table.trained_here | {GROUND_TRUTH} else PAPER_ONLY
+    nowhere = not any(covered)  # then no other source has it either
     marks = tuple(
-        missing if own and row.name not in source.names else "" for source, own in zip(sources, covered, strict=True)
+        missing if nowhere or (own and row.name not in source.names) else ""
+        for source, own in zip(sources, covered, strict=True)
     )
     return Line(row, in_paper, marks, cells)
 
@@ -136,6 +157,20 @@ def _floors(table: PaperTable, sources: Sequence[Source]) -> Iterator[Line]:
         line = _line(table, row, sources, in_paper=False)
         if any(score is not None for cell in line.cells.values() for score in cell.ours):
             yield line
+
+
+def _pooled(comparison: Comparison) -> Iterator[str]:
+    """What to know of metrics that are no means over clips."""
+    for metric in comparison.table.metrics:
+        facts = PAPER_METRICS[metric]
+        if facts.pooled and comparison.measured(metric):
+            yield f"{facts.title} is one value of all frames together: it has no interval and counts frames."
+            floors = [line.cells[metric].ours for line in comparison.lines if line.row.name == GROUND_TRUTH]
+            if any(score is not None for ours in floors for score in ours):
+                yield (
+                    f"{facts.title} of {GROUND_TRUTH} is one half of the real videos against the other: the floor of "
+                    "real against real, of half as many frames, which alone makes it a little higher."
+                )
 
 
 def _notes(comparison: Comparison) -> Iterator[str]:
@@ -154,20 +189,22 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         others = sorted(set(source.names) - {line.row.name for line in comparison.lines})
         if others:
             yield f"{source.heading}: also there, but in no row of this table: {', '.join(others)}."
+    yield from _pooled(comparison)
     if any(GROUND_TRUTH in source.names for source in sources):
         yield f"{GROUND_TRUTH} is the real video against itself: the floor of each metric under that protocol."
 
 
-def compare(table: PaperTable, sources: Sequence[Source] = ()) -> Comparison:
+def compare(table: PaperTable, sources: Sequence[Source] = (), notes: Sequence[str] = ()) -> Comparison:
     """Join a paper's table with numbers of ours.
 
     Args:
         table: The paper's.
         sources: Leaderboards (`results.read_sources`), or for a user study `ratings.Ratings`.
+        notes: More sentences for below the table, such as why something was not run.
     """
     lines = [_line(table, row, sources, in_paper=True) for row in table.rows]
     for floor in _floors(table, sources):  # behind the last row of its data set
         last = max(i for i, line in enumerate(lines) if line.row.dataset == floor.row.dataset)
         lines.insert(last + 1, floor)
     bare = Comparison(table, tuple(sources), tuple(lines), ())
-    return Comparison(table, bare.sources, bare.lines, tuple(dict.fromkeys(_notes(bare))))
+    return Comparison(table, bare.sources, bare.lines, tuple(dict.fromkeys([*_notes(bare), *notes])))

@@ -4,6 +4,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from lipsync_bench.evaluation.columns import column as our_column
+
 __all__ = ["PAPER_METRICS", "PaperMetric"]
 
 
@@ -20,6 +22,9 @@ class PaperMetric:
         column: Ours in leaderboard.csv; empty for people, whose scores come from a file of ratings.
         unstated: What no paper says about it and ours had to settle, as a sentence; empty if nothing.
         need: What `bench evaluate` must be given to measure it.
+        scorer: The network that judges, as rows call its weights (`<scorer>_sha256`); empty for a formula.
+        flag: The option that gives its weights; empty for a formula.
+        diagnostic: Column of ours that may explain the paper's values and compares no methods; empty without one.
     """
 
     title: str
@@ -29,6 +34,14 @@ class PaperMetric:
     column: str = ""
     unstated: str = ""
     need: str = ""
+    scorer: str = ""
+    flag: str = ""
+    diagnostic: str = ""
+
+    @property
+    def pooled(self) -> bool:
+        """Whether all clips together make one value, which counts frames and has no interval."""
+        return bool(self.column) and our_column(self.column).kind == "pooled"
 
     @property
     def heading(self) -> str:
@@ -38,9 +51,11 @@ class PaperMetric:
 
 _SCRIPT = "The papers do not say which of Wav2Lip's two scripts gave LSE; ours is the one on whole frames (LRS)."
 _SYNCNET = "SyncNet's weights: bench evaluate --syncnet syncnet_v2.model"
+_ALEXNET = "AlexNet's weights: bench evaluate --lpips DIR"
+_INCEPTION = "Inception's weights: bench evaluate --inception DIR"
 
 PAPER_METRICS = {
-    "psnr": PaperMetric("PSNR", "dB", True, "frames", "psnr"),
+    "psnr": PaperMetric("PSNR", "dB", True, "frames", "psnr", diagnostic="psnr_uint8"),
     "ssim": PaperMetric("SSIM", "", True, "frames", "ssim"),
     "lmd": PaperMetric(
         "LMD",
@@ -57,12 +72,32 @@ PAPER_METRICS = {
         "frames",
         "lpips_alex",
         unstated="The papers do not state the net of LPIPS; ours is alex.",
+        need=_ALEXNET,
+        scorer="lpips_alex",
+        flag="lpips",
     ),
     "mse": PaperMetric("MSE", "", False, "frames", "mse"),
-    "fid": PaperMetric("FID", "", False, "frames", "fid"),
-    "cpbd": PaperMetric("CPBD", "", True, "frames", "cpbd"),
-    "lse_c": PaperMetric("LSE-C", "", True, "sync", "lse_c_wav2lip_lrs", unstated=_SCRIPT, need=_SYNCNET),
-    "lse_d": PaperMetric("LSE-D", "", False, "sync", "lse_d_wav2lip_lrs", unstated=_SCRIPT, need=_SYNCNET),
+    "fid": PaperMetric(
+        "FID",
+        "",
+        False,
+        "frames",
+        "fid",
+        unstated="The papers do not say which real frames FID is against; ours are those of the videos dubbed.",
+        need=_INCEPTION,
+        scorer="fid",
+        flag="inception",
+    ),
+    "cpbd": PaperMetric(
+        "CPBD",
+        "",
+        True,
+        "frames",
+        "cpbd",
+        unstated="The papers do not say which program computed CPBD; ours agrees with the Python package cpbd.",
+    ),
+    "lse_c": PaperMetric("LSE-C", "", True, "sync", "lse_c_wav2lip_lrs", _SCRIPT, _SYNCNET, "lse", "syncnet"),
+    "lse_d": PaperMetric("LSE-D", "", False, "sync", "lse_d_wav2lip_lrs", _SCRIPT, _SYNCNET, "lse", "syncnet"),
     "visual_mos": PaperMetric("Visual quality", "1-5", True, "people"),
     "sync_mos": PaperMetric("Lip sync", "1-5", True, "people"),
     "realness_mos": PaperMetric("Realness", "1-5", True, "people"),

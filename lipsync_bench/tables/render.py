@@ -4,7 +4,7 @@
 import io
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase
 
@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lipsync_bench.tables.comparison import Comparison, Line
+from lipsync_bench.evaluation.columns import column
+from lipsync_bench.tables.comparison import Cell, Comparison, Line
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.sources import Score
 
@@ -53,7 +54,8 @@ def _letter(number: int) -> str:
 
 def _sentences(comparison: Comparison) -> dict[str, str]:
     """Letter by sentence, for every sentence on comparing, in the order of the cells."""
-    scores = [score for line in comparison.lines for cell in line.cells.values() for score in cell.ours]
+    cells = [cell for line in comparison.lines for cell in line.cells.values()]
+    scores = [score for cell in cells for score in (*cell.ours, *cell.diagnostics)]
     found = dict.fromkeys(score.verdict.why for score in scores if score is not None)
     return {why: _letter(i) for i, why in enumerate(found)}
 
@@ -64,20 +66,43 @@ def _ours(score: Score | None, missing: str, digits: int, letters: dict[str, str
     text = "identical" if math.isinf(score.value) else f"{score.value:.{digits}f}"
     if math.isfinite(score.low) and math.isfinite(score.high):
         text += f" [{score.low:.{digits}f}, {score.high:.{digits}f}]"
-    return _Value(f"{text}, {score.n} of {score.tried}", letters[score.verdict.why])
+    return _Value(f"{text}, {score.seen}", letters[score.verdict.why])
+
+
+def _diagnostic(score: Score | None, digits: int, letters: dict[str, str]) -> _Value:
+    """The mean alone: nothing is compared by it, and it has to find room beside ours."""
+    if score is None or math.isnan(score.value):
+        return _Value(NOTHING)
+    return _Value(f"{score.value:.{digits}f}", letters[score.verdict.why])
+
+
+def _heads(comparison: Comparison, metric: str) -> list[str]:
+    """The headings below a metric's own."""
+    names, diagnosed = [source.heading for source in comparison.sources], comparison.diagnosed(metric)
+    heads = ["paper"]
+    for i in comparison.measured(metric):
+        heads.append(f"ours: {names[i]}")
+        if i in diagnosed:
+            whose = f": {names[i]}" if len(diagnosed) > 1 else ""
+            heads.append(f"{column(PAPER_METRICS[metric].diagnostic).title}, ours{whose}")
+    return heads
 
 
 def _grid(comparison: Comparison, metrics: Sequence[str]) -> _Grid:
     letters = _sentences(comparison)
     measured = {metric: comparison.measured(metric) for metric in metrics}
+    diagnosed = {metric: comparison.diagnosed(metric) for metric in metrics}
+
+    def values(line: Line, metric: str, cell: Cell) -> Iterator[_Value]:
+        digits = comparison.table.digits(metric)
+        yield _Value(NOTHING if cell.paper is None else cell.paper.text)
+        for i in measured[metric]:
+            yield _ours(cell.ours[i], line.marks[i], digits, letters)
+            if i in diagnosed[metric]:
+                yield _diagnostic(cell.diagnostics[i], digits, letters)
 
     def cells(line: Line) -> tuple[_Value, ...]:
-        out = []
-        for metric in metrics:
-            cell, digits = line.cells[metric], comparison.table.digits(metric)
-            out.append(_Value(NOTHING if cell.paper is None else cell.paper.text))
-            out += [_ours(cell.ours[i], line.marks[i], digits, letters) for i in measured[metric]]
-        return tuple(out)
+        return tuple(value for metric in metrics for value in values(line, metric, line.cells[metric]))
 
     parts = dict.fromkeys(line.row.dataset for line in comparison.lines)
     sections = tuple(
@@ -87,10 +112,10 @@ def _grid(comparison: Comparison, metrics: Sequence[str]) -> _Grid:
         )
         for part in parts
     )
-    names = [source.heading for source in comparison.sources]
+    heads = [_heads(comparison, metric) for metric in metrics]
     return _Grid(
-        tuple((PAPER_METRICS[metric].heading, 1 + len(measured[metric])) for metric in metrics),
-        tuple(head for metric in metrics for head in ("paper", *(f"ours: {names[i]}" for i in measured[metric]))),
+        tuple((PAPER_METRICS[metric].heading, len(own)) for metric, own in zip(metrics, heads, strict=True)),
+        tuple(head for own in heads for head in own),
         sections,
     )
 
@@ -140,7 +165,7 @@ def to_text(comparison: Comparison, width: int = 100) -> str:
         shown.add_column("")
         heads = grid.heads if single else [heading for heading, _ in grid.groups]
         for head in heads:
-            shown.add_column(Text(head), justify="right")
+            shown.add_column(Text(head.replace(", ours", ",\nours")), justify="right")  # leaves room for our own
         for part, rows in grid.sections:
             if part:
                 shown.add_section()

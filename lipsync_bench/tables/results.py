@@ -2,7 +2,10 @@
 """Leaderboards of ours as columns beside a paper's."""
 
 import json
+import logging
 import math
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -11,14 +14,27 @@ from lipsync_bench.evaluation.leaderboard import leaderboard
 from lipsync_bench.evaluation.rows import ROWS, read_rows
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable
-from lipsync_bench.tables.rules import DATASETS, Measured, judge
-from lipsync_bench.tables.sources import Score, Source
+from lipsync_bench.tables.rules import DATASETS, Measured, judge, known_protocol
+from lipsync_bench.tables.sources import Score, Source, Verdict
 
-__all__ = ["LeaderboardSource", "read_sources"]
+__all__ = ["Current", "LeaderboardSource", "is_results", "methods_in", "read_folders", "read_sources"]
 
 BOARD = "leaderboard.csv"
-_TEXTS = ("protocol", "method", "generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version")
-_NEEDED = ("protocol", "method", "clips", "failures")
+_IDENTITY = ("generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version")
+_NEEDED = ("protocol", "method", "clips", "failures", *_IDENTITY)
+_NETWORKS = {"lse": "SyncNet", "lpips_alex": "AlexNet", "fid": "Inception"}  # by what rows call their weights
+_TEXTS = ("protocol", "method", *_IDENTITY, "lpips_alex_sha256", "fid_sha256")
+_UINT8 = Verdict(
+    False,
+    "PSNR uint8 is no PSNR and compares no methods: it is the 8-bit arithmetic of ATVGnet's script, whose squared "
+    "differences wrap around at 256, so that it stays near 28 to 35 dB however bad the image. It may explain the "
+    "paper's PSNR; the paper does not say so.",
+)
+
+Current = Mapping[str, tuple[str, Container[str]]]
+"""By method: SHA-256 of the weights in use ("" for videos), and the ways of pasting that they can have."""
+
+_log = logging.getLogger(__name__)
 
 
 class LeaderboardSource(Source):
@@ -31,7 +47,7 @@ class LeaderboardSource(Source):
         split: Its part; empty if not known.
 
     Raises:
-        ValueError: Two lines have one method, or two scorers judged.
+        ValueError: Two lines have one method, or two networks judged the same metric.
     """
 
     def __init__(self, board: pd.DataFrame, place: str, dataset: str = "", split: str = "") -> None:
@@ -44,22 +60,24 @@ class LeaderboardSource(Source):
                 f"{place} has {len(lines)} lines for {doubled[0]} ({made}). Expected one. Evaluate each into "
                 "a folder of its own with: bench evaluate --out DIR"
             )
-        self._scorer = " ".join(sorted({str(sha) for sha in board["lse_sha256"] if sha}))
-        if " " in self._scorer:
-            raise ValueError(
-                f"{place} was judged by several SyncNets: {self._scorer}. Expected one. Give one results folder with "
-                "--results"
-            )
+        self._scorers = {name: _hashes(board, f"{name}_sha256") for name in _NETWORKS}
+        for name, found in self._scorers.items():
+            if " " in found:
+                raise ValueError(
+                    f"{place} was judged by several {_NETWORKS[name]}s: {found}. Expected one. Give one results folder "
+                    "with --results"
+                )
         self._lines = {str(line["method"]): line for _, line in board.iterrows()}
         self._place, self._dataset, self._split = place, dataset, split
         self._protocol = str(board["protocol"].iloc[0])
+        self._rules = known_protocol(self._protocol)
         self._tried = int((board["clips"] + board["failures"]).max())
         versions = " ".join(sorted({v for text in board["package_version"] for v in str(text).split()}))
-        scorer = f"; SyncNet {self._scorer[:12]}" if self._scorer else ""
+        scorers = "".join(f"; {_NETWORKS[name]} {sha256[:12]}" for name, sha256 in self._scorers.items() if sha256)
         what = f"{dataset} ({split})" if dataset else "a data set that is not named there"
         super().__init__(
             f"{self._protocol}, {dataset or place}",
-            f"{place}, protocol {self._protocol}, on {what}, {self._tried} clips; lipsync_bench {versions}{scorer}.",
+            f"{place}, protocol {self._protocol}, on {what}, {self._tried} clips; lipsync_bench {versions}{scorers}.",
             tuple(methods),
             "clips",
         )
@@ -74,21 +92,37 @@ class LeaderboardSource(Source):
         return own not in table.datasets or row.dataset == own
 
     def score(self, table: PaperTable, row: PaperRow, metric: str) -> Score | None:
-        """Mean and interval of the row's name."""
-        column = PAPER_METRICS[metric].column
-        line = self._lines.get(row.name)
+        """Mean and interval of the row's name; of FID the value of all clips together."""
+        facts = PAPER_METRICS[metric]
+        score = self._read(row.name, facts.column, facts.pooled)
+        if score is None:
+            return None
+        scored = int(self._lines[row.name]["clips"]) if facts.pooled else score.n
+        sha256 = self._scorers.get(facts.scorer, "")
+        ours = Measured(self._dataset, self._split, score.tried, scored, self._protocol, self._rules, sha256)
+        return replace(score, verdict=judge(table, row, metric, ours))
+
+    def diagnostic(self, row: PaperRow, metric: str) -> Score | None:
+        """PSNR in wrapping 8-bit arithmetic, for PSNR."""
+        return self._read(row.name, PAPER_METRICS[metric].diagnostic)
+
+    def _read(self, name: str, column: str, pooled: bool = False) -> Score | None:
+        """The line's value, with the diagnostic's verdict."""
+        line = self._lines.get(name)
         if line is None or not column or column not in line.index:
             return None
-        tried = int(line["clips"] + line["failures"])
         value, low, high, count = (float(line[column + suffix]) for suffix in ("", "_low", "_high", "_n"))
         if math.isnan(value) and not count > 0:  # a metric that another line of the file has
             return None
-        n = int(count)
-        measured = Measured(self._dataset, self._split, tried, n, self._protocol, self._scorer)
-        identity = {name: str(line[name]) for name in _TEXTS[2:]}
+        tried = int(line["clips"] + line["failures"])
+        identity = {text: str(line.get(text, "")) for text in _TEXTS[2:]}
         identity |= {"place": self._place, "protocol": self._protocol}
-        verdict = judge(table, row, metric, measured)
-        return Score(value, low, high, n, tried, verdict, identity)
+        return Score(value, low, high, int(count), tried, _UINT8, identity, pooled)
+
+
+def _hashes(board: pd.DataFrame, column: str) -> str:
+    """All that stand in a column, with blanks between them; leaderboards of older versions have fewer columns."""
+    return " ".join(sorted({str(sha256) for sha256 in board.get(column, ()) if sha256}))
 
 
 def _pairs(lines: pd.DataFrame) -> list[tuple[str, str]]:
@@ -97,7 +131,7 @@ def _pairs(lines: pd.DataFrame) -> list[tuple[str, str]]:
 
 def _read_board(path: Path) -> pd.DataFrame:
     board = pd.read_csv(path, dtype=dict.fromkeys(_TEXTS, str))
-    missing = [name for name in (*_NEEDED, *_TEXTS) if name not in board]
+    missing = [name for name in _NEEDED if name not in board]
     if missing or board.empty:
         found = f"has no column {', '.join(missing)}" if missing else "has no line"
         raise ValueError(f"{path} {found}. Expected a leaderboard.csv as written by: bench evaluate")
@@ -132,8 +166,50 @@ def _split(board: pd.DataFrame, place: str, dataset: str = "", split: str = "") 
     return [LeaderboardSource(lines, place, dataset, split) for _, lines in board.groupby("protocol", sort=True)]
 
 
-def _is_results(folder: Path) -> bool:
+def is_results(folder: Path) -> bool:
+    """Whether an evaluation left something in this folder."""
     return (folder / BOARD).is_file() or any(folder.glob(ROWS))
+
+
+def methods_in(folder: Path) -> frozenset[str]:
+    """The methods that have rows in a results folder; none where there is no such folder. Raises as `read_sources`."""
+    return frozenset(str(name) for name in _board(folder)["method"]) if is_results(folder) else frozenset()
+
+
+def _in_use(board: pd.DataFrame, folder: Path, current: Current) -> pd.DataFrame:
+    """Without the lines of weights or ways of pasting that are not in use any more."""
+    made = board[["method", "generator_sha256", "paste"]].astype(object).fillna("")
+    keep = [
+        name not in current or (sha256 == current[name][0] and paste in current[name][1])
+        for name, sha256, paste in made.itertuples(index=False)
+    ]
+    if not all(keep):
+        others = sorted({str(name) for name, kept in zip(made["method"], keep, strict=True) if not kept})
+        _log.info("%s also has rows of other weights or pasting of %s; not shown", folder, ", ".join(others))
+    return board[keep]
+
+
+def _of_folder(folder: Path, current: Current) -> list[LeaderboardSource]:
+    return _split(_in_use(_board(folder), folder, current), str(folder), *_identity(folder))
+
+
+def read_folders(folders: Iterable[tuple[Path, Current]]) -> tuple[LeaderboardSource, ...]:
+    """One source for each protocol in each results folder.
+
+    Args:
+        folders: Each with what is in use: lines of the same method that were made otherwise are left out.
+
+    Raises:
+        ValueError: As `read_sources`.
+    """
+    return _told_apart([source for folder, current in folders for source in _of_folder(folder, current)])
+
+
+def _told_apart(sources: list[LeaderboardSource]) -> tuple[LeaderboardSource, ...]:
+    headings = [source.heading for source in sources]
+    for source in [s for s in sources if headings.count(s.heading) > 1]:
+        source.qualify()
+    return tuple(sources)
 
 
 def read_sources(path: Path) -> tuple[LeaderboardSource, ...]:
@@ -145,17 +221,12 @@ def read_sources(path: Path) -> tuple[LeaderboardSource, ...]:
     """
     if path.is_file():  # a merged one names no data set; one in its results folder has the manifest beside it
         known = _identity(path.parent) if path.name == BOARD else ("", "")
-        sources = _split(_read_board(path), str(path), *known)
-    else:
-        below = sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
-        folders = [path] if path.is_dir() and _is_results(path) else [child for child in below if _is_results(child)]
-        if not folders:
-            raise FileNotFoundError(
-                f"{path} holds no results. Expected a folder with leaderboard.csv or clips.csv, or such folders in it. "
-                " Make one with: bench evaluate --out DIR, or see the paper's side alone with --paper-only"
-            )
-        sources = [source for folder in folders for source in _split(_board(folder), str(folder), *_identity(folder))]
-    headings = [source.heading for source in sources]
-    for source in [s for s in sources if headings.count(s.heading) > 1]:
-        source.qualify()
-    return tuple(sources)
+        return _told_apart(_split(_read_board(path), str(path), *known))
+    below = sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
+    folders = [path] if path.is_dir() and is_results(path) else [child for child in below if is_results(child)]
+    if not folders:
+        raise FileNotFoundError(
+            f"{path} holds no results. Expected a folder with leaderboard.csv or clips.csv, or such folders in it. "
+            "Make one with: bench evaluate --out DIR, or see the paper's side alone with --paper-only"
+        )
+    return read_folders((folder, {}) for folder in folders)

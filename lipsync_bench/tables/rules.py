@@ -8,17 +8,17 @@ the paper leaves open is said even then.
 from dataclasses import dataclass
 
 from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
-from lipsync_bench.tables.paper_metrics import PAPER_METRICS
+from lipsync_bench.tables.paper_metrics import PAPER_METRICS, PaperMetric
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable
 from lipsync_bench.tables.sources import Verdict
 
-__all__ = ["DATASETS", "OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "judge"]
+__all__ = ["DATASETS", "OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "judge", "known_protocol"]
 
-
+# `Protocol.reference` in the words of the papers' tables.
 _REFERENCES = {"first": "first frame", "same": "each frame's own", "elsewhere": "of videos made elsewhere"}
 
-# Our benchmarks' names for what the papers call otherwise.
-DATASETS = {"mead": "mead_neutral"}
+# What the papers call our benchmarks, where they call them otherwise.
+DATASETS = {"mead": "mead_neutral", "one_speaker": "custom"}
 
 # Clips that their authors kept: nothing of ours is on the same ones.
 UNRELEASED = frozenset({"custom", "youtubehq"})
@@ -26,6 +26,9 @@ UNRELEASED = frozenset({"custom", "youtubehq"})
 # SHA-256 of syncnet_v2.model as Oxford VGG gives it out, which no publication states. Who has the file enters its hash
 # here once the authors' example gives offset 3, distance 5.353 and confidence 10.021.
 OFFICIAL_SYNCNET_SHA256: frozenset[str] = frozenset()
+
+# Of the other networks' files, whose names end in the first digits of their SHA-256.
+_OFFICIAL_FILES = {"lpips_alex": "alexnet-owt-7be5be79.pth", "fid": "pt_inception-2015-12-05-6726825d.pth"}
 
 
 @dataclass(frozen=True)
@@ -36,21 +39,23 @@ class Measured:
         dataset: Our name of the data set; empty if not known.
         split: Its part; empty if not known.
         clips: Clips that were tried.
-        scored: Clips in the mean.
-        protocol: Name and version.
-        scorer_sha256: Of SyncNet's weights; empty if none took part.
+        scored: Clips in the mean; of FID, clips whose frames are in it.
+        key: Name and version of the protocol.
+        protocol: What `known_protocol` finds under that key.
+        scorer_sha256: Of the weights of the network that judged; empty for a formula.
     """
 
     dataset: str
     split: str
     clips: int
     scored: int
-    protocol: str
+    key: str
+    protocol: Protocol | None
     scorer_sha256: str
 
 
-def _known_protocol(key: str) -> Protocol | None:
-    """The protocol of that name and version, as experiments/protocols/ has it today; None if it has not."""
+def known_protocol(key: str) -> Protocol | None:
+    """The protocol of that name and version; None if experiments/protocols/ has none, or has it in another version."""
     name = key.rpartition("-v")[0]
     protocol = load_protocol(name) if name in list_protocols() else None
     return protocol if protocol is not None and protocol.key == key else None
@@ -74,7 +79,7 @@ def _pairs(table: PaperTable, metric: str, protocol: Protocol) -> str:
     return "" if theirs == protocol.pairing else f"other pairs (ours: {protocol.pairing}; the paper's: {theirs})"
 
 
-def _frames(table: PaperTable, metric: str, protocol: Protocol) -> list[str]:
+def _frames(table: PaperTable, protocol: Protocol) -> list[str]:
     crop = table.protocol.crop or "not stated"
     reasons = [] if crop == protocol.cut else [f"other crop (ours: {protocol.cut}; the paper's: {crop})"]
     reference, ours = table.protocol.reference or "not stated", _REFERENCES[protocol.reference]
@@ -83,11 +88,15 @@ def _frames(table: PaperTable, metric: str, protocol: Protocol) -> list[str]:
     return reasons
 
 
-def _scorer(ours: Measured) -> str:
-    if ours.scorer_sha256 in OFFICIAL_SYNCNET_SHA256:
-        return ""
-    found = ours.scorer_sha256[:12] or "not stated"
-    return f"scorer weights (ours: {found}; not on record here as the official SyncNet's)"
+def _scorer(facts: PaperMetric, ours: Measured) -> str:
+    sha256 = ours.scorer_sha256
+    if facts.scorer in _OFFICIAL_FILES:
+        file = _OFFICIAL_FILES[facts.scorer]
+        official = sha256.startswith(file.rpartition("-")[2].removesuffix(".pth"))
+        whose = f"not those of {file}"
+    else:
+        official, whose = sha256 in OFFICIAL_SYNCNET_SHA256, "not on record here as the official SyncNet's"
+    return "" if official else f"scorer weights (ours: {sha256[:12] or 'not stated'}; {whose})"
 
 
 def judge(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verdict:
@@ -101,15 +110,14 @@ def judge(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verd
     """
     facts = PAPER_METRICS[metric]
     reasons = [_clips(table, row, ours)]
-    protocol = _known_protocol(ours.protocol)
-    if protocol is None:
-        reasons.append(f"another protocol ({ours.protocol}, which is not the paper's)")
+    if ours.protocol is None:
+        reasons.append(f"another protocol ({ours.key}, which is not the paper's)")
     else:
-        reasons.append(_pairs(table, metric, protocol))
-        if facts.judge == "frames" and protocol.paper != table.paper.key:
-            reasons += _frames(table, metric, protocol)
-    if facts.judge == "sync":
-        reasons.append(_scorer(ours))
+        reasons.append(_pairs(table, metric, ours.protocol))
+        if facts.judge == "frames" and ours.protocol.paper != table.paper.key:
+            reasons += _frames(table, ours.protocol)
+    if facts.scorer:
+        reasons.append(_scorer(facts, ours))
     reasons = [reason for reason in reasons if reason]
     if reasons:
         return Verdict(False, f"Not to be compared: {', '.join(reasons)}.")

@@ -30,10 +30,11 @@ class Score:
         value: Mean; infinite where every clip is identical to its target; NaN where no clip could be scored.
         low: Lower end of the 95% bootstrap interval, NaN where there is none.
         high: Upper end.
-        n: Clips (raters) in the mean.
+        n: Clips (raters) in the mean; frames where `pooled`.
         tried: Clips (raters) there were.
         verdict: Whether it may be compared.
         identity: What made it: hashes of weights, way of pasting, package version.
+        pooled: One value of all frames together, no mean over clips (FID).
     """
 
     value: float
@@ -43,6 +44,12 @@ class Score:
     tried: int
     verdict: Verdict
     identity: dict[str, str]
+    pooled: bool = False
+
+    @property
+    def seen(self) -> str:
+        """How much is in it: "79 of 80", or "3200 frames"."""
+        return f"{self.n} frames" if self.pooled else f"{self.n} of {self.tried}"
 
 
 class Source(ABC):
@@ -68,3 +75,7 @@ class Source(ABC):
     @abstractmethod
     def score(self, table: PaperTable, row: PaperRow, metric: str) -> Score | None:
         """The number for a row that it covers; None where it has no such row or has not measured the metric."""
+
+    def diagnostic(self, row: PaperRow, metric: str) -> Score | None:
+        """The metric's diagnostic, which explains and compares nothing; None without one."""
+        return None
