@@ -118,8 +118,7 @@ def degrade(clips: Path, targets: Path, out: Path) -> dict[str, Path]:
                 made = (folders[name] / clip.header.source).with_suffix(".mp4")
                 if made.is_file():
                     continue
-                # One thread: x264 on several does not write the same bytes every time, and a late sound changes no
-                # picture.
+                # One thread: what x264 writes depends on their number, and the picture of a late sound is the copy's.
                 frames = picture(read_frames(source, FPS), clip)
                 first = next(frames)
                 size = (first.shape[0], first.shape[1])

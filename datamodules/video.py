@@ -42,6 +42,7 @@ _EXACT = 0x02 | 0x2000 | 0x40000 | 0x80000  # SWS_BILINEAR, FULL_CHR_H_INT, ACCU
 _BT709, _LIMITED = 1, 1  # libav's numbers for the colour matrix, primaries and transfer, and for 16..235
 _UNSPECIFIED, _FULL_RANGE = 2, 2
 _MAX_THREADS = 8  # of the encoder
+_MACROBLOCK = 16  # pixels a side
 _AAC_BITS_PER_SECOND = 96_000  # a channel
 _AAC_BITS_PER_SAMPLE = 6  # the most that AAC allows
 _AAC_SAMPLES = 1024
@@ -296,7 +297,7 @@ class VideoWriter:
         preset: x264's speed.
         metadata: names and values stored in the container, any UTF-8 text.
         threads: of the encoder; one a core without it, but at most 8, because each holds frames of its own. The bytes
-            written depend on their number, and only one thread writes the same bytes every time.
+            written depend on their number.
 
     Raises:
         ValueError: an argument, or a frame's shape or type, is not as described; or no frame was written.
@@ -319,6 +320,10 @@ class VideoWriter:
         self._size_hw = size_hw
         self._audio = _as_sound(audio)
         self._options = {"crf": str(crf), "preset": preset}
+        if any(side % _MACROBLOCK for side in size_hw):
+            # x264's macroblock tree looks at what lies beyond the picture, which is whatever was in memory: the same
+            # frames gave other bytes now and then (seen at 524 x 524 and 700 x 700).
+            self._options["x264-params"] = "mbtree=0"
         self._metadata = metadata or {}
         self._threads = threads or min(_MAX_THREADS, len(os.sched_getaffinity(0)))
         self._temporary = self.path.with_name(f".{self.path.stem[:100]}.{uuid.uuid4().hex}.tmp.mp4")

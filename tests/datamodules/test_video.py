@@ -482,3 +482,20 @@ def test_real_clips(real_clips: Path, name: str, size: int, fps: float, frames: 
         assert frame.shape == (size, size, 3)
     assert count == at_25
     assert count / 25 == pytest.approx(len(audio.load_audio(real_clips / name)) / 16000, abs=0.1)
+
+
+@pytest.mark.parametrize("size_hw", [(128, 128), (132, 140)])
+def test_the_same_frames_give_the_same_bytes_also_where_sides_are_no_multiples_of_a_macroblock(tmp_path, size_hw):
+    random = np.random.default_rng(0)
+    base = random.integers(0, 255, (*size_hw, 3), np.uint8)
+    frames = [np.roll(base, (k, 2 * k), (0, 1)) for k in range(30)]
+    written = set()
+    for k in range(3):
+        rubbish = [np.full(size_hw[0] * size_hw[1] * 3, 80 * k + 7, np.uint8) for _ in range(20)]  # what memory held
+        del rubbish
+        path = tmp_path / f"{k}.mp4"
+        with VideoWriter(path, 25.0, size_hw, threads=1) as writer:
+            for frame in frames:
+                writer.write(frame)
+        written.add(path.read_bytes())
+    assert len(written) == 1
