@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench evaluate` on one clip of 5 s with two candidates, against the sum of its parts, each run alone.
+"""`bench evaluate --pred --target` on one pair of 720p files of 5 s, against the sum of its parts, each run alone.
 
-SyncNet has its full width and random weights: its time is that of the official weights, its scores mean nothing. Both
-candidates are given the clip's sound, so the sound has to be embedded once and the lips twice.
+Ground truth and prediction are scored: two files to decode, two searches of landmarks, two checks for a face, but one
+comparison of images, for the truth is not compared with itself. A part is the public function of its metric on what it
+needs, cut out and resized beforehand; so cutting, resizing to the judges' sizes, rows and tables are the evaluation's
+own. The networks have their full width and random weights: the time is that of published weights, no score means
+anything. Reading their files is a part. The target is prepared beforehand, as another row of the table measures it.
 """
 
-import itertools
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -15,73 +19,171 @@ import pytest
 import torch
 
 from benchmarks.comparison import Aim, Comparison, Rounds
+from benchmarks.random_judges import write_random_judges
+from datamodules.audio import load_audio, mel_spectrogram, to_int16
 from datamodules.clip import Clip
-from datamodules.detectors import landmarks68
-from datamodules.video import read_frames
-from lipsync_bench.evaluation.evaluate import evaluate_dataset
+from datamodules.prepare import prepare
+from datamodules.video import VideoWriter, read_frames
+from lipsync_bench.evaluation.evaluate import ScorerFiles, Selection, evaluate_videos
+from lipsync_bench.evaluation.protocol import VIDEO_PAIRS, load_protocol
+from lipsync_bench.evaluation.regions import Regions, compare_crops
 from lipsync_bench.evaluation.rows import read_rows
-from lipsync_bench.evaluation.scoring import face_rectangles
-from metrics.lse import BATCH_WINDOWS, INPUT_PX, SAMPLES_PER_FRAME, WINDOW_FRAMES
-from models.syncnet import SyncNetV2
+from lipsync_bench.evaluation.scorers import Scorers
+from lipsync_bench.evaluation.scoring import SCRIPT_PX, mouth_box
+from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
+from metrics.cpbd import cpbd
+from metrics.expert_sync import expert_curve
+from metrics.lpips import lpips
+from metrics.lse import score_clip
+from metrics.mse import mse
+from metrics.psnr import psnr
+from metrics.psnr_uint8 import psnr_uint8
+from metrics.ssim import ssim
 
-CANDIDATES = 2  # ground_truth and repeated_frame
+SIDES = ("target", "mine")
+WITHOUT_NETWORKS = ("decoding", "landmarks", "Face Mesh", "CPBD", "PSNR, SSIM, MSE", "8-bit PSNR")
+CRF = 35  # of the prediction: it differs everywhere
+AIM = Aim("ratio", "<", 1.2)
+Parts = dict[str, Callable[[], object]]
 
 __all__: list[str] = []
 
 
-@pytest.fixture(scope="module")
-def syncnet(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file like the official one, a flat mapping of names to tensors, with random weights."""
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("weights") / "random_syncnet_v2.model"
-    torch.save(SyncNetV2().state_dict(), path)
-    return path
+@dataclass(frozen=True)
+class _Pair:
+    """A prepared pair of files.
+
+    Args:
+        target, mine: Folders, each with a video of the same name.
+        clips: The target, prepared.
+        judges: Random weights.
+    """
+
+    target: Path
+    mine: Path
+    clips: Path
+    judges: ScorerFiles
 
 
 @pytest.fixture(scope="module")
-def parts(small_videos: Path, small_clips: Path) -> dict[str, Callable[[], object]]:
-    """What evaluation cannot do without, by name."""
-    (name,) = (small_clips / "splits" / "test.txt").read_text().split()
-    video = small_videos / "main" / f"{name}.mp4"
-    with Clip(small_clips / f"{name}.safetensors") as clip:
-        rectangles = face_rectangles(clip.mesh(), clip.boxes())
-        sound_frames = len(clip.wav()) // SAMPLES_PER_FRAME
-    frames = list(read_frames(video))
-    windows = min(len(frames), sound_frames) - WINDOW_FRAMES
-    network = SyncNetV2().eval()
-    pixels = np.stack([cv2.resize(frame, (INPUT_PX, INPUT_PX)) for frame in frames])
-    lips = torch.from_numpy(pixels).float().unfold(0, WINDOW_FRAMES, 1).permute(0, 3, 4, 1, 2)[:windows]
-    sound = torch.rand(windows, 1, 13, 20)
+def pair(large_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> _Pair:
+    folder = tmp_path_factory.mktemp("pair")
+    target, mine, clips, weights = (folder / name for name in (*SIDES, "clips", "weights"))
+    target.mkdir()
+    weights.mkdir()
+    (video,) = large_videos.rglob("*.mp4")
+    shutil.copy(video, target / "a.mp4")
+    with VideoWriter(mine / "a.mp4", 25.0, (720, 1280), audio=load_audio(video), preset="veryfast", crf=CRF) as writer:
+        for frame in read_frames(video):
+            writer.write(frame)
+    assert prepare(target, clips, "folder", workers=1, progress=False).done == 1
+    return _Pair(target, mine, clips, write_random_judges(weights))
 
-    def find_landmarks() -> None:
-        for _ in range(CANDIDATES):
-            for frame, rectangle in zip(frames, rectangles, strict=True):
-                landmarks68(frame, rectangle)
 
-    @torch.no_grad()
-    def embed() -> None:
-        for _ in range(CANDIDATES):
-            for batch in lips.split(BATCH_WINDOWS):
-                network.forward_lips(batch)
-        for batch in sound.split(BATCH_WINDOWS):
-            network.forward_audio(batch)
+def _planes(images: Sequence[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def _one_by_one(score: Callable[..., torch.Tensor], *images: Sequence[torch.Tensor]) -> None:
+    """As evaluation does, and quicker than a clip at once: float64 images stay in the processor's cache."""
+    for arguments in zip(*images, strict=True):
+        score(*arguments)
+
+
+@pytest.fixture(scope="module")
+def parts(pair: _Pair) -> Parts:
+    """What evaluation cannot do without, by name; frames, crops, mouths and loaded networks are there already."""
+    videos = [folder / "a.mp4" for folder in (pair.target, pair.mine)]
+    frames = [list(read_frames(video)) for video in videos]
+    waves = [load_audio(video) for video in videos]
+    protocol = load_protocol(VIDEO_PAIRS)
+    (path,) = pair.clips.rglob("*.safetensors")
+    assert protocol.size_hw is not None
+    with Clip(path) as clip:
+        boxes, rectangles = clip.boxes(), face_rectangles(clip.mesh(), clip.boxes())
+        lips = clip.landmarks() * np.array(protocol.size_hw[::-1], np.float32)
+    crops = [compare_crops(images, boxes, protocol.size_hw) for images in frames]
+    places = [mouth_box(points, protocol.size_hw, protocol.mouth_margin) for points in lips]
+    faces = [list(_planes(images).split(1)) for images in crops]
+    mouths = [
+        [_planes([image[y1:y2, x1:x2]]) for image, (x1, y1, x2, y2) in zip(images, places, strict=True)]
+        for images in crops
+    ]
+    script = [
+        list(_planes([cv2.resize(c, (SCRIPT_PX, SCRIPT_PX), interpolation=cv2.INTER_AREA) for c in images]).split(1))
+        for images in crops
+    ]
+    loaded = Scorers(pair.judges.syncnet, None, pair.judges.expert, pair.judges.lpips, pair.judges.inception)
+    assert loaded.syncnet is not None
+    assert loaded.expert is not None
+    assert loaded.inception is not None
+    syncnet, expert, inception, alex = loaded.syncnet, loaded.expert, loaded.inception, loaded.lpips["lpips_alex"]
+    side = expert.image_size
+    shown = [_planes(compare_crops(images, boxes, (side, side))).float() / 255 for images in frames]
+
+    def see_faces() -> None:
+        regions = Regions(protocol)
+        for images in frames:
+            for frame, rectangle in zip(images, rectangles, strict=True):
+                regions.sees_face(frame, rectangle)
+        regions.close()
+
+    def compare() -> None:
+        for images in (faces, mouths):
+            for score in (psnr, ssim):
+                _one_by_one(score, *images)
+        _one_by_one(mse, *faces)
+
+    def judge_sync() -> None:
+        for images, wave in zip(frames, waves, strict=True):
+            score_clip(syncnet, images, to_int16(wave))
+
+    def judge_by_expert() -> None:
+        for images, wave in zip(shown, waves, strict=True):
+            expert_curve(expert.network, images, torch.from_numpy(mel_spectrogram(wave)))
 
     return {
-        "decoding": lambda: sum(1 for _ in read_frames(video)),
-        "landmarks": find_landmarks,
-        "SyncNet": embed,
+        "decoding": lambda: [sum(1 for _ in read_frames(video)) for video in videos],
+        "landmarks": lambda: [find_landmarks(images, rectangles) for images in frames],
+        "Face Mesh": see_faces,
+        "CPBD": lambda: _one_by_one(cpbd, [*faces[0], *faces[1]]),
+        "PSNR, SSIM, MSE": compare,
+        "8-bit PSNR": lambda: _one_by_one(psnr_uint8, *script),
+        "reading weights": lambda: _load(pair.judges),
+        "SyncNet": judge_sync,
+        "expert": judge_by_expert,
+        "LPIPS": lambda: _one_by_one(lambda x, y: lpips(x, y, alex), *faces),
+        "Inception": lambda: _one_by_one(inception, [*faces[0], *faces[1]]),
     }
 
 
-def _evaluation(small_clips: Path, folder: Path, syncnet: Path | None) -> Callable[[], None]:
-    folders = (folder / str(k) for k in itertools.count())
+def _load(files: ScorerFiles) -> Scorers:
+    return Scorers(files.syncnet, files.syncnet_s3fd, files.expert, files.lpips, files.inception)
+
+
+def _evaluation(pair: _Pair, out: Path, judges: ScorerFiles) -> Callable[[], None]:
+    """What the command does; the results of the round before are removed, the prepared target is kept."""
+    shutil.copytree(pair.clips, out / "targets")
 
     def evaluate() -> None:
-        out = next(folders)
-        evaluate_dataset("synthetic", out, root=small_clips, syncnet=syncnet, limit=1, device="cpu", progress=False)
-        rows = read_rows(out)
-        assert rows["status"].tolist() == ["ok"] * CANDIDATES
-        assert rows["lse_d_wav2lip_lrs"].notna().all() == (syncnet is not None)
+        for left in [entry for entry in out.iterdir() if entry.name != "targets"]:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        evaluate_videos(
+            pair.mine,
+            pair.target,
+            out,
+            scorers=judges,
+            select=Selection(methods=["mine"]),
+            device="cpu",
+            workers=1,
+            progress=False,
+        )
+        rows = read_rows(out).set_index("method")
+        assert rows["status"].to_dict() == {"ground_truth": "ok", "mine": "ok"}
+        assert rows.loc["mine", "frames"] == 125
+        assert np.isfinite(rows.loc["mine", "psnr"])
+        assert rows["lse_d_wav2lip_lrs"].notna().all() == (judges.syncnet is not None)
+        assert rows["lpips_alex"].notna().all() == (judges.lpips is not None)
 
     return evaluate
 
@@ -93,28 +195,29 @@ def _sum(parts: dict[str, Rounds]) -> Rounds:
     return first
 
 
-def _record(comparison: Comparison, name: str, own: Rounds, parts: dict[str, Rounds], aim: Aim | None) -> None:
-    row = comparison.record(name, "s", own, " + ".join(parts), _sum(parts), aim)
-    listed = ", ".join(f"{part} {seconds.median:.2f} s" for part, seconds in parts.items())
+def _measure(
+    comparison: Comparison, pair: _Pair, out: Path, name: str, judges: ScorerFiles, parts: Parts, rounds: int
+) -> None:
+    own, others = comparison.alternate(_evaluation(pair, out, judges), parts, rounds=rounds, warm_up=False)
+    row = comparison.record(name, "s", own, "sum of its parts", _sum(others), AIM)
+    listed = ", ".join(f"{part} {seconds.median:.2f} s" for part, seconds in others.items())
     comparison.note(
-        f"{name}: 1 clip of 5 s, ground truth and repeated frame; {listed}, all the rest "
-        f"{row.value - row.reference_value:.2f} s."
+        f"{name}: 1 pair of 5 s, ground truth and prediction, {rounds} round{'s' if rounds > 1 else ''}; {listed}, all "
+        f"the rest {row.value - row.reference_value:.2f} s."
     )
 
 
-def test_evaluate_without_lse(
-    comparison: Comparison, small_clips: Path, tmp_path: Path, parts: dict[str, Callable[[], object]]
-) -> None:
-    """Where SyncNet does not hide the rest."""
-    needed = {name: parts[name] for name in ("decoding", "landmarks")}
-    own, others = comparison.alternate(_evaluation(small_clips, tmp_path, None), needed, rounds=5)
-    _record(comparison, "`bench evaluate` without LSE", own, others, None)
+def _chosen(parts: Parts, names: Collection[str]) -> Parts:
+    return {name: part for name, part in parts.items() if name in names}
 
 
-def test_evaluate(
-    comparison: Comparison, small_clips: Path, tmp_path: Path, parts: dict[str, Callable[[], object]], syncnet: Path
-) -> None:
-    _evaluation(small_clips, tmp_path / "warm_up", None)()  # all but SyncNet, of which a warm-up would take long
-    evaluate = _evaluation(small_clips, tmp_path / "timed", syncnet)
-    own, others = comparison.alternate(evaluate, parts, rounds=3, warm_up=False)
-    _record(comparison, "`bench evaluate` with LSE", own, others, Aim("ratio", "<", 1.2))
+def test_evaluate_without_networks(comparison: Comparison, pair: _Pair, parts: Parts, tmp_path: Path) -> None:
+    """Where no network hides the rest."""
+    needed = _chosen(parts, WITHOUT_NETWORKS)
+    _evaluation(pair, tmp_path / "warm_up", ScorerFiles())()
+    _measure(comparison, pair, tmp_path / "timed", "`bench evaluate`, no networks", ScorerFiles(), needed, rounds=3)
+
+
+def test_evaluate(comparison: Comparison, pair: _Pair, parts: Parts, tmp_path: Path) -> None:
+    """Everything a row can hold but LSE on face tracks, once: it takes a minute."""
+    _measure(comparison, pair, tmp_path / "timed", "`bench evaluate`, all judges", pair.judges, parts, rounds=1)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of several processes this is, and which device is its own."""
+"""Which of several processes this is, which device is its own, and its memory."""
 
+import ctypes
 import os
+from contextlib import suppress
 
 import torch
 
-__all__ = ["device_of", "rank_and_world"]
+__all__ = ["device_of", "rank_and_world", "return_memory"]
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -18,3 +20,9 @@ def device_of(name: str) -> str:
     if name != "auto":
         return name
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if torch.cuda.is_available() else "cpu"
+
+
+def return_memory() -> None:
+    """Give freed memory back to the system, where the C library can (glibc); after steps that held much of it."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from metrics.image_checks import DATA_RANGE, checked_pair
-from metrics.weight_files import TORCHVISION, WeightsFile
+from metrics.weight_files import TORCHVISION, WeightsFile, WithoutInit
 
 __all__ = ["LPIPS", "TRUNKS", "LPIPSNet", "LPIPSNetwork", "lpips"]
 
@@ -59,7 +59,7 @@ class LPIPSNetwork(nn.Module):
             "'IMAGENET1K_V1')\", or name its folder with LPIPSNetwork(weights=DIR)",
         )
         state = file.read()
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), WithoutInit():
             warnings.simplefilter("ignore")  # the package calls torchvision in an outdated way
             self.network = package.LPIPS(net=net, pnet_rand=True, verbose=False)
         features = nn.Sequential(*(layer for part in self.network.net.children() for layer in part))

@@ -1,17 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 """Published weights of the networks that metrics look through: found, checked, never downloaded, never made up."""
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from datamodules.files import sha256
 from models.perceptual import TORCHVISION
 
-__all__ = ["TORCHVISION", "WeightsFile"]
+__all__ = ["TORCHVISION", "WeightsFile", "WithoutInit"]
+
+
+class WithoutInit(TorchFunctionMode):
+    """Inside this context layers keep whatever memory holds: for networks that are filled from a file as a whole.
+
+    Memory that nobody writes to takes no room: AlexNet's classifier, which no metric uses, would take 240 MB.
+    """
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -46,7 +62,9 @@ class WeightsFile:
         if not self.path.is_file():
             raise FileNotFoundError(f"{self.path}: no such file. Expected {self.expected}. {self.repair}")
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            # Mapped where the format allows it: what the network does not take is never read.
+            mapped = zipfile.is_zipfile(self.path)
+            state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # damaged pickles fail in every way there is; what they say gives wrong advice
             raise ValueError(
                 f"{self.path}: cannot be read ({type(error).__name__}). Expected {self.expected}. Delete it. "

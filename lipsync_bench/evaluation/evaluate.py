@@ -29,7 +29,7 @@ from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.rows import RowFile, read_rows
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
 from lipsync_bench.evaluation.scorers import Scorers
-from lipsync_bench.processes import device_of, rank_and_world
+from lipsync_bench.processes import device_of, rank_and_world, return_memory
 
 _log = logging.getLogger(__name__)
 LONGEST_WAIT = timedelta(days=7)  # of the quickest rank for the slowest
@@ -153,6 +153,7 @@ def _run(
         weights=scorers.identity,
         seeds={"pairs": protocol.seed},
     )
+    return_memory()  # of preparing targets and loading weights
     with manifest.session(out, session) if rank == 0 else contextlib.nullcontext():
         rows = RowFile(out / ("clips.csv" if world == 1 else f"clips.rank{rank}.csv"))
         try:  # each rank takes its own pairs, none twice: no padding to equal shares

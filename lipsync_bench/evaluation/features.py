@@ -7,7 +7,7 @@ killed run like the rows, add up over ranks, and are read one clip at a time.
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 
 from lipsync_bench.evaluation.rows import LINE
 from lipsync_bench.evaluation.videos import video_path
-from metrics.fid import FID
+from metrics.fid import FID, MIN_FRAMES
 from metrics.inception import InceptionFeatures
 
 TRUTH = "ground_truth"  # its frames are the real ones
@@ -65,26 +65,25 @@ class FrameFeatures:
         self._temporary.unlink(missing_ok=True)
 
 
-def _features(folder: Path, rows: pd.DataFrame, size: int) -> Iterator[torch.Tensor]:
-    for row in rows.sort_values(["clip", "audio_clip"]).itertuples():
-        names = (row.method, row.generator_sha256, row.paste, row.clip, row.audio_clip)
-        yield torch.from_numpy(np.fromfile(_path(folder, *map(str, names)), "<f4").reshape(-1, size))
+def _files(folder: Path, rows: pd.DataFrame) -> list[Path]:
+    rows = rows.sort_values(["clip", "audio_clip"])
+    names = zip(*(rows[name].astype(str) for name in (*LINE[1:], "clip", "audio_clip")), strict=True)
+    return [_path(folder, *row) for row in names]
 
 
-def _value(
-    network: InceptionFeatures, pred: Iterator[torch.Tensor], target: Iterator[torch.Tensor]
-) -> tuple[float, int]:
+def _value(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
     """FID and the number of frames on the smaller side; NaN below the fewest that are allowed."""
-    metric = FID(network)
-    for side, features in (("pred", pred), ("target", target)):
-        for part in features:
-            metric.update(part if side == "pred" else None, part if side == "target" else None)
-    frames = min(metric.frames, metric.target_frames)
-    try:
-        return float(metric.compute()), frames
-    except RuntimeError as error:  # too few frames
-        _log.warning("no FID: %s", error)
+    frames = min(sum(path.stat().st_size // (4 * network.size) for path in side) for side in (pred, target))
+    if frames < MIN_FRAMES:
+        _log.warning("no FID of %d frames; expected at least %d on each side. Score more clips", frames, MIN_FRAMES)
         return float("nan"), frames
+    metric = FID(network, MIN_FRAMES)
+    for side, paths in (("pred", pred), ("target", target)):
+        for path in paths:
+            features = torch.from_numpy(np.fromfile(path, "<f4").reshape(-1, network.size))
+            if len(features):
+                metric.update(features if side == "pred" else None, features if side == "target" else None)
+    return float(metric.compute()), frames
 
 
 def pooled_fid(folder: Path, rows: pd.DataFrame, network: InceptionFeatures) -> pd.DataFrame:
@@ -109,6 +108,6 @@ def pooled_fid(folder: Path, rows: pd.DataFrame, network: InceptionFeatures) -> 
             sides = real.iloc[0::2], real.iloc[1::2]
         else:
             sides = own, real[real["clip"].isin(own["clip"])]
-        value, frames = _value(network, *(_features(folder, side, network.size) for side in sides))
+        value, frames = _value(network, *(_files(folder, side) for side in sides))
         out.append({**dict(zip(LINE, line, strict=True)), "fid": value, "fid_n": frames})
     return pd.DataFrame(out, columns=[*LINE, "fid", "fid_n"])

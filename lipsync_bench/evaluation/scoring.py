@@ -62,7 +62,7 @@ class FrameScores:
         self.protocol = protocol
         self._paired = protocol.pairing == "paired"
         self._networks = networks or {}
-        self._values: dict[str, list[np.ndarray]] = {}
+        self._values: dict[str, list[float]] = {}  # numbers, not arrays: small arrays pin the heap between big ones
         self._tail = np.empty((0, 68, 2))  # the last two frames' landmarks: jitter looks at three in a row
 
     def add_crops(self, pred: Sequence[np.ndarray], target: Sequence[np.ndarray], lips: np.ndarray) -> None:
@@ -126,7 +126,7 @@ class FrameScores:
         self._add("detection_failure", 1.0 - seen)
 
     def _add(self, name: str, values: np.ndarray) -> None:
-        self._values.setdefault(name, []).append(values)
+        self._values.setdefault(name, []).extend(values.tolist())
 
     def result(self) -> dict[str, float | int | None]:
         """Means over the clip's frames, and how many frames stayed out of them.
@@ -136,14 +136,14 @@ class FrameScores:
         looks at crops; if all failed the value is None.
         """
         out: dict[str, float | int | None] = {}
-        for name, parts in self._values.items():
-            values = np.concatenate(parts)
+        for name, found in self._values.items():
+            values = np.array(found)
             usable = values[np.isfinite(values)]
             if len(usable):
                 out[name] = float(usable.mean())
             else:
                 out[name] = float("inf") if np.isinf(values).any() else None
         if self._paired:
-            out["psnr_infinite_frames"] = sum(int(np.isinf(part).sum()) for part in self._values.get("psnr", []))
-            out["lmd_skipped_frames"] = sum(int(np.isnan(part).sum()) for part in self._values["lmd"])
+            out["psnr_infinite_frames"] = int(np.isinf(self._values.get("psnr", [])).sum())
+            out["lmd_skipped_frames"] = int(np.isnan(self._values["lmd"]).sum())
         return out

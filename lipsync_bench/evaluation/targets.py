@@ -19,7 +19,7 @@ from lipsync_bench.blending import CONTOUR
 from lipsync_bench.evaluation.candidates import TargetChunk
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 
-CHUNK_FRAMES = 32  # frames of the source held at a time: 200 MB at 1080p
+CHUNK_FRAMES = 16  # frames of a video held at a time: 100 MB at 1080p
 LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever the cached values can change
 
 __all__ = ["CHUNK_FRAMES", "TargetPart", "face_rectangles", "find_landmarks", "in_frame", "read_target"]

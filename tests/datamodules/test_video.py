@@ -494,7 +494,7 @@ def test_the_same_frames_give_the_same_bytes_also_where_sides_are_no_multiples_o
         rubbish = [np.full(size_hw[0] * size_hw[1] * 3, 80 * k + 7, np.uint8) for _ in range(20)]  # what memory held
         del rubbish
         path = tmp_path / f"{k}.mp4"
-        with VideoWriter(path, 25.0, size_hw, threads=1) as writer:
+        with video.VideoWriter(path, 25.0, size_hw, threads=1) as writer:
             for frame in frames:
                 writer.write(frame)
         written.add(path.read_bytes())

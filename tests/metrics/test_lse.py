@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.lse import BATCH_WINDOWS, LSE, LSEClip, LSESound, score_clip, score_real_video, sync_distances, sync_score
+from metrics.lse import (
+    BATCH_WINDOWS,
+    LIPS_AT_ONCE,
+    LSE,
+    LSEClip,
+    LSESound,
+    score_clip,
+    score_real_video,
+    sync_distances,
+    sync_score,
+)
 from metrics.mfcc import mfcc
 from models.syncnet import SyncNetV2
 from tests import golden
@@ -170,8 +180,9 @@ def test_number_of_windows_and_batches(frames, samples, windows):
     pictures = [np.full((8, 8, 3), t, np.uint8) for t in range(frames)]
     score = score_clip(network, pictures, np.ones(samples, np.int16))
     assert score.windows == windows
-    full, rest = divmod(windows, BATCH_WINDOWS)
-    assert network.batches == [BATCH_WINDOWS] * full + [rest] * bool(rest)
+    groups = [min(BATCH_WINDOWS, windows - first) for first in range(0, windows, BATCH_WINDOWS)]
+    parts = [min(LIPS_AT_ONCE, group - first) for group in groups for first in range(0, group, LIPS_AT_ONCE)]
+    assert network.batches == parts
 
 
 def test_streaming_equals_all_windows_at_once():
