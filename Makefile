@@ -43,7 +43,7 @@ lint: $(STAMP) ## format, lint, types and the four floors
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
 
-bench: $(STAMP) ## speed of everything beside its reference, some 6 minutes; the table: .benchmarks/latest.md
+bench: $(STAMP) ## speed of everything beside its reference, some 10 minutes; the table: .benchmarks/latest.md
 	@mkdir -p .benchmarks
 	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-quiet --benchmark-json=.benchmarks/latest.json
 

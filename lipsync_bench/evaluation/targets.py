@@ -56,6 +56,18 @@ def find_landmarks(frames: Sequence[np.ndarray], rectangles: np.ndarray) -> np.n
     return np.stack([landmarks68(frame, r) for frame, r in zip(frames, rectangles, strict=True)])
 
 
+def _from_mesh(clip: Clip, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Face rectangles (N, 4) and contours (N, 30, 2) in frame pixels; the mesh itself, 6 kB a frame, is not kept."""
+    mesh = clip.mesh()
+    rectangles, contours = [], []
+    for first in range(0, len(boxes), CHUNK_FRAMES):
+        part = slice(first, first + CHUNK_FRAMES)
+        own = mesh[part][: len(boxes[part])]
+        rectangles.append(face_rectangles(own, boxes[part]))
+        contours.append(in_frame(own[:, list(CONTOUR), :2], boxes[part]))
+    return np.concatenate(rectangles), np.concatenate(contours)
+
+
 @dataclass(frozen=True)
 class TargetPart:
     """A chunk of the target as it is compared. Where a box is NaN there is no crop: `crops` has those of the others.
@@ -132,9 +144,8 @@ def read_target(
         MediaError: The video cannot be read or is shorter than when it was prepared.
     """
     protocol = regions.protocol
-    clip_boxes, stored, mesh = clip.boxes()[:frames], clip.landmarks()[:frames], clip.mesh()[:frames]
-    rectangles = face_rectangles(mesh, clip_boxes)
-    contours = in_frame(mesh[:, list(CONTOUR), :2], clip_boxes)
+    clip_boxes, stored = clip.boxes()[:frames], clip.landmarks()[:frames]
+    rectangles, contours = _from_mesh(clip, clip_boxes)
     mels = frame_mels(sound.mel(), frames)
     cache = _Cache(cache_file, clip, regions)
     known = cache.covers(frames)

@@ -16,6 +16,7 @@ import yaml
 
 from lipsync_bench import bench
 from lipsync_bench.cli import BenchCLI
+from lipsync_bench.command_line import plain
 from lipsync_bench.evaluation.benchmark import benchmark_file, load_benchmark
 from lipsync_bench.evaluation.rows import RowFile
 
@@ -251,3 +252,20 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
+
+
+def test_switches_need_no_value_and_hyphens_are_underscores():
+    assert plain(["dub", "--no-mark", "--out", "a-b"], bench.COMMANDS) == ["dub", "--no_mark", "true", "--out", "a-b"]
+    assert plain(["dub", "--smooth", "false"], bench.COMMANDS) == ["dub", "--smooth", "false"]
+    assert plain(["dub", "--max-gap-frames=3"], bench.COMMANDS) == ["dub", "--max_gap_frames=3"]
+    assert plain(["evaluate", "--methods.a-b=c-d.e"], bench.COMMANDS) == ["evaluate", "--methods.a-b=c-d.e"]
+    assert plain(["--help"], bench.COMMANDS) == ["--help"]
+    assert plain([], bench.COMMANDS) == []
+    assert plain(["evaluate", "--pred", "a", "--pred=B=b"], bench.COMMANDS) == [
+        "evaluate",
+        "--pred+",
+        "a",
+        "--pred+=B=b",
+    ]
+    assert plain(["evaluate", "--methods", "a,b"], bench.COMMANDS) == ["evaluate", "--only", "a,b"]
+    assert plain(["evaluate", "--methods.a", "b"], bench.COMMANDS) == ["evaluate", "--methods.a", "b"]

@@ -327,15 +327,6 @@ def test_arguments_that_make_no_sense(checkpoint, talk, tmp_path, change, error,
     assert sha256(talk) == before
 
 
-def test_switches_need_no_value_and_hyphens_are_underscores():
-    assert bench._plain(["dub", "--no-mark", "--out", "a-b"]) == ["dub", "--no_mark", "true", "--out", "a-b"]
-    assert bench._plain(["dub", "--smooth", "false"]) == ["dub", "--smooth", "false"]
-    assert bench._plain(["dub", "--max-gap-frames=3"]) == ["dub", "--max_gap_frames=3"]
-    assert bench._plain(["evaluate", "--methods.a-b=c-d.e"]) == ["evaluate", "--methods.a-b=c-d.e"]
-    assert bench._plain(["--help"]) == ["--help"]
-    assert bench._plain([]) == []
-
-
 # Memory and interruption
 
 
