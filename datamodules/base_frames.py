@@ -30,11 +30,10 @@ from typing import Any, Literal
 
 import numpy as np
 import simplejpeg
-from safetensors.numpy import save
 
 from datamodules.clip import ClipHeader
 from datamodules.errors import ClipError
-from datamodules.files import write_atomic
+from datamodules.files import write_tensors
 from datamodules.sketch import BOTTLENECK_PX, LIP_OUTLINE
 
 MeshOrder = Literal["rgb", "bgr"]
@@ -223,7 +222,7 @@ def write_base_frames(
         "found": np.ascontiguousarray(found),
         "lip_outline": np.ascontiguousarray(lip_outlines, np.float32),
     }
-    write_atomic(path, save(tensors, {"base_frames": json.dumps(dataclasses.asdict(header), sort_keys=True)}))
+    write_tensors(path, tensors, {"base_frames": json.dumps(dataclasses.asdict(header), sort_keys=True)})
 
 
 class BaseFrames:

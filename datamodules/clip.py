@@ -30,10 +30,9 @@ from typing import Any, Literal, overload
 import cv2
 import numpy as np
 import simplejpeg
-from safetensors.numpy import save
 
 from datamodules.errors import ClipError
-from datamodules.files import write_atomic
+from datamodules.files import write_tensors
 
 SCHEMA = "1"
 MESH_POINTS = 478
@@ -220,7 +219,7 @@ def write_clip(
         "landmarks": np.ascontiguousarray(landmarks, np.float32),
         "mesh": np.ascontiguousarray(mesh, np.float16),
     }
-    write_atomic(path, save(tensors, {"clip": json.dumps(dataclasses.asdict(header), sort_keys=True)}))
+    write_tensors(path, tensors, {"clip": json.dumps(dataclasses.asdict(header), sort_keys=True)})
 
 
 def read_header(path: Path) -> ClipHeader:

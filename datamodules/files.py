@@ -4,13 +4,17 @@
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _STALE_S = 3600.0  # a process id may have been given anew by then
 
-__all__ = ["atomic_path", "printable", "remove_leftovers", "sha256", "write_atomic"]
+__all__ = ["atomic_path", "printable", "remove_leftovers", "sha256", "write_atomic", "write_tensors"]
 
 
 @contextmanager
@@ -47,6 +51,23 @@ def sha256(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
+
+
+def write_tensors(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
+    """Write a whole safetensors file or none, straight from the arrays: as bytes they would be in memory twice more.
+
+    Args:
+        path: The file.
+        tensors: Contiguous arrays by name.
+        metadata: Texts of the file's head.
+    """
+    from safetensors.numpy import save_file
+
+    with atomic_path(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(dict(tensors), temporary, dict(metadata))
+        temporary.chmod(mode)  # the library lets nobody else read it; others of a group may have to
 
 
 def remove_leftovers(out: Path) -> None:

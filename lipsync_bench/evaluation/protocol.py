@@ -35,7 +35,7 @@ class Protocol:
         reference: "first": the first frame's crop is the reference of the whole clip; "same": each frame's own crop,
             which shows the true mouth to the method; "elsewhere": of videos that others made, nobody knows.
         codec: "memory": frames as the method made them. "h264": after encoding with x264 at `crf` and decoding, in
-            groups of 16 frames. Videos that come as files have been through a codec and are taken as they are.
+            groups of at most 16 frames. Videos that come as files have been through a codec and are taken as they are.
         crf: x264's quality, for "h264".
         pairs: How many clips (paired) or pairs of clips (unpaired) are drawn, by data set; all where not told.
         seconds: How much of each clip is used, from its beginning, by data set; all of it where not told.

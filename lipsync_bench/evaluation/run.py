@@ -23,6 +23,7 @@ from lipsync_bench.evaluation.scorers import ClipSound, OwnSound, Scorers, SyncS
 from lipsync_bench.evaluation.scoring import FrameScores
 from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
 from lipsync_bench.evaluation.videos import KeptVideo, through_h264, video_path
+from lipsync_bench.processes import return_memory
 from lipsync_bench.version import __version__
 
 FAILURES = (MediaError, ClipError, FileNotFoundError)  # a clip's own trouble; anything else is a bug and stops the run
@@ -220,6 +221,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache):
             for score in scores:
                 score.update(part)
+            return_memory()  # freed buffers of different sizes would add up between the chunks
     except FAILURES as error:  # the target itself cannot be read: every candidate fails on this clip
         for score in scores:
             score.failure = error

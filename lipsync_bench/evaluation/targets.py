@@ -19,10 +19,17 @@ from lipsync_bench.blending import CONTOUR
 from lipsync_bench.evaluation.candidates import TargetChunk
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 
-CHUNK_FRAMES = 16  # frames of a video held at a time: 100 MB at 1080p
+CHUNK_FRAMES = 16  # of a video held at a time, if they are small
+CHUNK_BYTES = 24_000_000  # else as many as this holds, but no fewer than
+CHUNK_LEAST = 4
 LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever the cached values can change
 
-__all__ = ["CHUNK_FRAMES", "TargetPart", "face_rectangles", "find_landmarks", "in_frame", "read_target"]
+__all__ = ["CHUNK_FRAMES", "TargetPart", "chunk_frames", "face_rectangles", "find_landmarks", "in_frame", "read_target"]
+
+
+def chunk_frames(height: int, width: int) -> int:
+    """How many frames of a size are held at a time: memory does not grow with the resolution before 1080p."""
+    return min(CHUNK_FRAMES, max(CHUNK_LEAST, CHUNK_BYTES // (3 * height * width)))
 
 
 def in_frame(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -151,10 +158,11 @@ def read_target(
     known = cache.covers(frames)
     reference: np.ndarray | None = None
     stream = read_frames(source, FPS)
-    for first in range(0, frames, CHUNK_FRAMES):
-        images = list(islice(stream, min(CHUNK_FRAMES, frames - first)))
+    step = chunk_frames(clip.header.source_height, clip.header.source_width)
+    for first in range(0, frames, step):
+        images = list(islice(stream, min(step, frames - first)))
         end = first + len(images)
-        if end < min(first + CHUNK_FRAMES, frames):
+        if end < min(first + step, frames):
             raise MediaError(
                 f"{source} has {end} frames at 25 fps, expected {len(clip)} as when {clip.path.name} was prepared. "
                 "The video has changed: bench prepare again"
