@@ -6,11 +6,8 @@ some 20 minutes on two cores. The method is a small untrained Wav2Lip: what grow
 """
 
 import os
-import subprocess
 import sys
-import time
 import wave
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +15,7 @@ import pytest
 import torch
 
 from benchmarks.comparison import Aim, Comparison, Rounds
+from benchmarks.watching import Watched, imports_mb, watch
 from benchmarks.wide_video import write_wide_video
 from datamodules.audio import SAMPLE_RATE, to_int16
 from datamodules.video import probe
@@ -26,67 +24,17 @@ from models.checkpoints import save_module
 
 BENCH = Path(sys.executable).with_name("bench")
 VARIABLE = "LIPSYNC_BENCH_DUB_MINUTES"
-SAMPLE_S = 0.5
 LOOP_S = 6.0
 LIMIT_MB = 2000
 PARTS = 10
-IMPORTS = "import lipsync_bench.dubbing.dub; print(open('/proc/self/status').read())"
 
 __all__: list[str] = []
 
 
-@dataclass(frozen=True)
-class _Watched:
-    """A command's memory in MB and its time.
-
-    Args:
-        peak: Of the whole run.
-        resident: At each look, from the moment on at which the output was begun.
-        seconds: Of the whole run.
-        writing_s: From that moment on.
-    """
-
-    peak: float
-    resident: list[float]
-    seconds: float
-    writing_s: float
-
-    def part(self, number: int) -> float:
-        """The largest resident memory in a tenth of the writing, counted from 0."""
-        first, last = (len(self.resident) * k // PARTS for k in (number, number + 1))
-        return max(self.resident[first : max(last, first + 1)])
-
-
-def _megabytes(status: str, field: str) -> float:
-    line = next(line for line in status.splitlines() if line.startswith(f"{field}:"))
-    return int(line.split()[1]) * 1024 / 1e6
-
-
-def _watch(command: list[str], folder: Path, log: Path) -> _Watched:
-    """Run a command that writes into an empty folder, and look at /proc/<pid>/status until it ends.
-
-    Not `ru_maxrss`: Linux hands a child the peak that its parent had when it was started.
-    """
-    start = begun = time.perf_counter()
-    peak = 0.0
-    resident: list[float] = []
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-    try:
-        while process.poll() is None:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            if "VmHWM:" in status:  # a process that is just ending has no memory left
-                peak = _megabytes(status, "VmHWM")
-                if any(folder.iterdir()):
-                    begun = begun if resident else time.perf_counter()
-                    resident.append(_megabytes(status, "VmRSS"))
-            time.sleep(SAMPLE_S)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0, log.read_text()
-    end = time.perf_counter()
-    return _Watched(peak, resident, end - start, end - begun)
+def _tenth(watched: Watched, number: int) -> float:
+    """The largest resident memory in a tenth of the writing, counted from 0."""
+    first, last = (len(watched.resident) * k // PARTS for k in (number, number + 1))
+    return max(watched.resident[first : max(last, first + 1)])
 
 
 def _minutes() -> float:
@@ -122,27 +70,28 @@ def test_dub(comparison: Comparison, checkpoint: Path, tmp_path: Path) -> None:
     video, speech, out = tmp_path / "video.mp4", tmp_path / "speech.wav", tmp_path / "out" / "dubbed.mp4"
     out.parent.mkdir()
     _write_speech(speech, write_wide_video(video, (1080, 1920), LOOP_S), 60 * minutes)
-    imports = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
     files = {"checkpoint": checkpoint, "video": video, "audio": speech, "out": out}
     command = [str(BENCH), "dub", "--device", "cpu", *(f"--{flag}={path}" for flag, path in files.items())]
-    run: _Watched = comparison.benchmark.pedantic(lambda: _watch(command, out.parent, tmp_path / "log"), rounds=1)
+    run: Watched = comparison.benchmark.pedantic(
+        lambda: watch(command, lambda: any(out.parent.iterdir()), tmp_path / "log"), rounds=1
+    )
     info = probe(out)
     assert info.frames == round(60 * minutes * info.fps)
     assert (info.width, info.height) == (1920, 1080)
 
     name = f"`bench dub`, 1080p, {minutes:g} min"
-    alone = Rounds((_megabytes(imports.stdout, "VmHWM"),))
+    alone = Rounds((imports_mb("lipsync_bench.dubbing.dub"),))
     comparison.record(
         f"{name}, peak", "MB", Rounds((run.peak,)), "its imports alone", alone, Aim("value", "<", LIMIT_MB)
     )
-    last, second = Rounds((run.part(PARTS - 1),)), Rounds((run.part(1),))
+    last, second = Rounds((_tenth(run, PARTS - 1),)), Rounds((_tenth(run, 1),))
     comparison.record(
         f"{name}, last tenth of the writing", "MB", last, "its second tenth", second, Aim("ratio", "<", 1.1)
     )
-    tenths = [round(run.part(k)) for k in range(PARTS)]
+    tenths = [round(_tenth(run, k)) for k in range(PARTS)]
     comparison.benchmark.extra_info["resident_mb_of_tenths"] = tenths
     comparison.note(
-        f"{name}: {info.frames} frames in {run.seconds:.0f} s, of which {run.writing_s:.0f} s writing "
-        f"({1000 * run.writing_s / info.frames:.0f} ms a frame); largest resident memory in each tenth of the writing: "
+        f"{name}: {info.frames} frames in {run.seconds:.0f} s, of which {run.phase_s:.0f} s writing "
+        f"({1000 * run.phase_s / info.frames:.0f} ms a frame); largest resident memory in each tenth of the writing: "
         f"{', '.join(map(str, tenths))} MB."
     )

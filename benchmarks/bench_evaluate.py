@@ -24,11 +24,11 @@ from datamodules.audio import load_audio, mel_spectrogram, to_int16
 from datamodules.clip import Clip
 from datamodules.prepare import prepare
 from datamodules.video import VideoWriter, read_frames
-from lipsync_bench.evaluation.evaluate import ScorerFiles, Selection, evaluate_videos
+from lipsync_bench.evaluation.evaluate import Selection, evaluate_videos
 from lipsync_bench.evaluation.protocol import VIDEO_PAIRS, load_protocol
 from lipsync_bench.evaluation.regions import Regions, compare_crops
 from lipsync_bench.evaluation.rows import read_rows
-from lipsync_bench.evaluation.scorers import Scorers
+from lipsync_bench.evaluation.scorers import ScorerFiles, Scorers
 from lipsync_bench.evaluation.scoring import SCRIPT_PX, mouth_box
 from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
 from metrics.cpbd import cpbd
@@ -113,7 +113,7 @@ def parts(pair: _Pair) -> Parts:
         list(_planes([cv2.resize(c, (SCRIPT_PX, SCRIPT_PX), interpolation=cv2.INTER_AREA) for c in images]).split(1))
         for images in crops
     ]
-    loaded = Scorers(pair.judges.syncnet, None, pair.judges.expert, pair.judges.lpips, pair.judges.inception)
+    loaded = Scorers(pair.judges)
     assert loaded.syncnet is not None
     assert loaded.expert is not None
     assert loaded.inception is not None
@@ -124,8 +124,7 @@ def parts(pair: _Pair) -> Parts:
     def see_faces() -> None:
         regions = Regions(protocol)
         for images in frames:
-            for frame, rectangle in zip(images, rectangles, strict=True):
-                regions.sees_face(frame, rectangle)
+            regions.seen(images, boxes, rectangles)
         regions.close()
 
     def compare() -> None:
@@ -149,16 +148,12 @@ def parts(pair: _Pair) -> Parts:
         "CPBD": lambda: _one_by_one(cpbd, [*faces[0], *faces[1]]),
         "PSNR, SSIM, MSE": compare,
         "8-bit PSNR": lambda: _one_by_one(psnr_uint8, *script),
-        "reading weights": lambda: _load(pair.judges),
+        "reading weights": lambda: Scorers(pair.judges),
         "SyncNet": judge_sync,
         "expert": judge_by_expert,
         "LPIPS": lambda: _one_by_one(lambda x, y: lpips(x, y, alex), *faces),
         "Inception": lambda: _one_by_one(inception, [*faces[0], *faces[1]]),
     }
-
-
-def _load(files: ScorerFiles) -> Scorers:
-    return Scorers(files.syncnet, files.syncnet_s3fd, files.expert, files.lpips, files.inception)
 
 
 def _evaluation(pair: _Pair, out: Path, judges: ScorerFiles) -> Callable[[], None]:

@@ -10,16 +10,14 @@ The prediction is a copy of the target: it is read, searched and judged like any
 
 import os
 import shutil
-import subprocess
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
 from benchmarks.comparison import Aim, Comparison, Rounds
 from benchmarks.random_judges import JUDGES, Judge, write_random_judges
+from benchmarks.watching import Watched, imports_mb, watch
 from benchmarks.wide_video import write_wide_video
 from datamodules.video import FPS
 from lipsync_bench.evaluation import ScorerFiles
@@ -30,56 +28,8 @@ CHOSEN = "LIPSYNC_BENCH_EVALUATE_JUDGES"
 SHORT_S = 5.0
 LIMIT_MB = 1500
 GROWTH = 1.1
-SAMPLE_S = 0.5
-IMPORTS = "import lipsync_bench.evaluation.evaluate; print(open('/proc/self/status').read())"
 
 __all__: list[str] = []
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A command's memory in MB and its time.
-
-    Args:
-        peak: Of the whole run.
-        start: The peak up to the first scored chunk: imports, preparation of the target, weights.
-        seconds: Of the whole run.
-    """
-
-    peak: float
-    start: float
-    seconds: float
-
-
-def _megabytes(status: str) -> float:
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024 / 1e6
-
-
-def _watch(command: Sequence[str], begun: Path, log: Path) -> _Watched:
-    """Run a command and look at /proc/<pid>/status until it ends; not `ru_maxrss`, which begins at its parent's peak.
-
-    Args:
-        command: Started without a shell.
-        begun: The file that is there when scoring begins.
-        log: For its output.
-    """
-    first = time.perf_counter()
-    peak = start = 0.0
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
-    try:
-        while process.poll() is None:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-            if "VmHWM:" in status:  # a process that is just ending has no memory left
-                peak = _megabytes(status)
-                start = start if begun.is_file() else peak
-            time.sleep(SAMPLE_S)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0, log.read_text()
-    return _Watched(peak, start, time.perf_counter() - first)
 
 
 def _seconds() -> float:
@@ -101,7 +51,7 @@ def _judges() -> tuple[Judge, ...]:
     return cast(tuple[Judge, ...], names)
 
 
-def _evaluate(seconds: float, folder: Path, judges: ScorerFiles) -> _Watched:
+def _evaluate(seconds: float, folder: Path, judges: ScorerFiles) -> Watched:
     """`bench evaluate` in a process of its own on one clip of this length, preparation and all."""
     target, pred, out = (folder / name for name in ("target", "mine", "out"))
     write_wide_video(target / "a.mp4", (720, 1280), seconds)
@@ -110,9 +60,8 @@ def _evaluate(seconds: float, folder: Path, judges: ScorerFiles) -> _Watched:
     flags = {"pred": pred, "target": target, "out": out, "only": "mine", "device": "cpu", "workers": 1}
     weights = {name: path for name, path in asdict(judges).items() if path is not None}
     listed = [f"--{flag}={value}" for flag, value in {**flags, **weights}.items()]
-    watched = _watch(
-        [sys.executable, "-m", "lipsync_bench.bench", "evaluate", *listed], out / "clips.csv", folder / "log"
-    )
+    command = [sys.executable, "-m", "lipsync_bench.bench", "evaluate", *listed]
+    watched = watch(command, (out / "clips.csv").is_file, folder / "log")  # the file is there when scoring begins
     rows = read_rows(out).set_index("method")
     assert rows["status"].to_dict() == {"ground_truth": "ok", "mine": "ok"}
     assert set(rows["frames"]) == {round(seconds * FPS)}
@@ -127,9 +76,8 @@ def test_memory(comparison: Comparison, tmp_path: Path) -> None:
     seconds, chosen = _seconds(), _judges()
     (tmp_path / "weights").mkdir()
     judges = write_random_judges(tmp_path / "weights", chosen)
-    imports = subprocess.run([sys.executable, "-c", IMPORTS], capture_output=True, text=True, check=True)
-    alone = Rounds((_megabytes(imports.stdout),))
-    runs: dict[float, _Watched] = {}
+    alone = Rounds((imports_mb("lipsync_bench.evaluation.evaluate"),))
+    runs: dict[float, Watched] = {}
 
     def both() -> None:
         for length in (SHORT_S, seconds):
@@ -153,6 +101,6 @@ def test_memory(comparison: Comparison, tmp_path: Path) -> None:
     judging = ", ".join(chosen) or "no network"
     comparison.note(
         f"{name.format(seconds)}: one pair of files, ground truth and prediction, with {judging}; {long.seconds:.0f} s "
-        f"in all ({SHORT_S:g} s: {short.seconds:.0f} s); peak before the first chunk is scored {long.start:.0f} MB "
-        f"({short.start:.0f} MB)."
+        f"in all ({SHORT_S:g} s: {short.seconds:.0f} s); peak before the first chunk is scored "
+        f"{long.peak_before:.0f} MB ({short.peak_before:.0f} MB)."
     )

@@ -34,8 +34,9 @@ from datamodules.synthetic import make_corpus
 from datamodules.video import FPS, read_frames
 from lipsync_bench.base_frames import make_base_frames
 from lipsync_bench.blending import CONTOUR
-from lipsync_bench.evaluation.evaluate import ScorerFiles, evaluate_dataset
+from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.leaderboard import rich_table
+from lipsync_bench.evaluation.scorers import ScorerFiles
 from lipsync_bench.evaluation.targets import in_frame
 from lipsync_bench.face_mask import FaceMaskPaste
 from lipsync_bench.inference import lip_sync, paste_crop

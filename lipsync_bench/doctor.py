@@ -161,12 +161,11 @@ def _perceptual() -> Iterator[Check]:
 
 def _judges(folder: Path) -> Iterator[Check]:
     """Networks that metrics look through."""
-    import torch
-
     from metrics.inception import FILE
     from metrics.lpips import TRUNKS
+    from models.weight_files import cache_folder
 
-    cache = Path(torch.hub.get_dir()) / "checkpoints"
+    cache = cache_folder()
     wanted = {**{f"lpips_{net}": (file, "--lpips") for net, (_, file) in TRUNKS.items()}, "fid": (FILE, "--inception")}
     for name, (file, flag) in wanted.items():
         there = [path for path in (*sorted(folder.rglob(file)), cache / file) if path.is_file()]

@@ -11,7 +11,8 @@ from skimage.feature import canny
 from torch import Tensor
 from torchmetrics import Metric
 
-from metrics.image_batches import checked_images, gray_8bit
+from metrics.gray import gray_8bit
+from metrics.image_checks import checked_images
 
 __all__ = ["CPBD", "CPBDVariant", "EdgeSharpness", "cpbd", "edge_sharpness"]
 

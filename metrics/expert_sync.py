@@ -37,6 +37,8 @@ def _check_faces(faces: Tensor, size_px: int) -> None:
 class ExpertClip:
     """Judges one clip whose face crops come chunk by chunk; each window is embedded once and its pixels forgotten.
 
+    So are the embeddings when nothing is left to compare them with: what is kept for long is 31 cosines a window.
+
     Args:
         expert: (B, 1, 80, 16), (B, 15, S/2, S) -> two (B, 512) of unit length; put into eval mode; stays on its device.
         mel: (80, M), 80 columns a second, the sound of the whole clip.
@@ -64,9 +66,11 @@ class ExpertClip:
         while (start := mel_start(len(self._starts))) + MEL_WINDOW <= mel.shape[1]:
             self._starts.append(start)
         self._waiting = torch.empty(0, 3, expert.face_px // 2, expert.face_px)
-        self._video: list[Tensor] = []
-        self._audio: list[Tensor] = []
-        self._windows = 0
+        self._windows = 0  # embedded so far, of either side
+        self._video = torch.empty(0, 0, dtype=torch.float64)  # of the windows that wait for later sound,
+        self._audio = torch.empty(0, 0, dtype=torch.float64)  # and of all that they are compared with
+        self._cosines: list[Tensor] = []
+        self._compared = 0
 
     def add(self, faces: Tensor) -> None:
         """The next face crops: (N, 3, S, S), S = `expert.face_px`, RGB, float in [0, 1], whole faces at 25 fps."""
@@ -92,9 +96,29 @@ class ExpertClip:
         starts = [self._starts[min(k, len(self._starts) - 1)] for k in at]  # the surplus is cut off by `curve`
         sounds = torch.stack([self._mel[None, :, start : start + MEL_WINDOW] for start in starts])
         audio, video = self._expert(sounds.to(weight), pictures.to(weight))
-        self._video.append(video.double().cpu())
-        self._audio.append(audio.double().cpu())
+        self._video, self._audio = (
+            torch.cat([kept, new.double().cpu()]) if len(kept) else new.double().cpu()
+            for kept, new in ((self._video, video), (self._audio, audio))
+        )
         self._windows += len(pictures)
+        self._compare(self._windows - self._shift, self._windows)
+
+    def _compare(self, stop: int, sounds: int) -> None:
+        """Cosines of the windows up to `stop` with the sound around them; of the sound, so many windows exist."""
+        start, sounds = self._compared, min(sounds, len(self._starts))
+        if stop <= start:
+            return
+        first_sound = self._windows - len(self._audio)
+        cosines = torch.full((stop - start, 2 * self._shift + 1), torch.nan, dtype=torch.float64)
+        for j, shift in enumerate(range(-self._shift, self._shift + 1)):
+            low, high = max(start, -shift), min(stop, sounds - shift)
+            if low < high:
+                sound = self._audio[low + shift - first_sound : high + shift - first_sound]
+                cosines[low - start : high - start, j] = (self._video[low - start : high - start] * sound).sum(dim=1)
+        self._cosines.append(cosines)
+        self._compared = stop
+        self._video = self._video[stop - start :].clone()  # a view would keep the whole
+        self._audio = self._audio[max(0, stop - self._shift - first_sound) :].clone()
 
     def curve(self) -> tuple[Tensor, Tensor]:
         """The cosines of all windows and their means, see `expert_curve`; call it once, after the last `add`.
@@ -114,12 +138,8 @@ class ExpertClip:
         for first in range(windows, sounds, BATCH_WINDOWS):  # sound beyond the last picture, beside empty pictures
             count = min(BATCH_WINDOWS, sounds - first)
             self._embed(torch.zeros(count, 3 * WINDOW_FRAMES, *self._waiting.shape[2:]))
-        video, audio = torch.cat(self._video)[:windows], torch.cat(self._audio)[:sounds]
-        curve = torch.full((windows, 2 * self._shift + 1), torch.nan, dtype=torch.float64)
-        for j, shift in enumerate(range(-self._shift, self._shift + 1)):
-            start, stop = max(0, -shift), min(windows, sounds - shift)
-            if start < stop:
-                curve[start:stop, j] = (video[start:stop] * audio[start + shift : stop + shift]).sum(dim=1)
+        self._compare(windows, sounds)
+        curve = torch.cat(self._cosines)
         return curve, curve.nanmean(dim=0)
 
     def score(self) -> dict[str, float]:

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every image metric demands of its two arguments, so that they refuse the same inputs with the same words."""
+"""What every image metric demands of its arguments, so that they refuse the same inputs with the same words."""
+
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-__all__ = ["DATA_RANGE", "checked_pair"]
+__all__ = ["DATA_RANGE", "checked_images", "checked_pair"]
 
 DATA_RANGE = 255.0
 
@@ -21,6 +23,35 @@ def _check(name: str, images: Tensor) -> None:
         raise ValueError(
             f"{name} has dtype {images.dtype}. Expected uint8 or a floating type in 0..255. Use {name}.to(torch.uint8)"
         )
+
+
+def _check_range(given: Mapping[str, Tensor]) -> None:
+    """Float images have to be in 0..255, and to reach beyond 1: those that do not are nearly always in [0, 1]."""
+    for name, images in given.items():
+        if images.dtype == torch.uint8:
+            continue
+        low, high = (float(value) for value in torch.aminmax(images.detach()))
+        if not (low >= 0.0 and high <= DATA_RANGE):  # written so that NaN fails too
+            raise ValueError(f"{name} has values from {low:g} to {high:g}. Expected 0..255. Clamp or rescale it first")
+    if any(images.is_floating_point() for images in given.values()):
+        high = max(float(images.detach().max()) for images in given.values())
+        if 0.0 < high <= 1.0:
+            have, them = ("has", "it") if len(given) == 1 else ("have", "both")
+            raise ValueError(
+                f"{' and '.join(given)} {have} no value above {high:g}, as images in [0, 1] do. Expected 0..255. "
+                f"Multiply {them} by 255 (or pass uint8 when the video really is that dark)"
+            )
+
+
+def checked_images(name: str, images: Tensor) -> Tensor:
+    """One image batch (B, C, H, W) as float64 in 0..255, by the rules of `checked_pair`.
+
+    Raises:
+        ValueError: a shape, dtype or range is not as said, or a value is not finite.
+    """
+    _check(name, images)
+    _check_range({name: images})
+    return images.to(torch.float64)
 
 
 def checked_pair(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,17 +72,5 @@ def checked_pair(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         )
     if pred.device != target.device:
         raise ValueError(f"pred is on {pred.device}, target on {target.device}. Expected one device. Use .to(device)")
-    for name, images in (("pred", pred), ("target", target)):
-        if images.dtype == torch.uint8:
-            continue
-        low, high = (float(value) for value in torch.aminmax(images.detach()))
-        if not (low >= 0.0 and high <= DATA_RANGE):  # written so that NaN fails too
-            raise ValueError(f"{name} has values from {low:g} to {high:g}. Expected 0..255. Clamp or rescale it first")
-    if pred.is_floating_point() or target.is_floating_point():
-        high = max(float(pred.detach().max()), float(target.detach().max()))
-        if 0.0 < high <= 1.0:
-            raise ValueError(
-                f"pred and target have no value above {high:g}, as images in [0, 1] do. Expected 0..255. "
-                "Multiply both by 255 (or pass uint8 when the video really is that dark)"
-            )
+    _check_range({"pred": pred, "target": target})
     return pred.to(torch.float64), target.to(torch.float64)

@@ -14,8 +14,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import inception
 
-from metrics.image_batches import checked_images
-from metrics.weight_files import TORCHVISION, WeightsFile
+from metrics.image_checks import checked_images
+from models.weight_files import TORCHVISION, WeightsFile
 
 __all__ = ["FILE", "FIDRecipe", "InceptionFeatures", "inception_input"]
 

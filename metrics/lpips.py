@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from metrics.image_checks import DATA_RANGE, checked_pair
-from metrics.weight_files import TORCHVISION, WeightsFile, WithoutInit
+from models.weight_files import TORCHVISION, WeightsFile, WithoutInit
 
 __all__ = ["LPIPS", "TRUNKS", "LPIPSNet", "LPIPSNetwork", "lpips"]
 

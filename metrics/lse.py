@@ -4,12 +4,13 @@
 Chung, Zisserman: "Out of time: automated lip sync in the wild", ACCV workshop 2016 (the network and the scores);
 Prajwal et al.: "A Lip Sync Expert Is All You Need", ACM MM 2020 (their use as LSE-C and LSE-D).
 
-Everything is streamed: a clip's frames pass once, 25 of them are held at a time.
+Everything is streamed: a clip's frames pass once, 25 of them are held at a time. What is kept for long is 31 distances
+a window.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar, Literal, get_args
 
@@ -22,6 +23,7 @@ from torchmetrics import Metric
 
 from metrics.face_tracks import Detector, real_video_tracks
 from metrics.mfcc import mfcc
+from metrics.sync_distances import SHIFT_FRAMES, SyncScore, shifted_distances, sync_score
 from models.syncnet import SyncNetV2
 
 __all__ = [
@@ -29,17 +31,13 @@ __all__ = [
     "LSEClip",
     "LSEProtocol",
     "LSESound",
-    "SyncScore",
     "score_clip",
     "score_real_video",
-    "sync_distances",
-    "sync_score",
 ]
 
 LSEProtocol = Literal["lse_wav2lip_lrs", "lse_wav2lip_real"]
 FrameSource = Callable[[], Iterable[np.ndarray]]
 
-SHIFT_FRAMES = 15
 WINDOW_FRAMES = 5
 WINDOW_COLUMNS = 20
 COLUMNS_PER_FRAME = 4
@@ -47,85 +45,7 @@ SAMPLES_PER_FRAME = 640  # 16 kHz at 25 fps
 INPUT_PX = 224
 BATCH_WINDOWS = 20
 LIPS_AT_ONCE = 2  # on a processor: its convolutions take 12 MB a window, and more at once are no quicker
-MEDIAN_FRAMES = 9
-
-
-@dataclass(frozen=True, eq=False)
-class SyncScore:
-    """How well the lips of one clip follow its sound.
-
-    Attributes:
-        lse_c: confidence: median minus minimum of the mean distances over the shifts; higher is better.
-        lse_d: the least mean distance over the shifts; lower is better.
-        offset_frames: the shift of that minimum at 25 fps. Positive: the sound that matches a video window starts
-            EARLIER than it.
-        windows: number of 5-frame windows.
-        distances: (windows, 2 * shift + 1) float32, each window against each shift of the sound.
-    """
-
-    lse_c: float
-    lse_d: float
-    offset_frames: int
-    windows: int
-    distances: Tensor
-
-    def frame_confidence(self) -> Tensor:
-        """For each window (windows,): median over shifts minus its distance at the best shift; median-filtered (9)."""
-        means = self.distances.mean(dim=0)
-        raw = means.median() - self.distances[:, means.argmin()]
-        half = MEDIAN_FRAMES // 2
-        return F.pad(raw, (half, half)).unfold(0, MEDIAN_FRAMES, 1).median(dim=1).values
-
-
-def sync_distances(lips: Tensor, audio: Tensor, shift_frames: int = SHIFT_FRAMES) -> Tensor:
-    """Distance of every lip window to the audio windows around it: `D[v, j] = |lips[v] - audio[v + j - shift] + 1e-6|`.
-
-    Audio windows before the start and after the end are zero vectors and take part like the others: for clips of a
-    second or less they dominate the score, as in the published evaluation.
-
-    Args:
-        lips: (T, E) embeddings.
-        audio: (T, E) embeddings.
-        shift_frames: largest shift in either direction.
-
-    Returns:
-        (T, 2 * shift_frames + 1).
-
-    Example:
-        >>> lips = torch.eye(40)
-        >>> distances = sync_distances(lips, lips.roll(3, dims=0))  # the sound comes 3 frames late
-        >>> distances.shape, sync_score(distances).offset_frames
-        (torch.Size([40, 31]), -3)
-    """
-    if lips.ndim != 2 or lips.shape != audio.shape or 0 in lips.shape or not lips.is_floating_point():
-        raise ValueError(
-            f"lips has shape {tuple(lips.shape)}, audio {tuple(audio.shape)}, dtype {lips.dtype}. Expected two equal "
-            "shapes (T, E), floating. Use as many audio windows as lip windows"
-        )
-    if shift_frames < 1:
-        raise ValueError(f"shift_frames is {shift_frames}. Expected at least 1. Use the published {SHIFT_FRAMES}")
-    padded = F.pad(audio, (0, 0, shift_frames, shift_frames))
-    # One shift at a time: all of them together would take 31 times the memory of the embeddings.
-    columns = [F.pairwise_distance(lips, padded[j : j + len(lips)]) for j in range(2 * shift_frames + 1)]
-    return torch.stack(columns, dim=1)
-
-
-def sync_score(distances: Tensor) -> SyncScore:
-    """The scores of a distance matrix (T, 2 * shift + 1): minimum, its place, and median minus minimum of the means."""
-    if distances.ndim != 2 or distances.shape[0] == 0 or distances.shape[1] % 2 == 0:
-        raise ValueError(
-            f"distances has shape {tuple(distances.shape)}. Expected (T, 2 * shift + 1) with T >= 1. Use "
-            "sync_distances(lips, audio)"
-        )
-    means = distances.mean(dim=0)
-    best = int(means.argmin())
-    return SyncScore(
-        lse_c=float(means.median() - means[best]),
-        lse_d=float(means[best]),
-        offset_frames=distances.shape[1] // 2 - best,
-        windows=len(distances),
-        distances=distances,
-    )
+KEPT_BATCHES = 8  # of a sound: several candidates, fed in turn, need 4 of them at a time
 
 
 def _check_samples(samples: np.ndarray) -> None:
@@ -143,11 +63,11 @@ def _full_float32() -> AbstractContextManager[None]:
 
 
 class LSESound:
-    """The sound of a clip, embedded when a score needs it and kept for the others: several `LSEClip` may share it.
+    """The sound of a clip, embedded when a score needs it and shared by several `LSEClip` that are fed in turn.
 
-    It is kept in the batches it was embedded in, 100 kB a second of sound. A shorter video shares all of them but its
-    last, smaller batch: a network may give other last digits in another batch, and no score shall depend on who else
-    is judged.
+    The batches last used are kept; who asks for another one later pays for it again. A shorter video shares all of them
+    but its last, smaller batch: a network may give other last digits in another batch, and no score shall depend on who
+    else is judged.
 
     Args:
         network: SyncNet v2 with its weights; it is put into eval mode and stays on its device.
@@ -161,7 +81,7 @@ class LSESound:
         _check_samples(samples)
         self.network = network.eval()
         self.samples = samples
-        self._batches: dict[tuple[int, int], Tensor] = {}
+        self._batches: OrderedDict[tuple[int, int], Tensor] = OrderedDict()
 
     @property
     def frames(self) -> int:
@@ -172,15 +92,25 @@ class LSESound:
     def _columns(self) -> Tensor:
         return torch.from_numpy(mfcc(self.samples)).float().T  # (13, M)
 
-    @torch.no_grad()
-    def embeddings(self, windows: int) -> Tensor:
-        """Of the first windows, 1 to `frames` - 5: (windows, 1024) float32, on the CPU."""
-        places = [(v, min(v + BATCH_WINDOWS, windows)) for v in range(0, windows, BATCH_WINDOWS)]
-        for start, stop in places:
-            if (start, stop) not in self._batches:
-                self._batches[start, stop] = self._embed(start, stop)
-        return torch.cat([self._batches[place] for place in places])
+    def around(self, start: int, stop: int, windows: int) -> Tensor:
+        """Embeddings of the windows from `start` to `stop` (not included): (stop - start, 1024) float32, on the CPU.
 
+        Windows before 0 and from `windows` on, 1 to `frames` - 5, are zeros.
+        """
+        low, high = max(start, 0), min(stop, windows)
+        first = low // BATCH_WINDOWS * BATCH_WINDOWS
+        parts = [self._batch(v, min(v + BATCH_WINDOWS, windows)) for v in range(first, high, BATCH_WINDOWS)]
+        return F.pad(torch.cat(parts)[low - first : high - first], (0, 0, low - start, stop - high))
+
+    def _batch(self, start: int, stop: int) -> Tensor:
+        if (start, stop) not in self._batches:
+            self._batches[start, stop] = self._embed(start, stop)
+        self._batches.move_to_end((start, stop))
+        while len(self._batches) > KEPT_BATCHES:
+            self._batches.popitem(last=False)
+        return self._batches[start, stop]
+
+    @torch.no_grad()
     def _embed(self, start: int, stop: int) -> Tensor:
         batch = [self._columns[:, COLUMNS_PER_FRAME * v :][:, :WINDOW_COLUMNS] for v in range(start, stop)]
         device = next(self.network.parameters()).device
@@ -215,8 +145,10 @@ class LSEClip:
         self.max_windows = self.sound.frames - WINDOW_FRAMES
         self.frames = 0
         self.waiting: list[np.ndarray] = []
-        self.lips: list[Tensor] = []
         self.windows = 0
+        self._lips: list[Tensor] = []  # of the windows that wait for later sound
+        self._distances: list[Tensor] = []
+        self._compared = 0
 
     @property
     def full(self) -> bool:
@@ -249,9 +181,21 @@ class LSEClip:
         batch = clip.unfold(0, WINDOW_FRAMES, 1).permute(0, 3, 4, 1, 2)  # (windows, 3, 5, 224, 224)
         with _full_float32():
             for part in batch.split(LIPS_AT_ONCE) if self.device.type == "cpu" else [batch]:
-                self.lips.append(self.network.forward_lips(part).float().cpu())
+                self._lips.append(self.network.forward_lips(part).float().cpu())
         self.windows += windows
         del self.waiting[:windows]
+        self._compare(self.windows - SHIFT_FRAMES)
+
+    def _compare(self, stop: int) -> None:
+        """Distances of the windows up to `stop`: the sound around them is there, or is known to be none."""
+        start = self._compared
+        if stop <= start:
+            return
+        lips = torch.cat(self._lips)
+        sound = self.sound.around(start - SHIFT_FRAMES, stop + SHIFT_FRAMES, self.windows)
+        self._distances.append(shifted_distances(lips[: stop - start], sound))
+        self._lips = [lips[stop - start :].clone()]  # a view would keep the whole
+        self._compared = stop
 
     @torch.no_grad()
     def score(self) -> SyncScore:
@@ -261,14 +205,15 @@ class LSEClip:
             ValueError: fewer than 6 frames, or less sound than 6 frames (240 ms).
         """
         self._embed(len(self.waiting) - WINDOW_FRAMES)
-        if not self.lips:
+        if self.windows == 0:
             sound = f"sound for {self.sound.frames} frames at 25 fps"
             short = f"{self.frames} frames" if self.max_windows > 0 else sound
             raise ValueError(
                 f"clip too short for SyncNet: {short}. Expected at least {WINDOW_FRAMES + 1}. "
                 "Leave the clip out and count it as failed"
             )
-        return sync_score(sync_distances(torch.cat(self.lips), self.sound.embeddings(self.windows)))
+        self._compare(self.windows)
+        return sync_score(torch.cat(self._distances))
 
 
 def score_clip(network: SyncNetV2, frames: Iterable[np.ndarray], samples: np.ndarray) -> SyncScore:
@@ -355,6 +300,7 @@ class LSE(Metric):
         detector: for `lse_wav2lip_real` alone: (H, W, 3) uint8 RGB -> (n, 5) boxes and score.
 
     Example:
+        >>> from metrics.sync_distances import sync_distances, sync_score
         >>> lips = torch.eye(40)
         >>> score = sync_score(sync_distances(lips, lips.roll(-2, dims=0)))  # the sound comes 2 frames early
         >>> score.offset_frames, round(score.lse_d, 3), round(score.lse_c, 3)

@@ -20,7 +20,7 @@ BANDS = 26
 PRE_EMPHASIS = 0.97
 LIFTER = 22
 EPSILON = float(np.finfo(np.float64).eps)
-BLOCK_COLUMNS = 8192  # bounds the memory: an hour of sound has 360 000 columns of 512 samples
+BLOCK_COLUMNS = 512  # bounds the memory: their complex spectra take 2 MB
 
 
 def _filters() -> np.ndarray:

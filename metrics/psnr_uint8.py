@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from metrics.image_batches import gray_8bit
+from metrics.gray import gray_8bit
 from metrics.image_checks import DATA_RANGE, checked_pair
 
 __all__ = ["PSNRUint8", "psnr_uint8"]

@@ -19,10 +19,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from datamodules.files import sha256
+from models.weight_files import TORCHVISION, WeightsFile
 
 Backbone = Literal["vgg16", "vgg19"]
-TORCHVISION = "torchvision"
 RANDOM = "random"
 _FILES: dict[Backbone, str] = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
 BACKBONES: tuple[Backbone, ...] = tuple(_FILES)
@@ -52,8 +51,18 @@ def backbone_file(name: Backbone, weights: str = TORCHVISION) -> Path:
         name: The network.
         weights: "torchvision" for torchvision's cache of downloads; else a folder with files of the same names.
     """
-    folder = Path(torch.hub.get_dir()) / "checkpoints" if weights == TORCHVISION else Path(weights)
-    return folder / _FILES[name]
+    return _file(name, weights).path
+
+
+def _file(name: Backbone, weights: str) -> WeightsFile:
+    return WeightsFile(
+        _FILES[name],
+        weights,
+        f"torchvision's ImageNet weights of {name}, {_FILES[name]}",
+        f'Fetch it where there is a network: python -c "import torchvision; torchvision.models.{name}(weights='
+        f"'IMAGENET1K_V1')\", or name its folder with --model.init_args.perceptual_weights DIR; for smoke runs only: "
+        "--model.init_args.perceptual_weights random",
+    )
 
 
 def load_features(features: nn.Sequential, name: Backbone, weights: str) -> str:
@@ -71,31 +80,8 @@ def load_features(features: nn.Sequential, name: Backbone, weights: str) -> str:
     if weights == RANDOM:
         _log.warning("%s has RANDOM weights, as asked for: its loss means nothing and serves smoke runs only", name)
         return RANDOM
-    path = backbone_file(name, weights)
-    repair = (
-        f'Fetch it where there is a network: python -c "import torchvision; torchvision.models.{name}(weights='
-        f"'IMAGENET1K_V1')\", or name its folder with --model.init_args.perceptual_weights DIR; for smoke runs only: "
-        "--model.init_args.perceptual_weights random"
-    )
-    expected = f"torchvision's ImageNet weights of {name}, {_FILES[name]}"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. Expected {expected}. {repair}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles fail in every way there is; what they say gives wrong advice
-        raise ValueError(
-            f"{path}: cannot be read ({type(error).__name__}). Expected {expected}. Delete it. {repair}"
-        ) from error
-    given = state if isinstance(state, dict) else {}
-    own = features.state_dict()
-    wrong = [key for key in own if getattr(given.get(f"features.{key}"), "shape", None) != own[key].shape]
-    if wrong:
-        raise ValueError(
-            f"{path}: features.{wrong[0]} is missing or has another shape ({len(wrong)} of {len(own)} tensors do not "
-            f"fit). Expected {expected}. Delete it. {repair}"
-        )
-    features.load_state_dict({key: given[f"features.{key}"] for key in own})
-    return sha256(path)
+    file = _file(name, weights)
+    return file.fill(features, {key: f"features.{key}" for key in features.state_dict()}, file.read())
 
 
 class VGGLoss(nn.Module):

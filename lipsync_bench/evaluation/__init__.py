@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.columns import COLUMNS, Column, column
-    from lipsync_bench.evaluation.evaluate import Result, ScorerFiles, Selection, evaluate_dataset, evaluate_videos
+    from lipsync_bench.evaluation.evaluate import Result, Selection, evaluate_dataset, evaluate_videos
     from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
     from lipsync_bench.evaluation.ranks import intervals, paired_tests
     from lipsync_bench.evaluation.rows import read_rows
+    from lipsync_bench.evaluation.scorers import ScorerFiles
 
 _HOMES = {
     "columns": ("COLUMNS", "Column", "column"),
-    "evaluate": ("Result", "ScorerFiles", "Selection", "evaluate_dataset", "evaluate_videos"),
+    "evaluate": ("Result", "Selection", "evaluate_dataset", "evaluate_videos"),
     "protocol": ("Protocol", "list_protocols", "load_protocol"),
     "ranks": ("intervals", "paired_tests"),
     "rows": ("read_rows",),
+    "scorers": ("ScorerFiles",),
 }
 
 __all__ = [

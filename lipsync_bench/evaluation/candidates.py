@@ -14,6 +14,7 @@ from datamodules.errors import MediaError
 from datamodules.files import sha256
 from datamodules.video import FPS, read_frames
 from lipsync_bench.evaluation.protocol import Protocol
+from lipsync_bench.evaluation.rows import GROUND_TRUTH
 from lipsync_bench.face_mask import FaceMaskPaste
 from lipsync_bench.inference import lip_sync, paste, paste_crop
 from models import TalkingFaceModule, load_method
@@ -93,7 +94,7 @@ class GroundTruth(Candidate):
     own_words = True
 
     def __init__(self, folder: Path, sources: Mapping[str, str]) -> None:
-        super().__init__("ground_truth")
+        super().__init__(GROUND_TRUTH)
         self.folder = folder
         self.sources = sources
 

@@ -26,38 +26,15 @@ from lipsync_bench.evaluation.leaderboard import write_leaderboard
 from lipsync_bench.evaluation.pairs import Pair, draw_pairs
 from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
 from lipsync_bench.evaluation.regions import Regions
-from lipsync_bench.evaluation.rows import RowFile, read_rows
+from lipsync_bench.evaluation.rows import GROUND_TRUTH, RowFile, read_rows
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
-from lipsync_bench.evaluation.scorers import Scorers
+from lipsync_bench.evaluation.scorers import NO_SCORERS, ScorerFiles, Scorers
 from lipsync_bench.processes import device_of, rank_and_world, return_memory
 
 _log = logging.getLogger(__name__)
 LONGEST_WAIT = timedelta(days=7)  # of the quickest rank for the slowest
-TRUTH = "ground_truth"
 
-__all__ = ["Result", "ScorerFiles", "Selection", "evaluate_dataset", "evaluate_videos"]
-
-
-@dataclass(frozen=True)
-class ScorerFiles:
-    """Weights of the networks that judge; what is not given is not computed.
-
-    Args:
-        syncnet: Official SyncNet weights; without them LSE is not computed.
-        syncnet_s3fd: Official face-detector weights of the SyncNet pipeline; with both, LSE is also computed on face
-            tracks.
-        expert: Checkpoint of a sync expert of this suite.
-        lpips: Folder with ImageNet weights of AlexNet or VGG-16, or "torchvision".
-        inception: Folder with pytorch-fid's Inception weights, or "torchvision"; for FID.
-        detector_weights: S3FD's weights, for protocols that cut by its boxes.
-    """
-
-    syncnet: Path | None = None
-    syncnet_s3fd: Path | None = None
-    expert: Path | None = None
-    lpips: str | None = None
-    inception: str | None = None
-    detector_weights: Path | None = None
+__all__ = ["Result", "Selection", "evaluate_dataset", "evaluate_videos"]
 
 
 @dataclass(frozen=True)
@@ -82,7 +59,7 @@ class Selection:
                 f"--methods: no {', '.join(unknown)}. Expected some of {', '.join(names)}. Add a checkpoint with "
                 f"--methods.{unknown[0]} PATH, or videos with --pred {unknown[0]}=DIR"
             )
-        return [name for name in names if not self.methods or name in self.methods or name == TRUTH]
+        return [name for name in names if not self.methods or name in self.methods or name == GROUND_TRUTH]
 
     def of_pairs(self, pairs: Sequence[Pair], ids: Mapping[Path, str]) -> list[Pair]:
         """The pairs that take part. Raises ValueError for a pattern that no clip fits."""
@@ -183,7 +160,7 @@ def evaluate_dataset(
     split: str | None = None,
     protocol: str | Protocol = PAIRED_FACE_BOX,
     pairs: Path | None = None,
-    scorers: ScorerFiles = ScorerFiles(),
+    scorers: ScorerFiles = NO_SCORERS,
     parsing: Path | None = None,
     select: Selection = Selection(),
     save_videos: bool = False,
@@ -218,7 +195,7 @@ def evaluate_dataset(
     benchmark = load_benchmark(dataset, root, methods, split)
     folders = {name: Path(folder) for name, folder in (pred or {}).items()}
     checkpoints = {name: path for name, path in benchmark.methods.items() if name not in folders}
-    names = select.of_methods([TRUTH, "repeated_frame", *checkpoints, *folders])
+    names = select.of_methods([GROUND_TRUTH, "repeated_frame", *checkpoints, *folders])
     for name, folder in folders.items():
         if not folder.is_dir():
             raise FileNotFoundError(f"--pred {name}={folder} is no folder. Expected one that holds videos.")
@@ -245,7 +222,7 @@ def evaluate_dataset(
         benchmark.data.source_root,
         list(candidates()),
         Regions(rules, scorers.detector_weights, where),
-        _scorers(scorers, where),
+        Scorers(scorers, where),
         benchmark.name,
         out,
         save_videos,
@@ -273,19 +250,13 @@ def evaluate_dataset(
     return _run(run, chosen, headers, identity, config, progress)
 
 
-def _scorers(files: ScorerFiles, device: str) -> Scorers:
-    return Scorers(
-        files.syncnet, files.syncnet_s3fd, files.expert, lpips=files.lpips, inception=files.inception, device=device
-    )
-
-
 def evaluate_videos(
     pred: Path | Mapping[str, Path],
     target: Path,
     out: Path,
     *,
     protocol: str | Protocol = VIDEO_PAIRS,
-    scorers: ScorerFiles = ScorerFiles(),
+    scorers: ScorerFiles = NO_SCORERS,
     select: Selection = Selection(),
     save_videos: bool = False,
     device: str = "auto",
@@ -323,7 +294,7 @@ def evaluate_videos(
     for label, folder in (*((f"--pred {name}", folder) for name, folder in folders.items()), ("--target", target)):
         if not folder.is_dir():
             raise FileNotFoundError(f"{label} {folder} is no folder. Expected one that holds videos.")
-    names = select.of_methods([TRUTH, "repeated_frame", *folders])
+    names = select.of_methods([GROUND_TRUTH, "repeated_frame", *folders])
     report = prepare(target, out / "targets", "folder", workers=workers, progress=progress)
     if report.failed:
         _log.warning("%d of the targets could not be prepared; see %s", report.failed, out / "targets" / "failures.csv")
@@ -339,7 +310,7 @@ def evaluate_videos(
     candidates += [VideoFolder(name, folder, sources) for name, folder in folders.items() if name in names]
     where = device_of(device)
     regions = Regions(rules, scorers.detector_weights, where)
-    run = Evaluation(target, candidates, regions, _scorers(scorers, where), "videos", out, save_videos)
+    run = Evaluation(target, candidates, regions, Scorers(scorers, where), "videos", out, save_videos)
     config = {
         "pred": folders,
         "target": target,

@@ -14,20 +14,18 @@ import numpy as np
 import pandas as pd
 import torch
 
-from lipsync_bench.evaluation.rows import LINE
-from lipsync_bench.evaluation.videos import video_path
+from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
+from lipsync_bench.evaluation.videos import row_path
 from metrics.fid import FID, MIN_FRAMES
 from metrics.inception import InceptionFeatures
-
-TRUTH = "ground_truth"  # its frames are the real ones
 
 _log = logging.getLogger(__name__)
 
 __all__ = ["FrameFeatures", "pooled_fid"]
 
 
-def _path(folder: Path, method: str, generator_sha256: str, paste: str, clip: str, audio_clip: str) -> Path:
-    return video_path(folder / "features", method, generator_sha256, paste, clip, audio_clip, ".f32")
+def _path(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str) -> Path:
+    return row_path(folder / "features", line, clip, audio_clip, ".f32")
 
 
 class FrameFeatures:
@@ -45,7 +43,7 @@ class FrameFeatures:
         self, network: InceptionFeatures, folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str
     ) -> None:
         self._network = network
-        self._path = _path(folder, *line, clip, audio_clip)
+        self._path = _path(folder, line, clip, audio_clip)
         self._temporary = self._path.with_name(f".{self._path.name}.tmp-{os.getpid()}")
         self._begun = False
 
@@ -68,7 +66,7 @@ class FrameFeatures:
 def _files(folder: Path, rows: pd.DataFrame) -> list[Path]:
     rows = rows.sort_values(["clip", "audio_clip"])
     names = zip(*(rows[name].astype(str) for name in (*LINE[1:], "clip", "audio_clip")), strict=True)
-    return [_path(folder, *row) for row in names]
+    return [_path(folder, (method, sha, paste), clip, sound) for method, sha, paste, clip, sound in names]
 
 
 def _value(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
@@ -103,8 +101,8 @@ def pooled_fid(folder: Path, rows: pd.DataFrame, network: InceptionFeatures) -> 
     out = []
     for line, own in good.groupby(list(LINE), sort=True):
         protocol, method = line[:2]
-        real = good[(good["protocol"] == protocol) & (good["method"] == TRUTH)]
-        if method == TRUTH:
+        real = good[(good["protocol"] == protocol) & (good["method"] == GROUND_TRUTH)]
+        if method == GROUND_TRUTH:
             sides = real.iloc[0::2], real.iloc[1::2]
         else:
             sides = own, real[real["clip"].isin(own["clip"])]

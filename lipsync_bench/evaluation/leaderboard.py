@@ -11,8 +11,8 @@ from rich.table import Table
 
 from datamodules.files import atomic_path
 from lipsync_bench.evaluation.columns import COLUMNS, RANKED, Column
-from lipsync_bench.evaluation.ranks import GROUND_TRUTH, intervals, paired_tests, ranks
-from lipsync_bench.evaluation.rows import LINE, SCORERS
+from lipsync_bench.evaluation.ranks import intervals, paired_tests, ranks
+from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE, SCORERS
 from lipsync_bench.evaluation.statistics import Estimate
 
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")

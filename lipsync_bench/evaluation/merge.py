@@ -34,8 +34,7 @@ from datamodules.files import atomic_path
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.evaluation.leaderboard import HEAD, TAIL, leaderboard, metric_columns, rich_table
 from lipsync_bench.evaluation.manifest import MANIFEST, read_identity
-from lipsync_bench.evaluation.ranks import GROUND_TRUTH
-from lipsync_bench.evaluation.rows import FIELDS, IDENTITY, LINE, ROWS, SCORERS, read_rows
+from lipsync_bench.evaluation.rows import FIELDS, GROUND_TRUTH, IDENTITY, LINE, ROWS, SCORERS, read_rows
 
 BOARD = "leaderboard.csv"
 TOLERANCE = 1e-3

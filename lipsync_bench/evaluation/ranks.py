@@ -25,7 +25,7 @@ import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS
-from lipsync_bench.evaluation.rows import LINE
+from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.evaluation.statistics import (
     CONFIDENCE,
     Estimate,
@@ -36,13 +36,11 @@ from lipsync_bench.evaluation.statistics import (
     paired_test,
 )
 
-GROUND_TRUTH = "ground_truth"
-"""The floor of each metric, and no competitor."""
 _PAIR = ("clip", "audio_clip")
 _Line = tuple[str, ...]
 _NAMES = list(enumerate(LINE))[1:]  # of the two lines of a pair; the protocol is common to both
 
-__all__ = ["GROUND_TRUTH", "intervals", "paired_tests", "ranks"]
+__all__ = ["intervals", "paired_tests", "ranks"]
 
 
 @dataclass(frozen=True)

@@ -93,11 +93,21 @@ class Regions:
         box = np.clip(box, 0, np.array([width, height, width, height], np.float32))
         return box if (box[2:] - box[:2] >= 1).all() else np.full(4, np.nan, np.float32)
 
-    def sees_face(self, frame: np.ndarray, rectangle: np.ndarray) -> bool:
-        """Whether Face Mesh finds a face in this frame alone, in a square around a rectangle (4,)."""
+    def seen(self, frames: Sequence[np.ndarray], boxes: np.ndarray, rectangles: np.ndarray) -> np.ndarray:
+        """In which frames there is a face: bool (N,).
+
+        Where each video is cut by boxes of its own their detector has told; else Face Mesh looks at each frame alone.
+
+        Args:
+            frames: uint8 RGB (H, W, 3).
+            boxes: (N, 4) from `boxes`.
+            rectangles: (N, 4) around which Face Mesh looks, in a square.
+        """
+        if self.protocol.own_boxes:
+            return np.isfinite(boxes).all(axis=1)
         if self._check is None:
             self._check = FaceCheck()
-        return self._check(frame, rectangle)
+        return np.array([self._check(frame, r) for frame, r in zip(frames, rectangles, strict=True)])
 
     def close(self) -> None:
         """Free the detectors."""

@@ -18,6 +18,8 @@ from lipsync_bench.evaluation.columns import CLIP_COLUMNS
 
 LINE = ("protocol", "method", "generator_sha256", "paste")
 """What identifies a line of the leaderboard."""
+GROUND_TRUTH = "ground_truth"
+"""The method that is the real video itself: the floor of every metric, and no competitor."""
 IDENTITY = (*LINE, "clip", "audio_clip")
 """What identifies a row: a line, and a pair of a video and a sound (the same clip's where the protocol is paired)."""
 CURVES = ("lse_curve_wav2lip_lrs", "expert_curve")
@@ -46,7 +48,7 @@ FIELDS = (
 
 ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
 
-__all__ = ["CURVES", "FIELDS", "IDENTITY", "LINE", "SCORERS", "RowFile", "read_rows"]
+__all__ = ["CURVES", "FIELDS", "GROUND_TRUTH", "IDENTITY", "LINE", "SCORERS", "RowFile", "read_rows"]
 
 
 def _line(values: Mapping[str, object] | None) -> bytes:

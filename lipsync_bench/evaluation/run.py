@@ -23,7 +23,6 @@ from lipsync_bench.evaluation.scorers import ClipSound, OwnSound, Scorers, SyncS
 from lipsync_bench.evaluation.scoring import FrameScores
 from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
 from lipsync_bench.evaluation.videos import KeptVideo, through_h264, video_path
-from lipsync_bench.processes import return_memory
 from lipsync_bench.version import __version__
 
 FAILURES = (MediaError, ClipError, FileNotFoundError)  # a clip's own trouble; anything else is a bug and stops the run
@@ -121,13 +120,7 @@ class _PairScores:
         both = found & target_found
         self._without_box += int((~both).sum())
         landmarks = part.landmarks[:count] if truth else find_landmarks(frames, part.rectangles[:count])
-        if self._protocol.own_boxes:
-            seen = found
-        elif truth:
-            seen = part.seen[:count]
-        else:
-            sees = self._run.regions.sees_face
-            seen = np.array([sees(frame, r) for frame, r in zip(frames, part.rectangles[:count], strict=True)])
+        seen = part.seen[:count] if truth else self._run.regions.seen(frames, boxes, part.rectangles[:count])
         target = [crop for crop, use in zip(part.crops, both[target_found], strict=False) if use]
         if truth:
             crops = target
@@ -221,7 +214,6 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache):
             for score in scores:
                 score.update(part)
-            return_memory()  # freed buffers of different sizes would add up between the chunks
     except FAILURES as error:  # the target itself cannot be read: every candidate fails on this clip
         for score in scores:
             score.failure = error

@@ -2,6 +2,7 @@
 """The networks that judge, and what those of synchrony have seen of a clip so far."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import get_args
@@ -23,7 +24,7 @@ from models import load_expert
 from models.syncnet import load_syncnet
 from models.syncnet_s3fd import load_syncnet_s3fd
 
-__all__ = ["ClipSound", "OwnSound", "Scorers", "SyncScores"]
+__all__ = ["NO_SCORERS", "ClipSound", "OwnSound", "ScorerFiles", "Scorers", "SyncScores"]
 
 
 def _lpips(folder: str, device: str) -> dict[str, LPIPSNetwork]:
@@ -39,16 +40,37 @@ def _lpips(folder: str, device: str) -> dict[str, LPIPSNetwork]:
     return networks
 
 
+@dataclass(frozen=True)
+class ScorerFiles:
+    """Weights of the networks that judge; what is not given is not computed.
+
+    Args:
+        syncnet: Official SyncNet weights; without them LSE is not computed.
+        syncnet_s3fd: Official face-detector weights of the SyncNet pipeline; with both, LSE is also computed on face
+            tracks.
+        expert: Checkpoint of a sync expert of this suite.
+        lpips: Folder with ImageNet weights of AlexNet or VGG-16, or "torchvision".
+        inception: Folder with pytorch-fid's Inception weights, or "torchvision"; for FID.
+        detector_weights: S3FD's weights, for protocols that cut by its boxes.
+    """
+
+    syncnet: Path | None = None
+    syncnet_s3fd: Path | None = None
+    expert: Path | None = None
+    lpips: str | None = None
+    inception: str | None = None
+    detector_weights: Path | None = None
+
+
+NO_SCORERS = ScorerFiles()
+"""No network judges: PSNR, SSIM, LMD and the like alone."""
+
+
 class Scorers:
     """The judges that were asked for. Nothing is scored by a network whose weights were not given.
 
     Args:
-        syncnet: Official SyncNet weights; LSE on whole frames (protocol lse_wav2lip_lrs).
-        syncnet_s3fd: Official detector of the SyncNet pipeline; also LSE on face tracks (lse_wav2lip_real), for
-            candidates that are files.
-        expert: Checkpoint of a sync expert trained with this suite.
-        lpips: Folder with ImageNet weights of AlexNet or VGG-16 or both, or "torchvision" for torchvision's cache.
-        inception: Folder with pytorch-fid's Inception weights, or "torchvision".
+        files: Their weights.
         device: Where they run.
 
     Raises:
@@ -56,22 +78,15 @@ class Scorers:
         ValueError: A file holds something else, or the detector comes without SyncNet.
     """
 
-    def __init__(
-        self,
-        syncnet: Path | None = None,
-        syncnet_s3fd: Path | None = None,
-        expert: Path | None = None,
-        lpips: str | None = None,
-        inception: str | None = None,
-        device: str = "cpu",
-    ) -> None:
+    def __init__(self, files: ScorerFiles, device: str = "cpu") -> None:
+        syncnet, syncnet_s3fd, expert = files.syncnet, files.syncnet_s3fd, files.expert
         if syncnet_s3fd is not None and syncnet is None:
             raise ValueError("--syncnet_s3fd without --syncnet. Expected both: the detector finds faces for SyncNet.")
         self.syncnet = None if syncnet is None else load_syncnet(syncnet).to(device)
         self.s3fd = None if syncnet_s3fd is None else load_syncnet_s3fd(syncnet_s3fd).to(device)
         self.expert = None if expert is None else load_expert(expert).to(device)
-        self.lpips = {} if lpips is None else _lpips(lpips, device)
-        self.inception = None if inception is None else InceptionFeatures(weights=inception).to(device)
+        self.lpips = {} if files.lpips is None else _lpips(files.lpips, device)
+        self.inception = None if files.inception is None else InceptionFeatures(weights=files.inception).to(device)
         self.identity = {
             "lse_sha256": "" if syncnet is None else sha256(syncnet),
             "expert_sha256": "" if expert is None else sha256(expert),

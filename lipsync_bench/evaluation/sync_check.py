@@ -9,7 +9,8 @@ from datamodules.errors import MediaError
 from datamodules.files import sha256
 from datamodules.video import FPS, probe, read_frames
 from lipsync_bench.processes import device_of
-from metrics.lse import SyncScore, score_clip, score_real_video
+from metrics.lse import score_clip, score_real_video
+from metrics.sync_distances import SyncScore
 from models.syncnet import load_syncnet
 from models.syncnet_s3fd import load_syncnet_s3fd
 

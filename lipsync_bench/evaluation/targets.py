@@ -173,10 +173,11 @@ def read_target(
         if known and cache.known is not None:
             found = {name: values[part] for name, values in cache.known.items()}
         else:
+            boxes = regions.boxes(images, clip_boxes[part])
             found = {
                 "landmarks": find_landmarks(images, rectangles[part]),
-                "boxes": regions.boxes(images, clip_boxes[part]),
-                "seen": np.array([regions.sees_face(f, r) for f, r in zip(images, rectangles[part], strict=True)]),
+                "boxes": boxes,
+                "seen": regions.seen(images, boxes, rectangles[part]),
             }
             cache.add(found)
         boxes = found["boxes"]

@@ -12,7 +12,7 @@ from datamodules.video import FPS, VideoWriter, read_frames
 
 KEPT_CRF = 20
 
-__all__ = ["KeptVideo", "line_folder", "through_h264", "video_path"]
+__all__ = ["KeptVideo", "line_folder", "row_path", "through_h264", "video_path"]
 
 
 def _size(frame: np.ndarray) -> tuple[int, int]:
@@ -25,17 +25,23 @@ def line_folder(method: str, generator_sha256: str, paste: str) -> str:
     return "-".join(re.sub(r"[^\w.]+", "_", part, flags=re.UNICODE).strip(".") or "_" for part in parts if part)
 
 
-def video_path(
-    folder: Path, method: str, generator_sha256: str, paste: str, clip: str, audio_clip: str, suffix: str = ".mp4"
-) -> Path:
-    """Where the kept video of a row is, if it was kept; or with another first folder and suffix, other files of a row.
+def row_path(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str, suffix: str) -> Path:
+    """Where a file that belongs to one row is.
 
     Args:
-        folder: The results folder, or a part of it.
-        method: As in the row, and so the others.
+        folder: Of all files of its kind.
+        line: The row's method, generator_sha256 and paste.
+        clip: As in the row.
+        audio_clip: As in the row.
+        suffix: Of the file, with its dot.
     """
     sound = "" if audio_clip == clip else f"--{audio_clip.replace('/', '_')}"
-    return folder / "videos" / line_folder(method, generator_sha256, paste) / f"{clip}{sound}{suffix}"
+    return folder / line_folder(*line) / f"{clip}{sound}{suffix}"
+
+
+def video_path(folder: Path, method: str, generator_sha256: str, paste: str, clip: str, audio_clip: str) -> Path:
+    """Where the kept video of a row of a results folder is, if it was kept; arguments as in the row."""
+    return row_path(folder / "videos", (method, generator_sha256, paste), clip, audio_clip, ".mp4")
 
 
 def through_h264(frames: Sequence[np.ndarray], crf: int) -> list[np.ndarray]:

@@ -14,16 +14,15 @@ import pandas as pd
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS, RANKED, Column
 from lipsync_bench.evaluation.leaderboard import leaderboard
 from lipsync_bench.evaluation.manifest import MANIFEST, read_manifest
-from lipsync_bench.evaluation.rows import LINE, ROWS, SCORERS, read_rows
+from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE, ROWS, SCORERS, read_rows
 from lipsync_bench.report.names import slugs
 
 BOARD = "leaderboard.csv"
-FLOOR = "ground_truth"
 UNPREPARED = Path("targets") / "failures.csv"
 
 Key = tuple[str, str, str, str]
 
-__all__ = ["BOARD", "FLOOR", "Key", "Line", "Results", "Unprepared", "matrix", "read_results"]
+__all__ = ["BOARD", "Key", "Line", "Results", "Unprepared", "matrix", "read_results"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Line:
     @property
     def floor(self) -> bool:
         """The real video against itself: what each metric says of a perfect method."""
-        return self.method == FLOOR
+        return self.method == GROUND_TRUTH
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ def _lines(keys: Sequence[Key]) -> dict[Key, Line]:
         details = (sha256[:12] or "no weights", *([paste] if paste else ()))
         label = f"{method} ({', '.join(details)})" if doubled else method
         number = numbers.setdefault(protocol, 0)
-        if method != FLOOR:
+        if method != GROUND_TRUTH:
             numbers[protocol] += 1
         out[key] = Line(key, label, names["\n".join(key)], number)
     return out

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from lipsync_bench.evaluation.rows import GROUND_TRUTH
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable, Printed
 from lipsync_bench.tables.sources import Score, Source
 
-__all__ = ["GROUND_TRUTH", "NOT_RUN", "PAPER_ONLY", "Cell", "Comparison", "Line", "compare"]
+__all__ = ["NOT_RUN", "PAPER_ONLY", "Cell", "Comparison", "Line", "compare"]
 
-GROUND_TRUTH = "ground_truth"
 PAPER_ONLY = "paper only"
 NOT_RUN = "not run"
 

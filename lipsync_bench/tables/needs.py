@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import lipsync_bench
 from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
-from lipsync_bench.tables.comparison import GROUND_TRUTH
+from lipsync_bench.evaluation.rows import GROUND_TRUTH
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import PaperTable
 from lipsync_bench.tables.results import is_results, methods_in

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lipsync_bench.evaluation.protocol import Protocol
-from lipsync_bench.tables.comparison import GROUND_TRUTH
+from lipsync_bench.evaluation.rows import GROUND_TRUTH
 from lipsync_bench.tables.needs import Part, RunOptions, benchmark_name, check_options, part_of, protocols_of, verb
 from lipsync_bench.tables.paper_table import PaperTable
 from lipsync_bench.tables.results import Current, LeaderboardSource, is_results, read_folders
 
 if TYPE_CHECKING:
-    from lipsync_bench.evaluation.evaluate import ScorerFiles
+    from lipsync_bench.evaluation.scorers import ScorerFiles
 
 DETECTOR = "detector_weights"
 
@@ -61,7 +61,7 @@ class _Step:
 
 def _scorers(options: RunOptions, protocol: Protocol, others: Iterable[Protocol]) -> "ScorerFiles":
     """The detector's weights go to the protocols that cut by it; to all if none does, which is refused there."""
-    from lipsync_bench.evaluation.evaluate import ScorerFiles
+    from lipsync_bench.evaluation.scorers import ScorerFiles
 
     idle = protocol.boxes != "s3fd" and any(other.boxes == "s3fd" for other in others)
     return ScorerFiles(**{k: v for k, v in options.scorers.items() if not (idle and k == DETECTOR)})  # type: ignore[arg-type]

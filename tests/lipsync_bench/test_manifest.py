@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from datamodules.clip import read_header
-from lipsync_bench.evaluation.evaluate import ScorerFiles, Selection, evaluate_dataset
+from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset
 from lipsync_bench.evaluation.manifest import (
     PACKAGES,
     Run,
@@ -23,6 +23,7 @@ from lipsync_bench.evaluation.manifest import (
     read_manifest,
     session,
 )
+from lipsync_bench.evaluation.scorers import ScorerFiles
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -35,24 +35,10 @@ from metrics.psnr import PSNR, psnr
 from metrics.psnr_uint8 import PSNRUint8, psnr_uint8
 from metrics.ssim import SSIM, ssim
 from models.sync_expert import SyncExpert
-from models.syncnet import SyncNetV2
+from tests.quick_networks import QuickSyncNet
 
 BATCHES = 4
 REPOSITORY = Path(__file__).parents[2]
-
-
-class TinySyncNet(SyncNetV2):
-    """A linear scorer: quick."""
-
-    def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
-        self.scale = torch.nn.Parameter(torch.ones(()))
-
-    def forward_lips(self, lips: torch.Tensor) -> torch.Tensor:
-        return self.scale * lips.mean(dim=(1, 3, 4)) / 10
-
-    def forward_audio(self, mfcc: torch.Tensor) -> torch.Tensor:
-        return self.scale * mfcc[:, 0, 0].unflatten(1, (5, 4)).mean(dim=2)
 
 
 class TinyExpert(SyncExpert):
@@ -139,7 +125,7 @@ def clip_means(values: list[dict[str, float]]) -> dict[str, float]:
 
 
 def lse_by_function(batches: list[tuple[Any, ...]]) -> dict[str, float]:
-    scores = [score_clip(TinySyncNet(), frames(), samples) for frames, samples in batches]
+    scores = [score_clip(QuickSyncNet(), frames(), samples) for frames, samples in batches]
     return clip_means([{"lse_c": score.lse_c, "lse_d": score.lse_d} for score in scores])
 
 
@@ -177,7 +163,7 @@ CASES = {
     "jitter": Case(Jitter, clip_batch, by_function(jitter), joined=False),
     "lmd_raw": Case(lambda: LMD(False), landmark_batch, by_function(lambda *batch: lmd(*batch, centred=False))),
     "lmd_centred": Case(lambda: LMD(True), landmark_batch, by_function(lambda *batch: lmd(*batch, centred=True))),
-    "lse": Case(lambda: LSE(TinySyncNet(), "test"), speech_batch, lse_by_function, joined=False),
+    "lse": Case(lambda: LSE(QuickSyncNet(), "test"), speech_batch, lse_by_function, joined=False),
     "expert_sync": Case(lambda: ExpertSync(TinyExpert(), "test"), mel_batch, expert_by_function, joined=False),
 }
 
@@ -378,7 +364,7 @@ def test_wrong_landmarks(pred, ref, message):
 
 
 def test_failed_clip_adds_nothing():
-    metric = LSE(TinySyncNet(), "test")
+    metric = LSE(QuickSyncNet(), "test")
     with pytest.raises(ValueError, match="clip too short"):
         metric.update(Frames(0, count=5), np.zeros(6400, np.int16))
     assert metric.count == 0

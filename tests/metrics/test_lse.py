@@ -14,18 +14,19 @@ import torch
 
 from metrics.lse import (
     BATCH_WINDOWS,
+    KEPT_BATCHES,
     LIPS_AT_ONCE,
     LSE,
     LSEClip,
     LSESound,
     score_clip,
     score_real_video,
-    sync_distances,
-    sync_score,
 )
 from metrics.mfcc import mfcc
+from metrics.sync_distances import sync_distances, sync_score
 from models.syncnet import SyncNetV2
 from tests import golden
+from tests.quick_networks import QuickSyncNet
 
 FRAMES = 60
 
@@ -117,25 +118,6 @@ def test_golden_distances(expected):
     assert score.lse_c == pytest.approx(float(expected["dist_lse_c"]), abs=1e-4)
 
 
-class TinySyncNet(SyncNetV2):
-    """Compares the brightness of each frame with the loudness of its sound: quick, and checks its input."""
-
-    def __init__(self) -> None:
-        torch.nn.Module.__init__(self)
-        self.scale = torch.nn.Parameter(torch.ones(()))
-        self.batches: list[int] = []
-
-    def forward_lips(self, lips: torch.Tensor) -> torch.Tensor:
-        assert lips.shape[1:] == (3, 5, 224, 224)
-        assert lips.dtype == torch.float32
-        self.batches.append(len(lips))
-        return self.scale * lips.mean(dim=(1, 3, 4)) / 10
-
-    def forward_audio(self, mfcc: torch.Tensor) -> torch.Tensor:
-        assert mfcc.shape[1:] == (1, 13, 20)
-        return self.scale * mfcc[:, 0, 0].unflatten(1, (5, 4)).mean(dim=2)
-
-
 def speech(frames: int, late_frames: int = 0, seed: int = 0, size: int = 8) -> tuple[list[np.ndarray], np.ndarray]:
     """Frames as bright as their sound is loud, the sound delayed."""
     random = np.random.default_rng(seed)
@@ -147,7 +129,7 @@ def speech(frames: int, late_frames: int = 0, seed: int = 0, size: int = 8) -> t
 
 @pytest.mark.parametrize("late_frames", [-4, 0, 3])
 def test_offset_is_positive_when_the_sound_is_early(late_frames):
-    score = score_clip(TinySyncNet(), *speech(80, late_frames))
+    score = score_clip(QuickSyncNet(), *speech(80, late_frames))
     assert score.offset_frames == -late_frames
     assert score.distances.shape == (75, 31)
 
@@ -159,7 +141,7 @@ def test_scores_fall_as_picture_noise_grows():
     scores = []
     for sigma in (0, 5, 15, 40):
         noisy = [np.clip(f + sigma * j, 0, 255).astype(np.uint8) for f, j in zip(frames, jitter, strict=True)]
-        scores.append(score_clip(TinySyncNet(), noisy, samples))
+        scores.append(score_clip(QuickSyncNet(), noisy, samples))
     assert [s.lse_d for s in scores] == sorted(s.lse_d for s in scores)
     assert [s.lse_c for s in scores] == sorted((s.lse_c for s in scores), reverse=True)
 
@@ -176,18 +158,18 @@ def test_scores_fall_as_picture_noise_grows():
     ],
 )
 def test_number_of_windows_and_batches(frames, samples, windows):
-    network = TinySyncNet()
+    network = QuickSyncNet()
     pictures = [np.full((8, 8, 3), t, np.uint8) for t in range(frames)]
     score = score_clip(network, pictures, np.ones(samples, np.int16))
     assert score.windows == windows
     groups = [min(BATCH_WINDOWS, windows - first) for first in range(0, windows, BATCH_WINDOWS)]
     parts = [min(LIPS_AT_ONCE, group - first) for group in groups for first in range(0, group, LIPS_AT_ONCE)]
-    assert network.batches == parts
+    assert network.lips == parts
 
 
 def test_streaming_equals_all_windows_at_once():
     frames, samples = speech(70)
-    network = TinySyncNet()
+    network = QuickSyncNet()
     pixels = torch.stack([torch.from_numpy(cv2.resize(f, (224, 224))).permute(2, 0, 1).float() for f in frames], dim=1)
     columns = torch.from_numpy(mfcc(samples)).float().T
     with torch.no_grad():
@@ -199,10 +181,10 @@ def test_streaming_equals_all_windows_at_once():
 
 def test_frames_beyond_the_sound_are_ignored():
     frames, samples = speech(70)
-    scorer = LSEClip(TinySyncNet(), samples[: 640 * 50])
+    scorer = LSEClip(QuickSyncNet(), samples[: 640 * 50])
     for frame in frames:
         scorer.add(frame)
-    assert scorer.score().lse_d == score_clip(TinySyncNet(), frames[:50], samples[: 640 * 50]).lse_d
+    assert scorer.score().lse_d == score_clip(QuickSyncNet(), frames[:50], samples[: 640 * 50]).lse_d
 
 
 def test_frames_are_read_only_as_far_as_there_is_sound():
@@ -214,7 +196,7 @@ def test_frames_are_read_only_as_far_as_there_is_sound():
             read += 1
             yield np.zeros((8, 8, 3), np.uint8)
 
-    assert score_clip(TinySyncNet(), endless(), np.ones(30 * 640, np.int16)).windows == 25
+    assert score_clip(QuickSyncNet(), endless(), np.ones(30 * 640, np.int16)).windows == 25
     assert read == 30
 
 
@@ -223,17 +205,17 @@ def test_short_clips_are_refused(frames, samples):
     with pytest.raises(
         ValueError, match=r"clip too short for SyncNet: .*frames.* Expected at least 6. Leave the clip out"
     ):
-        score_clip(TinySyncNet(), [np.zeros((8, 8, 3), np.uint8)] * frames, np.ones(samples, np.int16))
+        score_clip(QuickSyncNet(), [np.zeros((8, 8, 3), np.uint8)] * frames, np.ones(samples, np.int16))
 
 
 def test_wrong_input_is_refused():
     picture = np.zeros((8, 8, 3), np.uint8)
     with pytest.raises(ValueError, match=r"float32, values from 0 to 0\.5\. Expected a vector of int16 at 16 kHz"):
-        score_clip(TinySyncNet(), [picture] * 10, np.array([0, 0.5], np.float32))
+        score_clip(QuickSyncNet(), [picture] * 10, np.array([0, 0.5], np.float32))
     with pytest.raises(
         ValueError, match=r"frame 0 has shape \(8, 8\) and dtype uint8. Expected \(H, W, 3\) uint8, RGB"
     ):
-        score_clip(TinySyncNet(), [picture[..., 0]] * 10, np.ones(6400, np.int16))
+        score_clip(QuickSyncNet(), [picture[..., 0]] * 10, np.ones(6400, np.int16))
     with pytest.raises(ValueError, match=r"lips has shape \(3, 4\), audio \(2, 4\)"):
         sync_distances(torch.zeros(3, 4), torch.zeros(2, 4))
     with pytest.raises(ValueError, match="shift_frames is 0"):
@@ -251,25 +233,25 @@ def test_real_video_is_scored_by_track():
         return faces[: 1 if detector.calls > 130 else 2]
 
     detector.calls = 0
-    scores = score_real_video(TinySyncNet(), lambda: iter(frames), samples, detector)
+    scores = score_real_video(QuickSyncNet(), lambda: iter(frames), samples, detector)
     assert [score.windows for score in scores] == [245, 125]
     assert [score.offset_frames for score in scores] == [0, 0]
     with pytest.raises(
         ValueError, match=r"no face track. Expected at least one face .* or score it by lse_wav2lip_lrs"
     ):
-        score_real_video(TinySyncNet(), lambda: iter(frames[:20]), samples, lambda frame: np.empty((0, 5)))
+        score_real_video(QuickSyncNet(), lambda: iter(frames[:20]), samples, lambda frame: np.empty((0, 5)))
 
 
 def test_metric_of_real_videos_counts_tracks():
     frames, samples = speech(140, size=400)
     faces = np.array([[60.0, 80, 190, 200, 0.95], [250.0, 80, 370, 200, 0.9]])
-    metric = LSE(TinySyncNet(), "test", "lse_wav2lip_real", detector=lambda frame: faces)
+    metric = LSE(QuickSyncNet(), "test", "lse_wav2lip_real", detector=lambda frame: faces)
     metric.update(lambda: frames, samples)
     assert metric.count == 2
 
 
 def test_scorer_stays_out_of_an_enclosing_module():
-    network = TinySyncNet().eval()
+    network = QuickSyncNet().eval()
     outer = torch.nn.Module()
     outer.metric = LSE(network, "test")
     outer.train()
@@ -280,21 +262,20 @@ def test_scorer_stays_out_of_an_enclosing_module():
 
 def test_constructor_refuses_contradictions():
     with pytest.raises(ValueError, match=r"protocol is 'lse'. Expected one of lse_wav2lip_lrs, lse_wav2lip_real"):
-        LSE(TinySyncNet(), "test", "lse")
+        LSE(QuickSyncNet(), "test", "lse")
     with pytest.raises(ValueError, match=r"lse_wav2lip_real without a face detector.*--syncnet_s3fd FILE"):
-        LSE(TinySyncNet(), "test", "lse_wav2lip_real")
+        LSE(QuickSyncNet(), "test", "lse_wav2lip_real")
     with pytest.raises(ValueError, match="lse_wav2lip_lrs with a face detector"):
-        LSE(TinySyncNet(), "test", detector=lambda frame: np.empty((0, 5)))
+        LSE(QuickSyncNet(), "test", detector=lambda frame: np.empty((0, 5)))
     with pytest.raises(ValueError, match="weights is empty"):
-        LSE(TinySyncNet(), "")
+        LSE(QuickSyncNet(), "")
 
 
-class CountingSound(TinySyncNet):
+class CountingSound(QuickSyncNet):
     """Full-size sound embeddings, whose last digits may depend on the batch, and quick lips."""
 
     def __init__(self, sound: SyncNetV2) -> None:
         super().__init__()
-        self.sounds: list[int] = []
         self._sound = (sound,)
 
     def forward_lips(self, lips: torch.Tensor) -> torch.Tensor:
@@ -315,20 +296,37 @@ def test_a_shared_sound_is_embedded_once_and_gives_the_digits_of_each_clip_alone
     network.sounds.clear()
     sound = LSESound(network, samples)
     scorers = [LSEClip(network, sound) for _ in videos]
+    assert network.sounds == []  # not before it is needed
     for scorer, video in zip(scorers, videos, strict=True):
         for frame in video:
             scorer.add(frame)
-    assert network.sounds == []  # not before it is needed
     for scorer, expected in zip(scorers, alone, strict=True):
         score = scorer.score()
         assert torch.equal(score.distances, expected.distances)
         assert (score.lse_c, score.lse_d) == (expected.lse_c, expected.lse_d)
-    assert network.sounds == [20, 20, 15, 15, 2]  # of the shorter ones only their last, smaller batches
+    assert sorted(network.sounds) == [2, 15, 15, 20, 20]  # of the shorter ones only their last, smaller batches
+
+
+def test_what_is_kept_does_not_grow_with_the_clip():
+    kept: list[int] = []
+    frames, samples = speech(250)
+    network = QuickSyncNet()
+    sound = LSESound(network, samples)
+    scorers = [LSEClip(network, sound) for _ in range(2)]
+    for frame in frames:
+        for scorer in scorers:
+            scorer.add(frame)
+        kept.append(sum(map(len, sound._batches.values())) + sum(len(lips) for lips in scorers[0]._lips))
+    first, second = (scorer.score() for scorer in scorers)
+    assert first.windows == 245
+    assert torch.equal(first.distances, second.distances)
+    assert max(kept) <= (KEPT_BATCHES + 2) * BATCH_WINDOWS
+    assert first.lse_d == score_clip(QuickSyncNet(), frames, samples).lse_d
 
 
 def test_a_sound_of_another_network_is_refused():
     samples = speech(10)[1]
     with pytest.raises(ValueError, match=r"another network than the lips\. Expected one network .* Use LSESound"):
-        LSEClip(TinySyncNet(), LSESound(TinySyncNet(), samples))
+        LSEClip(QuickSyncNet(), LSESound(QuickSyncNet(), samples))
     with pytest.raises(ValueError, match=r"float32, values from 0 to 0\.5\. Expected a vector of int16 at 16 kHz"):
-        LSESound(TinySyncNet(), np.array([0, 0.5], np.float32))
+        LSESound(QuickSyncNet(), np.array([0, 0.5], np.float32))

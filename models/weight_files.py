@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published weights of the networks that metrics look through: found, checked, never downloaded, never made up."""
+"""Published weights of networks that losses and metrics look through: found, checked, never downloaded or made up."""
 
 import zipfile
 from collections.abc import Mapping
@@ -12,9 +12,15 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from datamodules.files import sha256
-from models.perceptual import TORCHVISION
 
-__all__ = ["TORCHVISION", "WeightsFile", "WithoutInit"]
+TORCHVISION = "torchvision"
+
+__all__ = ["TORCHVISION", "WeightsFile", "WithoutInit", "cache_folder"]
+
+
+def cache_folder() -> Path:
+    """Where torchvision keeps its downloads."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 class WithoutInit(TorchFunctionMode):
@@ -49,8 +55,7 @@ class WeightsFile:
     @property
     def path(self) -> Path:
         """Where the file is expected."""
-        cached = self.weights == TORCHVISION
-        return (Path(torch.hub.get_dir()) / "checkpoints" if cached else Path(self.weights)) / self.name
+        return (cache_folder() if self.weights == TORCHVISION else Path(self.weights)) / self.name
 
     def read(self) -> dict[str, Tensor]:
         """What the file holds; nothing if that is no dictionary. Ask before building a network: that takes seconds.
