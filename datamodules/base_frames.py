@@ -22,11 +22,10 @@ import itertools
 import json
 import math
 import os
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -35,15 +34,13 @@ from datamodules.clip import ClipHeader
 from datamodules.errors import ClipError
 from datamodules.files import write_tensors
 from datamodules.sketch import BOTTLENECK_PX, LIP_OUTLINE
+from datamodules.tensor_file import FileKind, StoredTensor, read_head
 
 MeshOrder = Literal["rgb", "bgr"]
 SCHEMA = "1"
 SUFFIX = ".base"
 JPEG_QUALITY = 95
 REPAIR = "Run: bench base-frames --checkpoint BASE.ckpt --root ROOT"
-_LENGTH_BYTES = 8
-_HEAD_LIMIT = 1 << 20  # ours have less than 1 kB; a larger value means that the file is something else
-_DTYPES = {"U8": np.uint8, "I64": np.int64, "F32": np.float32, "BOOL": np.bool_}
 _SKETCH_SHAPE = (BOTTLENECK_PX, BOTTLENECK_PX)
 _OUTLINE_SHAPE = (len(LIP_OUTLINE), 2)
 
@@ -99,15 +96,7 @@ class BaseFramesHeader:
         return own == (clip.id, clip.source_sha256, clip.settings, clip.frames)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Tensor:
-    dtype: Any
-    shape: tuple[int, ...]
-    start: int  # from the start of the file
-
-    @property
-    def row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
+_KIND = FileKind("base_frames", BaseFramesHeader, SCHEMA, "a file of base frames", REPAIR, REPAIR)
 
 
 def base_frames_path(clip_path: Path) -> Path:
@@ -126,7 +115,7 @@ def _kinds(count: int) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
     }
 
 
-def _check_tensors(path: Path, count: int, tensors: dict[str, _Tensor]) -> None:
+def _check_tensors(path: Path, count: int, tensors: dict[str, StoredTensor]) -> None:
     for name, (dtype, shape) in _kinds(count).items():
         found = tensors.get(name)
         if found is None or found.dtype is not dtype or (found.shape != shape if shape else len(found.shape) != 1):
@@ -135,37 +124,9 @@ def _check_tensors(path: Path, count: int, tensors: dict[str, _Tensor]) -> None:
             )
 
 
-def _parse_head(path: Path, handle: int) -> tuple[BaseFramesHeader, dict[str, _Tensor]]:
+def _parse_head(path: Path, handle: int) -> tuple[BaseFramesHeader, dict[str, StoredTensor]]:
     """Read and check the head of an open file without touching the data."""
-    size = os.fstat(handle).st_size
-    start = os.pread(handle, _LENGTH_BYTES, 0)
-    if len(start) < _LENGTH_BYTES:
-        raise ClipError(f"{path}: {size} bytes, expected a file of base frames. {REPAIR}")
-    (length,) = struct.unpack("<Q", start)
-    if length > min(_HEAD_LIMIT, size - _LENGTH_BYTES):
-        raise ClipError(f"{path}: cut short, or not a safetensors file. Expected a file of base frames. {REPAIR}")
-    try:
-        content = json.loads(os.pread(handle, length, _LENGTH_BYTES))
-        fields = json.loads(content.pop("__metadata__")["base_frames"])
-        schema = fields["schema"]
-        data = _LENGTH_BYTES + length
-        tensors = {
-            name: _Tensor(_DTYPES[entry["dtype"]], tuple(entry["shape"]), data + entry["data_offsets"][0])
-            for name, entry in content.items()
-        }
-        end = data + max(entry["data_offsets"][1] for entry in content.values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ClipError(f"{path}: no header ({error!r}). Expected a file of base frames. {REPAIR}") from error
-    if schema != SCHEMA:
-        raise ClipError(f"{path}: base-frame format {schema}, expected {SCHEMA}. {REPAIR}")
-    if end != size:
-        raise ClipError(f"{path}: {size} bytes, expected {end}: cut short or overwritten. {REPAIR}")
-    try:
-        header = BaseFramesHeader(**fields)
-    except TypeError as error:
-        raise ClipError(
-            f"{path}: header fields do not fit ({error}). Expected those of format {SCHEMA}. {REPAIR}"
-        ) from error
+    header, tensors = read_head(path, handle, _KIND)
     _check_tensors(path, header.frames, tensors)
     return header, tensors
 
@@ -242,7 +203,7 @@ class BaseFrames:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._handle: int | None = None
-        self._parsed: tuple[BaseFramesHeader, dict[str, _Tensor]] | None = None
+        self._parsed: tuple[BaseFramesHeader, dict[str, StoredTensor]] | None = None
 
     def __enter__(self) -> "BaseFrames":
         return self
@@ -320,7 +281,7 @@ class BaseFrames:
         """Ring around the lips of the true frame, float32 (count, 20, 2), crop coordinates."""
         return self._rows("lip_outline", *self._range(start, count))
 
-    def _head(self) -> tuple[BaseFramesHeader, dict[str, _Tensor]]:
+    def _head(self) -> tuple[BaseFramesHeader, dict[str, StoredTensor]]:
         if self._handle is None:
             self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:

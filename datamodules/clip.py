@@ -18,14 +18,12 @@ not defined and the same input has to give the same bytes).
 import dataclasses
 import itertools
 import json
-import math
 import mmap
 import os
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, overload
+from typing import Literal, overload
 
 import cv2
 import numpy as np
@@ -33,23 +31,21 @@ import simplejpeg
 
 from datamodules.errors import ClipError
 from datamodules.files import write_tensors
+from datamodules.tensor_file import FileKind, StoredTensor, read_head
 
 SCHEMA = "1"
 MESH_POINTS = 478
 LANDMARKS = 68
 _MEL_BANDS = 80
 _MEL_WINDOW = 16
-_LENGTH_BYTES = 8
-_HEADER_LIMIT = 1 << 20  # ours have about 1 kB; a larger value means that the file is something else
-_DTYPES = {"U8": np.uint8, "I16": np.int16, "I64": np.int64, "F16": np.float16, "F32": np.float32}
 _KINDS = {
-    "frames": ("U8", 1),
-    "offsets": ("I64", 1),
-    "mel": ("F32", 2),
-    "wav": ("I16", 1),
-    "boxes": ("F32", 2),
-    "landmarks": ("F32", 3),
-    "mesh": ("F16", 3),
+    "frames": (np.uint8, 1),
+    "offsets": (np.int64, 1),
+    "mel": (np.float32, 2),
+    "wav": (np.int16, 1),
+    "boxes": (np.float32, 2),
+    "landmarks": (np.float32, 3),
+    "mesh": (np.float16, 3),
 }
 _REPAIR = "Run: bench prepare again (a broken clip is made anew; --overwrite makes all anew)"
 
@@ -102,52 +98,17 @@ class ClipHeader:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor:
-    dtype: Any
-    shape: tuple[int, ...]
-    start: int  # from the start of the file
-
-    @property
-    def row_bytes(self) -> int:
-        return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
-
-
-@dataclasses.dataclass(frozen=True)
 class _Layout:
     header: ClipHeader
-    tensors: dict[str, _Tensor]
+    tensors: dict[str, StoredTensor]
+
+
+_KIND = FileKind("clip", ClipHeader, SCHEMA, "a prepared clip", _REPAIR, "Run: bench prepare --overwrite")
 
 
 def _parse_layout(path: Path, handle: int) -> _Layout:
-    """Read and check the head of an open safetensors file (length, JSON, data) without touching the data."""
-    size = os.fstat(handle).st_size
-    start = os.pread(handle, _LENGTH_BYTES, 0)
-    if len(start) < _LENGTH_BYTES:
-        raise ClipError(f"{path}: {size} bytes, expected a prepared clip. {_REPAIR}")
-    (length,) = struct.unpack("<Q", start)
-    if length > min(_HEADER_LIMIT, size - _LENGTH_BYTES):
-        raise ClipError(f"{path}: cut short, or not a safetensors file. Expected a prepared clip. {_REPAIR}")
-    try:
-        content = json.loads(os.pread(handle, length, _LENGTH_BYTES))
-        fields = json.loads(content.pop("__metadata__")["clip"])
-        schema = fields["schema"]
-        data = _LENGTH_BYTES + length
-        tensors = {
-            name: _Tensor(_DTYPES[entry["dtype"]], tuple(entry["shape"]), data + entry["data_offsets"][0])
-            for name, entry in content.items()
-            if name in _KINDS
-        }
-        end = data + max(entry["data_offsets"][1] for entry in content.values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ClipError(f"{path}: no clip header ({error!r}). Expected a prepared clip. {_REPAIR}") from error
-    if schema != SCHEMA:
-        raise ClipError(f"{path}: clip format {schema}, expected {SCHEMA}. Run: bench prepare --overwrite")
-    if end != size:
-        raise ClipError(f"{path}: {size} bytes, expected {end}: cut short or overwritten. {_REPAIR}")
-    try:
-        header = ClipHeader(**fields)
-    except TypeError as error:
-        raise ClipError(f"{path}: header fields do not fit ({error}). {_REPAIR}") from error
+    """Read and check the head of an open file without touching the data."""
+    header, tensors = read_head(path, handle, _KIND)
     for name in (header.id, header.source):  # others make paths of them
         if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts or not name.strip("./"):
             raise ClipError(f"{path}: the clip calls itself or its source {name!r}. Expected a path below. {_REPAIR}")
@@ -155,12 +116,14 @@ def _parse_layout(path: Path, handle: int) -> _Layout:
     return _Layout(header, tensors)
 
 
-def _check_layout(path: Path, header: ClipHeader, tensors: dict[str, _Tensor]) -> None:
+def _check_layout(path: Path, header: ClipHeader, tensors: dict[str, StoredTensor]) -> None:
     count = header.frames
     for name, (dtype, dimensions) in _KINDS.items():
         tensor = tensors.get(name)
-        if tensor is None or tensor.dtype is not _DTYPES[dtype] or len(tensor.shape) != dimensions:
-            raise ClipError(f"{path}: tensor {name} is {tensor}, expected {dtype} with {dimensions} axes. {_REPAIR}")
+        if tensor is None or tensor.dtype is not dtype or len(tensor.shape) != dimensions:
+            raise ClipError(
+                f"{path}: tensor {name} is {tensor}, expected {np.dtype(dtype)} with {dimensions} axes. {_REPAIR}"
+            )
     expected = {"offsets": count + 1, "boxes": count, "landmarks": count, "mesh": count}
     for name, rows in expected.items():
         if tensors[name].shape[0] != rows:

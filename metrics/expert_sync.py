@@ -18,7 +18,7 @@ __all__ = ["ExpertClip", "ExpertSync", "expert_curve", "expert_score"]
 
 MAX_SHIFT_FRAMES = 15
 WINDOW_FRAMES = 5
-BATCH_WINDOWS = 16
+BATCH_WINDOWS = 8
 
 
 def _check_faces(faces: Tensor, size_px: int) -> None:

@@ -176,12 +176,14 @@ class LSEClip:
         windows = min(windows, self.max_windows - self.windows)
         if windows <= 0:
             return
-        frames = np.stack(self.waiting[: windows + WINDOW_FRAMES - 1])[..., ::-1]  # RGB to BGR
-        clip = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).float()  # (windows + 4, 224, 224, 3)
-        batch = clip.unfold(0, WINDOW_FRAMES, 1).permute(0, 3, 4, 1, 2)  # (windows, 3, 5, 224, 224)
-        with _full_float32():
-            for part in batch.split(LIPS_AT_ONCE) if self.device.type == "cpu" else [batch]:
-                self._lips.append(self.network.forward_lips(part).float().cpu())
+        at_once = LIPS_AT_ONCE if self.device.type == "cpu" else windows
+        for first in range(0, windows, at_once):
+            count = min(at_once, windows - first)
+            frames = np.stack(self.waiting[first : first + count + WINDOW_FRAMES - 1])[..., ::-1]  # RGB to BGR
+            clip = torch.from_numpy(np.ascontiguousarray(frames)).to(self.device).float()  # (count + 4, 224, 224, 3)
+            batch = clip.unfold(0, WINDOW_FRAMES, 1).permute(0, 3, 4, 1, 2)  # (count, 3, 5, 224, 224)
+            with _full_float32():
+                self._lips.append(self.network.forward_lips(batch).float().cpu())
         self.windows += windows
         del self.waiting[:windows]
         self._compare(self.windows - SHIFT_FRAMES)

@@ -23,6 +23,7 @@ from lipsync_bench.evaluation.scorers import ClipSound, OwnSound, Scorers, SyncS
 from lipsync_bench.evaluation.scoring import FrameScores
 from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
 from lipsync_bench.evaluation.videos import KeptVideo, through_h264, video_path
+from lipsync_bench.processes import return_memory
 from lipsync_bench.version import __version__
 
 FAILURES = (MediaError, ClipError, FileNotFoundError)  # a clip's own trouble; anything else is a bug and stops the run
@@ -133,7 +134,9 @@ class _PairScores:
         self._frame_scores.add_seen(seen)
         if self._features is not None:
             self._features.add(crops)
+        return_memory()  # else the holes left by buffers of so many sizes add up, from judge to judge and from chunk to chunk
         self._sync.update(frames, part.chunk.boxes[:count])
+        return_memory()
         if self._kept is not None:
             self._kept.add(frames)
 

@@ -198,7 +198,7 @@ def packed(made: BaseFramesHeader, **changes: Any) -> dict[str, str]:
         (without("", found=np.ones(FRAMES - 1, bool)), packed(header()), r"expected bool \(7,\)"),
         (without("", offsets=np.zeros(8, np.int32)), packed(header()), "no header"),
         (without(""), packed(header(frames=6)), r"tensor offsets .* expected int64 \(7,\)"),
-        (without(""), packed(header(), schema="2"), "base-frame format 2, expected 1"),
+        (without(""), packed(header(), schema="2"), "format 2, expected 1 of a file of base frames"),
         (without(""), packed(header(), colour="bgr"), "header fields do not fit .*colour"),
         (without(""), {}, "no header"),
         (without(""), {"base_frames": "{"}, "no header"),

@@ -67,7 +67,7 @@ def test_windows_beyond_the_sound_are_left_out():
 def test_every_window_is_embedded_once():
     expert = TinyExpert()
     expert_curve(expert, *clip(140))
-    assert expert.calls == 9  # 136 windows of the video, 16 at a time
+    assert expert.calls == 17  # 136 windows of the video, 8 at a time
 
 
 @pytest.mark.parametrize("chunks", [[140], [1] * 140, [70, 0, 3, 67], [2, 138]])
