@@ -273,7 +273,9 @@ def chunk_starts(columns: int, fps: float = 25.0, extra: bool = True) -> list[in
     return [*starts, columns - MEL_WINDOW] if extra else starts
 
 
-def frame_mels(mel: np.ndarray, frames: int, fps: float = 25.0, early_frames: int = 0) -> np.ndarray:
+def frame_mels(
+    mel: np.ndarray, frames: int, fps: float = 25.0, early_frames: int = 0, first_frame: int = 0
+) -> np.ndarray:
     """The mel window of each video frame, as at inference.
 
     Args:
@@ -281,6 +283,7 @@ def frame_mels(mel: np.ndarray, frames: int, fps: float = 25.0, early_frames: in
         frames: number of video frames, T.
         fps: their rate.
         early_frames: take the windows this many frames earlier; 1 gives the windows Wav2Lip is trained with.
+        first_frame: of the T frames, counted from the beginning of the sound.
 
     Returns:
         float32 (T, 1, 80, 16). Windows that would start before the mel are its first 16 columns, those that would
@@ -291,6 +294,7 @@ def frame_mels(mel: np.ndarray, frames: int, fps: float = 25.0, early_frames: in
     """
     last = mel.shape[1] - MEL_WINDOW
     _check_columns(mel.shape[1])
-    starts = np.array([min(max(mel_start(k - early_frames, fps), 0), last) for k in range(frames)], dtype=np.intp)
+    numbers = range(first_frame - early_frames, first_frame - early_frames + frames)
+    starts = np.array([min(max(mel_start(k, fps), 0), last) for k in numbers], dtype=np.intp)
     columns = starts[:, None] + np.arange(MEL_WINDOW)  # (T, 16)
     return np.ascontiguousarray(mel[:, columns].transpose(1, 0, 2)[:, None], dtype=np.float32)

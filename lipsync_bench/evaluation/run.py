@@ -183,12 +183,12 @@ def evaluate_pairs(pairs: Sequence[Pair], run: Evaluation, rows: RowFile, progre
         progress: Show a progress bar and the means so far.
     """
     with RunningTable(len(pairs), progress) as table:
-        for pair in pairs:
-            with Clip(pair.video) as video:
+        for pair in pairs:  # each tensor is read once: mapped pages would stay in memory
+            with Clip(pair.video, read="file") as video:
                 if pair.audio == pair.video:
                     _evaluate_pair(video, video, pair, run, rows, table)
                 else:
-                    with Clip(pair.audio) as audio:
+                    with Clip(pair.audio, read="file") as audio:
                         _evaluate_pair(video, audio, pair, run, rows, table)
             table.advance()
 

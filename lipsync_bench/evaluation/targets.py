@@ -20,7 +20,7 @@ from lipsync_bench.evaluation.candidates import TargetChunk
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 
 CHUNK_FRAMES = 16  # of a video held at a time, if they are small
-CHUNK_BYTES = 24_000_000  # else as many as this holds, but no fewer than
+CHUNK_BYTES = 16_000_000  # else as many as this holds, but no fewer than
 CHUNK_LEAST = 4
 LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever the cached values can change
 
@@ -28,7 +28,7 @@ __all__ = ["CHUNK_FRAMES", "TargetPart", "chunk_frames", "face_rectangles", "fin
 
 
 def chunk_frames(height: int, width: int) -> int:
-    """How many frames of a size are held at a time: memory does not grow with the resolution before 1080p."""
+    """How many frames of a size are held at a time: memory does not grow with the resolution up to 720p."""
     return min(CHUNK_FRAMES, max(CHUNK_LEAST, CHUNK_BYTES // (3 * height * width)))
 
 
@@ -153,7 +153,7 @@ def read_target(
     protocol = regions.protocol
     clip_boxes, stored = clip.boxes()[:frames], clip.landmarks()[:frames]
     rectangles, contours = _from_mesh(clip, clip_boxes)
-    mels = frame_mels(sound.mel(), frames)
+    mel = sound.mel()
     cache = _Cache(cache_file, clip, regions)
     known = cache.covers(frames)
     reference: np.ndarray | None = None
@@ -187,8 +187,9 @@ def read_target(
             lips = stored[part] * np.array(protocol.size_hw[::-1], np.float32)
         else:
             lips = in_crop(in_frame(stored[part], clip_boxes[part]), boxes, protocol.size_hw)
+        mels = frame_mels(mel, len(images), first_frame=first)
         chunk = TargetChunk(
-            clip.header.id, sound.header.id, first, images, clip_boxes[part], mels[part], reference, contours[part]
+            clip.header.id, sound.header.id, first, images, clip_boxes[part], mels, reference, contours[part]
         )
         yield TargetPart(chunk, boxes, crops, found["landmarks"], rectangles[part], lips, found["seen"])
     if not known:

@@ -201,6 +201,8 @@ def test_frame_mels_are_those_of_inference_and_clamped() -> None:
     np.testing.assert_array_equal(early[0, 0], mel[:, :16])
     np.testing.assert_array_equal(early[1:27], windows[:26])
     np.testing.assert_array_equal(audio.frame_mels(mel, 3, fps=40.0)[2, 0], mel[:, 4:20])
+    np.testing.assert_array_equal(audio.frame_mels(mel, 9, first_frame=31), windows[31:])
+    np.testing.assert_array_equal(audio.frame_mels(mel, 9, early_frames=1, first_frame=2), windows[1:10])
     with pytest.raises(MediaError, match="longer audio"):
         audio.frame_mels(mel[:, :15], 1)
 
