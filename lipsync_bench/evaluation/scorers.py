@@ -95,6 +95,11 @@ class Scorers:
             "fid_sha256": "" if self.inception is None else self.inception.weights,
         }
 
+    @property
+    def any_network(self) -> bool:
+        """Whether a network judges at all."""
+        return any((self.syncnet, self.s3fd, self.expert, self.lpips, self.inception))
+
 
 class ClipSound:
     """The sound of a clip, read and embedded once, when it is first needed, for all candidates that are heard with it.
