@@ -96,7 +96,7 @@ class BaseFramesHeader:
         return own == (clip.id, clip.source_sha256, clip.settings, clip.frames)
 
 
-_KIND = FileKind("base_frames", BaseFramesHeader, SCHEMA, "a file of base frames", REPAIR, REPAIR)
+_KIND = FileKind("base-frame", "base_frames", BaseFramesHeader, SCHEMA, "a file of base frames", REPAIR, REPAIR)
 
 
 def base_frames_path(clip_path: Path) -> Path:

@@ -103,7 +103,9 @@ class _Layout:
     tensors: dict[str, StoredTensor]
 
 
-_KIND = FileKind("clip", ClipHeader, SCHEMA, "a prepared clip", _REPAIR, "Run: bench prepare --overwrite")
+_KIND = FileKind(
+    "clip", "clip", ClipHeader, SCHEMA, "a prepared clip", _REPAIR, "Run: bench prepare --overwrite", _KINDS
+)
 
 
 def _parse_layout(path: Path, handle: int) -> _Layout:

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import struct
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -56,20 +57,24 @@ class FileKind(Generic[_Header]):
     """A kind of file of this package.
 
     Args:
+        title: For messages, such as "clip".
         entry: The metadata's entry that holds the header.
         header: A dataclass with a field `schema`.
         schema: The version that is read.
         name: For messages, such as "a prepared clip".
         repair: For messages: what to do about a broken file.
         renew: For messages: what to do about a file of another version.
+        tensors: Names of those that are read, others may be of any type; all if None.
     """
 
+    title: str
     entry: str
     header: type[_Header]
     schema: str
     name: str
     repair: str
     renew: str
+    tensors: Collection[str] | None = None
 
 
 def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header, dict[str, StoredTensor]]:
@@ -98,12 +103,13 @@ def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header
         tensors = {
             name: StoredTensor(_DTYPES[entry["dtype"]], tuple(entry["shape"]), data + entry["data_offsets"][0])
             for name, entry in content.items()
+            if kind.tensors is None or name in kind.tensors
         }
         end = data + max(entry["data_offsets"][1] for entry in content.values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ClipError(f"{path}: no header ({error!r}). Expected {kind.name}. {kind.repair}") from error
+        raise ClipError(f"{path}: no {kind.title} header ({error!r}). Expected {kind.name}. {kind.repair}") from error
     if schema != kind.schema:
-        raise ClipError(f"{path}: format {schema}, expected {kind.schema} of {kind.name}. {kind.renew}")
+        raise ClipError(f"{path}: {kind.title} format {schema}, expected {kind.schema}. {kind.renew}")
     if end != size:
         raise ClipError(f"{path}: {size} bytes, expected {end}: cut short or overwritten. {kind.repair}")
     try:

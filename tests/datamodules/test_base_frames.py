@@ -196,12 +196,12 @@ def packed(made: BaseFramesHeader, **changes: Any) -> dict[str, str]:
         (without("found"), packed(header()), "tensor found is None, expected bool"),
         (without("", sketch=np.zeros((FRAMES, 128), np.uint8)), packed(header()), r"tensor sketch .* expected uint8"),
         (without("", found=np.ones(FRAMES - 1, bool)), packed(header()), r"expected bool \(7,\)"),
-        (without("", offsets=np.zeros(8, np.int32)), packed(header()), "no header"),
+        (without("", offsets=np.zeros(8, np.int32)), packed(header()), "no base-frame header"),
         (without(""), packed(header(frames=6)), r"tensor offsets .* expected int64 \(7,\)"),
-        (without(""), packed(header(), schema="2"), "format 2, expected 1 of a file of base frames"),
+        (without(""), packed(header(), schema="2"), "base-frame format 2, expected 1"),
         (without(""), packed(header(), colour="bgr"), "header fields do not fit .*colour"),
-        (without(""), {}, "no header"),
-        (without(""), {"base_frames": "{"}, "no header"),
+        (without(""), {}, "no base-frame header"),
+        (without(""), {"base_frames": "{"}, "no base-frame header"),
     ],
 )
 def test_files_of_another_form_are_named(

@@ -182,13 +182,13 @@ def test_other_files_are_errors(tmp_path: Path, path: Path) -> None:
     with pytest.raises(ClipError, match="tensor mel is None"):
         read_header(noise)
     save_file({**tensors, "mel": tensors["mel"].astype(np.float64)}, noise, metadata)
-    with pytest.raises(ClipError, match="no header"):
+    with pytest.raises(ClipError, match="no clip header"):
         read_header(noise)
     save_file({**tensors, "boxes": tensors["boxes"][1:]}, noise, metadata)
     with pytest.raises(ClipError, match="boxes has 6 rows, expected 7"):
         read_header(noise)
     save_file(tensors, noise)
-    with pytest.raises(ClipError, match="no header"):
+    with pytest.raises(ClipError, match="no clip header"):
         read_header(noise)
 
 
