@@ -24,7 +24,7 @@ class Cell:
         interval: 95% interval; empty where there is none.
         count: "n of N", clips in the mean of those there were; for a pooled metric the frames.
         rank: With the group's letters; empty where there is none.
-        best: No competitor is better.
+        best: No competitor is better, and one is worse; never the floor.
     """
 
     text: str
@@ -89,7 +89,7 @@ def _cell(line: Mapping[str, Any], column: Column, tried: int, best: float | Non
 
 def _best(lines: Sequence[Mapping[str, Any]], column: Column) -> float | None:
     values = [value for line in lines if not math.isnan(value := number(line, column.name))]
-    if column.higher_is_better is None or len(values) < 2:
+    if column.higher_is_better is None or len(set(values)) < 2:
         return None
     return max(values) if column.higher_is_better else min(values)
 
@@ -109,7 +109,7 @@ def _board(results: Results, protocol: str) -> Board:
     def entry(line: Line) -> Entry:
         values = known[line.key]
         clips, failures = int(values["clips"]), int(values["failures"])
-        cells = [_cell(values, c, clips + failures, best[c.name]) for c in columns]
+        cells = [_cell(values, c, clips + failures, None if line.floor else best[c.name]) for c in columns]
         fallback = number(values, "fallback_frames")
         return Entry(line, clips, failures, 0 if math.isnan(fallback) else int(fallback), cells)
 

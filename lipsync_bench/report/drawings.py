@@ -188,7 +188,7 @@ def distribution(series: Sequence[Series], heading: str, name: str) -> Markup:
             # Equally many between shown ones; both ends are always there.
             shown = values[np.unique(np.linspace(0, len(values) - 1, _POINTS).round().astype(int))]
             offset = ((np.arange(len(shown)) * 0.618) % 1 - 0.5) * 0.36
-            axes.plot(shown, place + offset, ".", color=colour, alpha=0.55, markersize=4, markeredgewidth=0)
+            axes.plot(shown, place + offset, "o", color=colour, alpha=0.7, markersize=3.2, markeredgewidth=0)
         axes.set_yticks(range(len(series)), [own.label for own in series])
         axes.set_ylim(len(series) - 0.4, -0.6)
         axes.set_xlabel(heading)

@@ -3,6 +3,7 @@ import csv
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -191,6 +192,30 @@ def test_the_best_competitor_is_marked_and_the_floor_never_is(results):
         assert not any(e.cells[i].best for e in board.floor)
     values = [e.cells[board.sorted_by].value for e in board.competitors]
     assert values == sorted(values, reverse=True)
+
+
+def test_a_value_that_all_have_is_no_best_one(results, tmp_path, few_drawings):
+    folder = tmp_path / "even"
+    shutil.copytree(results, folder, ignore=shutil.ignore_patterns("videos"))
+    rows = pd.read_csv(folder / "clips.csv", dtype=str, keep_default_na=False)
+    measured = (rows["status"] == "ok") & (rows["protocol"] == PAIRED)
+    rows.loc[measured, "detection_failure"] = "0.0"
+    rows.to_csv(folder / "clips.csv", index=False)
+    write_board(folder)
+
+    def marked():
+        board = boards(read_results(folder))[0]
+        place = [head.name for head in board.headings].index("detection_failure")
+        return {e.line.method for e in [*board.competitors, *board.floor] if e.cells[place].best}
+
+    assert marked() == set()
+    site = write_report(folder, tmp_path / "report").parent
+    text = "".join(Page((site / "clips.html").read_text(encoding="utf-8")).text)
+    assert text.count("every clip 0.000") == len(METHODS) - 1
+    rows.loc[measured & (rows["method"] == "wav2lip"), "detection_failure"] = "0.5"
+    rows.to_csv(folder / "clips.csv", index=False)
+    write_board(folder)
+    assert marked() == set(METHODS) - {"wav2lip", "ground_truth"}
 
 
 def test_a_leaderboard_without_ranks_is_shown_without(tmp_path):
