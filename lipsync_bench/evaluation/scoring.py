@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """From the frames of one clip to the numbers of one row, while the frames stream by."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import cv2
 import numpy as np
@@ -50,6 +51,18 @@ def _script(crop: np.ndarray) -> torch.Tensor:
     return _image(cv2.resize(crop, (SCRIPT_PX, SCRIPT_PX), interpolation=cv2.INTER_AREA))
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several threads gain next to nothing on images this small. Beside other work they wait for each other, and a clip
+    takes three times as long (docs/performance.md); and the last digits of a sum depend on their number."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class FrameScores:
     """Metrics of one candidate on one clip that need nothing but the frames themselves.
 
@@ -87,10 +100,15 @@ class FrameScores:
                 self._add(name, np.zeros(count))
             self._add("psnr_uint8", np.full(count, NO_ERROR_DB))
         elif self._paired:
-            for p, t, points in zip(pred, target, lips, strict=True):
-                self._compare(p, t, points)
-        for p in pred:
-            self._add("cpbd", cpbd(_image(p)).numpy())
+            for name, network in self._networks.items():
+                for p, t in zip(pred, target, strict=True):
+                    self._add(name, lpips(_image(p), _image(t), network).numpy())
+            with _one_thread():
+                for p, t, points in zip(pred, target, lips, strict=True):
+                    self._compare(p, t, points)
+        with _one_thread():
+            for p in pred:
+                self._add("cpbd", cpbd(_image(p)).numpy())
 
     def _compare(self, pred: np.ndarray, target: np.ndarray, points: np.ndarray) -> None:
         """One image at a time: as float64 a whole chunk leaves the processor's cache, and takes 80 MB."""
@@ -99,8 +117,6 @@ class FrameScores:
         self._add("ssim", ssim(*images).numpy())
         self._add("mse", mse(*images).numpy())
         self._add("psnr_uint8", psnr_uint8(_script(pred), _script(target)).numpy())
-        for name, network in self._networks.items():
-            self._add(name, lpips(*images, network).numpy())
         if np.isfinite(points[LIPS]).all():
             x1, y1, x2, y2 = mouth_box(points, (pred.shape[0], pred.shape[1]), self.protocol.mouth_margin)
             mouths = _image(pred[y1:y2, x1:x2]), _image(target[y1:y2, x1:x2])

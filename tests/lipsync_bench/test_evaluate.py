@@ -319,6 +319,37 @@ def test_frames_are_compared_one_by_one_with_the_digits_of_the_whole_chunk(corpu
     assert scores.result()["ssim"] == ssim(*images).numpy().mean()
 
 
+def test_images_are_scored_on_one_thread_and_the_others_come_back(monkeypatch):
+    used, failing = [], []
+
+    def counting(metric):
+        def score(*images):
+            used.append(torch.get_num_threads())
+            if failing:
+                raise ValueError("an image it does not take")
+            return metric(*images)
+
+        return score
+
+    monkeypatch.setattr(scoring, "ssim", counting(ssim))
+    monkeypatch.setattr(scoring, "cpbd", counting(scoring.cpbd))
+    crops = list(np.random.default_rng(0).integers(0, 256, (2, 160, 160, 3), dtype=np.uint8))
+    lips = np.random.default_rng(1).uniform(60, 120, (2, 68, 2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        scores = scoring.FrameScores(load_protocol(PAIRED_FACE_BOX))
+        scores.add_crops(crops, crops[::-1], lips)
+        assert used == [1] * 6  # face and mouth of each pair, then each image alone
+        assert torch.get_num_threads() == 3
+        failing.append(True)
+        with pytest.raises(ValueError, match="does not take"):
+            scores.add_crops(crops, crops[::-1], lips)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+
+
 def test_the_sound_of_a_clip_is_embedded_once_for_all_without_a_sound_of_their_own(corpus, tmp_path, monkeypatch):
     network = QuickSyncNet()
     monkeypatch.setattr(scorers, "load_syncnet", lambda path: network)
