@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or absent, and what identifies a file."""
 
+import csv
 import hashlib
+import io
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 _STALE_S = 3600.0  # a process id may have been given anew by then
 
-__all__ = ["atomic_path", "printable", "remove_leftovers", "sha256", "write_atomic", "write_tensors"]
+__all__ = ["atomic_path", "printable", "remove_leftovers", "sha256", "write_atomic", "write_csv", "write_tensors"]
 
 
 @contextmanager
@@ -42,6 +44,15 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file or none; text as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a whole table of texts or none, with a line of column names; UTF-8."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
 
 
 def sha256(path: Path) -> str:

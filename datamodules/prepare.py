@@ -9,10 +9,8 @@ Output::
     <out>/manifest.json                     settings, versions, clips; "complete" is false until a run has ended
 """
 
-import csv
 import dataclasses
 import importlib.metadata
-import io
 import json
 import logging
 import os
@@ -31,7 +29,7 @@ from datamodules.clip import SCHEMA
 from datamodules.crops import CropRule
 from datamodules.detectors import make_detector
 from datamodules.faces import DetectorName, FaceChoice
-from datamodules.files import printable, remove_leftovers, write_atomic
+from datamodules.files import printable, remove_leftovers, write_atomic, write_csv
 from datamodules.pool import WorkerDied, run_jobs
 from datamodules.prepare_clip import Job, Outcome, Settings, is_current, prepare_one
 from datamodules.sources import DatasetName, Source, find_sources, source_root, split_lists
@@ -108,14 +106,6 @@ def _old_entries(out: Path) -> dict[str, dict[str, Any]]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _write_failures(path: Path, failures: dict[str, tuple[str, str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "source", "error", "reason"])
-    writer.writerows([name, *failures[name]] for name in sorted(failures))
-    write_atomic(path, text.getvalue().encode())
 
 
 def _versions() -> dict[str, str]:
@@ -232,7 +222,8 @@ def prepare(
         complete = True
     finally:
         remove_leftovers(out)
-        _write_failures(out / "failures.csv", failures)
+        listed = [(name, *failures[name]) for name in sorted(failures)]
+        write_csv(out / "failures.csv", ("id", "source", "error", "reason"), listed)
         write_manifest(complete)
     report = PrepareReport(len(entries) - skipped, skipped, len(failures), time.monotonic() - start, out)
     if report.failed > max_failures * len(sources):

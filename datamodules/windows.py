@@ -270,8 +270,8 @@ class EvaluationSampler(EpochSampler):
     def __init__(self, length: int, rank: int = 0, world_size: int = 1) -> None:
         if length < world_size:
             raise ValueError(
-                f"{length} windows for {world_size} processes. Expected one window or more for each. "
-                "Use fewer devices (--trainer.devices) or set --data.init_args.val_length."
+                f"{length} samples for {world_size} processes. Expected one or more for each. "
+                "Use fewer devices (--trainer.devices), or hold out more (--data.init_args.val_length)."
             )
         super().__init__(length, rank, world_size)
 

@@ -3,8 +3,6 @@
 faces, their sketches and the outline of the true lips beside the clip, where the second stage's windows find them.
 """
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Iterator
@@ -21,7 +19,7 @@ from datamodules.base_frames import BaseFrames, BaseFramesHeader, MeshOrder, bas
 from datamodules.clip import Clip
 from datamodules.errors import ClipError
 from datamodules.face_mesh import find_meshes
-from datamodules.files import remove_leftovers, sha256, write_atomic
+from datamodules.files import remove_leftovers, sha256, write_csv
 from datamodules.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
 from lipsync_bench.inference import generate_faces
 from lipsync_bench.processes import device_of, rank_and_world
@@ -106,14 +104,6 @@ def _make(module: HyperLipsBase, clip: Clip, header: BaseFramesHeader) -> int:
     return int((~found).sum())
 
 
-def _write_failures(path: Path, failures: list[tuple[str, str]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["clip", "reason"])
-    writer.writerows(failures)
-    write_atomic(path, text.getvalue().encode())
-
-
 def make_base_frames(
     checkpoint: Path,
     root: Path,
@@ -164,5 +154,5 @@ def make_base_frames(
             except ClipError as error:
                 failures.append((path.relative_to(root).as_posix(), str(error)))
                 _log.warning("%s", error)
-    _write_failures(root / (FAILURES if world == 1 else f"base_frames_failures.rank{rank}.csv"), failures)
+    write_csv(root / (FAILURES if world == 1 else f"base_frames_failures.rank{rank}.csv"), ("clip", "reason"), failures)
     return BaseFramesReport(done, skipped, len(failures), frames, without_mesh, time.perf_counter() - began, root)

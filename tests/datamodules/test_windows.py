@@ -369,5 +369,5 @@ def test_evaluation_keys_over_ranks_are_each_index_once(length: int, world_size:
 
 
 def test_a_rank_without_windows_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"3 windows for 4 processes.*--trainer.devices"):
+    with pytest.raises(ValueError, match=r"3 samples for 4 processes.*--trainer.devices"):
         EvaluationSampler(3, 0, 4)
