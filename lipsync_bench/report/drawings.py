@@ -13,6 +13,7 @@ from markupsafe import Markup, escape
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 _INK = "#010203"  # replaced by the page's own colour
 _FAINT = 0.18  # opacity of grid lines
@@ -119,6 +120,36 @@ def _spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.maximum(np.nan_to_num(ends), 0)
 
 
+def _name(figure: Figure, axes: Any, points: Sequence[Point]) -> None:
+    """Names beside their marks, from the top down, each at the nearest place that no mark and no other name has taken.
+
+    static/plots.js does the same where axes are chosen.
+    """
+    figure.draw_without_rendering()  # only then is it known where a point lies
+    figure.set_layout_engine("none")
+    unit = figure.dpi / 72
+    marks = axes.transData.transform([(point.x[0], point.y[0]) for point in points])
+    taken = [Bbox.from_bounds(x - 4 * unit, y - 4 * unit, 8 * unit, 8 * unit) for x, y in marks]
+    for i in np.argsort(-marks[:, 1], kind="stable"):
+        text = {"text": points[i].label, "xy": (points[i].x[0], points[i].y[0]), "textcoords": "offset points"}
+        probe = axes.annotate(**text, xytext=(0, 0))
+        size = probe.get_window_extent().size
+        probe.remove()
+        steps = [(step + 1) // 2 * (-1) ** step for step in range(2 * len(points) + 1)]
+        places = [(x, 5 - 12 * step) for step in steps for x in (7, -7 - size[0] / unit)]  # points from the mark
+        boxes = [Bbox.from_bounds(*(marks[i] + np.array(place) * unit), *size) for place in places]
+        free = (
+            k
+            for k, box in enumerate(boxes)
+            if all(axes.bbox.contains(*corner) for corner in box.get_points()) and not box.count_overlaps(taken)
+        )
+        chosen = next(free, 0)
+        far = boxes[chosen].y0 - marks[i][1] > 6 * unit or marks[i][1] - boxes[chosen].y1 > 0
+        line = {"arrowstyle": "-", "alpha": 0.4, "linewidth": 0.6, "color": _INK} if far else None
+        axes.annotate(**text, xytext=places[chosen], arrowprops=line)
+        taken.append(boxes[chosen])
+
+
 def scatter(points: Sequence[Point], x: str, y: str, name: str, log_x: bool = False) -> Markup:
     """Methods by two numbers, with their intervals.
 
@@ -149,10 +180,10 @@ def scatter(points: Sequence[Point], x: str, y: str, name: str, log_x: bool = Fa
                 markersize=7,
                 linewidth=1,
             )
-            axes.annotate(point.label, (point.x[0], point.y[0]), xytext=(7, 5), textcoords="offset points")
         axes.margins(0.12)
         axes.set_xlabel(x)
         axes.set_ylabel(y)
+        _name(figure, axes, points)
         return _svg(figure, name, f"{y} against {x} of {len(points)} methods")
 
 

@@ -2,6 +2,8 @@
 """A small results folder with everything a report has to show: bad names, failures, curves, two protocols, videos."""
 
 import math
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -171,4 +173,17 @@ def make_results(folder: Path, count: int = 12, videos: bool = False) -> Path:
     write_unprepared(folder)
     if videos:
         write_videos(folder, clips[5:7], ["ground_truth", "wav2lip", "hyperlips_hr"])
+    return folder
+
+
+def copy_with(results: Path, folder: Path, methods: Sequence[str] = tuple(METHODS), **values: float) -> Path:
+    """A copy of a results folder, without videos, in which these methods' paired rows have these values."""
+    if folder != results:
+        shutil.copytree(results, folder, ignore=shutil.ignore_patterns("videos"))
+    rows = pd.read_csv(folder / "clips.csv", dtype=str, keep_default_na=False)
+    chosen = (rows["status"] == "ok") & (rows["protocol"] == PAIRED) & rows["method"].isin(methods)
+    for name, value in values.items():
+        rows.loc[chosen, name] = repr(value)
+    rows.to_csv(folder / "clips.csv", index=False)
+    write_board(folder)
     return folder

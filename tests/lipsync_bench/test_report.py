@@ -3,7 +3,6 @@ import csv
 import json
 import math
 import re
-import shutil
 from html.parser import HTMLParser
 
 import numpy as np
@@ -32,6 +31,7 @@ from tests.lipsync_bench.report_fixture import (
     SYNCNET,
     UNPAIRED,
     clip_ids,
+    copy_with,
     make_results,
     write_board,
     write_rows,
@@ -195,13 +195,7 @@ def test_the_best_competitor_is_marked_and_the_floor_never_is(results):
 
 
 def test_a_value_that_all_have_is_no_best_one(results, tmp_path, few_drawings):
-    folder = tmp_path / "even"
-    shutil.copytree(results, folder, ignore=shutil.ignore_patterns("videos"))
-    rows = pd.read_csv(folder / "clips.csv", dtype=str, keep_default_na=False)
-    measured = (rows["status"] == "ok") & (rows["protocol"] == PAIRED)
-    rows.loc[measured, "detection_failure"] = "0.0"
-    rows.to_csv(folder / "clips.csv", index=False)
-    write_board(folder)
+    folder = copy_with(results, tmp_path / "even", detection_failure=0.0)
 
     def marked():
         board = boards(read_results(folder))[0]
@@ -212,9 +206,7 @@ def test_a_value_that_all_have_is_no_best_one(results, tmp_path, few_drawings):
     site = write_report(folder, tmp_path / "report").parent
     text = "".join(Page((site / "clips.html").read_text(encoding="utf-8")).text)
     assert text.count("every clip 0.000") == len(METHODS) - 1
-    rows.loc[measured & (rows["method"] == "wav2lip"), "detection_failure"] = "0.5"
-    rows.to_csv(folder / "clips.csv", index=False)
-    write_board(folder)
+    copy_with(folder, folder, ["wav2lip"], detection_failure=0.5)
     assert marked() == set(METHODS) - {"wav2lip", "ground_truth"}
 
 
@@ -296,6 +288,20 @@ def test_drawings_are_the_same_every_time_keep_text_as_text_and_take_the_colour_
         other = Page(str(draw("two")))
         assert not {a["id"] for _, a in other.elements if "id" in a} & set(re.findall(r'id="([^"]+)"', text))
     assert "a&lt;b&gt;$x_1$" in str(scatter(points, "x", "y", "n"))
+
+
+def test_names_of_points_that_lie_together_do_not_cover_each_other():
+    points = [Point(f"method {i}", i, (30, 29, 31), (0.4, 0.3, 0.5)) for i in range(7)]
+    points.append(Point("alone", 7, (20, 19, 21), (0.7, 0.6, 0.8)))
+    text = str(scatter(points, "x", "y", "n"))
+    found = re.findall(r'<text [^>]*x="([0-9.]+)" y="([0-9.]+)"[^>]*>(method \d|alone)<', text)
+    assert len(found) == 8
+    places = np.array([(float(x), float(y)) for x, y, _ in found])
+    dx, dy = np.abs(places[:, None] - places[None]).transpose(2, 0, 1)
+    apart = (dx > 45) | (dy > 9)  # a name is some 47 wide and 9 high
+    assert apart[~np.eye(8, dtype=bool)].all()
+    assert (places > 0).all()
+    assert (places < (6.4 * 72, 4.2 * 72)).all()
 
 
 def test_best_and_worst_clips_and_the_list_agree_with_the_rows(results):

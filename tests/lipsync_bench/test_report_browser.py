@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lipsync_bench.report import write_report
-from tests.lipsync_bench.report_fixture import clip_ids, make_results
+from tests.lipsync_bench.report_fixture import METHODS, clip_ids, copy_with, make_results
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -28,9 +28,13 @@ PAGES = ("index.html", "plots.html", "papers.html", "clips.html", "failures.html
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
-    folder = make_results(tmp_path_factory.mktemp("results") / "demo", videos=True)
-    return write_report(folder, tmp_path_factory.mktemp("site") / "report").parent
+def results(tmp_path_factory):
+    return make_results(tmp_path_factory.mktemp("results") / "demo", videos=True)
+
+
+@pytest.fixture(scope="module")
+def site(results, tmp_path_factory):
+    return write_report(results, tmp_path_factory.mktemp("site") / "report").parent
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +178,26 @@ def test_axes_and_metrics_of_plots_can_be_chosen(browser, site):
     Select(box.find_element(By.TAG_NAME, "select")).select_by_index(2)
     shown = [f.get_attribute("data-name") for f in box.find_elements(By.TAG_NAME, "figure") if f.is_displayed()]
     assert shown == ["PSNR mouth (dB)\u00a0↑"]
+
+
+def test_names_of_points_that_lie_together_do_not_cover_each_other(browser, results, tmp_path):
+    folder = copy_with(results, tmp_path / "even", [m for m in METHODS if m != "ground_truth"], psnr=30.0, lmd=2.0)
+    browser.get((write_report(folder, tmp_path / "report").parent / "plots.html").as_uri())
+    figure = browser.find_element(By.CSS_SELECTOR, ".chooser")
+    Select(figure.find_elements(By.TAG_NAME, "select")[1]).select_by_value("lmd")
+    boxes = browser.execute_script(
+        """const names = [...arguments[0].querySelectorAll('svg text')].filter((t) => arguments[1].includes(t.textContent));
+        return names.map((t) => t.getBBox()).map((b) => [b.x, b.y, b.x + b.width, b.y + b.height])""",
+        figure,
+        list(METHODS),
+    )
+    assert len(boxes) == 4
+    for i, (left, top, right, bottom) in enumerate(boxes):
+        assert (left > 82, right < 660) == (True, True)  # the plot's sides
+        for x1, y1, x2, y2 in boxes[i + 1 :]:
+            assert (
+                right <= x1 or x2 <= left or bottom <= y1 + 2 or y2 <= top + 2
+            )  # a line's box is higher than its letters
 
 
 def test_a_phone_does_not_scroll_sideways_and_first_columns_stay(browser, site):

@@ -82,6 +82,7 @@
         svg.append(make("text", { x: LEFT - 8, y: ys.place(t) + 4, "text-anchor": "end", ...text }, short(t)));
       }
       for (const line of lines) svg.append(mark(line, xs, ys, line.values[xName], line.values[yName]));
+      name(svg, lines, lines.map((l) => [xs.place(l.values[xName][0]), ys.place(l.values[yName][0])]));
     }
     const label = { fill: "currentColor", "font-size": 13.5, "text-anchor": "middle" };
     const middle = (TOP + HEIGHT - BOTTOM) / 2;
@@ -105,13 +106,36 @@
     if (known(xLow) && known(xHigh)) group.append(make("line", { x1: xs.place(xLow), x2: xs.place(xHigh), y1: py, y2: py }));
     if (known(yLow) && known(yHigh)) group.append(make("line", { x1: px, x2: px, y1: ys.place(yLow), y2: ys.place(yHigh) }));
     group.append(make("path", { d: shape, transform: `translate(${px} ${py})` }));
-    const right = px < WIDTH * 0.72;
-    group.append(make("text", {
-      x: px + (right ? 9 : -9), y: py - 7, "text-anchor": right ? "start" : "end",
-      stroke: "none", fill: "currentColor", "font-size": 13,
-    }, line.label));
     group.append(make("title", {}, `${line.label}: ${short(x)}, ${short(y)}`));
     return group;
+  }
+
+  // Names beside their marks, from the top down, each at the nearest place that no mark and no other name has taken.
+  function name(svg, lines, marks) {
+    const taken = marks.map(([x, y]) => [x - 6, y - 6, x + 6, y + 6]);
+    const apart = (a, b) => a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1];
+    const order = marks.map((_, i) => i).sort((a, b) => marks[a][1] - marks[b][1]);
+    for (const i of order) {
+      const [px, py] = marks[i];
+      const text = make("text", { fill: "currentColor", "font-size": 13 }, lines[i].label);
+      svg.append(text);
+      const width = text.getComputedTextLength(), places = [];
+      const right = px + 9 + width < WIDTH;
+      for (let k = 0; k <= 2 * lines.length; k++) {
+        const y = py - 7 + 15 * Math.ceil(k / 2) * (k % 2 ? 1 : -1);
+        for (const x of right ? [px + 9, px - 9 - width] : [px - 9 - width]) places.push([x, y - 11, x + width, y + 3]);
+      }
+      const inside = places.filter((b) => b[0] > LEFT && b[2] < WIDTH && b[1] > 0 && b[3] < HEIGHT - BOTTOM);
+      const place = inside.find((b) => taken.every((other) => apart(b, other))) ?? places[0];
+      taken.push(place);
+      text.setAttribute("x", place[0]);
+      text.setAttribute("y", place[3] - 3);
+      const far = Math.max(place[1] - py, py - place[3]); // where it could belong to another mark as well
+      if (far > 6) {
+        const end = place[0] > px ? place[0] - 2 : place[2] + 2;
+        svg.append(make("line", { x1: px, y1: py, x2: end, y2: place[3] - 7, stroke: "currentColor", "stroke-opacity": 0.4 }));
+      }
+    }
   }
 
   function choosable(figure, data) {
