@@ -186,7 +186,8 @@ def test_names_of_points_that_lie_together_do_not_cover_each_other(browser, resu
     figure = browser.find_element(By.CSS_SELECTOR, ".chooser")
     Select(figure.find_elements(By.TAG_NAME, "select")[1]).select_by_value("lmd")
     boxes = browser.execute_script(
-        """const names = [...arguments[0].querySelectorAll('svg text')].filter((t) => arguments[1].includes(t.textContent));
+        """const texts = [...arguments[0].querySelectorAll('svg text')];
+        const names = texts.filter((t) => arguments[1].includes(t.textContent));
         return names.map((t) => t.getBBox()).map((b) => [b.x, b.y, b.x + b.width, b.y + b.height])""",
         figure,
         list(METHODS),
