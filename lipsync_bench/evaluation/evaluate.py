@@ -142,6 +142,8 @@ def _run(
         table = read_rows(out)
         if rank != 0:
             return Result(out, pd.DataFrame(), table)
+        scorers.release_judges()
+        return_memory()  # for the statistics, and for FID's matrices of 34 MB each
         pooled = None if scorers.inception is None else pooled_fid(out, table, scorers.inception)
         return Result(out, write_leaderboard(table, out / "leaderboard.csv", pooled), table)
 

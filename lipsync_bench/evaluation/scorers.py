@@ -100,6 +100,12 @@ class Scorers:
         """Whether a network judges at all."""
         return any((self.syncnet, self.s3fd, self.expert, self.lpips, self.inception))
 
+    def release_judges(self) -> None:
+        """Forget the networks that see clips, when all clips are scored; `inception`, which says whose features there
+        are, and `identity` stay."""
+        self.syncnet = self.s3fd = self.expert = None
+        self.lpips = {}
+
 
 class ClipSound:
     """The sound of a clip, read and embedded once, when it is first needed, for all candidates that are heard with it.
