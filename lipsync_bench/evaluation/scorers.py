@@ -101,8 +101,7 @@ class Scorers:
         return any((self.syncnet, self.s3fd, self.expert, self.lpips, self.inception))
 
     def release_judges(self) -> None:
-        """Forget the networks that see clips, when all clips are scored; `inception`, which says whose features there
-        are, and `identity` stay."""
+        """Forget the networks when all clips are scored, but `inception`: FID asks it whose features it has."""
         self.syncnet = self.s3fd = self.expert = None
         self.lpips = {}
 

@@ -53,8 +53,11 @@ def _script(crop: np.ndarray) -> torch.Tensor:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Several threads gain next to nothing on images this small. Beside other work they wait for each other, and a clip
-    takes three times as long (docs/performance.md); and the last digits of a sum depend on their number."""
+    """For images: several threads gain next to nothing on one this small.
+
+    Beside other work they wait for each other, and a clip takes three times as long (docs/performance.md); and the last
+    digits of a sum depend on their number.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

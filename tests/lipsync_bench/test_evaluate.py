@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation as a whole: real videos of the embedded corpus, a real (untrained) method, interruptions, wrong inputs."""
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from datamodules.clip import Clip
 from datamodules.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import candidates, regions, run, scorers, scoring, targets
 from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset, evaluate_videos
+from lipsync_bench.evaluation.leaderboard import write_leaderboard
 from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, load_protocol
 from lipsync_bench.evaluation.rows import read_rows
 from lipsync_bench.evaluation.scorers import ScorerFiles
@@ -317,6 +320,28 @@ def test_frames_are_compared_one_by_one_with_the_digits_of_the_whole_chunk(corpu
     images = [torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) for crops in (pred, target)]
     assert scores.result()["psnr"] == psnr(*images).numpy().mean()
     assert scores.result()["ssim"] == ssim(*images).numpy().mean()
+
+
+def test_judges_are_released_before_the_statistics(corpus, weights, tmp_path, monkeypatch):
+    judges, still_there = [], []
+    load = scorers.load_expert
+
+    def loading(path):
+        expert = load(path)
+        judges.append(weakref.ref(expert))
+        return expert
+
+    def writing(*arguments):
+        gc.collect()
+        still_there.extend(judge() is not None for judge in judges)
+        return write_leaderboard(*arguments)
+
+    monkeypatch.setattr(scorers, "load_expert", loading)
+    monkeypatch.setattr("lipsync_bench.evaluation.evaluate.write_leaderboard", writing)
+    found = evaluate(corpus, weights, tmp_path, methods={}, select=Selection(limit=1))
+    assert still_there == [False]
+    assert found.leaderboard["expert_cosine"].notna().all()
+    assert found.leaderboard["expert_sha256"].str.len().eq(64).all()
 
 
 def test_images_are_scored_on_one_thread_and_the_others_come_back(monkeypatch):
