@@ -134,12 +134,9 @@ class _PairScores:
         self._frame_scores.add_seen(seen)
         if self._features is not None:
             self._features.add(crops)
-        networks = self._run.scorers.any_network
-        if networks:
-            return_memory()  # else the holes left by buffers of so many sizes add up from chunk to chunk
         self._sync.update(frames, part.chunk.boxes[:count])
-        if networks:
-            return_memory()
+        if self._run.scorers.any_network:
+            return_memory()  # else the holes left by buffers of so many sizes add up from chunk to chunk
         if self._kept is not None:
             self._kept.add(frames)
 
