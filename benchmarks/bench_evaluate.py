@@ -197,8 +197,8 @@ def _measure(
     row = comparison.record(name, "s", own, "sum of its parts", _sum(others), AIM)
     listed = ", ".join(f"{part} {seconds.median:.2f} s" for part, seconds in others.items())
     comparison.note(
-        f"{name}: 1 pair of 5 s, ground truth and prediction, {rounds} rounds; {listed}, all "
-        f"the rest {row.value - row.reference_value:.2f} s."
+        f"{name}: 1 pair of 5 s, ground truth and prediction, {rounds} rounds; {listed}, "
+        f"all the rest {row.value - row.reference_value:.2f} s."
     )
 
 

@@ -128,7 +128,7 @@ def _name(figure: Figure, axes: Any, points: Sequence[Point]) -> None:
     figure.draw_without_rendering()  # only then is it known where a point lies
     figure.set_layout_engine("none")
     unit = figure.dpi / 72
-    marks = axes.transData.transform([(point.x[0], point.y[0]) for point in points])
+    marks = axes.transData.transform(np.reshape([(point.x[0], point.y[0]) for point in points], (-1, 2)))
     taken = [Bbox.from_bounds(x - 4 * unit, y - 4 * unit, 8 * unit, 8 * unit) for x, y in marks]
     for i in np.argsort(-marks[:, 1], kind="stable"):
         text = {"text": points[i].label, "xy": (points[i].x[0], points[i].y[0]), "textcoords": "offset points"}
@@ -138,12 +138,9 @@ def _name(figure: Figure, axes: Any, points: Sequence[Point]) -> None:
         steps = [(step + 1) // 2 * (-1) ** step for step in range(2 * len(points) + 1)]
         places = [(x, 5 - 12 * step) for step in steps for x in (7, -7 - size[0] / unit)]  # points from the mark
         boxes = [Bbox.from_bounds(*(marks[i] + np.array(place) * unit), *size) for place in places]
-        free = (
-            k
-            for k, box in enumerate(boxes)
-            if all(axes.bbox.contains(*corner) for corner in box.get_points()) and not box.count_overlaps(taken)
-        )
-        chosen = next(free, 0)
+        inside = [k for k, box in enumerate(boxes) if all(axes.bbox.contains(*corner) for corner in box.get_points())]
+        free = [k for k in inside if not boxes[k].count_overlaps(taken)]
+        chosen = next(iter([*free, *inside]), 0)
         far = boxes[chosen].y0 - marks[i][1] > 6 * unit or marks[i][1] - boxes[chosen].y1 > 0
         line = {"arrowstyle": "-", "alpha": 0.4, "linewidth": 0.6, "color": _INK} if far else None
         axes.annotate(**text, xytext=places[chosen], arrowprops=line)

@@ -176,14 +176,16 @@ def make_results(folder: Path, count: int = 12, videos: bool = False) -> Path:
     return folder
 
 
-def copy_with(results: Path, folder: Path, methods: Sequence[str] = tuple(METHODS), **values: float) -> Path:
-    """A copy of a results folder, without videos, in which these methods' paired rows have these values."""
-    if folder != results:
-        shutil.copytree(results, folder, ignore=shutil.ignore_patterns("videos"))
+def copy_results(results: Path, folder: Path) -> Path:
+    """A copy of a results folder, without its videos."""
+    return shutil.copytree(results, folder, ignore=shutil.ignore_patterns("videos"))
+
+
+def set_values(folder: Path, methods: Sequence[str], **values: float) -> None:
+    """Give the paired rows of these methods these values, and renew the leaderboard."""
     rows = pd.read_csv(folder / "clips.csv", dtype=str, keep_default_na=False)
     chosen = (rows["status"] == "ok") & (rows["protocol"] == PAIRED) & rows["method"].isin(methods)
     for name, value in values.items():
         rows.loc[chosen, name] = repr(value)
     rows.to_csv(folder / "clips.csv", index=False)
     write_board(folder)
-    return folder

@@ -31,8 +31,9 @@ from tests.lipsync_bench.report_fixture import (
     SYNCNET,
     UNPAIRED,
     clip_ids,
-    copy_with,
+    copy_results,
     make_results,
+    set_values,
     write_board,
     write_rows,
 )
@@ -195,7 +196,8 @@ def test_the_best_competitor_is_marked_and_the_floor_never_is(results):
 
 
 def test_a_value_that_all_have_is_no_best_one(results, tmp_path, few_drawings):
-    folder = copy_with(results, tmp_path / "even", detection_failure=0.0)
+    folder = copy_results(results, tmp_path / "even")
+    set_values(folder, list(METHODS), detection_failure=0.0)
 
     def marked():
         board = boards(read_results(folder))[0]
@@ -205,8 +207,8 @@ def test_a_value_that_all_have_is_no_best_one(results, tmp_path, few_drawings):
     assert marked() == set()
     site = write_report(folder, tmp_path / "report").parent
     text = "".join(Page((site / "clips.html").read_text(encoding="utf-8")).text)
-    assert text.count("every clip 0.000") == len(METHODS) - 1
-    copy_with(folder, folder, ["wav2lip"], detection_failure=0.5)
+    assert text.count("every scored clip 0.000") == len(METHODS) - 1
+    set_values(folder, ["wav2lip"], detection_failure=0.5)
     assert marked() == set(METHODS) - {"wav2lip", "ground_truth"}
 
 
@@ -302,6 +304,17 @@ def test_names_of_points_that_lie_together_do_not_cover_each_other():
     assert apart[~np.eye(8, dtype=bool)].all()
     assert (places > 0).all()
     assert (places < (6.4 * 72, 4.2 * 72)).all()
+
+
+def test_results_in_which_no_method_has_two_finite_numbers_have_a_report(results, tmp_path, few_drawings):
+    folder = copy_results(results, tmp_path / "truth")
+    rows = pd.read_csv(folder / "clips.csv", dtype=str, keep_default_na=False)
+    rows[(rows["method"] == "ground_truth") & (rows["protocol"] == PAIRED)].to_csv(folder / "clips.csv", index=False)
+    write_board(folder)
+    site = write_report(folder, tmp_path / "report").parent
+    page = Page((site / "plots.html").read_text(encoding="utf-8"))
+    labels = [a["aria-label"] for tag, a in page.elements if tag == "svg"]
+    assert any("of 0 methods" in label for label in labels)
 
 
 def test_best_and_worst_clips_and_the_list_agree_with_the_rows(results):

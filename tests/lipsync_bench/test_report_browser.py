@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lipsync_bench.report import write_report
-from tests.lipsync_bench.report_fixture import METHODS, clip_ids, copy_with, make_results
+from tests.lipsync_bench.report_fixture import METHODS, clip_ids, copy_results, make_results, set_values
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 from selenium.webdriver.chrome.service import Service  # noqa: E402
@@ -181,7 +181,8 @@ def test_axes_and_metrics_of_plots_can_be_chosen(browser, site):
 
 
 def test_names_of_points_that_lie_together_do_not_cover_each_other(browser, results, tmp_path):
-    folder = copy_with(results, tmp_path / "even", [m for m in METHODS if m != "ground_truth"], psnr=30.0, lmd=2.0)
+    folder = copy_results(results, tmp_path / "even")
+    set_values(folder, [method for method in METHODS if method != "ground_truth"], psnr=30.0, lmd=2.0)
     browser.get((write_report(folder, tmp_path / "report").parent / "plots.html").as_uri())
     figure = browser.find_element(By.CSS_SELECTOR, ".chooser")
     Select(figure.find_elements(By.TAG_NAME, "select")[1]).select_by_value("lmd")
@@ -194,11 +195,11 @@ def test_names_of_points_that_lie_together_do_not_cover_each_other(browser, resu
     )
     assert len(boxes) == 4
     for i, (left, top, right, bottom) in enumerate(boxes):
-        assert (left > 82, right < 660) == (True, True)  # the plot's sides
+        assert left > 82  # the plot's sides
+        assert right < 660
         for x1, y1, x2, y2 in boxes[i + 1 :]:
-            assert (
-                right <= x1 or x2 <= left or bottom <= y1 + 2 or y2 <= top + 2
-            )  # a line's box is higher than its letters
+            # A line's box is higher than its letters.
+            assert right <= x1 or x2 <= left or bottom <= y1 + 2 or y2 <= top + 2
 
 
 def test_a_phone_does_not_scroll_sideways_and_first_columns_stay(browser, site):

@@ -120,13 +120,12 @@
       const text = make("text", { fill: "currentColor", "font-size": 13 }, lines[i].label);
       svg.append(text);
       const width = text.getComputedTextLength(), places = [];
-      const right = px + 9 + width < WIDTH;
       for (let k = 0; k <= 2 * lines.length; k++) {
         const y = py - 7 + 15 * Math.ceil(k / 2) * (k % 2 ? 1 : -1);
-        for (const x of right ? [px + 9, px - 9 - width] : [px - 9 - width]) places.push([x, y - 11, x + width, y + 3]);
+        for (const x of [px + 9, px - 9 - width]) places.push([x, y - 11, x + width, y + 3]);
       }
       const inside = places.filter((b) => b[0] > LEFT && b[2] < WIDTH && b[1] > 0 && b[3] < HEIGHT - BOTTOM);
-      const place = inside.find((b) => taken.every((other) => apart(b, other))) ?? places[0];
+      const place = inside.find((b) => taken.every((other) => apart(b, other))) ?? inside[0] ?? places[0];
       taken.push(place);
       text.setAttribute("x", place[0]);
       text.setAttribute("y", place[3] - 3);
