@@ -6,7 +6,8 @@
 
 A spoilt file is either read, or refused by a ValueError or FileNotFoundError that names it (an OSError where a folder
 or a pipe is in its place). Another type of exception, a hang, the end of the process, or more memory than the bound is
-a fault; with any, the drill ends with 1. Input K of a kind depends on the seed, the kind and K alone.
+a fault; with any, the drill ends with 1. Input K of a kind depends on the seed, the kind and K alone
+(but for a few bytes of TorchScript and of the old form of torch.save, which hold addresses); input 0 is the whole file.
 """
 
 import os

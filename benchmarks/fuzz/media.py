@@ -19,7 +19,7 @@ from datamodules.face_images import read_still
 from datamodules.sound import read_sound
 from datamodules.video import probe, read_frames
 
-FRAMES = 14
+FRAMES = 25
 SIZE_HW = (48, 64)
 RATE = 16000
 
@@ -38,7 +38,7 @@ def picture(k: int, size_hw: tuple[int, int] = SIZE_HW) -> np.ndarray:
     height, width = size_hw
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([rows * 3, columns * 2, rows + columns], axis=-1).astype(np.uint8)
-    image[8:24, 2 * k : 2 * k + 16] = (230, 180, 40)
+    image[8:24, k : k + 16] = (230, 180, 40)
     return image
 
 
@@ -65,7 +65,7 @@ def write_video(
     options: dict[str, str] | None = None,
 ) -> None:
     """A file of these codecs (None for no such track) in this container, written by one thread."""
-    with av.open(str(path), "w", format=form, options=options or {}) as container:
+    with av.open(str(path), "w", format=form, options={"fflags": "+bitexact", **(options or {})}) as container:
         pictures = sound = None
         if video is not None:
             pictures = container.add_stream(video, rate=Fraction(25))

@@ -146,8 +146,8 @@ def _place(error: BaseException) -> str:
     return found
 
 
-def _judge(error: BaseException, path: Path, spoilt: str) -> str:
-    """What is wrong with an error; nothing if it is an expected one that names the file."""
+def _judge(error: BaseException, path: Path, folder: Path, spoilt: str) -> str:
+    """What is wrong with an error; nothing if it is an expected one that names the file, or the folder it is for."""
     expected = isinstance(error, ValueError | FileNotFoundError)
     if isinstance(error, OSError) and spoilt in PLACES:  # the system's own word on a folder or a pipe
         expected = True
@@ -155,18 +155,17 @@ def _judge(error: BaseException, path: Path, spoilt: str) -> str:
         return "out of memory"
     if not expected:
         return "unexpected type"
-    named = path.name in str(error) or (isinstance(error, FileNotFoundError) and str(path.parent) in str(error))
-    return "" if named else "does not name the file"
+    return "" if path.name in str(error) or str(folder) in str(error) else "does not name the file"
 
 
-def _read(input: Input, path: Path, spoilt: str, limits: Limits) -> dict[str, Any]:
+def _read(input: Input, path: Path, folder: Path, spoilt: str, limits: Limits) -> dict[str, Any]:
     """In the forked process: read, and tell what came of it."""
     start, before = time.monotonic(), _memory_kb("VmRSS")
     told: dict[str, Any] = {"verdict": "read"}
     try:
         input.kind.read(path)
     except BaseException as error:
-        fault = _judge(error, path, spoilt)
+        fault = _judge(error, path, folder, spoilt)
         if not fault and spoilt == WHOLE and input.kind.accepted:
             fault = "a whole file is refused"
         told = {"verdict": "fault" if fault else "refused", "fault": fault, "place": _place(error)}
@@ -190,7 +189,7 @@ def _child(input: Input, seed: int, wholes: Path, folder: Path, limits: Limits, 
             out.flush()
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
             resource.setrlimit(resource.RLIMIT_AS, (size, size))
-            out.write(json.dumps(_read(input, path, spoilt, limits)))
+            out.write(json.dumps(_read(input, path, folder, spoilt, limits)))
         except BaseException:
             out.write(json.dumps({"verdict": "fault", "fault": "of the drill", "message": traceback.format_exc()}))
         finally:
