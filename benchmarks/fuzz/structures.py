@@ -246,7 +246,7 @@ def _tensor(rng: Random, tensor: torch.Tensor) -> Any:
             lambda: tensor[None],
             lambda: tensor.flatten()[:0],
             lambda: torch.full_like(tensor, float("nan")) if tensor.is_floating_point() else tensor * 0 - 1,
-            lambda: tensor.flatten()[:1].expand(tensor.shape) if tensor.numel() else tensor,
+            lambda: tensor.flatten()[:1].expand(tensor.numel()) if tensor.numel() else tensor,
             lambda: torch.zeros(1).expand(1 << 20, 1 << 20),
             lambda: tensor.to_sparse() if tensor.ndim else tensor,
             lambda: tensor.tolist(),
@@ -257,20 +257,20 @@ def _tensor(rng: Random, tensor: torch.Tensor) -> Any:
 
 
 def _torch(rng: Random, data: bytes) -> tuple[str, bytes]:
+    out = io.BytesIO()
     try:
         tree = torch.load(io.BytesIO(data), weights_only=True)
-    except Exception:  # a program in an archive, no dictionary
-        return "bits", bytes([data[0] ^ 1 << rng.randrange(8)]) + data[1:]
-    tensors = [(p, k) for p, k in _places(tree, []) if isinstance(p[k], torch.Tensor)]
-    if tensors and rng.random() < 0.5:
-        parent, key = rng.choice(tensors)
-        parent[key] = _tensor(rng, parent[key])
-        words = f"tensor {key}"
-    else:
-        words, tree = _spoil_tree(rng, tree)
-    out = io.BytesIO()
-    protocol, new = rng.choice((2, 2, 4)), rng.random() < 0.8
-    torch.save(tree, out, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+        tensors = [(p, k) for p, k in _places(tree, []) if isinstance(p[k], torch.Tensor)]
+        if tensors and rng.random() < 0.5:
+            parent, key = rng.choice(tensors)
+            parent[key] = _tensor(rng, parent[key])
+            words = f"tensor {key}"
+        else:
+            words, tree = _spoil_tree(rng, tree)
+        protocol, new = rng.choice((2, 2, 4)), rng.random() < 0.8
+        torch.save(tree, out, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
+    except Exception:  # a program in an archive, or what this framework cannot write
+        return "first byte", bytes([data[0] ^ 1 << rng.randrange(8)]) + data[1:]
     return words, out.getvalue()
 
 

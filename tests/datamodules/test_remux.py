@@ -16,8 +16,8 @@ CONTAINERS = {
     "ts": ("mpegts", {}),
     "flv": ("flv", {}),
     "mov": ("mov", {}),
-    "fragmented.mp4": ("mp4", {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
-    "no_edit_list.mp4": ("mp4", {"use_editlist": "0"}),
+    "fragmented": ("mp4", {"movflags": "frag_keyframe+empty_moov+default_base_moof"}),
+    "no_edit_list": ("mp4", {"use_editlist": "0"}),
 }
 OF_THE_SOURCE = ("id", "speaker", "source", "source_sha256", "source_fps")  # FLV rounds the rate
 
@@ -42,7 +42,7 @@ def assert_same_clips(source: Path, folder: Path) -> None:
     original = folder / "in" / f"original{source.suffix}"
     original.write_bytes(source.read_bytes())
     for name, (form, options) in CONTAINERS.items():
-        remux(source, folder / "in" / f"copy.{name}", form, options)
+        remux(source, folder / "in" / f"{name}.mp4", form, options)  # the content tells, not the suffix
     report = prepare(folder / "in", folder / "out", workers=1, progress=False)
     assert report.done == len(CONTAINERS) + 1, (folder / "out" / "failures.csv").read_text()
     clips = {path.stem: path for path in sorted((folder / "out").glob("*/*.safetensors"))}
