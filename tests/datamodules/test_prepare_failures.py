@@ -21,7 +21,7 @@ from datamodules import prepare as prepare_module
 from datamodules.clip import read_header
 from datamodules.pool import WorkerDied, run_jobs
 from datamodules.prepare import prepare
-from tests.datamodules.preparation import contents, failures, manifest, run, write_video
+from tests.datamodules.preparation import alive_in_group, contents, failures, manifest, run, write_video
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -151,25 +151,6 @@ def test_a_dead_worker_is_a_failed_clip(source: Path, monkeypatch: pytest.Monkey
     assert manifest(source.parent / "out")["complete"] is True
 
 
-def _alive_in_group(group: int) -> list[str]:
-    """Processes of a group that have not ended after 5 s; dead ones that nobody has waited for do not count."""
-    found: list[str] = []
-    for _ in range(50):
-        found = []
-        for path in Path("/proc").glob("[0-9]*/stat"):
-            try:
-                text = path.read_text()
-            except OSError:
-                continue
-            state, _, its_group = text.rpartition(")")[2].split()[:3]
-            if int(its_group) == group and state != "Z":
-                found.append(text)
-        if not found:
-            break
-        time.sleep(0.1)
-    return found
-
-
 @pytest.mark.slow
 def test_ctrl_c_leaves_whole_files_and_no_processes(tmp_path: Path, good: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
@@ -196,7 +177,7 @@ def test_ctrl_c_leaves_whole_files_and_no_processes(tmp_path: Path, good: Path) 
     _, messages = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "KeyboardInterrupt" in messages
-    assert not _alive_in_group(process.pid)
+    assert not alive_in_group(process.pid)
     made = sorted(path.name for path in (out / "clips").iterdir())
     assert 2 <= len(made) < 60
     assert all(name.endswith(".safetensors") and not name.startswith(".") for name in made)

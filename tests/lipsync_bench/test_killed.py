@@ -3,14 +3,7 @@
 run, nothing is there twice, and nothing is left over. (`bench dub` is killed in test_dubbing.py.)
 """
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -23,45 +16,13 @@ from lipsync_bench import bench
 from lipsync_bench.evaluation.rows import read_rows
 from models import Wav2Lip
 from models.checkpoints import save_module
-
-ROOT = Path(__file__).parents[2]
-LIMIT_S = 120.0
-
-
-def kill_when(reached: Callable[[], bool], *args: object) -> int:
-    """Start `bench` with these arguments, kill it with all its processes once something is reached, return its id."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "lipsync_bench.bench", *map(str, args)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # numbers to the last digit
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + LIMIT_S
-        while not reached():
-            assert process.poll() is None, "ended before it could be killed"
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    assert process.returncode == -signal.SIGKILL, "ended before it could be killed"
-    time.sleep(0.1)  # its workers, for which nobody waits, are gone by then
-    return process.pid
+from tests.lipsync_bench.killing import digests, kill_when
 
 
 def run_bench(*args: object) -> int:
     with pytest.raises(SystemExit) as ended:
         bench.main([str(arg) for arg in args])
     return int(ended.value.code or 0)
-
-
-def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file, hidden ones too."""
-    return {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.slow
