@@ -12,21 +12,17 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from datamodules.audio_track import MAX_GAP_S
+from datamodules.damage import REPAIR, Damage, check_end, until_error
 from datamodules.errors import MediaError
-from datamodules.media import (
-    MAX_GAP_S,
-    REPAIR,
-    check_end,
-    is_picture,
-    open_media,
-    stated_duration,
-    time_zero,
-    until_error,
-)
+from datamodules.media import MAX_PIXELS, audio_stream, open_media, video_stream
+from datamodules.track_times import formats, stated_duration, time_zero
 from datamodules.video_writing import EXACT, FPS, PRESETS, VideoWriter, exact_rate
 
 # Cameras and containers that count in milliseconds put frames this much beside the regular grid.
 _JITTER_S = Fraction(1, 1000)
+_SAME_RATE = 0.01  # rates of a file are means
+_MOST_FPS = 1000  # what a file states above that is the unit of its timestamps
 _UNSPECIFIED, _FULL_RANGE = 2, 2
 
 __all__ = ["FPS", "PRESETS", "VideoInfo", "VideoWriter", "probe", "read_frames"]
@@ -57,19 +53,32 @@ class VideoInfo:
     has_audio: bool
 
 
-def _video_stream(container: Any, path: Path) -> Any:
-    streams = [stream for stream in container.streams.video if not is_picture(stream)]
-    names = container.format.name.split(",")
+def _checked_video(container: Any, path: Path) -> Any:
+    """The video track that is meant. Raises MediaError where there is none that can be used."""
+    stream, names = video_stream(container), container.format.name.split(",")
     found = ""
-    if not streams:
+    if stream is None:
         found = "sound but no video track" if container.streams.audio else "neither video nor sound"
     elif names[0].endswith("_pipe") or "image2" in names:
         found = "a single image"
     elif "tty" in names:  # libav draws any text file as a terminal
         found = "a text file"
+    elif stream.codec_context is None:
+        found = "a video track of an unknown codec"
     if found:
         raise MediaError(f"{path}: holds {found}. Expected a video, such as mp4, mkv or avi. Choose another file.")
-    return streams[0]
+    assert stream is not None
+    context = stream.codec_context
+    if context.width * context.height > MAX_PIXELS:
+        raise MediaError(
+            f"{path}: pictures of {context.width}x{context.height}. Expected at most {MAX_PIXELS / 1e6:.0f} million "
+            "pixels. Make it smaller with: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4"
+        )
+    context.options = {
+        **context.options,
+        "max_pixels": str(MAX_PIXELS),
+    }  # the frames may be larger than the header says
+    return stream
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
@@ -120,14 +129,16 @@ class _Upright:
         )
 
 
-def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction, Fraction, Any]]:
+def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[tuple[Fraction, Fraction, Any]]:
     """Decoded frames with the times, in seconds from time 0, at which each appears and would be over."""
     zero, stated = time_zero(container), stated_duration(container, stream, path)
     usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
+    # AVI knows when a frame is decoded, and not when it is shown, which is later if frames are sorted.
+    decoding_times = "avi" in formats(container)
     errors: list[Exception] = []
-    first = start = end = None
+    first = start = end = delay = None
     size = None
-    for frame in until_error(container.decode(stream), errors):
+    for frame in until_error(container.decode(stream), errors, damage):
         size = size or (frame.width, frame.height)
         if (frame.width, frame.height) != size:
             raise MediaError(
@@ -135,7 +146,11 @@ def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction, 
                 f"{float(end or 0):.2f} s. Expected one size. {REPAIR}"
             )
         over = end or Fraction(0)  # the frame before this one
-        at = frame.pts * frame.time_base - zero if frame.pts is not None else over
+        stamp = frame.dts if decoding_times else frame.pts
+        at = stamp * frame.time_base - zero if stamp is not None else over
+        if decoding_times and stamp is not None:
+            delay = (stamp - (stream.start_time or 0)) * frame.time_base if delay is None else delay
+            at -= delay
         at = at if start is None else max(at, start)  # broken files go back in time
         if at - over > MAX_GAP_S:
             raise MediaError(
@@ -145,19 +160,31 @@ def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction, 
         start, end = at, at + (frame.duration * frame.time_base if frame.duration else usual)
         first = start if first is None else first
         yield start, end, frame
-    check_end(path, "video", float(end - first) if end is not None and first is not None else 0.0, stated, errors)
+    decoded = float(end - first) if end is not None and first is not None else 0.0
+    check_end(path, "video", decoded, stated, float(usual), errors, damage)
     if first is None:
         raise MediaError(f"{path}: the video track holds no frames. Expected at least one. {REPAIR}")
 
 
-def read_frames(path: Path | str, fps: float | None = FPS) -> Iterator[np.ndarray]:
-    """Frames of the first video track, one after the other, turned upright as the file's display matrix says.
+def _slack(stream: Any, rate: Fraction | None) -> Fraction:
+    """How late a source frame may be and still count, in seconds."""
+    own = stream.average_rate or stream.guessed_rate
+    if rate is not None and own and abs(own / rate - 1) < _SAME_RATE:
+        return (
+            Fraction(1, 2) / rate
+        )  # each at the nearest instant: none is lost, and none shown twice, because of jitter
+    return _JITTER_S + Fraction(stream.time_base or 0) / 2
+
+
+def read_frames(path: Path | str, fps: float | None = FPS, damage: Damage | None = None) -> Iterator[np.ndarray]:
+    """Frames of the video track (the default one, else libav's best), turned upright as the display matrix says.
 
     With `fps`, output frame k is the source frame that is on screen at k / fps seconds, so that frames k and sound
     samples from `audio.load_audio` at 16000 k / fps belong together whatever the file's own rate, constant or not. Time
-    0 is the start of the earliest stream: if the video starts later than its sound, its first frame is shown from 0 on.
-    Frames are held across holes. A source frame up to 1 ms late still counts, because many files round their
-    timestamps.
+    0 is `track_times.time_zero`: the first frame, unless the video starts so much later than its sound that no
+    encoder's delay explains it; then its first frame is shown from the sound's start on. Frames are held across holes.
+    A source frame up to 1 ms late still counts, because many files round their timestamps; where the file's rate is
+    `fps` itself, each is shown at the nearest instant.
 
     Pixels are taken as square and frames as progressive; the colour matrix and range are those the file names, BT.601
     and limited where it names none. Differs: the published pipelines read with OpenCV, whose fast conversion comes out
@@ -166,35 +193,42 @@ def read_frames(path: Path | str, fps: float | None = FPS) -> Iterator[np.ndarra
     Args:
         path: any container and codec that PyAV reads.
         fps: output frames a second; None gives every source frame once.
+        damage: counts what the decoder concealed or could not read; without it a warning is logged.
 
     Yields:
         uint8 RGB (H, W, 3); every array is its own.
 
     Raises:
         FileNotFoundError: there is no such file.
-        MediaError: not a media file, no video in it, a single image, a change of size, or an end that is more than 0.5
-            s before the one the file states. A file that is cut off yields what decodes, then raises.
+        MediaError: not a media file, no video in it, a single image, more than 36 million pixels, a change of size, or
+            an end too long before the one the file states (a frame or 2 %, at most 0.5 s). A file that is cut off
+            yields what decodes, then raises.
     """
     path = Path(path)
     rate = None if fps is None else exact_rate(fps)
     to_rgb = _Upright()
-    with open_media(path) as container:
-        stream = _video_stream(container, path)
-        slack = _JITTER_S + (stream.time_base or 0) / 2
-        shown, end, count = None, Fraction(0), 0
-        for start, until, frame in _timed(container, stream, path):
-            end = until
-            if rate is None:
-                yield to_rgb(frame)
-                continue
-            shown = shown or frame
-            while count / rate < start - slack:
+    found = Damage() if damage is None else damage
+    try:
+        with open_media(path) as container:
+            stream = _checked_video(container, path)
+            slack = _slack(stream, rate)
+            shown, end, count = None, Fraction(0), 0
+            for start, until, frame in _timed(container, stream, path, found):
+                end = until
+                if rate is None:
+                    yield to_rgb(frame)
+                    continue
+                shown = shown or frame
+                while count / rate < start - slack:
+                    yield to_rgb(shown)
+                    count += 1
+                shown = frame
+            while rate is not None and count / rate < end - slack:
                 yield to_rgb(shown)
                 count += 1
-            shown = frame
-        while rate is not None and count / rate < end - slack:
-            yield to_rgb(shown)
-            count += 1
+    finally:  # also where nobody asks for the rest
+        if damage is None:
+            found.warn(path)
 
 
 def probe(path: Path | str) -> VideoInfo:
@@ -205,7 +239,7 @@ def probe(path: Path | str) -> VideoInfo:
     """
     path = Path(path)
     with open_media(path) as container:
-        stream = _video_stream(container, path)
+        stream = _checked_video(container, path)
         frame = next(until_error(container.decode(stream), []), None)
         if frame is None:
             raise MediaError(f"{path}: its first frame cannot be decoded. Expected a whole video. {REPAIR}")
@@ -215,6 +249,7 @@ def probe(path: Path | str) -> VideoInfo:
         if duration is None and container.duration:
             duration = container.duration / av.time_base
         rate = float(stream.average_rate or stream.guessed_rate or math.nan)
+        rate = rate if rate <= _MOST_FPS else math.nan
         return VideoInfo(
             path=path,
             width=frame.height if turned else frame.width,
@@ -223,5 +258,5 @@ def probe(path: Path | str) -> VideoInfo:
             frames=stream.frames or None,
             duration_s=duration if duration is not None else math.nan,
             rotation=round(math.degrees(math.atan2(b, a)) / 90) * 90 % 360,
-            has_audio=bool(container.streams.audio),
+            has_audio=audio_stream(container) is not None,
         )

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decoded frames of a file's audio track, each with its place on the time axis of the pictures."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from datamodules.damage import REPAIR, Damage, check_end, until_error
+from datamodules.errors import MediaError
+from datamodules.media import audio_stream, open_media, video_stream
+from datamodules.track_times import stated_duration, time_zero, unstretched
+
+# A longer hole in the timestamps is taken for a broken timestamp: filling it would need unbounded time and memory.
+MAX_GAP_S = 60.0
+# Rates outside are no speech, and making 16 kHz of them takes memory that the size of the file does not bound.
+MIN_RATE, MAX_RATE = 1000, 768_000
+MAX_HOURS = 6  # of one track; 64 kB/s at 16 kHz
+_MIN_GAP_S = 0.1  # recordings with packet loss leave holes in the timestamps; smaller ones are jitter or rounding
+
+__all__ = ["MAX_GAP_S", "audio_frames", "checked_audio"]
+
+
+def checked_audio(container: Any, path: Path) -> Any:
+    """The audio track that is meant. Raises MediaError where there is none that can be used."""
+    stream = audio_stream(container)
+    if stream is None:
+        raise MediaError(
+            f"{path}: no audio track. Expected a file with sound. Choose another file, or add a track with: "
+            "ffmpeg -i INPUT -i SOUND.wav -c:v copy OUTPUT.mp4"
+        )
+    if stream.codec_context is None:
+        raise MediaError(f"{path}: an audio track of an unknown codec. Expected one that libav decodes. {REPAIR}")
+    if not MIN_RATE <= stream.rate <= MAX_RATE:
+        raise MediaError(
+            f"{path}: audio of {stream.rate} samples a second. Expected {MIN_RATE} to {MAX_RATE}. Export it again, "
+            "best as 16-bit wav at 16 kHz."
+        )
+    return stream
+
+
+def _place(container: Any, stream: Any, zero: Fraction, head: list[Any]) -> tuple[int, int]:
+    """Numbers of the first sample as the samples follow each other, and as its timestamp says, from time 0 on.
+
+    Containers round timestamps, some to a millisecond. Where time 0 lies within that of the start of a packet it is
+    the start of that packet, so that the same packets in another container are the same samples.
+    """
+    first, rate = head[0], head[0].sample_rate
+    if first.pts is None or not first.time_base:
+        return 0, 0
+    start = (first.pts * first.time_base - zero) * rate
+    stated = round(start)
+    video = video_stream(container)
+    ticks = stream.time_base + (video.time_base if video is not None else 0)
+    slack = ticks / 2 * rate + 1
+    if len(head) > 1 and head[1].pts is not None:
+        second = (head[1].pts * head[1].time_base - zero) * rate
+        start = unstretched(container, start / rate, second / rate, Fraction(first.samples, rate)) * rate
+        end = start + first.samples  # the first packet may be shorter
+        nearest = round(end / head[1].samples) * head[1].samples
+        if abs(start) > slack and abs(end - nearest) <= slack:
+            return nearest - first.samples, stated
+    return (0 if abs(start) <= slack else round(start)), stated
+
+
+def audio_frames(path: Path, damage: Damage) -> Iterator[tuple[int, Any]]:
+    """Decoded frames with the number of their first sample at the file's own rate, from time 0 on.
+
+    Frames follow each other without a hole unless the timestamps have one above 0.1 s. The first ones may lie before
+    time 0. Holds two frames.
+
+    Args:
+        path: Any container and codec that PyAV reads.
+        damage: Counts what the decoder could not read.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        MediaError: It cannot be used, or ends too early.
+    """
+    with open_media(path) as container:
+        stream = checked_audio(container, path)
+        zero, stated = time_zero(container), stated_duration(container, stream, path)
+        errors: list[Exception] = []
+        frames = until_error(container.decode(stream), errors, damage)
+        head = list(islice(frames, 2))
+        position, start = _place(container, stream, zero, head) if head else (0, 0)
+        rate, unit = (head[0].sample_rate, max(frame.samples for frame in head)) if head else (1, 0)
+        for index, frame in enumerate(chain(head, frames)):
+            if frame.sample_rate != rate:
+                raise MediaError(
+                    f"{path}: the audio's rate changes from {rate} to {frame.sample_rate} Hz. Expected one rate. "
+                    f"{REPAIR}"
+                )
+            if frame.format.bytes > 4 and frame.format.name[:3] != "dbl":
+                raise MediaError(
+                    f"{path}: {8 * frame.format.bytes}-bit integer audio. Expected at most 32 bits, or floats. Export "
+                    "it again, best as 16-bit wav at 16 kHz."
+                )
+            stamped = position
+            if index and frame.pts is not None and frame.time_base:
+                stamped = round((frame.pts * frame.time_base - zero) * rate)
+            hole = stamped - position if index else max(position, 0)
+            if hole > MAX_GAP_S * rate:
+                raise MediaError(
+                    f"{path}: no audio for {hole / rate:.0f} s from {(stamped - hole) / rate:.2f} s on. Expected holes "
+                    f"of at most {MAX_GAP_S:.0f} s. {REPAIR}"
+                )
+            if hole > _MIN_GAP_S * rate and index:
+                position = stamped
+            yield position, frame
+            position += frame.samples
+            if position > MAX_HOURS * 3600 * rate:
+                raise MediaError(f"{path}: more than {MAX_HOURS} hours of audio. Expected less. Cut it into parts.")
+        check_end(path, "audio", (position - start) / rate, stated, max(unit / rate, 0.01), errors, damage)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The instant from which video and audio are counted, and how long the tracks of a file are said to be.
+
+What a player does with the timestamps is right: the sample at t belongs to the picture shown at t. But the first
+timestamps of a file say little. An audio encoder needs samples before the first ("priming"), an encoder that sorts
+pictures gives the first one out late, and not every container can state either: copied from one container into another,
+the same streams start 7 to 130 ms apart. So the instant from which pictures are counted must not be the first timestamp
+of the file, or the first picture is shown twice and all others late.
+"""
+
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import av
+
+from datamodules.media import audio_stream, video_stream
+from datamodules.wav import wav_duration
+
+# Tracks that start no further apart start together, whatever the reason; three quarters of a frame at 25 fps.
+_TOGETHER_S = Fraction(30, 1000)
+_MOST_PRIMING = 2112  # samples; Apple's AAC encoder has the most of those in use
+_AAC_PRIMING = 1024  # samples; of libav's encoder
+# Where a muxer may not write when a track starts, it lengthens the first packet, by no more than this.
+_MOST_STRETCH_S = Fraction(1, 4)
+_PACKETS = 1000  # are looked at
+
+# Raw streams have no header, and the durations libav states for them are guesses from the bit rate.
+_GUESSED_DURATION = frozenset({"aac", "ac3", "amr", "eac3", "h264", "hevc", "m4v", "mp3", "mpeg", "mpegvideo"})
+
+__all__ = ["formats", "stated_duration", "time_zero", "unstretched"]
+
+
+def formats(container: Any) -> set[str]:
+    """libav's names for the kind of file."""
+    return set(container.format.name.split(","))
+
+
+def unstretched(container: Any, first: Fraction, second: Fraction, usual: Fraction) -> Fraction:
+    """When the first packet of a track starts: in MP4 and MOV its timestamp may have been put to the file's start.
+
+    Args:
+        container: The file.
+        first: Timestamp of the first packet or frame, in seconds.
+        second: Of the next.
+        usual: Length of a packet.
+    """
+    stretch = second - first - usual
+    return first + stretch if "mp4" in formats(container) and 0 < stretch <= _MOST_STRETCH_S else first
+
+
+def _first_packets(container: Any, video: Any, audio: Any) -> tuple[list[Fraction], list[Fraction], bool]:
+    """Times of the first pictures and of the first audio packets; whether the audio's priming is stated."""
+    pictures: list[Fraction] = []
+    packets: list[Fraction] = []
+    stated = False
+    wanted = 3 + video.codec_context.reorder_depth if "mp4" in formats(container) else 0
+    with av.open(container.name, metadata_errors="replace") as again:  # going back in the open one is not always exact
+        streams = again.streams[video.index], again.streams[audio.index]
+        for packet in islice(again.demux(streams), _PACKETS):
+            if packet.pts is None:
+                continue
+            of_audio = packet.stream_index == audio.index
+            if of_audio and not packets:
+                stated = any(
+                    side.data_type == "skip_samples" and any(bytes(side)[:4]) for side in packet.iter_sidedata()
+                )
+            (packets if of_audio else pictures).append(packet.pts * packet.time_base)
+            if len(packets) >= 3 and len(pictures) >= wanted:
+                break
+    return sorted(pictures[:wanted])[:3], packets[:3], stated
+
+
+def time_zero(container: Any) -> Fraction:
+    """The timestamp, in seconds, that is time 0 of both audio and video.
+
+    It is the start of the earlier track. But a picture that comes no later after the audio than encoders' delays
+    explain is at time 0 itself, and the audio before it is left out. A longer delay of the picture is one: its first
+    frame is shown from the start of the audio on. Delays count as explained by the audio's priming and the sorting of
+    pictures unless the container says how much priming there is.
+    """
+    video, audio = video_stream(container), audio_stream(container)
+    usable = [s for s in (video, audio) if s is not None and s.codec_context is not None and s.start_time is not None]
+    starts = [stream.start_time * stream.time_base for stream in usable]
+    if video not in usable or audio not in usable or video is None or audio is None or not audio.rate:
+        return min(starts, default=Fraction(0))
+    picture, sound = starts
+    try:
+        pictures, packets, stated = _first_packets(container, video, audio)
+    except (av.error.FFmpegError, ValueError):  # whoever decodes will tell
+        pictures, packets, stated = [], [], False
+    if not stated and len(pictures) == 3:
+        picture = unstretched(container, pictures[0], pictures[1], pictures[2] - pictures[1])
+    if not stated and len(packets) == 3:
+        sound = unstretched(container, packets[0], packets[1], packets[2] - packets[1])
+    explained = _TOGETHER_S
+    if not stated:
+        rate = video.average_rate or video.guessed_rate or 25
+        sorting = video.codec_context.reorder_depth / Fraction(rate)
+        explained = max(explained, Fraction(_MOST_PRIMING, audio.rate) + sorting)
+    if picture - sound <= explained:
+        return picture
+    return sound if stated or audio.codec_context.name != "aac" else sound + Fraction(_AAC_PRIMING, audio.rate)
+
+
+def stated_duration(container: Any, stream: Any, path: Path) -> float | None:
+    """Seconds from the stream's own start to its end as the file states them; None where it says nothing reliable."""
+    names = formats(container)
+    if "wav" in names:
+        return wav_duration(path)
+    # An mp3 with a Xing header states its frames, and its encoder's delay makes it start later than 0.
+    if names & _GUESSED_DURATION and not ("mp3" in names and stream.start_time):
+        return None
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    # Matroska states the end of a single stream in a tag such as "00:00:05.013000000", and in no other place.
+    tag = next((value for key, value in stream.metadata.items() if key.upper() == "DURATION"), "")
+    try:
+        hours, minutes, seconds = tag.split(":")
+        end = (int(hours) * 60 + int(minutes)) * 60 + float(seconds)
+    except ValueError:
+        return None
+    return end - float((stream.start_time or 0) * stream.time_base)
