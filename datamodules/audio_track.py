@@ -10,7 +10,7 @@ from typing import Any
 from datamodules.damage import REPAIR, Damage, check_end, until_error
 from datamodules.errors import MediaError
 from datamodules.media import audio_stream, open_media, video_stream
-from datamodules.track_times import stated_duration, time_zero, unstretched
+from datamodules.track_times import formats, stated_duration, time_zero, unstretched
 
 # A longer hole in the timestamps is taken for a broken timestamp: filling it would need unbounded time and memory.
 MAX_GAP_S = 60.0
@@ -112,4 +112,6 @@ def audio_frames(path: Path, damage: Damage) -> Iterator[tuple[int, Any]]:
             position += frame.samples
             if position > MAX_HOURS * 3600 * rate:
                 raise MediaError(f"{path}: more than {MAX_HOURS} hours of audio. Expected less. Cut it into parts.")
+        if "avi" in formats(container):
+            unit *= 4  # it states empty packets, too
         check_end(path, "audio", (position - start) / rate, stated, max(unit / rate, 0.01), errors, damage)

@@ -22,6 +22,7 @@ import simplejpeg
 from datamodules.audio import MEL_WINDOW, MELS_PER_SECOND, SAMPLE_RATE, load_audio, mel_spectrogram, to_int16
 from datamodules.clip import ClipHeader, read_header, write_clip
 from datamodules.crops import SMOOTHING_RADIUS, CropRule, crop_boxes, cut
+from datamodules.damage import Damage
 from datamodules.detectors import detector_version
 from datamodules.errors import ClipError, MediaError
 from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
@@ -99,7 +100,7 @@ def _guess_box(tracker: FaceTracker, index: int, rule: CropRule) -> np.ndarray |
     return None if track is None else crop_boxes(track, rule, tracker.size_hw)[index - start]
 
 
-def _track_and_cut(path: Path, settings: Settings) -> tuple[FaceTrack, np.ndarray, list[bytes]]:
+def _track_and_cut(path: Path, settings: Settings, damage: Damage) -> tuple[FaceTrack, np.ndarray, list[bytes]]:
     """Track, boxes (T, 4) and T JPEGs of a video at 25 frames a second."""
     held: deque[np.ndarray] = deque()
     guesses: list[np.ndarray | None] = []
@@ -110,7 +111,7 @@ def _track_and_cut(path: Path, settings: Settings) -> tuple[FaceTrack, np.ndarra
         max_gap_frames=settings.max_gap_frames,
         detector_weights=settings.detector_weights,
     ) as tracker:
-        for frame in read_frames(path):
+        for frame in read_frames(path, FPS, damage):
             tracker.add(frame)
             held.append(frame)
             if len(held) > SMOOTHING_RADIUS:
@@ -129,7 +130,7 @@ def _track_and_cut(path: Path, settings: Settings) -> tuple[FaceTrack, np.ndarra
     )
     wrong = {index for index, guess in enumerate(guesses) if guess is None or not np.array_equal(guess, boxes[index])}
     if wrong:
-        for index, frame in enumerate(read_frames(path)):
+        for index, frame in enumerate(read_frames(path, FPS, Damage())):  # counted above
             if index in wrong:
                 jpegs[index] = _encode(frame, boxes[index], settings.max_crop_px)
     return track, boxes, jpegs
@@ -173,19 +174,19 @@ def _usable_header(job: Job) -> ClipHeader | None:
     return header if same else None
 
 
-def _make_clip(job: Job, digest: str) -> ClipHeader:
+def _make_clip(job: Job, digest: str, damage: Damage) -> ClipHeader:
     source, settings = job.source, job.settings
     info = probe(source.path)
     if not info.has_audio and source.audio is None:
         raise MediaError(f"{source.path}: no sound track. Expected a video with sound. Remove it, or add its sound")
-    wave = load_audio(source.path if info.has_audio or source.audio is None else source.audio)
+    wave = load_audio(source.path if info.has_audio or source.audio is None else source.audio, damage)
     mel = mel_spectrogram(wave)
     if mel.shape[1] < MEL_WINDOW:
         raise MediaError(
             f"{source.path}: {len(wave) / SAMPLE_RATE:.2f} s of sound, expected at least "
             f"{MEL_WINDOW / MELS_PER_SECOND:.2f} s. Use a longer video"
         )
-    track, boxes, jpegs = _track_and_cut(source.path, settings)
+    track, boxes, jpegs = _track_and_cut(source.path, settings, damage)
     corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]  # (T,1,2) each
     mesh = np.concatenate([(track.mesh[..., :2] - corner) / size, track.mesh[..., 2:] / size[..., :1]], axis=-1)
     header = ClipHeader(
@@ -241,7 +242,9 @@ def prepare_one(job: Job) -> Outcome:
         digest = _digest(job.source)
         if header is not None and header.source_sha256 == digest:
             return Outcome(_entry(job, header), skipped=True)
-        return Outcome(_entry(job, _make_clip(job, digest)))
+        damage = Damage()
+        entry = _entry(job, _make_clip(job, digest, damage))
+        return Outcome({**entry, "damaged_frames": damage.frames} if damage.frames else entry)
     except Exception as error:
         if isinstance(error, MediaError):
             job.target.unlink(missing_ok=True)  # of an earlier source or settings; not after a mere failure to read

@@ -11,6 +11,7 @@ import numpy as np
 from datamodules.audio import frame_mels
 from datamodules.clip import Clip
 from datamodules.crops import cut
+from datamodules.damage import Damage
 from datamodules.detectors import hog_like_rectangle, landmarks68
 from datamodules.errors import MediaError
 from datamodules.files import atomic_path
@@ -135,7 +136,7 @@ class _Cache:
 
 
 def read_target(
-    clip: Clip, source: Path, sound: Clip, frames: int, regions: Regions, cache_file: Path
+    clip: Clip, source: Path, sound: Clip, frames: int, regions: Regions, cache_file: Path, damage: Damage
 ) -> Iterator[TargetPart]:
     """A clip in chunks: decoded, cut, landmarks found.
 
@@ -146,6 +147,7 @@ def read_target(
         frames: How many frames, from the beginning.
         regions: The protocol's detectors.
         cache_file: Where what they find is kept for the next run.
+        damage: Counts what the decoder could not read.
 
     Raises:
         MediaError: The video cannot be read or is shorter than when it was prepared.
@@ -157,7 +159,7 @@ def read_target(
     cache = _Cache(cache_file, clip, regions)
     known = cache.covers(frames)
     reference: np.ndarray | None = None
-    stream = read_frames(source, FPS)
+    stream = read_frames(source, FPS, damage)
     step = chunk_frames(clip.header.source_height, clip.header.source_width)
     for first in range(0, frames, step):
         images = list(islice(stream, min(step, frames - first)))
