@@ -10,12 +10,12 @@ importing librosa in every loader worker takes seconds.
 import functools
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import soxr
 
-from datamodules.audio_track import audio_frames
+from datamodules.audio_track import audio_frames, mono_samples
 from datamodules.damage import REPAIR, Damage
 from datamodules.errors import MediaError
 
@@ -52,25 +52,6 @@ __all__ = [
 ]
 
 
-def _as_mono(frame: Any, path: Path) -> np.ndarray:
-    """Samples of one decoded frame as float32 (S,), full scale 1, mean over channels."""
-    samples = frame.to_ndarray()
-    channels = frame.layout.nb_channels
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, channels).T
-    if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128) / 128
-    elif samples.dtype.kind == "i":
-        samples = samples.astype(np.float32) / np.float32(2.0 ** (8 * samples.dtype.itemsize - 1))
-    samples = samples.astype(np.float32, copy=False)
-    if not np.isfinite(samples).all():
-        raise MediaError(
-            f"{path}: NaN or infinite audio samples near {float(frame.time or 0):.2f} s. Expected finite samples. "
-            "Export the audio again, best as 16-bit wav."
-        )
-    return samples.mean(axis=0) if channels > 1 else samples[0]
-
-
 def load_audio(path: Path | str, damage: Damage | None = None) -> np.ndarray:
     """The audio track of any media file as one mono waveform: the default one of several, else libav's best.
 
@@ -101,7 +82,7 @@ def load_audio(path: Path | str, damage: Damage | None = None) -> np.ndarray:
     found = Damage() if damage is None else damage
     for position, frame in audio_frames(path, found):
         rate = frame.sample_rate
-        chunk = _as_mono(frame, path)[max(-position, 0) :]  # samples before time 0 are never presented
+        chunk = mono_samples(frame, path)[max(-position, 0) :]  # samples before time 0 are never presented
         if position > count:
             chunk = np.concatenate([np.zeros(position - count, np.float32), chunk])
         count += len(chunk)

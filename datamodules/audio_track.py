@@ -7,6 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datamodules.damage import REPAIR, Damage, check_end, until_error
 from datamodules.errors import MediaError
 from datamodules.media import audio_stream, open_media, video_stream
@@ -16,10 +18,11 @@ from datamodules.track_times import formats, stated_duration, time_zero, unstret
 MAX_GAP_S = 60.0
 # Rates outside are no speech, and making 16 kHz of them takes memory that the size of the file does not bound.
 MIN_RATE, MAX_RATE = 1000, 768_000
+MAX_CHANNELS = 64
 MAX_HOURS = 6  # of one track; 64 kB/s at 16 kHz
 _MIN_GAP_S = 0.1  # recordings with packet loss leave holes in the timestamps; smaller ones are jitter or rounding
 
-__all__ = ["MAX_GAP_S", "audio_frames", "checked_audio"]
+__all__ = ["MAX_GAP_S", "audio_frames", "checked_audio", "mono_samples"]
 
 
 def checked_audio(container: Any, path: Path) -> Any:
@@ -32,12 +35,17 @@ def checked_audio(container: Any, path: Path) -> Any:
         )
     if stream.codec_context is None:
         raise MediaError(f"{path}: an audio track of an unknown codec. Expected one that libav decodes. {REPAIR}")
-    if not MIN_RATE <= stream.rate <= MAX_RATE:
-        raise MediaError(
-            f"{path}: audio of {stream.rate} samples a second. Expected {MIN_RATE} to {MAX_RATE}. Export it again, "
-            "best as 16-bit wav at 16 kHz."
-        )
+    if stream.rate:  # else only the frames tell
+        _check_format(path, stream.rate, stream.channels)
     return stream
+
+
+def _check_format(path: Path, rate: int, channels: int) -> None:
+    if not (MIN_RATE <= rate <= MAX_RATE and channels <= MAX_CHANNELS):
+        raise MediaError(
+            f"{path}: audio of {channels} channels, {rate} samples a second. Expected at most {MAX_CHANNELS} channels, "
+            f"{MIN_RATE} to {MAX_RATE} samples a second. Export it again, best as 16-bit wav of one channel at 16 kHz."
+        )
 
 
 def _place(container: Any, stream: Any, zero: Fraction, head: list[Any]) -> tuple[int, int]:
@@ -64,6 +72,25 @@ def _place(container: Any, stream: Any, zero: Fraction, head: list[Any]) -> tupl
     return (0 if abs(start) <= slack else round(start)), stated
 
 
+def mono_samples(frame: Any, path: Path) -> np.ndarray:
+    """Samples of one decoded frame as float32 (S,), full scale 1, mean over channels."""
+    samples = frame.to_ndarray()
+    channels = frame.layout.nb_channels
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, channels).T
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif samples.dtype.kind == "i":
+        samples = samples.astype(np.float32) / np.float32(2.0 ** (8 * samples.dtype.itemsize - 1))
+    samples = samples.astype(np.float32, copy=False)
+    if not np.isfinite(samples).all():
+        raise MediaError(
+            f"{path}: NaN or infinite audio samples near {float(frame.time or 0):.2f} s. Expected finite samples. "
+            "Export the audio again, best as 16-bit wav."
+        )
+    return samples.mean(axis=0) if channels > 1 else samples[0]
+
+
 def audio_frames(path: Path, damage: Damage) -> Iterator[tuple[int, Any]]:
     """Decoded frames with the number of their first sample at the file's own rate, from time 0 on.
 
@@ -87,6 +114,7 @@ def audio_frames(path: Path, damage: Damage) -> Iterator[tuple[int, Any]]:
         position, start = _place(container, stream, zero, head) if head else (0, 0)
         rate, unit = (head[0].sample_rate, max(frame.samples for frame in head)) if head else (1, 0)
         for index, frame in enumerate(chain(head, frames)):
+            _check_format(path, frame.sample_rate, frame.layout.nb_channels)
             if frame.sample_rate != rate:
                 raise MediaError(
                     f"{path}: the audio's rate changes from {rate} to {frame.sample_rate} Hz. Expected one rate. "

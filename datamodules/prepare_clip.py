@@ -28,7 +28,7 @@ from datamodules.errors import ClipError, MediaError
 from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
 from datamodules.files import printable, sha256
 from datamodules.sources import Source
-from datamodules.video import FPS, probe, read_frames
+from datamodules.video import FPS, READING, probe, read_frames
 
 JPEG_QUALITY = 95
 MIN_FRAMES = 5  # one window of the published networks
@@ -59,7 +59,9 @@ class Settings:
         """As text, to compare with the one a finished clip was made with."""
         values = dataclasses.asdict(self)
         del values["detector_weights"]  # it matters what is in them, not where they are: see `detector_version`
-        return json.dumps({**values, "jpeg_quality": JPEG_QUALITY, "revision": _REVISION}, sort_keys=True)
+        return json.dumps(
+            {**values, "jpeg_quality": JPEG_QUALITY, "revision": _REVISION, "reading": READING}, sort_keys=True
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,7 +196,7 @@ def _make_clip(job: Job, digest: str, damage: Damage) -> ClipHeader:
         speaker=source.id.partition("/")[0],
         source=source.path.relative_to(job.root).as_posix(),
         source_sha256=digest,
-        source_fps=float(info.fps),
+        source_fps=info.nominal_fps,
         source_width=info.width,
         source_height=info.height,
         detector=track.detector,

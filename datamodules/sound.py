@@ -13,7 +13,7 @@ from pathlib import Path
 import av
 import numpy as np
 
-from datamodules.audio_track import audio_frames, checked_audio
+from datamodules.audio_track import audio_frames, checked_audio, mono_samples
 from datamodules.damage import Damage
 from datamodules.media import open_media
 
@@ -45,6 +45,9 @@ def _decoded(path: Path, rate: int, layout: str) -> Iterator[tuple[int, np.ndarr
     position = 0
     for first, frame in audio_frames(path, Damage()):  # load_audio tells of damage
         position = round(Fraction(first * rate, frame.sample_rate))
+        if layout == "mono" and frame.layout.nb_channels > 2:  # libav cannot mix them
+            mono = av.AudioFrame.from_ndarray(mono_samples(frame, path)[None], format="fltp", layout="mono")
+            mono.sample_rate, frame = frame.sample_rate, mono
         frame.pts = None  # holes are filled below; the resampler would move the samples after them
         for piece in resampler.resample(frame):
             yield position, piece.to_ndarray()
@@ -76,7 +79,8 @@ def read_sound(path: Path | str, seconds: float | None = None) -> Sound:
     """The audio track of a media file that `audio.load_audio` takes, decoded while it is read; holds one packet.
 
     The rate is the file's own where AAC has it, else 48 kHz. More than two channels are mixed down to stereo as libav
-    does it. Time 0, priming samples and holes are treated as by `audio.load_audio`.
+    does it; where it does not know their places, to their mean. Time 0, priming samples and holes are treated as by
+    `audio.load_audio`.
 
     Args:
         path: any container and codec that PyAV reads.
@@ -89,6 +93,7 @@ def read_sound(path: Path | str, seconds: float | None = None) -> Sound:
     with open_media(path) as container:
         stream = checked_audio(container, path)
         rate = stream.rate if stream.rate in AAC_RATES else _FALLBACK_RATE
-        layout = "mono" if stream.channels == 1 else "stereo"
+        unknown = stream.channels > 2 and stream.layout.name.endswith("channels")
+        layout = "mono" if stream.channels == 1 or unknown else "stereo"
     samples = float("inf") if seconds is None else round(seconds * rate)
     return Sound(rate, 1 if layout == "mono" else 2, _pieces(path, rate, layout, samples))

@@ -3,7 +3,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,14 @@ from datamodules.media import MAX_PIXELS, audio_stream, open_media, video_stream
 from datamodules.track_times import formats, stated_duration, time_zero
 from datamodules.video_writing import EXACT, FPS, PRESETS, VideoWriter, exact_rate
 
+READING = 2  # raised when the same file gives other frames than before
 # Cameras and containers that count in milliseconds put frames this much beside the regular grid.
 _JITTER_S = Fraction(1, 1000)
 _SAME_RATE = 0.01  # rates of a file are means
 _MOST_FPS = 1000  # what a file states above that is the unit of its timestamps
 _UNSPECIFIED, _FULL_RANGE = 2, 2
 
-__all__ = ["FPS", "PRESETS", "VideoInfo", "VideoWriter", "probe", "read_frames"]
+__all__ = ["FPS", "PRESETS", "READING", "VideoInfo", "VideoWriter", "probe", "read_frames"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class VideoInfo:
         duration_s: of the video stream; nan where the file does not say.
         rotation: degrees clockwise (0, 90, 180, 270) by which the stored picture is turned to be upright.
         has_audio: whether there is a sound track.
+        nominal_fps: what its timestamps count in, the same in every container; nan where the file does not say.
     """
 
     path: Path
@@ -51,6 +53,7 @@ class VideoInfo:
     duration_s: float
     rotation: int
     has_audio: bool
+    nominal_fps: float = field(default=math.nan, compare=False)
 
 
 def _checked_video(container: Any, path: Path) -> Any:
@@ -259,4 +262,5 @@ def probe(path: Path | str) -> VideoInfo:
             duration_s=duration if duration is not None else math.nan,
             rotation=round(math.degrees(math.atan2(b, a)) / 90) * 90 % 360,
             has_audio=audio_stream(container) is not None,
+            nominal_fps=float(stream.guessed_rate or math.nan),
         )

@@ -13,20 +13,19 @@ _MOST_BYTES = 64  # of a chunk that are of interest
 __all__ = ["wav_duration"]
 
 
-def _block_samples(fmt: bytes) -> int:
-    """Samples of a channel in a block of the data; 0 for codecs whose blocks are not all alike."""
+def _samples(fmt: bytes, size: int) -> int:
+    """Samples of a channel in the data, of that many bytes; 0 for codecs whose blocks are not all alike."""
     kind, channels, _, _, block, bits = struct.unpack("<HHIIHH", fmt[:16])
     if kind == _EXTENSIBLE and len(fmt) >= 26:
         kind = struct.unpack("<H", fmt[24:26])[0]
-    if kind in _UNCOMPRESSED:
-        return 1
-    if kind not in (_IMA_ADPCM, _MS_ADPCM):
+    if kind in _UNCOMPRESSED and bits and channels:  # libav does not look at the block's size either
+        return int(size // (-(-bits // 8) * channels))
+    if kind not in (_IMA_ADPCM, _MS_ADPCM) or not (block and bits and channels):
         return 0
-    if len(fmt) >= 20 and (stated := struct.unpack("<H", fmt[18:20])[0]):
-        return int(stated)
+    stated = struct.unpack("<H", fmt[18:20])[0] if len(fmt) >= 20 else 0
     head = (4 if kind == _IMA_ADPCM else 7) * channels
     first = 1 if kind == _IMA_ADPCM else 2  # samples in a block's head
-    return max(0, block - head) * 8 // (bits * channels) + first if bits and channels else 0
+    return int(size // block * (stated or max(0, block - head) * 8 // (bits * channels) + first))
 
 
 def _chunks(file: BinaryIO) -> dict[bytes, bytes]:
@@ -61,8 +60,7 @@ def wav_duration(path: Path) -> float | None:
         size = 0
     if len(fmt) < 16 or size == 0:
         return None
-    _, _, rate, _, block, _ = struct.unpack("<HHIIHH", fmt[:16])
-    samples = size // block * _block_samples(fmt) if block else 0
+    rate, samples = int.from_bytes(fmt[4:8], "little"), _samples(fmt, size)
     if not samples and len(fact) >= 4:
         samples = int.from_bytes(fact[:4], "little")
         samples = 0 if samples == 0xFFFFFFFF else samples

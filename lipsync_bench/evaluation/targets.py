@@ -15,7 +15,7 @@ from datamodules.damage import Damage
 from datamodules.detectors import hog_like_rectangle, landmarks68
 from datamodules.errors import MediaError
 from datamodules.files import atomic_path
-from datamodules.video import FPS, read_frames
+from datamodules.video import FPS, READING, read_frames
 from lipsync_bench.blending import CONTOUR
 from lipsync_bench.evaluation.candidates import TargetChunk
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
@@ -112,7 +112,12 @@ class _Cache:
 
     def __init__(self, path: Path, clip: Clip, regions: Regions) -> None:
         self._path = path
-        self._facts = {"source": clip.header.source_sha256, "landmarks_rule": LANDMARKS, "boxes_rule": regions.version}
+        self._facts = {
+            "source": clip.header.source_sha256,
+            "reading": str(READING),
+            "landmarks_rule": LANDMARKS,
+            "boxes_rule": regions.version,
+        }
         self._found: dict[str, list[np.ndarray]] = {name: [] for name in self.NAMES}
         self.known: dict[str, np.ndarray] | None = None
         if path.is_file():
