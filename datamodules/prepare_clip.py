@@ -28,11 +28,11 @@ from datamodules.errors import ClipError, MediaError
 from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
 from datamodules.files import printable, sha256
 from datamodules.sources import Source
-from datamodules.video import FPS, READING, probe, read_frames
+from datamodules.video import FPS, probe, read_frames
 
 JPEG_QUALITY = 95
 MIN_FRAMES = 5  # one window of the published networks
-_REVISION = 1  # raised when the same settings give other clips than before
+_REVISION = 2  # raised when the same settings give other clips than before
 
 logger = logging.getLogger(__name__)
 
@@ -59,9 +59,7 @@ class Settings:
         """As text, to compare with the one a finished clip was made with."""
         values = dataclasses.asdict(self)
         del values["detector_weights"]  # it matters what is in them, not where they are: see `detector_version`
-        return json.dumps(
-            {**values, "jpeg_quality": JPEG_QUALITY, "revision": _REVISION, "reading": READING}, sort_keys=True
-        )
+        return json.dumps({**values, "jpeg_quality": JPEG_QUALITY, "revision": _REVISION}, sort_keys=True)
 
 
 @dataclasses.dataclass(frozen=True)
