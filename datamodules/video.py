@@ -75,7 +75,7 @@ def _checked_video(container: Any, path: Path) -> Any:
     if context.width * context.height > MAX_PIXELS:
         raise MediaError(
             f"{path}: pictures of {context.width}x{context.height}. Expected at most {MAX_PIXELS / 1e6:.0f} million "
-            "pixels. Make it smaller with: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4"
+            "pixels a frame. Make it smaller with: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4"
         )
     context.options = {
         **context.options,
@@ -132,6 +132,13 @@ class _Upright:
         )
 
 
+def _no_frame(path: Path, errors: list[Exception]) -> MediaError:
+    found = f"no frame can be decoded ({errors[0].__class__.__name__})" if errors else "the video track holds no frames"
+    return MediaError(
+        f"{path}: {found}. Expected a whole video, of at most {MAX_PIXELS / 1e6:.0f} million pixels a frame. {REPAIR}"
+    )
+
+
 def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[tuple[Fraction, Fraction, Any]]:
     """Decoded frames with the times, in seconds from time 0, at which each appears and would be over."""
     zero, stated = time_zero(container), stated_duration(container, stream, path)
@@ -163,10 +170,9 @@ def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[
         start, end = at, at + (frame.duration * frame.time_base if frame.duration else usual)
         first = start if first is None else first
         yield start, end, frame
-    decoded = float(end - first) if end is not None and first is not None else 0.0
-    check_end(path, "video", decoded, stated, float(usual), errors, damage)
-    if first is None:
-        raise MediaError(f"{path}: the video track holds no frames. Expected at least one. {REPAIR}")
+    if first is None or end is None:
+        raise _no_frame(path, errors)
+    check_end(path, "video", float(end - first), stated, float(usual), errors, damage)
 
 
 def _slack(stream: Any, rate: Fraction | None) -> Fraction:
@@ -243,9 +249,10 @@ def probe(path: Path | str) -> VideoInfo:
     path = Path(path)
     with open_media(path) as container:
         stream = _checked_video(container, path)
-        frame = next(until_error(container.decode(stream), []), None)
+        errors: list[Exception] = []
+        frame = next(until_error(container.decode(stream), errors), None)
         if frame is None:
-            raise MediaError(f"{path}: its first frame cannot be decoded. Expected a whole video. {REPAIR}")
+            raise _no_frame(path, errors)
         a, b, _, _ = _matrix(frame)
         turned = abs(b) > abs(a)
         duration = stated_duration(container, stream, path)
