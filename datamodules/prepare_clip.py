@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,12 @@ def _guess_box(tracker: FaceTracker, index: int, rule: CropRule) -> np.ndarray |
     return None if track is None else crop_boxes(track, rule, tracker.size_hw)[index - start]
 
 
-def _track_and_cut(path: Path, settings: Settings, damage: Damage) -> tuple[FaceTrack, np.ndarray, list[bytes]]:
-    """Track, boxes (T, 4) and T JPEGs of a video at 25 frames a second."""
+def _track_and_cut(
+    path: Path, settings: Settings, damage: Damage | None = None
+) -> tuple[FaceTrack, np.ndarray, list[bytes]]:
+    """Track, boxes (T, 4) and T JPEGs of a video at 25 frames a second; `damage` counts what is not decoded."""
+    read = read_frames if damage is None else partial(read_frames, damage=damage)
+    again = read_frames if damage is None else partial(read_frames, damage=Damage())  # counted once
     held: deque[np.ndarray] = deque()
     guesses: list[np.ndarray | None] = []
     jpegs: list[bytes] = []
@@ -111,7 +116,7 @@ def _track_and_cut(path: Path, settings: Settings, damage: Damage) -> tuple[Face
         max_gap_frames=settings.max_gap_frames,
         detector_weights=settings.detector_weights,
     ) as tracker:
-        for frame in read_frames(path, FPS, damage):
+        for frame in read(path):
             tracker.add(frame)
             held.append(frame)
             if len(held) > SMOOTHING_RADIUS:
@@ -130,7 +135,7 @@ def _track_and_cut(path: Path, settings: Settings, damage: Damage) -> tuple[Face
     )
     wrong = {index for index, guess in enumerate(guesses) if guess is None or not np.array_equal(guess, boxes[index])}
     if wrong:
-        for index, frame in enumerate(read_frames(path, FPS, Damage())):  # counted above
+        for index, frame in enumerate(again(path)):
             if index in wrong:
                 jpegs[index] = _encode(frame, boxes[index], settings.max_crop_px)
     return track, boxes, jpegs

@@ -77,10 +77,10 @@ def _checked_video(container: Any, path: Path) -> Any:
             f"{path}: pictures of {context.width}x{context.height}. Expected at most {MAX_PIXELS / 1e6:.0f} million "
             "pixels a frame. Make it smaller with: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4"
         )
-    context.options = {
-        **context.options,
-        "max_pixels": str(MAX_PIXELS),
-    }  # the frames may be larger than the header says
+    # The frames may be larger than the header says.
+    context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
+    if context.name == "h264":
+        context.thread_count = 1  # with several, libav neither conceals nor reports what is damaged
     return stream
 
 
