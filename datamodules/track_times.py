@@ -22,9 +22,9 @@ from datamodules.wav import wav_duration
 _TOGETHER_S = Fraction(30, 1000)
 _MOST_PRIMING = 2112  # samples; Apple's AAC encoder has the most of those in use
 _AAC_PRIMING = 1024  # samples; of libav's encoder
-# Where a muxer may not write when a track starts, it lengthens the first packet, by no more than this.
-_MOST_STRETCH_S = Fraction(1, 4)
-_PACKETS = 1000  # are looked at
+# No encoder's delay is longer. Where a muxer may not write when a track starts, it lengthens the first packet by it.
+_MOST_DELAY_S = Fraction(1, 4)
+_PACKETS = 100  # are looked at
 
 # Raw streams have no header, and the durations libav states for them are guesses from the bit rate.
 _GUESSED_DURATION = frozenset({"aac", "ac3", "amr", "eac3", "h264", "hevc", "m4v", "mp3", "mpeg", "mpegvideo"})
@@ -47,29 +47,30 @@ def unstretched(container: Any, first: Fraction, second: Fraction, usual: Fracti
         usual: Length of a packet.
     """
     stretch = second - first - usual
-    return first + stretch if "mp4" in formats(container) and 0 < stretch <= _MOST_STRETCH_S else first
+    return first + stretch if "mp4" in formats(container) and 0 < stretch <= _MOST_DELAY_S else first
 
 
-def _first_packets(container: Any, video: Any, audio: Any) -> tuple[list[Fraction], list[Fraction], bool]:
-    """Times of the first pictures and of the first audio packets; whether the audio's priming is stated."""
-    pictures: list[Fraction] = []
-    packets: list[Fraction] = []
-    stated = False
-    wanted = 3 + video.codec_context.reorder_depth if "mp4" in formats(container) else 0
-    with av.open(container.name, metadata_errors="replace") as again:  # going back in the open one is not always exact
-        streams = again.streams[video.index], again.streams[audio.index]
-        for packet in islice(again.demux(streams), _PACKETS):
-            if packet.pts is None:
-                continue
-            of_audio = packet.stream_index == audio.index
-            if of_audio and not packets:
-                stated = any(
-                    side.data_type == "skip_samples" and any(bytes(side)[:4]) for side in packet.iter_sidedata()
-                )
-            (packets if of_audio else pictures).append(packet.pts * packet.time_base)
-            if len(packets) >= 3 and len(pictures) >= wanted:
-                break
-    return sorted(pictures[:wanted])[:3], packets[:3], stated
+def _start(container: Any, stream: Any) -> Fraction:
+    """When a track of an MP4 starts that has no edit list."""
+    start = Fraction(stream.start_time * stream.time_base)
+    first = [entry.timestamp * stream.time_base for entry in islice(stream.index_entries, 3)]
+    if len(first) < 3 or stream.codec_context.name.startswith("pcm"):  # whose packets are of any length
+        return start
+    return start + unstretched(container, first[0], first[1], first[2] - first[1]) - first[0]
+
+
+def _states_priming(container: Any, audio: Any) -> bool:
+    """Whether the file says how many of the first audio samples are not to be heard."""
+    if "mp4" in formats(container):
+        return any(entry.timestamp < audio.start_time for entry in islice(audio.index_entries, 1))
+    try:
+        with av.open(container.name, metadata_errors="replace") as again:  # going back in the open one may not be exact
+            packets = islice(again.demux(again.streams[audio.index]), _PACKETS)
+            packet = next((packet for packet in packets if packet.pts is not None), None)
+            sides = () if packet is None else packet.iter_sidedata()
+            return any(side.data_type == "skip_samples" and any(bytes(side)[:4]) for side in sides)
+    except (av.error.FFmpegError, ValueError):  # whoever decodes will tell
+        return False
 
 
 def time_zero(container: Any) -> Fraction:
@@ -86,19 +87,16 @@ def time_zero(container: Any) -> Fraction:
     if video not in usable or audio not in usable or video is None or audio is None or not audio.rate:
         return min(starts, default=Fraction(0))
     picture, sound = starts
-    try:
-        pictures, packets, stated = _first_packets(container, video, audio)
-    except (av.error.FFmpegError, ValueError):  # whoever decodes will tell
-        pictures, packets, stated = [], [], False
-    if not stated and len(pictures) == 3:
-        picture = unstretched(container, pictures[0], pictures[1], pictures[2] - pictures[1])
-    if not stated and len(packets) == 3:
-        sound = unstretched(container, packets[0], packets[1], packets[2] - packets[1])
+    if picture <= sound and "mp4" not in formats(container):
+        return picture
+    stated = _states_priming(container, audio)
+    if not stated and "mp4" in formats(container):
+        picture, sound = _start(container, video), _start(container, audio)
     explained = _TOGETHER_S
     if not stated:
         rate = video.average_rate or video.guessed_rate or 25
         sorting = video.codec_context.reorder_depth / Fraction(rate)
-        explained = max(explained, Fraction(_MOST_PRIMING, audio.rate) + sorting)
+        explained = min(_MOST_DELAY_S, max(explained, Fraction(_MOST_PRIMING, audio.rate) + sorting))
     if picture - sound <= explained:
         return picture
     return sound if stated or audio.codec_context.name != "aac" else sound + Fraction(_AAC_PRIMING, audio.rate)

@@ -51,10 +51,10 @@ def test_an_interrupted_run_is_taken_up_again(source: Path, monkeypatch: pytest.
 def test_a_damaged_source_is_told_of_and_stands_in_the_manifest(source: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = next(path for path in sorted(source.rglob("*.mp4")))
     with av.open(str(path)) as container:
-        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][8]
+        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][0]
     content = bytearray(path.read_bytes())
-    at = content.index(packet) + len(packet) // 2
-    content[at : at + len(packet) // 4] = np.random.default_rng(0).bytes(len(packet) // 4)
+    at = content.index(packet) + len(packet) * 3 // 4
+    content[at : at + len(packet) // 8] = np.random.default_rng(0).bytes(len(packet) // 8)
     path.write_bytes(content)
     with caplog.at_level(logging.WARNING):
         report = run(source)
