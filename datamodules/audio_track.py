@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.damage import REPAIR, Damage, check_end, until_error
 from datamodules.errors import MediaError
 from datamodules.media import audio_stream, open_media, video_stream
-from datamodules.track_times import formats, stated_duration, time_zero, unstretched
+from datamodules.track_times import PRIMING, inexact_s, stated_duration, tick, time_zero, unstretched
 
 # A longer hole in the timestamps is taken for a broken timestamp: filling it would need unbounded time and memory.
 MAX_GAP_S = 60.0
@@ -51,8 +51,8 @@ def _check_format(path: Path, rate: int, channels: int) -> None:
 def _place(container: Any, stream: Any, zero: Fraction, head: list[Any]) -> tuple[int, int]:
     """Numbers of the first sample as the samples follow each other, and as its timestamp says, from time 0 on.
 
-    Containers round timestamps, some to a millisecond. Where time 0 lies within that of the start of a packet it is
-    the start of that packet, so that the same packets in another container are the same samples.
+    Containers round timestamps, some to a millisecond. Where time 0 lies within that of the start of a packet, or of
+    the end of the priming, it is just there, so that the same packets in another container are the same samples.
     """
     first, rate = head[0], head[0].sample_rate
     if first.pts is None or not first.time_base:
@@ -60,16 +60,17 @@ def _place(container: Any, stream: Any, zero: Fraction, head: list[Any]) -> tupl
     start = (first.pts * first.time_base - zero) * rate
     stated = round(start)
     video = video_stream(container)
-    ticks = stream.time_base + (video.time_base if video is not None else 0)
+    ticks = tick(container, stream) + (0 if video is None else tick(container, video))
     slack = ticks / 2 * rate + 1
+    exact = [0, -PRIMING.get(stream.codec_context.name, 0)]
     if len(head) > 1 and head[1].pts is not None:
         second = (head[1].pts * head[1].time_base - zero) * rate
         start = unstretched(container, start / rate, second / rate, Fraction(first.samples, rate)) * rate
-        end = start + first.samples  # the first packet may be shorter
-        nearest = round(end / head[1].samples) * head[1].samples
-        if abs(start) > slack and abs(end - nearest) <= slack:
-            return nearest - first.samples, stated
-    return (0 if abs(start) <= slack else round(start)), stated
+        packet = head[1].samples  # the first packet may be shorter
+        if not stream.codec_context.name.startswith("pcm"):  # whose packets are of any length
+            exact.append(round((start + first.samples) / packet) * packet - first.samples)
+    near = [place for place in exact if abs(start - place) <= slack]
+    return (near[0] if near else round(start)), stated
 
 
 def mono_samples(frame: Any, path: Path) -> np.ndarray:
@@ -140,6 +141,5 @@ def audio_frames(path: Path, damage: Damage) -> Iterator[tuple[int, Any]]:
             position += frame.samples
             if position > MAX_HOURS * 3600 * rate:
                 raise MediaError(f"{path}: more than {MAX_HOURS} hours of audio. Expected less. Cut it into parts.")
-        if "avi" in formats(container):
-            unit *= 4  # it states empty packets, too
-        check_end(path, "audio", (position - start) / rate, stated, max(unit / rate, 0.01), errors, damage)
+        shortest = max(unit / rate, 0.01, inexact_s(container))
+        check_end(path, "audio", (position - start) / rate, stated, shortest, errors, damage)

@@ -21,7 +21,14 @@ from datamodules.wav import wav_duration
 # Tracks that start no further apart start together, whatever the reason; three quarters of a frame at 25 fps.
 _TOGETHER_S = Fraction(30, 1000)
 _MOST_PRIMING = 2112  # samples; Apple's AAC encoder has the most of those in use
-_AAC_PRIMING = 1024  # samples; of libav's encoder
+# Samples, of libav's encoders.
+PRIMING = {"aac": 1024, "ac3": 256, "eac3": 256, "mp2": 481, "mp3": 1105, "mp3float": 1105, "opus": 312, "libopus": 312}
+# Containers that may not state when a track starts: muxers put its first packet to 0.
+_WITHOUT_START = frozenset({"mp4", "avi"})
+# Containers that know when a frame is decoded, and not when it is shown, which is later if frames are sorted.
+_DECODING_TIMES = frozenset({"avi", "asf"})
+# How far their headers are from the end of a track: AVI counts empty packets, ASF states the end of the longest track.
+_INEXACT_S = {"avi": 0.12, "asf": 0.5}
 # No encoder's delay is longer. Where a muxer may not write when a track starts, it lengthens the first packet by it.
 _MOST_DELAY_S = Fraction(1, 4)
 _PACKETS = 100  # are looked at
@@ -29,16 +36,38 @@ _PACKETS = 100  # are looked at
 # Raw streams have no header, and the durations libav states for them are guesses from the bit rate.
 _GUESSED_DURATION = frozenset({"aac", "ac3", "amr", "eac3", "h264", "hevc", "m4v", "mp3", "mpeg", "mpegvideo"})
 
-__all__ = ["formats", "stated_duration", "time_zero", "unstretched"]
+__all__ = ["PRIMING", "decoding_times", "inexact_s", "stated_duration", "tick", "time_zero", "track_fps", "unstretched"]
 
 
-def formats(container: Any) -> set[str]:
+def _formats(container: Any) -> set[str]:
     """libav's names for the kind of file."""
     return set(container.format.name.split(","))
 
 
+def decoding_times(container: Any) -> bool:
+    """Whether the file says when frames are decoded, and not when they are shown."""
+    return bool(_formats(container) & _DECODING_TIMES)
+
+
+def inexact_s(container: Any) -> float:
+    """How far the stated duration of a track may be from its end because of the container, in seconds."""
+    return max(_INEXACT_S.get(name, 0.0) for name in _formats(container))
+
+
+def tick(container: Any, stream: Any) -> Fraction:
+    """What the start of a track is rounded to, in seconds. The edit lists of MP4 count in milliseconds as a rule."""
+    return max(Fraction(stream.time_base), Fraction("mp4" in _formats(container), 1000))
+
+
+def track_fps(container: Any, stream: Any) -> Fraction | None:
+    """Mean frames a second of a video track; None where the file does not say."""
+    # AVI states the unit of its timestamps, and empty frames fill the time between the others.
+    rate = stream.guessed_rate if decoding_times(container) else stream.average_rate or stream.guessed_rate
+    return Fraction(rate) if rate else None
+
+
 def unstretched(container: Any, first: Fraction, second: Fraction, usual: Fraction) -> Fraction:
-    """When the first packet of a track starts: in MP4 and MOV its timestamp may have been put to the file's start.
+    """When the first packet of a track starts: in MP4, MOV and AVI its timestamp may have been put to the file's start.
 
     Args:
         container: The file.
@@ -47,11 +76,11 @@ def unstretched(container: Any, first: Fraction, second: Fraction, usual: Fracti
         usual: Length of a packet.
     """
     stretch = second - first - usual
-    return first + stretch if "mp4" in formats(container) and 0 < stretch <= _MOST_DELAY_S else first
+    return first + stretch if _formats(container) & _WITHOUT_START and 0 < stretch <= _MOST_DELAY_S else first
 
 
 def _start(container: Any, stream: Any) -> Fraction:
-    """When a track of an MP4 starts that has no edit list."""
+    """When a track starts in a container that may not state it."""
     start = Fraction(stream.start_time * stream.time_base)
     first = [entry.timestamp * stream.time_base for entry in islice(stream.index_entries, 3)]
     if len(first) < 3 or stream.codec_context.name.startswith("pcm"):  # whose packets are of any length
@@ -61,7 +90,7 @@ def _start(container: Any, stream: Any) -> Fraction:
 
 def _states_priming(container: Any, audio: Any) -> bool:
     """Whether the file says how many of the first audio samples are not to be heard."""
-    if "mp4" in formats(container):
+    if _formats(container) & _WITHOUT_START:
         return any(entry.timestamp < audio.start_time for entry in islice(audio.index_entries, 1))
     try:
         with av.open(container.name, metadata_errors="replace") as again:  # going back in the open one may not be exact
@@ -87,24 +116,25 @@ def time_zero(container: Any) -> Fraction:
     if video not in usable or audio not in usable or video is None or audio is None or not audio.rate:
         return min(starts, default=Fraction(0))
     picture, sound = starts
-    if picture <= sound and "mp4" not in formats(container):
+    guessed = bool(_formats(container) & _WITHOUT_START)
+    if picture <= sound and not guessed:
         return picture
     stated = _states_priming(container, audio)
-    if not stated and "mp4" in formats(container):
+    if guessed and not stated:
         picture, sound = _start(container, video), _start(container, audio)
     explained = _TOGETHER_S
     if not stated:
-        rate = video.average_rate or video.guessed_rate or 25
-        sorting = video.codec_context.reorder_depth / Fraction(rate)
+        sorting = 0 if decoding_times(container) else video.codec_context.reorder_depth
+        sorting = sorting / (track_fps(container, video) or Fraction(25))
         explained = min(_MOST_DELAY_S, max(explained, Fraction(_MOST_PRIMING, audio.rate) + sorting))
     if picture - sound <= explained:
         return picture
-    return sound if stated or audio.codec_context.name != "aac" else sound + Fraction(_AAC_PRIMING, audio.rate)
+    return sound if stated else sound + Fraction(PRIMING.get(audio.codec_context.name, 0), audio.rate)
 
 
 def stated_duration(container: Any, stream: Any, path: Path) -> float | None:
     """Seconds from the stream's own start to its end as the file states them; None where it says nothing reliable."""
-    names = formats(container)
+    names = _formats(container)
     if "wav" in names:
         return wav_duration(path)
     # An mp3 with a Xing header states its frames, and its encoder's delay makes it start later than 0.

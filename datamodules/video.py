@@ -16,7 +16,7 @@ from datamodules.audio_track import MAX_GAP_S
 from datamodules.damage import REPAIR, Damage, check_end, until_error
 from datamodules.errors import MediaError
 from datamodules.media import MAX_PIXELS, audio_stream, open_media, video_stream
-from datamodules.track_times import formats, stated_duration, time_zero
+from datamodules.track_times import decoding_times, inexact_s, stated_duration, time_zero, track_fps
 from datamodules.video_writing import EXACT, FPS, PRESETS, VideoWriter, exact_rate
 
 READING = 2  # raised when the same file gives other frames than before
@@ -142,9 +142,8 @@ def _no_frame(path: Path, errors: list[Exception]) -> MediaError:
 def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[tuple[Fraction, Fraction, Any]]:
     """Decoded frames with the times, in seconds from time 0, at which each appears and would be over."""
     zero, stated = time_zero(container), stated_duration(container, stream, path)
-    usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
-    # AVI knows when a frame is decoded, and not when it is shown, which is later if frames are sorted.
-    decoding_times = "avi" in formats(container)
+    usual = 1 / (track_fps(container, stream) or Fraction(25))
+    by_decoding = decoding_times(container)
     errors: list[Exception] = []
     first = start = end = delay = None
     size = None
@@ -156,9 +155,9 @@ def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[
                 f"{float(end or 0):.2f} s. Expected one size. {REPAIR}"
             )
         over = end or Fraction(0)  # the frame before this one
-        stamp = frame.dts if decoding_times else frame.pts
+        stamp = frame.dts if by_decoding else frame.pts
         at = stamp * frame.time_base - zero if stamp is not None else over
-        if decoding_times and stamp is not None:
+        if by_decoding and stamp is not None:
             delay = (stamp - (stream.start_time or 0)) * frame.time_base if delay is None else delay
             at -= delay
         at = at if start is None else max(at, start)  # broken files go back in time
@@ -167,17 +166,17 @@ def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[
                 f"{path}: no picture for {float(at - over):.0f} s from {float(over):.2f} s on. Expected holes "
                 f"of at most {MAX_GAP_S:.0f} s. {REPAIR}"
             )
-        start, end = at, at + (frame.duration * frame.time_base if frame.duration else usual)
+        start, end = at, at + (frame.duration * frame.time_base if frame.duration and not by_decoding else usual)
         first = start if first is None else first
         yield start, end, frame
     if first is None or end is None:
         raise _no_frame(path, errors)
-    check_end(path, "video", float(end - first), stated, float(usual), errors, damage)
+    check_end(path, "video", float(end - first), stated, max(float(usual), inexact_s(container)), errors, damage)
 
 
-def _slack(stream: Any, rate: Fraction | None) -> Fraction:
+def _slack(container: Any, stream: Any, rate: Fraction | None) -> Fraction:
     """How late a source frame may be and still count, in seconds."""
-    own = stream.average_rate or stream.guessed_rate
+    own = track_fps(container, stream)
     if rate is not None and own and abs(own / rate - 1) < _SAME_RATE:
         return (
             Fraction(1, 2) / rate
@@ -220,7 +219,7 @@ def read_frames(path: Path | str, fps: float | None = FPS, damage: Damage | None
     try:
         with open_media(path) as container:
             stream = _checked_video(container, path)
-            slack = _slack(stream, rate)
+            slack = _slack(container, stream, rate)
             shown, end, count = None, Fraction(0), 0
             for start, until, frame in _timed(container, stream, path, found):
                 end = until
@@ -258,7 +257,7 @@ def probe(path: Path | str) -> VideoInfo:
         duration = stated_duration(container, stream, path)
         if duration is None and container.duration:
             duration = container.duration / av.time_base
-        rate = float(stream.average_rate or stream.guessed_rate or math.nan)
+        rate = float(track_fps(container, stream) or math.nan)
         rate = rate if rate <= _MOST_FPS else math.nan
         return VideoInfo(
             path=path,

@@ -51,7 +51,7 @@ def test_an_interrupted_run_is_taken_up_again(source: Path, monkeypatch: pytest.
 def test_a_damaged_source_is_told_of_and_stands_in_the_manifest(source: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = next(path for path in sorted(source.rglob("*.mp4")))
     with av.open(str(path)) as container:
-        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][0]
+        packet = next(bytes(packet) for packet in container.demux(video=0) if packet.size)
     content = bytearray(path.read_bytes())
     at = content.index(packet) + len(packet) * 3 // 4
     content[at : at + len(packet) // 8] = np.random.default_rng(0).bytes(len(packet) // 8)
