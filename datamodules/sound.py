@@ -93,7 +93,7 @@ def read_sound(path: Path | str, seconds: float | None = None) -> Sound:
     with open_media(path) as container:
         stream = checked_audio(container, path)
         rate = stream.rate if stream.rate in AAC_RATES else _FALLBACK_RATE
-        unknown = stream.channels > 2 and stream.layout.name.endswith("channels")
+        unknown = stream.channels > 8 and stream.layout.name.endswith("channels")
         layout = "mono" if stream.channels == 1 or unknown else "stereo"
     samples = float("inf") if seconds is None else round(seconds * rate)
     return Sound(rate, 1 if layout == "mono" else 2, _pieces(path, rate, layout, samples))
