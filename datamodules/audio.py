@@ -9,15 +9,15 @@ importing librosa in every loader worker takes seconds.
 
 import functools
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import soxr
 
+from datamodules.audio_track import audio_frames, mono_samples
+from datamodules.damage import REPAIR, Damage
 from datamodules.errors import MediaError
-from datamodules.media import MAX_GAP_S, REPAIR, check_end, open_media, stated_duration, time_zero, until_error
 
 SAMPLE_RATE = 16000
 MEL_BANDS = 80
@@ -32,8 +32,6 @@ REFERENCE_DB = 20.0
 MIN_LEVEL_DB = -100.0
 LOW_HZ, HIGH_HZ = 55.0, 7600.0
 
-# Recordings with packet loss leave holes in the timestamps; smaller ones are jitter or rounding.
-MIN_GAP_S = 0.1
 _COLUMNS_AT_ONCE = 2048  # so that an hour of audio takes no gigabytes
 _SPECTRA_AT_ONCE = 128  # their float64 arrays stay in the cache: 1.6 ms for 5 s of audio instead of 3.7
 
@@ -54,93 +52,46 @@ __all__ = [
 ]
 
 
-def _as_mono(frame: Any, path: Path) -> np.ndarray:
-    """Samples of one decoded frame as float32 (S,), full scale 1, mean over channels."""
-    samples = frame.to_ndarray()
-    channels = frame.layout.nb_channels
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, channels).T
-    if samples.dtype == np.uint8:
-        samples = (samples.astype(np.float32) - 128) / 128
-    elif samples.dtype.kind == "i":
-        samples = samples.astype(np.float32) / np.float32(2.0 ** (8 * samples.dtype.itemsize - 1))
-    samples = samples.astype(np.float32, copy=False)
-    if not np.isfinite(samples).all():
-        raise MediaError(
-            f"{path}: NaN or infinite audio samples near {float(frame.time or 0):.2f} s. Expected finite samples. "
-            "Export the audio again, best as 16-bit wav."
-        )
-    return samples.mean(axis=0) if channels > 1 else samples[0]
-
-
-def _decoded(container: Any, path: Path) -> Iterator[tuple[int, np.ndarray]]:
-    """Pairs (sample rate, float32 samples) that follow each other without holes, from time 0 to the end."""
-    stream = container.streams.audio[0]
-    zero, stated = time_zero(container), stated_duration(container, stream, path)
-    rate = position = start = 0  # position counts the samples given out, at the file's own rate
-    errors: list[Exception] = []
-    for frame in until_error(container.decode(stream), errors):
-        chunk, first = _as_mono(frame, path), rate == 0
-        if first:
-            rate = frame.sample_rate
-        elif frame.sample_rate != rate:
-            raise MediaError(
-                f"{path}: the audio's rate changes from {rate} to {frame.sample_rate} Hz. Expected one rate. {REPAIR}"
-            )
-        hole = 0
-        if frame.pts is not None and frame.time_base:
-            hole = round((frame.pts * frame.time_base - zero) * rate) - position
-        if hole > MAX_GAP_S * rate:
-            raise MediaError(
-                f"{path}: no audio for {hole / rate:.0f} s from {position / rate:.2f} s on. Expected holes of at most "
-                f"{MAX_GAP_S:.0f} s. {REPAIR}"
-            )
-        if first:
-            start = position = min(hole, 0)
-        if hole > (0 if first else MIN_GAP_S * rate):
-            yield rate, np.zeros(hole, np.float32)
-            position += hole
-            start = position if first else start
-        early = min(max(-position, 0), len(chunk))  # samples before time 0 are never presented
-        position += len(chunk)
-        yield rate, chunk[early:]
-    check_end(path, "audio", (position - start) / rate if rate else 0.0, stated, errors)
-
-
-def load_audio(path: Path | str) -> np.ndarray:
-    """The first audio track of any media file as one mono waveform.
+def load_audio(path: Path | str, damage: Damage | None = None) -> np.ndarray:
+    """The audio track of any media file as one mono waveform: the default one of several, else libav's best.
 
     Channels are averaged first, then the mean is resampled with soxr "HQ", as librosa.load does by default. A 16-bit
     sample s at 16 kHz mono comes back as exactly s / 32768. Sample 0 is time 0 of the file as `video.read_frames`
-    counts it: the start of the earliest stream. Audio that starts later is preceded by silence, priming samples of the
-    codec are left out, and holes in the timestamps above 0.1 s are filled with silence.
+    counts it, see `track_times.time_zero`. Audio that starts later is preceded by silence, priming samples of the codec
+    are left out, and holes in the timestamps above 0.1 s are filled with silence.
 
-    Memory: the result, and one decoded packet.
+    Memory: the result, and one decoded packet; files of more than 6 hours are refused.
+
+    Args:
+        path: any container and codec that PyAV reads.
+        damage: counts what the decoder could not read; without it a warning is logged.
 
     Returns:
         float32 (S,), 16 kHz, [-1, 1] (a float file may exceed it); S = ceil(n 16000 / rate) for n samples in the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        MediaError: not a media file, no audio in it, an end that is more than 0.5 s before the time the file states, or
-            NaN or infinite samples. Formats that state no time (raw mp3 or aac) cannot be found to be cut off.
+        MediaError: not a media file, no audio in it, a rate or a sample format that no speech has, an end too long
+            before the time the file states (a packet or 2 %, at most 0.5 s), or NaN or infinite samples. Formats that
+            state no time (raw mp3 or aac) cannot be found to be cut off.
     """
     path = Path(path)
     parts: list[np.ndarray] = []
     count = rate = 0
     resampler = None
-    with open_media(path) as container:
-        if not container.streams.audio:
-            raise MediaError(
-                f"{path}: no audio track. Expected a file with sound. Choose another file, or add a track with: "
-                "ffmpeg -i INPUT -i SOUND.wav -c:v copy OUTPUT.mp4"
-            )
-        for rate, chunk in _decoded(container, path):
-            count += len(chunk)
-            if rate != SAMPLE_RATE:
-                resampler = resampler or soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="soxr_hq")
-                chunk = resampler.resample_chunk(chunk, last=False)
-            parts.append(chunk)
+    found = Damage() if damage is None else damage
+    for position, frame in audio_frames(path, found):
+        rate = frame.sample_rate
+        chunk = mono_samples(frame, path)[max(-position, 0) :]  # samples before time 0 are never presented
+        if position > count:
+            chunk = np.concatenate([np.zeros(position - count, np.float32), chunk])
+        count += len(chunk)
+        if rate != SAMPLE_RATE:
+            resampler = resampler or soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="soxr_hq")
+            chunk = resampler.resample_chunk(chunk, last=False)
+        parts.append(chunk)
+    if damage is None:
+        found.warn(path)
     if count == 0:
         raise MediaError(f"{path}: the audio track holds no samples. Expected sound. {REPAIR}")
     if resampler is not None:

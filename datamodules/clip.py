@@ -69,7 +69,7 @@ class ClipHeader:
         speaker: First part of the id.
         source: The video's path relative to the source root, with forward slashes.
         source_sha256: Of the video file; where the sound is in a file of its own, `+` and that file's follow.
-        source_fps: Frames a second of the source, before it was resampled to 25.
+        source_fps: Frames a second of the source, before it was resampled to 25, as its timestamps are counted.
         source_width: Pixels, upright.
         source_height: Pixels, upright.
         detector: `mediapipe` or `dlib`.

@@ -27,6 +27,7 @@ from rich.text import Text
 
 from datamodules.clip import SCHEMA
 from datamodules.crops import CropRule
+from datamodules.damage import Damage
 from datamodules.detectors import make_detector
 from datamodules.faces import DetectorName, FaceChoice
 from datamodules.files import printable, remove_leftovers, write_atomic, write_csv
@@ -214,6 +215,7 @@ def prepare(
                 if outcome.entry is not None:
                     entries[job.source.id] = outcome.entry
                     skipped += outcome.skipped
+                    Damage(outcome.entry.get("damaged_frames", 0)).warn(job.source.path)
                 else:
                     where = printable(job.source.path.relative_to(root).as_posix())
                     failures[job.source.id] = (where, outcome.error, printable(outcome.reason))

@@ -12,6 +12,7 @@ import dataclasses
 import json
 import logging
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import simplejpeg
 from datamodules.audio import MEL_WINDOW, MELS_PER_SECOND, SAMPLE_RATE, load_audio, mel_spectrogram, to_int16
 from datamodules.clip import ClipHeader, read_header, write_clip
 from datamodules.crops import SMOOTHING_RADIUS, CropRule, crop_boxes, cut
+from datamodules.damage import Damage
 from datamodules.detectors import detector_version
 from datamodules.errors import ClipError, MediaError
 from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
@@ -31,7 +33,7 @@ from datamodules.video import FPS, probe, read_frames
 
 JPEG_QUALITY = 95
 MIN_FRAMES = 5  # one window of the published networks
-_REVISION = 1  # raised when the same settings give other clips than before
+_REVISION = 2  # raised when the same settings give other clips than before
 
 logger = logging.getLogger(__name__)
 
@@ -99,8 +101,12 @@ def _guess_box(tracker: FaceTracker, index: int, rule: CropRule) -> np.ndarray |
     return None if track is None else crop_boxes(track, rule, tracker.size_hw)[index - start]
 
 
-def _track_and_cut(path: Path, settings: Settings) -> tuple[FaceTrack, np.ndarray, list[bytes]]:
-    """Track, boxes (T, 4) and T JPEGs of a video at 25 frames a second."""
+def _track_and_cut(
+    path: Path, settings: Settings, damage: Damage | None = None
+) -> tuple[FaceTrack, np.ndarray, list[bytes]]:
+    """Track, boxes (T, 4) and T JPEGs of a video at 25 frames a second; `damage` counts what is not decoded."""
+    read = read_frames if damage is None else partial(read_frames, damage=damage)
+    again = read_frames if damage is None else partial(read_frames, damage=Damage())  # counted once
     held: deque[np.ndarray] = deque()
     guesses: list[np.ndarray | None] = []
     jpegs: list[bytes] = []
@@ -110,7 +116,7 @@ def _track_and_cut(path: Path, settings: Settings) -> tuple[FaceTrack, np.ndarra
         max_gap_frames=settings.max_gap_frames,
         detector_weights=settings.detector_weights,
     ) as tracker:
-        for frame in read_frames(path):
+        for frame in read(path):
             tracker.add(frame)
             held.append(frame)
             if len(held) > SMOOTHING_RADIUS:
@@ -129,7 +135,7 @@ def _track_and_cut(path: Path, settings: Settings) -> tuple[FaceTrack, np.ndarra
     )
     wrong = {index for index, guess in enumerate(guesses) if guess is None or not np.array_equal(guess, boxes[index])}
     if wrong:
-        for index, frame in enumerate(read_frames(path)):
+        for index, frame in enumerate(again(path)):
             if index in wrong:
                 jpegs[index] = _encode(frame, boxes[index], settings.max_crop_px)
     return track, boxes, jpegs
@@ -173,19 +179,19 @@ def _usable_header(job: Job) -> ClipHeader | None:
     return header if same else None
 
 
-def _make_clip(job: Job, digest: str) -> ClipHeader:
+def _make_clip(job: Job, digest: str, damage: Damage) -> ClipHeader:
     source, settings = job.source, job.settings
     info = probe(source.path)
     if not info.has_audio and source.audio is None:
         raise MediaError(f"{source.path}: no sound track. Expected a video with sound. Remove it, or add its sound")
-    wave = load_audio(source.path if info.has_audio or source.audio is None else source.audio)
+    wave = load_audio(source.path if info.has_audio or source.audio is None else source.audio, damage)
     mel = mel_spectrogram(wave)
     if mel.shape[1] < MEL_WINDOW:
         raise MediaError(
             f"{source.path}: {len(wave) / SAMPLE_RATE:.2f} s of sound, expected at least "
             f"{MEL_WINDOW / MELS_PER_SECOND:.2f} s. Use a longer video"
         )
-    track, boxes, jpegs = _track_and_cut(source.path, settings)
+    track, boxes, jpegs = _track_and_cut(source.path, settings, damage)
     corner, size = boxes[:, None, :2], (boxes[:, 2:] - boxes[:, :2])[:, None]  # (T,1,2) each
     mesh = np.concatenate([(track.mesh[..., :2] - corner) / size, track.mesh[..., 2:] / size[..., :1]], axis=-1)
     header = ClipHeader(
@@ -193,7 +199,7 @@ def _make_clip(job: Job, digest: str) -> ClipHeader:
         speaker=source.id.partition("/")[0],
         source=source.path.relative_to(job.root).as_posix(),
         source_sha256=digest,
-        source_fps=float(info.fps),
+        source_fps=info.nominal_fps,
         source_width=info.width,
         source_height=info.height,
         detector=track.detector,
@@ -241,7 +247,9 @@ def prepare_one(job: Job) -> Outcome:
         digest = _digest(job.source)
         if header is not None and header.source_sha256 == digest:
             return Outcome(_entry(job, header), skipped=True)
-        return Outcome(_entry(job, _make_clip(job, digest)))
+        damage = Damage()
+        entry = _entry(job, _make_clip(job, digest, damage))
+        return Outcome({**entry, "damaged_frames": damage.frames} if damage.frames else entry)
     except Exception as error:
         if isinstance(error, MediaError):
             job.target.unlink(missing_ok=True)  # of an earlier source or settings; not after a mere failure to read

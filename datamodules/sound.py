@@ -7,14 +7,15 @@ one belongs to the same moment of the other.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 
-from datamodules.errors import MediaError
-from datamodules.media import MAX_GAP_S, REPAIR, open_media, time_zero, until_error
+from datamodules.audio_track import audio_frames, checked_audio, mono_samples
+from datamodules.damage import Damage
+from datamodules.media import open_media
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _FALLBACK_RATE = 48000
@@ -38,43 +39,35 @@ class Sound:
     pieces: Iterator[np.ndarray]
 
 
-def _track(container: Any, path: Path) -> Any:
-    if not container.streams.audio:
-        raise MediaError(f"{path}: no audio track. Expected a file with sound. Choose another file (--audio)")
-    return container.streams.audio[0]
-
-
 def _decoded(path: Path, rate: int, layout: str) -> Iterator[tuple[int, np.ndarray]]:
     """Pieces with the number of their first sample, counted from time 0 of the file."""
-    with open_media(path) as container:
-        stream, zero = _track(container, path), time_zero(container)
-        resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-        position = 0
-        for frame in until_error(container.decode(stream), []):  # load_audio tells a file that is cut off
-            if frame.pts is not None and frame.time_base:
-                position = round((frame.pts * frame.time_base - zero) * rate)
-            frame.pts = None  # holes are filled below; the resampler would move the samples after them
-            for piece in resampler.resample(frame):
-                yield position, piece.to_ndarray()
-                position += piece.samples
-        for piece in resampler.resample(None):
+    resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+    position = 0
+    for first, frame in audio_frames(path, Damage()):  # load_audio tells of damage
+        position = round(Fraction(first * rate, frame.sample_rate))
+        if layout == "mono" and frame.layout.nb_channels > 2:  # libav cannot mix them
+            mono = av.AudioFrame.from_ndarray(mono_samples(frame, path)[None], format="fltp", layout="mono")
+            mono.sample_rate, frame = frame.sample_rate, mono
+        frame.pts = None  # holes are filled below; the resampler would move the samples after them
+        for piece in resampler.resample(frame):
             yield position, piece.to_ndarray()
             position += piece.samples
+    for piece in resampler.resample(None):
+        yield position, piece.to_ndarray()
+        position += piece.samples
 
 
 def _pieces(path: Path, rate: int, layout: str, samples: float) -> Iterator[np.ndarray]:
     channels = 2 if layout == "stereo" else 1
-    count, first = 0, True
+    count = 0
+    at: int | None = None
     for position, piece in _decoded(path, rate, layout):
-        if first:
-            piece = piece[:, max(-position, 0) :]  # samples before time 0 are never presented
-            position = max(position, 0)
-        hole = position - count
-        if hole > MAX_GAP_S * rate:
-            raise MediaError(f"{path}: no audio for {hole / rate:.0f} s. Expected smaller holes. {REPAIR}")
-        if hole > (0 if first else _MIN_GAP_S * rate):
+        # The resampler holds samples back, so that a piece is never where its frame is; only holes are moved over.
+        at = position if at is None or position - at > _MIN_GAP_S * rate else at
+        hole = max(at - count, 0)
+        at, piece = at + piece.shape[1], piece[:, max(-at, 0) :]  # samples before time 0 are never presented
+        if hole:
             piece = np.concatenate([np.zeros((channels, hole), np.float32), piece], axis=1)
-        first = False
         piece = piece[:, : max(0, int(min(samples - count, piece.shape[1])))]
         if piece.shape[1] == 0 and count >= samples:
             return
@@ -83,10 +76,11 @@ def _pieces(path: Path, rate: int, layout: str, samples: float) -> Iterator[np.n
 
 
 def read_sound(path: Path | str, seconds: float | None = None) -> Sound:
-    """The first audio track of a media file, decoded while it is read; holds one packet.
+    """The audio track of a media file that `audio.load_audio` takes, decoded while it is read; holds one packet.
 
     The rate is the file's own where AAC has it, else 48 kHz. More than two channels are mixed down to stereo as libav
-    does it. Time 0, priming samples and holes are treated as by `audio.load_audio`.
+    does it; where it does not know their places, to their mean. Time 0, priming samples and holes are treated as by
+    `audio.load_audio`.
 
     Args:
         path: any container and codec that PyAV reads.
@@ -97,8 +91,9 @@ def read_sound(path: Path | str, seconds: float | None = None) -> Sound:
     """
     path = Path(path)
     with open_media(path) as container:
-        stream = _track(container, path)
+        stream = checked_audio(container, path)
         rate = stream.rate if stream.rate in AAC_RATES else _FALLBACK_RATE
-        layout = "mono" if stream.channels == 1 else "stereo"
+        unknown = stream.channels > 8 and stream.layout.name.endswith("channels")
+        layout = "mono" if stream.channels == 1 or unknown else "stereo"
     samples = float("inf") if seconds is None else round(seconds * rate)
     return Sound(rate, 1 if layout == "mono" else 2, _pieces(path, rate, layout, samples))

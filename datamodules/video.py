@@ -1,53 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos in and out: upright RGB frames at the times they are shown, and H.264 files with their sound."""
+"""Videos in: upright RGB frames at the times they are shown. `video_writing` is the way out."""
 
-import contextlib
-import fcntl
 import math
-import os
-import re
-import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from datamodules.audio import SAMPLE_RATE
+from datamodules.audio_track import MAX_GAP_S
+from datamodules.damage import REPAIR, Damage, check_end, until_error
 from datamodules.errors import MediaError
-from datamodules.media import (
-    MAX_GAP_S,
-    REPAIR,
-    check_end,
-    is_picture,
-    open_media,
-    stated_duration,
-    time_zero,
-    until_error,
-)
-from datamodules.sound import Sound
+from datamodules.media import MAX_PIXELS, audio_stream, open_media, video_stream
+from datamodules.track_times import decoding_times, inexact_s, stated_duration, time_zero, track_fps
+from datamodules.video_writing import EXACT, FPS, PRESETS, VideoWriter, exact_rate
 
-FPS = 25.0
-PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
-
+READING = 2  # raised when the same file gives other frames than before
 # Cameras and containers that count in milliseconds put frames this much beside the regular grid.
 _JITTER_S = Fraction(1, 1000)
-# libav's fast conversion between YUV and RGB is ten times as fast, one level too dark, and differs between processors.
-_EXACT = 0x02 | 0x2000 | 0x40000 | 0x80000  # SWS_BILINEAR, FULL_CHR_H_INT, ACCURATE_RND, BITEXACT
-_BT709, _LIMITED = 1, 1  # libav's numbers for the colour matrix, primaries and transfer, and for 16..235
+_SAME_RATE = 0.01  # rates of a file are means
+_MOST_FPS = 1000  # what a file states above that is the unit of its timestamps
 _UNSPECIFIED, _FULL_RANGE = 2, 2
-_MAX_THREADS = 8  # of the encoder
-_MACROBLOCK = 16  # pixels a side
-_AAC_BITS_PER_SECOND = 96_000  # a channel
-_AAC_BITS_PER_SAMPLE = 6  # the most that AAC allows
-_AAC_SAMPLES = 1024
 
-__all__ = ["FPS", "VideoInfo", "VideoWriter", "probe", "read_frames"]
+__all__ = ["FPS", "PRESETS", "READING", "VideoInfo", "VideoWriter", "probe", "read_frames"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +42,7 @@ class VideoInfo:
         duration_s: of the video stream; nan where the file does not say.
         rotation: degrees clockwise (0, 90, 180, 270) by which the stored picture is turned to be upright.
         has_audio: whether there is a sound track.
+        nominal_fps: what its timestamps count in, the same in every container; nan where the file does not say.
     """
 
     path: Path
@@ -73,21 +53,35 @@ class VideoInfo:
     duration_s: float
     rotation: int
     has_audio: bool
+    nominal_fps: float = field(default=math.nan, compare=False)
 
 
-def _video_stream(container: Any, path: Path) -> Any:
-    streams = [stream for stream in container.streams.video if not is_picture(stream)]
-    names = container.format.name.split(",")
+def _checked_video(container: Any, path: Path) -> Any:
+    """The video track that is meant. Raises MediaError where there is none that can be used."""
+    stream, names = video_stream(container), container.format.name.split(",")
     found = ""
-    if not streams:
+    if stream is None:
         found = "sound but no video track" if container.streams.audio else "neither video nor sound"
     elif names[0].endswith("_pipe") or "image2" in names:
         found = "a single image"
     elif "tty" in names:  # libav draws any text file as a terminal
         found = "a text file"
+    elif stream.codec_context is None:
+        found = "a video track of an unknown codec"
     if found:
         raise MediaError(f"{path}: holds {found}. Expected a video, such as mp4, mkv or avi. Choose another file.")
-    return streams[0]
+    assert stream is not None
+    context = stream.codec_context
+    if context.width * context.height > MAX_PIXELS:
+        raise MediaError(
+            f"{path}: pictures of {context.width}x{context.height}. Expected at most {MAX_PIXELS / 1e6:.0f} million "
+            "pixels a frame. Make it smaller with: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4"
+        )
+    # The frames may be larger than the header says.
+    context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
+    if context.name == "h264":
+        context.thread_count = 1  # with several, libav neither conceals nor reports what is damaged
+    return stream
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
@@ -124,7 +118,7 @@ class _Upright:
 
     def _rgb(self, frame: Any) -> Any:
         if not frame.format.name.startswith(("yuv", "nv", "p0")):
-            return self._reformatter.reformat(frame, format="rgb24", interpolation=_EXACT)
+            return self._reformatter.reformat(frame, format="rgb24", interpolation=EXACT)
         # Untagged video is taken for BT.601, like libav, OpenCV and so the published pipelines do at any size.
         matrix = Colorspace.ITU601 if frame.colorspace in (0, _UNSPECIFIED) else frame.colorspace
         full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
@@ -134,18 +128,26 @@ class _Upright:
             src_colorspace=matrix,
             src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
             dst_color_range=ColorRange.JPEG,
-            interpolation=_EXACT,
+            interpolation=EXACT,
         )
 
 
-def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction, Fraction, Any]]:
+def _no_frame(path: Path, errors: list[Exception]) -> MediaError:
+    found = f"no frame can be decoded ({errors[0].__class__.__name__})" if errors else "the video track holds no frames"
+    return MediaError(
+        f"{path}: {found}. Expected a whole video, of at most {MAX_PIXELS / 1e6:.0f} million pixels a frame. {REPAIR}"
+    )
+
+
+def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[tuple[Fraction, Fraction, Any]]:
     """Decoded frames with the times, in seconds from time 0, at which each appears and would be over."""
     zero, stated = time_zero(container), stated_duration(container, stream, path)
-    usual = 1 / Fraction(stream.average_rate or stream.guessed_rate or 25)
+    usual = 1 / (track_fps(container, stream) or Fraction(25))
+    by_decoding = decoding_times(container)
     errors: list[Exception] = []
-    first = start = end = None
+    first = start = end = delay = None
     size = None
-    for frame in until_error(container.decode(stream), errors):
+    for frame in until_error(container.decode(stream), errors, damage):
         size = size or (frame.width, frame.height)
         if (frame.width, frame.height) != size:
             raise MediaError(
@@ -153,36 +155,44 @@ def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction, 
                 f"{float(end or 0):.2f} s. Expected one size. {REPAIR}"
             )
         over = end or Fraction(0)  # the frame before this one
-        at = frame.pts * frame.time_base - zero if frame.pts is not None else over
+        stamp = frame.dts if by_decoding else frame.pts
+        at = stamp * frame.time_base - zero if stamp is not None else over
+        if by_decoding and stamp is not None:
+            delay = (stamp - (stream.start_time or 0)) * frame.time_base if delay is None else delay
+            at -= delay
         at = at if start is None else max(at, start)  # broken files go back in time
         if at - over > MAX_GAP_S:
             raise MediaError(
                 f"{path}: no picture for {float(at - over):.0f} s from {float(over):.2f} s on. Expected holes "
                 f"of at most {MAX_GAP_S:.0f} s. {REPAIR}"
             )
-        start, end = at, at + (frame.duration * frame.time_base if frame.duration else usual)
+        start, end = at, at + (frame.duration * frame.time_base if frame.duration and not by_decoding else usual)
         first = start if first is None else first
         yield start, end, frame
-    check_end(path, "video", float(end - first) if end is not None and first is not None else 0.0, stated, errors)
-    if first is None:
-        raise MediaError(f"{path}: the video track holds no frames. Expected at least one. {REPAIR}")
+    if first is None or end is None:
+        raise _no_frame(path, errors)
+    check_end(path, "video", float(end - first), stated, max(float(usual), inexact_s(container)), errors, damage)
 
 
-def _exact(fps: float) -> Fraction:
-    """A rate as the fraction that was meant: 29.97 is 2997/100, 30000 / 1001 is itself."""
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps is {fps}. Expected a positive number of frames a second. Use {FPS:g}.")
-    return Fraction(fps).limit_denominator(1001)
+def _slack(container: Any, stream: Any, rate: Fraction | None) -> Fraction:
+    """How late a source frame may be and still count, in seconds."""
+    own = track_fps(container, stream)
+    if rate is not None and own and abs(own / rate - 1) < _SAME_RATE:
+        return (
+            Fraction(1, 2) / rate
+        )  # each at the nearest instant: none is lost, and none shown twice, because of jitter
+    return _JITTER_S + Fraction(stream.time_base or 0) / 2
 
 
-def read_frames(path: Path | str, fps: float | None = FPS) -> Iterator[np.ndarray]:
-    """Frames of the first video track, one after the other, turned upright as the file's display matrix says.
+def read_frames(path: Path | str, fps: float | None = FPS, damage: Damage | None = None) -> Iterator[np.ndarray]:
+    """Frames of the video track (the default one, else libav's best), turned upright as the display matrix says.
 
     With `fps`, output frame k is the source frame that is on screen at k / fps seconds, so that frames k and sound
     samples from `audio.load_audio` at 16000 k / fps belong together whatever the file's own rate, constant or not. Time
-    0 is the start of the earliest stream: if the video starts later than its sound, its first frame is shown from 0 on.
-    Frames are held across holes. A source frame up to 1 ms late still counts, because many files round their
-    timestamps.
+    0 is `track_times.time_zero`: the first frame, unless the video starts so much later than its sound that no
+    encoder's delay explains it; then its first frame is shown from the sound's start on. Frames are held across holes.
+    A source frame up to 1 ms late still counts, because many files round their timestamps; where the file's rate is
+    `fps` itself, each is shown at the nearest instant.
 
     Pixels are taken as square and frames as progressive; the colour matrix and range are those the file names, BT.601
     and limited where it names none. Differs: the published pipelines read with OpenCV, whose fast conversion comes out
@@ -191,35 +201,42 @@ def read_frames(path: Path | str, fps: float | None = FPS) -> Iterator[np.ndarra
     Args:
         path: any container and codec that PyAV reads.
         fps: output frames a second; None gives every source frame once.
+        damage: counts what the decoder concealed or could not read; without it a warning is logged.
 
     Yields:
         uint8 RGB (H, W, 3); every array is its own.
 
     Raises:
         FileNotFoundError: there is no such file.
-        MediaError: not a media file, no video in it, a single image, a change of size, or an end that is more than 0.5
-            s before the one the file states. A file that is cut off yields what decodes, then raises.
+        MediaError: not a media file, no video in it, a single image, more than 36 million pixels, a change of size, or
+            an end too long before the one the file states (a frame or 2 %, at most 0.5 s). A file that is cut off
+            yields what decodes, then raises.
     """
     path = Path(path)
-    rate = None if fps is None else _exact(fps)
+    rate = None if fps is None else exact_rate(fps)
     to_rgb = _Upright()
-    with open_media(path) as container:
-        stream = _video_stream(container, path)
-        slack = _JITTER_S + (stream.time_base or 0) / 2
-        shown, end, count = None, Fraction(0), 0
-        for start, until, frame in _timed(container, stream, path):
-            end = until
-            if rate is None:
-                yield to_rgb(frame)
-                continue
-            shown = shown or frame
-            while count / rate < start - slack:
+    found = Damage() if damage is None else damage
+    try:
+        with open_media(path) as container:
+            stream = _checked_video(container, path)
+            slack = _slack(container, stream, rate)
+            shown, end, count = None, Fraction(0), 0
+            for start, until, frame in _timed(container, stream, path, found):
+                end = until
+                if rate is None:
+                    yield to_rgb(frame)
+                    continue
+                shown = shown or frame
+                while count / rate < start - slack:
+                    yield to_rgb(shown)
+                    count += 1
+                shown = frame
+            while rate is not None and count / rate < end - slack:
                 yield to_rgb(shown)
                 count += 1
-            shown = frame
-        while rate is not None and count / rate < end - slack:
-            yield to_rgb(shown)
-            count += 1
+    finally:  # also where nobody asks for the rest
+        if damage is None:
+            found.warn(path)
 
 
 def probe(path: Path | str) -> VideoInfo:
@@ -230,16 +247,18 @@ def probe(path: Path | str) -> VideoInfo:
     """
     path = Path(path)
     with open_media(path) as container:
-        stream = _video_stream(container, path)
-        frame = next(until_error(container.decode(stream), []), None)
+        stream = _checked_video(container, path)
+        errors: list[Exception] = []
+        frame = next(until_error(container.decode(stream), errors), None)
         if frame is None:
-            raise MediaError(f"{path}: its first frame cannot be decoded. Expected a whole video. {REPAIR}")
+            raise _no_frame(path, errors)
         a, b, _, _ = _matrix(frame)
         turned = abs(b) > abs(a)
         duration = stated_duration(container, stream, path)
         if duration is None and container.duration:
             duration = container.duration / av.time_base
-        rate = float(stream.average_rate or stream.guessed_rate or math.nan)
+        rate = float(track_fps(container, stream) or math.nan)
+        rate = rate if rate <= _MOST_FPS else math.nan
         return VideoInfo(
             path=path,
             width=frame.height if turned else frame.width,
@@ -248,198 +267,6 @@ def probe(path: Path | str) -> VideoInfo:
             frames=stream.frames or None,
             duration_s=duration if duration is not None else math.nan,
             rotation=round(math.degrees(math.atan2(b, a)) / 90) * 90 % 360,
-            has_audio=bool(container.streams.audio),
+            has_audio=audio_stream(container) is not None,
+            nominal_fps=float(stream.guessed_rate or math.nan),
         )
-
-
-def _as_sound(audio: "np.ndarray | Sound | None") -> Sound | None:
-    if audio is None or isinstance(audio, Sound):
-        return audio
-    if audio.ndim != 1 or audio.dtype.kind != "f" or not np.isfinite(audio).all():
-        raise ValueError(
-            f"audio is {audio.dtype} of shape {audio.shape}. Expected finite floats of shape (S,) at 16 kHz. Use "
-            "datamodules.audio.load_audio or to_float."
-        )
-    starts = range(0, len(audio), _AAC_SAMPLES)
-    return Sound(SAMPLE_RATE, 1, (audio[None, i : i + _AAC_SAMPLES].astype(np.float32) for i in starts))
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove temporary files for `path` that no process is writing: what `kill -9` left. A writer locks its own."""
-    name = re.compile(rf"\.{re.escape(path.stem[:100])}\.[0-9a-f]{{32}}\.tmp\.mp4")
-    for file in path.parent.iterdir():
-        if name.fullmatch(file.name):
-            with contextlib.suppress(OSError), file.open("rb") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.unlink()
-
-
-class VideoWriter:
-    """Write frames and their sound as an mp4 of H.264 and AAC, under a temporary name until it is whole.
-
-        with VideoWriter(path, 25.0, (height, width), audio=wave) as writer:
-            for frame in frames:
-                writer.write(frame)
-
-    Even sizes are stored as yuv420p, which every player shows; a frame with an odd side is stored as yuv444p, so that
-    it keeps its size (browsers may refuse it). Colours are BT.709, limited range, and tagged so. Sound is written as
-    far as the frames go, piece by piece, and what is longer than the video follows at the end: it is not cut. Memory
-    does not depend on the length. An exception inside the block leaves no file, and an older file of this name
-    untouched; what a killed process left is removed when the same file is written again.
-
-    Args:
-        path: the mp4 file; its folder is made.
-        fps: frames a second; stored as a fraction, exact for 25, 29.97 and 30000 / 1001.
-        size_hw: height and width of every frame.
-        audio: float32 (S,) mono at 16 kHz in [-1, 1], or a `Sound` of any rate that AAC has; sample 0 belongs to the
-            start of frame 0.
-        crf: x264's quality, 0 (lossless) to 51.
-        preset: x264's speed.
-        metadata: names and values stored in the container, any UTF-8 text.
-        threads: of the encoder; one a core without it, but at most 8, because each holds frames of its own. The bytes
-            written depend on their number.
-
-    Raises:
-        ValueError: an argument, or a frame's shape or type, is not as described; or no frame was written.
-    """
-
-    def __init__(
-        self,
-        path: Path | str,
-        fps: float,
-        size_hw: tuple[int, int],
-        *,
-        audio: np.ndarray | Sound | None = None,
-        crf: int = 18,
-        preset: str = "medium",
-        metadata: dict[str, str] | None = None,
-        threads: int | None = None,
-    ) -> None:
-        self.path = Path(path)
-        self._fps = _exact(fps)
-        self._size_hw = size_hw
-        self._audio = _as_sound(audio)
-        self._options = {"crf": str(crf), "preset": preset}
-        if any(side % _MACROBLOCK for side in size_hw):
-            # x264's macroblock tree looks at what lies beyond the picture, which is whatever was in memory: the same
-            # frames gave other bytes now and then (seen at 524 x 524 and 700 x 700).
-            self._options["x264-params"] = "mbtree=0"
-        self._metadata = metadata or {}
-        self._threads = threads or min(_MAX_THREADS, len(os.sched_getaffinity(0)))
-        self._temporary = self.path.with_name(f".{self.path.stem[:100]}.{uuid.uuid4().hex}.tmp.mp4")
-        self._reformatter = VideoReformatter()
-        self._container: Any = None
-        self._lock = -1
-        self._frames = self._samples = 0
-        if min(size_hw) < 1:
-            raise ValueError(f"size_hw is {size_hw}. Expected height and width of at least 1 pixel. Check the crop.")
-        if not 0 <= crf <= 51:
-            raise ValueError(f"crf is {crf}. Expected 0 (lossless) to 51. Use 18, which looks like its source.")
-        if preset not in PRESETS:
-            raise ValueError(f"preset is {preset!r}. Expected one of {', '.join(PRESETS)}. Use 'medium'.")
-
-    def __enter__(self) -> "VideoWriter":
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        height, width = self._size_hw
-        _remove_abandoned(self.path)
-        self._lock = os.open(self._temporary, os.O_CREAT | os.O_RDWR, 0o666)
-        with contextlib.suppress(OSError):  # some network file systems have no locks; nothing can be removed there
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # mp4 drops tags with names of its own choice unless told otherwise; "faststart" lets browsers start at once.
-        try:
-            self._container = av.open(
-                f"file:{self._temporary}", "w", format="mp4", options={"movflags": "+faststart+use_metadata_tags"}
-            )
-            self._container.metadata.update(self._metadata)
-            video = self._container.add_stream("libx264", rate=self._fps, options=self._options)
-            video.width, video.height = width, height
-            video.pix_fmt = "yuv444p" if height % 2 or width % 2 else "yuv420p"
-            context = video.codec_context
-            context.thread_count = self._threads
-            context.colorspace = context.color_primaries = context.color_trc = _BT709
-            context.color_range = _LIMITED
-            self._video, self._sound = video, None
-            if self._audio is not None:
-                rate, channels = self._audio.rate, self._audio.channels
-                bits = channels * min(_AAC_BITS_PER_SECOND, _AAC_BITS_PER_SAMPLE * rate)
-                self._layout = "stereo" if channels == 2 else "mono"
-                self._sound = self._container.add_stream("aac", rate=rate, layout=self._layout, bit_rate=bits)
-        except BaseException:
-            self._abandon()
-            raise
-        return self
-
-    def write(self, frame: np.ndarray) -> None:
-        """Append one frame: uint8 RGB (H, W, 3) of the size given at the start."""
-        if self._container is None:
-            raise RuntimeError(f"{self.path}: not open. Expected write() inside `with VideoWriter(...)`. Add the with.")
-        if frame.shape != (*self._size_hw, 3) or frame.dtype != np.uint8:
-            raise ValueError(
-                f"{self.path}: frame {self._frames} is {frame.dtype} {frame.shape}. Expected uint8 RGB "
-                f"{(*self._size_hw, 3)}. Resize it or give that size to VideoWriter."
-            )
-        rgb = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
-        picture = self._reformatter.reformat(
-            rgb,
-            format=self._video.pix_fmt,
-            dst_colorspace=Colorspace.ITU709,
-            src_color_range=ColorRange.JPEG,
-            dst_color_range=ColorRange.MPEG,
-            interpolation=_EXACT,
-        )
-        picture.pts, picture.time_base = self._frames, 1 / self._fps
-        self._container.mux(self._video.encode(picture))
-        self._frames += 1
-        self._write_sound(until_s=self._frames / self._fps)
-
-    def _write_sound(self, until_s: Fraction | float) -> None:
-        if self._sound is None or self._audio is None:
-            return
-        rate = self._audio.rate
-        while self._samples < until_s * rate:
-            piece = next(self._audio.pieces, None)
-            if piece is None:
-                return
-            if piece.shape[1] == 0:
-                continue
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout=self._layout)
-            frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), self._samples
-            self._container.mux(self._sound.encode(frame))
-            self._samples += piece.shape[1]
-
-    def _abandon(self) -> None:
-        container, self._container = self._container, None
-        try:
-            if container is not None:
-                container.close()
-        except (av.error.FFmpegError, ValueError, OSError):
-            pass  # the file is thrown away, and the first error is the one to report
-        finally:
-            self._temporary.unlink(missing_ok=True)
-            self._unlock()
-
-    def _unlock(self) -> None:
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if kind is not None:
-            self._abandon()
-            return
-        try:
-            if self._frames == 0:
-                raise ValueError(f"{self.path}: no frame was written. Expected at least one. Check the source video.")
-            self._write_sound(until_s=math.inf)
-            self._container.mux(self._video.encode(None))
-            if self._sound is not None:
-                self._container.mux(self._sound.encode(None))
-            self._container.close()
-            self._container = None
-            self._temporary.replace(self.path)
-            self._unlock()
-        except BaseException:
-            self._abandon()
-            raise

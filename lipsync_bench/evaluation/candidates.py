@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from datamodules.damage import Damage
 from datamodules.errors import MediaError
 from datamodules.files import sha256
 from datamodules.video import FPS, read_frames
@@ -76,6 +77,10 @@ class Candidate(ABC):
 
     def fallback_frames(self) -> int:
         """Frames so far for which a method took its second choice."""
+        return 0
+
+    def damaged_frames(self) -> int:
+        """Frames of its own videos so far that the decoder concealed or left out."""
         return 0
 
     def file(self, clip: str, audio_clip: str) -> Path | None:
@@ -186,6 +191,11 @@ class VideoFolder(Candidate):
         self.folder = folder
         self.targets = targets
         self._stream: Iterator[np.ndarray] = iter(())
+        self._damage = Damage()
+
+    def damaged_frames(self) -> int:
+        """As the decoder counts them."""
+        return self._damage.frames
 
     def file(self, clip: str, audio_clip: str) -> Path:
         """The video of a clip. Raises MediaError when there is none or more than one."""
@@ -214,6 +224,6 @@ class VideoFolder(Candidate):
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """The next frames of the clip's video at 25 fps, resized to the target's size where they differ."""
         if chunk.first == 0:
-            self._stream = read_frames(self.file(chunk.clip, chunk.audio_clip), FPS)
+            self._stream = read_frames(self.file(chunk.clip, chunk.audio_clip), FPS, self._damage)
         height, width = chunk.frames[0].shape[:2]
         return [_fit(frame, (height, width)) for frame in islice(self._stream, len(chunk.frames))]

@@ -81,6 +81,10 @@ def _properties() -> dict[str, dict[str, object]]:
         "lmd_skipped_frames": _count("Frames without lips, outside the mean of LMD."),
         "boxless_frames": _count("Frames without the protocol's box in target or prediction, not compared."),
         "fallback_frames": _count("Frames made by the method's second choice."),
+        "damaged_frames": _count(
+            "Frames of target and prediction, and packets of the prediction's audio, that the decoder concealed or "
+            "left out."
+        ),
         **{column.name: _metric(column) for column in CLIP_COLUMNS},
         **{name: _text_or_none(f"{what} {shifts} between.", pattern=curve) for name, what in curves.items()},
         "generate_seconds": _seconds("Time that the method took."),

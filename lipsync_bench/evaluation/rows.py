@@ -38,6 +38,7 @@ FIELDS = (
     "lmd_skipped_frames",
     "boxless_frames",
     "fallback_frames",
+    "damaged_frames",
     *(column.name for column in CLIP_COLUMNS),
     *CURVES,
     "generate_seconds",

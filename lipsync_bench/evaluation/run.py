@@ -11,6 +11,7 @@ import numpy as np
 
 from datamodules.audio import load_audio
 from datamodules.clip import Clip
+from datamodules.damage import Damage
 from datamodules.errors import ClipError, MediaError
 from datamodules.video import FPS, probe
 from lipsync_bench.evaluation.candidates import Candidate
@@ -75,6 +76,8 @@ class _PairScores:
         self._frame_scores = FrameScores(self._protocol, run.scorers.lpips)
         self._line = (candidate.name, candidate.sha256, candidate.paste)
         self._earlier_fallbacks = candidate.fallback_frames()
+        self._earlier_damage = candidate.damaged_frames()
+        self._sound_damage = Damage()
         self._seconds = self._generate_seconds = 0.0
         self._without_box = 0
         inception = run.scorers.inception
@@ -84,7 +87,7 @@ class _PairScores:
             file = candidate.file(*self.ids)
             heard: ClipSound | OwnSound = sound
             if file is not None and candidate.own_sound and probe(file).has_audio:
-                heard = OwnSound(run.scorers, load_audio(file))
+                heard = OwnSound(run.scorers, load_audio(file, self._sound_damage))
             self._sync = SyncScores(run.scorers, heard, file)
             self._encode = self._protocol.codec == "h264" and file is None
             if run.save_videos:
@@ -160,6 +163,7 @@ class _PairScores:
             "frames": self.frames,
             "boxless_frames": self._without_box,
             "fallback_frames": self.candidate.fallback_frames() - self._earlier_fallbacks,
+            "damaged_frames": self.candidate.damaged_frames() - self._earlier_damage + self._sound_damage.frames,
             "generate_seconds": round(self._generate_seconds, 3),
             "seconds": round(self._seconds, 3),
             **values,
@@ -213,8 +217,9 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     sounds = {id(clip): ClipSound(run.scorers, clip) for clip in (video, audio)}
     scores = [_PairScores(run, candidate, video, heard, sounds[id(heard)]) for candidate, heard in todo]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
+    damage = Damage()
     try:
-        for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache):
+        for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache, damage):
             for score in scores:
                 score.update(part)
     except FAILURES as error:  # the target itself cannot be read: every candidate fails on this clip
@@ -235,7 +240,9 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     for score in scores:
         made = {"generator_sha256": score.candidate.sha256, "paste": score.candidate.paste}
         row = {**common, "method": score.candidate.name, **made, "audio_clip": score.ids[1], **score.row()}
-        if row["status"] == "failed":
+        if row["status"] == "ok":
+            row["damaged_frames"] = int(str(row["damaged_frames"])) + damage.frames
+        else:
             _log.warning("%s on %s failed: %s", row["method"], row["clip"], row["reason"])
         rows.append(row)
         table.add(row)

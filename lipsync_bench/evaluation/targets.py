@@ -11,10 +11,11 @@ import numpy as np
 from datamodules.audio import frame_mels
 from datamodules.clip import Clip
 from datamodules.crops import cut
+from datamodules.damage import Damage
 from datamodules.detectors import hog_like_rectangle, landmarks68
 from datamodules.errors import MediaError
 from datamodules.files import atomic_path
-from datamodules.video import FPS, read_frames
+from datamodules.video import FPS, READING, read_frames
 from lipsync_bench.blending import CONTOUR
 from lipsync_bench.evaluation.candidates import TargetChunk
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
@@ -111,7 +112,12 @@ class _Cache:
 
     def __init__(self, path: Path, clip: Clip, regions: Regions) -> None:
         self._path = path
-        self._facts = {"source": clip.header.source_sha256, "landmarks_rule": LANDMARKS, "boxes_rule": regions.version}
+        self._facts = {
+            "source": clip.header.source_sha256,
+            "reading": str(READING),
+            "landmarks_rule": LANDMARKS,
+            "boxes_rule": regions.version,
+        }
         self._found: dict[str, list[np.ndarray]] = {name: [] for name in self.NAMES}
         self.known: dict[str, np.ndarray] | None = None
         if path.is_file():
@@ -135,7 +141,7 @@ class _Cache:
 
 
 def read_target(
-    clip: Clip, source: Path, sound: Clip, frames: int, regions: Regions, cache_file: Path
+    clip: Clip, source: Path, sound: Clip, frames: int, regions: Regions, cache_file: Path, damage: Damage
 ) -> Iterator[TargetPart]:
     """A clip in chunks: decoded, cut, landmarks found.
 
@@ -146,6 +152,7 @@ def read_target(
         frames: How many frames, from the beginning.
         regions: The protocol's detectors.
         cache_file: Where what they find is kept for the next run.
+        damage: Counts what the decoder could not read.
 
     Raises:
         MediaError: The video cannot be read or is shorter than when it was prepared.
@@ -157,7 +164,7 @@ def read_target(
     cache = _Cache(cache_file, clip, regions)
     known = cache.covers(frames)
     reference: np.ndarray | None = None
-    stream = read_frames(source, FPS)
+    stream = read_frames(source, FPS, damage)
     step = chunk_frames(clip.header.source_height, clip.header.source_width)
     for first in range(0, frames, step):
         images = list(islice(stream, min(step, frames - first)))

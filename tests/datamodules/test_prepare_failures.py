@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -45,6 +46,25 @@ def test_an_interrupted_run_is_taken_up_again(source: Path, monkeypatch: pytest.
     report = run(source)
     assert (report.done, report.skipped) == (2, 1)
     assert manifest(out)["complete"] is True
+
+
+def test_a_damaged_source_is_told_of_and_stands_in_the_manifest(source: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = next(path for path in sorted(source.rglob("*.mp4")))
+    with av.open(str(path)) as container:
+        packet = next(bytes(packet) for packet in container.demux(video=0) if packet.size)
+    content = bytearray(path.read_bytes())
+    at = content.index(packet) + len(packet) * 3 // 4
+    content[at : at + len(packet) // 8] = np.random.default_rng(0).bytes(len(packet) // 8)
+    path.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        report = run(source)
+    assert report.failed == 0
+    entries = {entry["id"]: entry.get("damaged_frames", 0) for entry in manifest(source.parent / "out")["clips"]}
+    damaged = [name for name, count in entries.items() if count]
+    assert damaged == [path.relative_to(source).with_suffix("").as_posix()]
+    told = [record.getMessage() for record in caplog.records if "damaged frames" in record.getMessage()]
+    assert told
+    assert all(str(path) in text and f"{entries[damaged[0]]} damaged frames" in text for text in told)
 
 
 def test_leftovers_of_killed_runs_are_removed(source: Path) -> None:

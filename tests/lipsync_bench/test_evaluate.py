@@ -131,9 +131,9 @@ def test_the_target_is_decoded_once_for_all_candidates_and_its_landmarks_are_kep
     decoded, searched = [], []
     read, find = targets.read_frames, targets.find_landmarks
 
-    def counting_read(path, fps):
+    def counting_read(path, fps, *rest):
         decoded.append(path)
-        return read(path, fps)
+        return read(path, fps, *rest)
 
     def counting_find(frames, *rest):
         searched.append(len(frames))

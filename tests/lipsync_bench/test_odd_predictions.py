@@ -3,6 +3,7 @@
 
 import shutil
 
+import av
 import numpy as np
 import pytest
 
@@ -44,13 +45,20 @@ def scored(corpus, tmp_path_factory):
     for name, (images, fps, wave) in made.items():
         (folder / name).mkdir()
         write(folder / name / "Ä b.mp4", images, fps, wave)
-    for name in ("missing", "damaged", "two"):
+    for name in ("missing", "damaged", "two", "concealed", "tail_lost"):
         (folder / name).mkdir()
+    whole = bytearray((folder / "same" / "Ä b.mp4").read_bytes())
+    (folder / "tail_lost" / "Ä b.mp4").write_bytes(whole[: len(whole) * 9 // 10] + bytes(len(whole) // 10))
+    with av.open(str(folder / "same" / "Ä b.mp4")) as container:
+        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][20]
+    at = whole.index(packet) + len(packet) // 2
+    whole[at : at + len(packet) // 4] = np.random.default_rng(0).bytes(len(packet) // 4)
+    (folder / "concealed" / "Ä b.mp4").write_bytes(whole)
     (folder / "damaged" / "Ä b.mp4").write_bytes((folder / "same" / "Ä b.mp4").read_bytes()[:3000])
     for suffix in ("mp4", "mkv"):
         shutil.copy(source, folder / "two" / f"Ä b.{suffix}")
     save_module(SyncExpertModule(width=0.125), folder / "expert.ckpt")
-    names = [*made, "missing", "damaged", "two"]
+    names = [*made, "missing", "damaged", "two", "concealed", "tail_lost"]
     return evaluate_videos(
         {name: folder / name for name in names},
         folder / "target",
@@ -66,6 +74,17 @@ def test_a_re_encoded_copy_is_nearly_identical_and_whole(scored):
     row = scored.loc["same"]
     assert (row["frames"], row["frames_target"], row["status"]) == (FRAMES, FRAMES, "ok")
     assert row["psnr"] > 38
+
+
+def test_what_the_decoder_concealed_is_counted_in_the_row(scored):
+    assert scored.loc["same", "damaged_frames"] == 0
+    assert scored.loc["concealed", ["status", "frames"]].tolist() == ["ok", FRAMES]
+    assert scored.loc["concealed", "damaged_frames"] >= 1
+
+
+def test_a_prediction_that_lost_its_end_is_a_failure(scored):
+    assert scored.loc["tail_lost", "status"] == "failed"
+    assert "the file is cut off or damaged. Expected 1.6" in scored.loc["tail_lost", "reason"]
 
 
 def test_a_shorter_prediction_is_scored_as_far_as_it_goes_and_says_so(scored):
