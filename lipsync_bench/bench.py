@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lipsync_bench.command_line import parser_class, plain
+from lipsync_bench.endings import errors_in_a_line
 from lipsync_bench.logs import show_logs
 from lipsync_bench.scoring_commands import evaluate, leaderboard_merge, report, sync, table
 
@@ -64,26 +65,21 @@ def prepare(
     """
     from datamodules.prepare import prepare as run
 
-    log = logging.getLogger(__name__)
-    try:
-        report = run(
-            source,
-            out,
-            dataset,
-            detector=detector,
-            detector_weights=detector_weights,
-            crop=crop,
-            face=int(face) if face.isdigit() else face,  # type: ignore[arg-type]
-            max_gap_frames=max_gap_frames,
-            max_crop_px=max_crop_px,
-            max_failures=max_failures,
-            workers=workers,
-            overwrite=overwrite,
-        )
-    except RuntimeError as error:  # more failures than allowed; everything is written
-        log.error("error: %s", error)
-        return 1
-    log.info("%s", report.summary())
+    report = run(
+        source,
+        out,
+        dataset,
+        detector=detector,
+        detector_weights=detector_weights,
+        crop=crop,
+        face=int(face) if face.isdigit() else face,  # type: ignore[arg-type]
+        max_gap_frames=max_gap_frames,
+        max_crop_px=max_crop_px,
+        max_failures=max_failures,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    logging.getLogger(__name__).info("%s", report.summary())
     return 1 if report.done + report.skipped == 0 else 0
 
 
@@ -302,27 +298,25 @@ def main(args: list[str] | None = None) -> None:
 
     show_logs()
     try:
-        try:
-            sys.exit(
-                auto_cli(
-                    COMMANDS,
-                    args=plain(sys.argv[1:] if args is None else args, COMMANDS),
-                    as_positional=False,
-                    parser_class=parser_class(),
-                    prog="bench",
+        with errors_in_a_line():
+            try:
+                sys.exit(
+                    auto_cli(
+                        COMMANDS,
+                        args=plain(sys.argv[1:] if args is None else args, COMMANDS),
+                        as_positional=False,
+                        parser_class=parser_class(),
+                        prog="bench",
+                    )
                 )
-            )
-        finally:
-            sys.stdout.flush()  # here, where a reader that has left can be noticed
+            finally:
+                sys.stdout.flush()  # here, where a reader that has left, or a full disk, can be noticed
     except BrokenPipeError:  # such as head, which has seen enough: end as Unix tools do
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(READER_LEFT)
     except KeyboardInterrupt:
         logging.getLogger(__name__).error("interrupted; the same command goes on from here")
         sys.exit(INTERRUPTED)
-    except (ValueError, FileNotFoundError) as error:  # the user's side: the message is enough, a traceback is noise
-        logging.getLogger(__name__).error("error: %s", error)
-        sys.exit(1)
 
 
 if __name__ == "__main__":
