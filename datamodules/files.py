@@ -2,6 +2,7 @@
 """Files that are whole or absent, and what identifies a file."""
 
 import hashlib
+import io
 import itertools
 import os
 import re
@@ -9,6 +10,7 @@ import shutil
 import socket
 import time
 import unicodedata
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -33,9 +35,11 @@ __all__ = [
     "atomic_path",
     "is_leftover",
     "printable",
+    "read_arrays",
     "remove_leftovers",
     "sha256",
     "temporary_path",
+    "write_arrays",
     "write_atomic",
     "write_tensors",
 ]
@@ -52,7 +56,7 @@ def _place() -> str:
     """This host since it was started, and the space that process ids count in: containers of a host have their own."""
     space = ""
     with suppress(OSError):
-        space = os.readlink("/proc/self/ns/pid")
+        space = str(Path("/proc/self/ns/pid").readlink())
     facts = socket.gethostname(), _content("/proc/sys/kernel/random/boot_id"), space
     return hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:12]
 
@@ -101,19 +105,25 @@ def remove_leftovers(folder: Path, of: Path | None = None) -> None:
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def _ask_the_disk(path: Path) -> None:
+def _ask_the_disk(path: Path, size: int) -> None:
     """Raise the OSError, such as a full disk, that a library met and told in words of its own."""
     with path.open("ab") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(size, path.stat().st_size + _PROBE_BYTES))
         file.write(b"\0" * _PROBE_BYTES)
         file.flush()
         os.fsync(file.fileno())
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, size: int = 0) -> Iterator[Path]:
     """A temporary name beside `path` to write to; on a clean exit it is flushed to the disk and renamed to `path`.
 
     An exception inside removes the temporary file and leaves `path` as it was.
+
+    Args:
+        path: The file.
+        size: Bytes that it will have, for libraries that ask for all of them at once.
 
     Raises:
         OSError: It cannot be written; names `path`, also where the library that wrote raises something else.
@@ -127,7 +137,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise
         except Exception:
             if temporary.is_file():
-                _ask_the_disk(temporary)
+                _ask_the_disk(temporary, size)
             raise
         descriptor = os.open(temporary, os.O_RDONLY)
         try:
@@ -136,8 +146,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
             os.close(descriptor)
         temporary.replace(path)
     except OSError as error:
-        if error.filename in (None, str(temporary)):
-            error.filename, error.filename2 = str(path), None
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     finally:
         with suppress(OSError):
@@ -148,6 +158,38 @@ def write_atomic(path: Path, data: bytes | str) -> None:
     """Write a whole file or none; text as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_arrays(path: Path, **arrays: "np.ndarray | str") -> None:
+    """Write a whole .npz file or none; from memory, because NumPy's writer complains once more about a full disk."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.savez(content, **{name: np.asarray(array) for name, array in arrays.items()})
+    write_atomic(path, content.getvalue())
+
+
+def read_arrays(path: Path) -> "dict[str, np.ndarray]":
+    """The arrays of a .npz file as `write_arrays` writes it.
+
+    Raises:
+        ValueError: It is damaged, holds other than arrays, or is a bomb.
+    """
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("compressed")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("larger than the file")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except OSError:
+        raise
+    except Exception as error:  # NumPy's reader evaluates a head of text: it fails in every way
+        raise ValueError(f"{path}: no arrays ({type(error).__name__}). Expected an .npz file. Remove it") from error
 
 
 def sha256(path: Path) -> str:
@@ -169,7 +211,7 @@ def write_tensors(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Map
     """
     from safetensors.numpy import save_file
 
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sum(array.nbytes for array in tensors.values())) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(dict(tensors), temporary, dict(metadata))

@@ -105,16 +105,14 @@ class _Bounded(yaml.SafeLoader):
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             if event.anchor in self.anchors and event.anchor not in self._sizes:
-                raise yaml.MarkedYAMLError(problem=f"&{event.anchor} contains itself", problem_mark=event.start_mark)
-            self._nodes += self._sizes.get(event.anchor, 0)
+                raise yaml.YAMLError(f"&{event.anchor} contains itself: {event.start_mark}")
+            self._nodes += self._sizes.get(str(event.anchor), 0)
         before = self._nodes
         self._depth += 1
         self._nodes += 1
         if self._depth > _DEPTH or self._nodes > _YAML_NODES:
-            raise yaml.MarkedYAMLError(
-                problem=f"more than {_DEPTH} levels or, with what its aliases stand for, {_YAML_NODES:,} values",
-                problem_mark=event.start_mark,
-            )
+            found = f"more than {_DEPTH} levels or, with what its aliases stand for, {_YAML_NODES:,} values"
+            raise yaml.YAMLError(f"{found}: {event.start_mark}")
         node = super().compose_node(parent, index)
         self._depth -= 1
         if event.anchor is not None and not isinstance(event, yaml.AliasEvent):
@@ -123,14 +121,14 @@ class _Bounded(yaml.SafeLoader):
             names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if len(set(names)) < len(names):  # PyYAML would take the last one without a word
                 doubled = sorted({name for name in names if names.count(name) > 1})[:3]
-                raise yaml.MarkedYAMLError(problem=f"two values for {doubled}", problem_mark=node.start_mark)
+                raise yaml.YAMLError(f"two values for {doubled}: {node.start_mark}")
         return node
 
 
 class _Printed(_Bounded):
     """Leaves every value a text: its digits are part of what was printed."""
 
-    yaml_implicit_resolvers: dict[str, Any] = {}
+    yaml_implicit_resolvers = {}  # noqa: RUF012
 
 
 def check_yaml(text: str) -> None:

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from lipsync_bench.command_line import parser_class, plain
+from lipsync_bench.command_line import From0, From1, Pixels, Seconds, Share, parser_class, plain
 from lipsync_bench.endings import errors_in_a_line
 from lipsync_bench.logs import show_logs
 from lipsync_bench.scoring_commands import evaluate, leaderboard_merge, report, sync, table
@@ -39,10 +39,10 @@ def prepare(
     detector_weights: Path | None = None,
     crop: Literal["mesh", "detector"] = "mesh",
     face: str = "largest",
-    max_gap_frames: int = 12,
-    max_crop_px: int = 512,
-    max_failures: float = 1.0,
-    workers: int | None = None,
+    max_gap_frames: From0 = 12,
+    max_crop_px: Pixels = 512,
+    max_failures: Share = 1.0,
+    workers: From1 | None = None,
     overwrite: bool = False,
 ) -> int:
     """Turn raw videos into clips: 25 fps, face found and cut, sound at 16 kHz, one file a clip.
@@ -72,7 +72,7 @@ def prepare(
         detector=detector,
         detector_weights=detector_weights,
         crop=crop,
-        face=int(face) if face.isdigit() else face,  # type: ignore[arg-type]
+        face=int(face) if face.isdecimal() else face,  # type: ignore[arg-type]
         max_gap_frames=max_gap_frames,
         max_crop_px=max_crop_px,
         max_failures=max_failures,
@@ -83,7 +83,7 @@ def prepare(
     return 1 if report.done + report.skipped == 0 else 0
 
 
-def cut(video: Path, out: Path, val_seconds: float = 18.0, test_seconds: float = 18.0) -> int:
+def cut(video: Path, out: Path, val_seconds: Seconds = 18.0, test_seconds: Seconds = 18.0) -> int:
     """Cut one person's video by time into parts to train, validate and test on (fine-tuning, HyperLips Table V).
 
     The parts are laid out like LRS2; go on with: bench prepare --dataset lrs2 --source OUT --out ROOT.
@@ -102,11 +102,11 @@ def cut(video: Path, out: Path, val_seconds: float = 18.0, test_seconds: float =
 
 def synthetic(
     out: Path,
-    speakers: int = 6,
-    clips_per_speaker: int = 6,
-    seconds: float = 3.0,
-    seed: int = 0,
-    workers: int | None = None,
+    speakers: From1 = 6,
+    clips_per_speaker: From1 = 6,
+    seconds: Seconds = 3.0,
+    seed: From0 = 0,
+    workers: From1 | None = None,
 ) -> int:
     """Make the embedded corpus: talking heads with speech in true sync, laid out like LRS2.
 
@@ -162,7 +162,7 @@ def dub(
     detector_weights: Path | None = None,
     crop: Literal["mesh", "detector"] = "mesh",
     face: str = "largest",
-    max_gap_frames: int = 12,
+    max_gap_frames: From0 = 12,
     pads: tuple[int, int, int, int] | None = None,
     smooth: bool = True,
     reference: Literal["same", "first"] = "same",
@@ -209,7 +209,7 @@ def dub(
         detector=detector,
         detector_weights=detector_weights,
         crop=crop,
-        face=int(face) if face.isdigit() else face,  # type: ignore[arg-type]
+        face=int(face) if face.isdecimal() else face,  # type: ignore[arg-type]
         max_gap_frames=max_gap_frames,
         pads=pads,
         smooth=smooth,
@@ -243,7 +243,7 @@ def import_(kind: str, file: Path, *, out: Path, disc: Path | None = None, base:
 def demo(
     out: Path = Path("demo"),
     method: Literal["wav2lip", "hyperlips", "lipformer", "videoretalking_lnet"] = "wav2lip",
-    seed: int = 0,
+    seed: From0 = 0,
     overwrite: bool = False,
 ) -> int:
     """The whole way in small: corpus, preparation, sync expert, a method, evaluation, table and preview.

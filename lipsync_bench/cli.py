@@ -51,7 +51,8 @@ def _bound_configs(words: Sequence[str]) -> None:
     """
     for option, word in zip(["", *words], words, strict=False):
         path = word.partition("=")[2] if word.startswith("-") else word
-        if (option in ("-c", "--config") or path.endswith((".yaml", ".yml"))) and os.path.isfile(path):
+        named = option in ("-c", "--config") or path.endswith((".yaml", ".yml"))
+        if named and os.path.isfile(path):  # noqa: PTH113 (which raises for long words)
             read_yaml(Path(path), "arguments of a run, as in experiments/", "Correct the file")
     load = get_loader("yaml")
 

@@ -15,7 +15,7 @@ import numpy as np
 from rich.progress import Progress
 
 from datamodules.errors import JobsFailed, system_error
-from datamodules.files import atomic_path
+from datamodules.files import atomic_path, write_arrays
 from datamodules.pool import WorkerDied, run_jobs
 from datamodules.synthetic.articulation import Articulation, make_articulation
 from datamodules.synthetic.face import FRAME_PX, Face, Pose
@@ -146,15 +146,14 @@ def _write_clip(job: _Job) -> str | OSError:
                 writer.write(frame)
         with atomic_path(text) as temporary:
             temporary.write_text(f"Text:  {take.articulation.text}\n", encoding="utf-8")
-        with atomic_path(truth) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                opening=take.opening,
-                jaw=take.jaw,
-                spread=take.spread,
-                round=take.rounding,
-                seed=np.array([job.seed, job.speaker, job.clip]),
-            )
+        write_arrays(
+            truth,
+            opening=take.opening,
+            jaw=take.jaw,
+            spread=take.spread,
+            round=take.rounding,
+            seed=np.array([job.seed, job.speaker, job.clip]),
+        )
     except Exception as error:  # a worker process must not die of it; the caller raises
         logger.debug("%s", job.name, exc_info=True)
         return system_error(error) or f"{type(error).__name__}: {error}"

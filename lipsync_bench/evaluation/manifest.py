@@ -219,8 +219,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     content = _read(folder)
     if content.get("format") != FORMAT or not {"methods", "sessions"} <= set(content):
         raise ValueError(
-            f"{folder / MANIFEST} was written by another version: its format is {content.get('format')!r:.20}. Expected "
-            f"{FORMAT}, of lipsync_bench {__version__}. Choose another folder with --out."
+            f"{folder / MANIFEST} was written by another version: its format is {content.get('format')!r:.20}. "
+            f"Expected {FORMAT}, of lipsync_bench {__version__}. Choose another folder with --out."
         )
     return content
 
