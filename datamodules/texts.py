@@ -65,8 +65,10 @@ def read_text(path: Path, expected: str, repair: str, limit: int = LIST_BYTES, *
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(data, final=not growing)
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise refused(f"line {line} is no UTF-8 text (byte 0x{data[error.start]:02x}): save it as UTF-8") from error
+        line = error.object.count(b"\n", 0, error.start) + 1  # without the mark
+        raise refused(
+            f"line {line} is no UTF-8 text (byte 0x{error.object[error.start]:02x}): save it as UTF-8"
+        ) from error
     if "\0" in text:
         raise refused(f"line {text.count(chr(10), 0, text.index(chr(0))) + 1} has a NUL byte: it is no text")
     return text[: text.rfind("\n") + 1] if growing else text

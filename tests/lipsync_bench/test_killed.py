@@ -23,6 +23,7 @@ from lipsync_bench import bench
 from lipsync_bench.evaluation.rows import read_rows
 from models import Wav2Lip
 from models.checkpoints import save_module
+from tests.leftovers import left_by_the_dead
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0
@@ -77,7 +78,9 @@ def test_prepare(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture)
         assert read_header(out / name).frames == 40
     assert json.loads((out / "manifest.json").read_text())["complete"] is False
     (out / "s02").mkdir(exist_ok=True)
-    (out / "s02" / f".00003.safetensors.tmp-{process}").write_bytes(b"half")  # had it been killed a little later
+    left_by_the_dead(out / "s02" / "00003.safetensors", process).write_bytes(
+        b"half"
+    )  # had it been killed a little later
 
     caplog.clear()
     assert run_bench(*arguments) == 0
@@ -106,7 +109,9 @@ def test_evaluate(corpus: Path, tmp_path: Path) -> None:
     there = lines()
     assert 1 <= len(there) < 6
     assert not (killed / "leaderboard.csv").exists()
-    leftover = killed / "ground_truth" / "s02" / f".00003.npz.tmp-{process}"  # had it been killed a little later
+    leftover = left_by_the_dead(
+        killed / "ground_truth" / "s02" / "00003.npz", process
+    )  # had it been killed a little later
     leftover.parent.mkdir(parents=True, exist_ok=True)
     leftover.write_bytes(b"half")
 
