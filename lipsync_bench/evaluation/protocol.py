@@ -89,8 +89,9 @@ class Protocol:
         ]
         for key, value, least, most in bounds:
             if not least <= value <= most:  # NaN neither
+                shown = max(min(value, 1e308), -1e308)  # a whole number may be larger than any float
                 raise ValueError(
-                    f"protocol {self.name}: {key} is {value:.6g}. Expected {least:.6g} to {most:.6g}. Correct its YAML"
+                    f"protocol {self.name}: {key} is {shown:.6g}. Expected {least:.6g} to {most:.6g}. Correct its YAML"
                 )
         if len(sides) != 2:
             raise ValueError(f"protocol {self.name}: size_hw is {sides}. Expected height and width. Correct its YAML")
