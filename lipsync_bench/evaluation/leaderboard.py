@@ -115,7 +115,10 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
         FileNotFoundError: There is none.
         ValueError: It is something else, or numbers of a metric are missing.
     """
-    expected, repair = "a leaderboard.csv as written by: bench evaluate", "Remove it; it is derived anew from the rows"
+    expected, repair = (
+        "a leaderboard.csv as written by: bench evaluate",
+        "Remove the file; it is derived anew from the rows",
+    )
     own = [name for column in COLUMNS for name in metric_columns(column)]
     groups = [name for name in own if name.endswith("_group")]
     numbers = [name for name in own if name not in groups]
