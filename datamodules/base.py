@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all data modules share: clips of a prepared folder, split lists, loaders that repeat and cover exactly."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader
 from datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
 from datamodules.hr_windows import HRWindowDataset, separate_unready
 from datamodules.loading import FaceDataModule
+from datamodules.texts import read_json, read_text
 from datamodules.windows import EpochSampler, EvaluationSampler, SyncWindow, Window, WindowDataset, separate_short
 
 WindowKind = Literal["generator", "expert", "hr"]
@@ -51,7 +51,8 @@ def read_list(path: Path) -> list[str]:
             f"Run bench prepare again, or write the file."
         )
     ids: dict[str, int] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    text = read_text(path, "one <speaker>/<clip> a line", "Correct the list, or run bench prepare again")
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         name = line.split()[0]
@@ -217,7 +218,13 @@ class ClipDataModule(FaceDataModule):
         folder = self.source
         if folder is None:
             self.prepare_data()
-            folder = Path(self._manifest()["source_root"])
+            named = self._manifest().get("source_root")
+            if not isinstance(named, str):
+                raise ValueError(
+                    f"{self.root / 'manifest.json'}: source_root is {named!r:.40}. Expected the folder of the source "
+                    "videos. Run bench prepare again, or set --data.init_args.source."
+                )
+            folder = Path(named)
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{self.name}: no source videos in {folder}. Expected the folder that {self.root} was prepared from. "
@@ -250,11 +257,7 @@ class ClipDataModule(FaceDataModule):
         return self._evaluation_loader("test")
 
     def _manifest(self) -> dict[str, Any]:
-        path = self.root / "manifest.json"
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}. Expected JSON. Run bench prepare again.") from error
+        return read_json(self.root / "manifest.json", "the manifest of prepared clips", "Run bench prepare again")
 
     def _read_splits(self) -> dict[Split, list[Path]]:
         if not self._manifest().get("complete", True):

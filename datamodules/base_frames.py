@@ -30,11 +30,11 @@ from typing import Literal
 import numpy as np
 import simplejpeg
 
-from datamodules.clip import ClipHeader
+from datamodules.clip import MAX_CROP_PX, ClipHeader
 from datamodules.errors import ClipError
 from datamodules.files import write_tensors
 from datamodules.sketch import BOTTLENECK_PX, LIP_OUTLINE
-from datamodules.tensor_file import FileKind, StoredTensor, read_head
+from datamodules.tensor_file import FileKind, StoredTensor, open_file, read_head
 
 MeshOrder = Literal["rgb", "bgr"]
 SCHEMA = "1"
@@ -127,6 +127,11 @@ def _check_tensors(path: Path, count: int, tensors: dict[str, StoredTensor]) -> 
 def _parse_head(path: Path, handle: int) -> tuple[BaseFramesHeader, dict[str, StoredTensor]]:
     """Read and check the head of an open file without touching the data."""
     header, tensors = read_head(path, handle, _KIND)
+    if header.frames < 1 or not 1 <= header.size_px <= MAX_CROP_PX:
+        raise ClipError(
+            f"{path}: {header.frames} faces of {header.size_px} pixels. Expected 1 or more, of 1 to {MAX_CROP_PX}. "
+            f"{REPAIR}"
+        )
     _check_tensors(path, header.frames, tensors)
     return header, tensors
 
@@ -249,23 +254,22 @@ class BaseFrames:
         """
         start, count = self._range(start, count)
         side = self.header.size_px
-        out = np.empty((count, side, side, 3), np.uint8)
+        shape, images = (side, side, 3), []
         offsets = self._rows("offsets", start, count + 1)
         first = int(offsets[0])
         data = self._rows("frames", first, int(offsets[-1]) - first)
         for index, (a, b) in enumerate(itertools.pairwise(offsets - first)):
             try:
-                image = simplejpeg.decode_jpeg(data[a:b].tobytes(), colorspace="RGB")
+                found = (*simplejpeg.decode_jpeg_header(data[a:b].tobytes())[:2], 3)
+                image = simplejpeg.decode_jpeg(data[a:b].tobytes(), colorspace="RGB") if found == shape else None
             except ValueError as error:
                 raise ClipError(
                     f"{self.path}: face {start + index} cannot be decoded ({error}). Expected a JPEG file. {REPAIR}"
                 ) from error
-            if image.shape != out.shape[1:]:
-                raise ClipError(
-                    f"{self.path}: face {start + index} is {image.shape}, expected {out.shape[1:]}. {REPAIR}"
-                )
-            out[index] = image
-        return out
+            if image is None:
+                raise ClipError(f"{self.path}: face {start + index} is {found}, expected {shape}. {REPAIR}")
+            images.append(image)
+        return np.stack(images) if images else np.empty((0, *shape), np.uint8)
 
     def sketches(self, start: int = 0, count: int | None = None) -> np.ndarray:
         """Drawings of the generated faces, uint8 (count, 128, 128), 0 or 255; empty where no mesh was found."""
@@ -283,7 +287,7 @@ class BaseFrames:
 
     def _head(self) -> tuple[BaseFramesHeader, dict[str, StoredTensor]]:
         if self._handle is None:
-            self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._handle = open_file(self.path)
             try:
                 self._parsed = _parse_head(self.path, self._handle)
             except BaseException:

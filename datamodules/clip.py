@@ -31,26 +31,29 @@ import simplejpeg
 
 from datamodules.errors import ClipError
 from datamodules.files import write_tensors
-from datamodules.tensor_file import FileKind, StoredTensor, read_head
+from datamodules.tensor_file import FileKind, StoredTensor, open_file, read_head
 
 SCHEMA = "1"
 MESH_POINTS = 478
 LANDMARKS = 68
 _MEL_BANDS = 80
 _MEL_WINDOW = 16
-_KINDS = {
-    "frames": (np.uint8, 1),
-    "offsets": (np.int64, 1),
-    "mel": (np.float32, 2),
-    "wav": (np.int16, 1),
-    "boxes": (np.float32, 2),
-    "landmarks": (np.float32, 3),
-    "mesh": (np.float16, 3),
+MAX_CROP_PX = 8192
+"""Side of a stored crop: a broken JPEG that says 65535 must not take 12 GB."""
+_KINDS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
+    "frames": (np.uint8, ()),
+    "offsets": (np.int64, ()),
+    "mel": (np.float32, (_MEL_BANDS,)),
+    "wav": (np.int16, ()),
+    "boxes": (np.float32, (4,)),
+    "landmarks": (np.float32, (LANDMARKS, 2)),
+    "mesh": (np.float16, (MESH_POINTS, 3)),
 }
 _REPAIR = "Run: bench prepare again (a broken clip is made anew; --overwrite makes all anew)"
 
 __all__ = [
     "LANDMARKS",
+    "MAX_CROP_PX",
     "MESH_POINTS",
     "SCHEMA",
     "Clip",
@@ -120,11 +123,13 @@ def _parse_layout(path: Path, handle: int) -> _Layout:
 
 def _check_layout(path: Path, header: ClipHeader, tensors: dict[str, StoredTensor]) -> None:
     count = header.frames
-    for name, (dtype, dimensions) in _KINDS.items():
+    if count < 1 or header.detected > count:
+        raise ClipError(f"{path}: {count} frames, {header.detected} detected. Expected 1 or more. {_REPAIR}")
+    for name, (dtype, row) in _KINDS.items():
         tensor = tensors.get(name)
-        if tensor is None or tensor.dtype is not dtype or len(tensor.shape) != dimensions:
+        if tensor is None or tensor.dtype is not dtype or not tensor.shape or tensor.shape[1:] != row:
             raise ClipError(
-                f"{path}: tensor {name} is {tensor}, expected {np.dtype(dtype)} with {dimensions} axes. {_REPAIR}"
+                f"{path}: tensor {name} is {tensor}, expected {np.dtype(dtype)} with rows of shape {row}. {_REPAIR}"
             )
     expected = {"offsets": count + 1, "boxes": count, "landmarks": count, "mesh": count}
     for name, rows in expected.items():
@@ -194,8 +199,11 @@ def read_header(path: Path) -> ClipHeader:
         FileNotFoundError: No such file.
         ClipError: Cut short, of another version, or no clip at all.
     """
-    with Path(path).open("rb", buffering=0) as file:
-        return _parse_layout(Path(path), file.fileno()).header
+    handle = open_file(path)
+    try:
+        return _parse_layout(Path(path), handle).header
+    finally:
+        os.close(handle)
 
 
 class Clip:
@@ -270,6 +278,9 @@ class Clip:
         """
         start, count = self._range("frames", start, count, len(self))
         offsets = self._rows("offsets", start, count + 1)
+        stored = self._layout.tensors["frames"].shape[0]
+        if (np.diff(offsets) < 0).any() or not 0 <= offsets[0] <= offsets[-1] <= stored:
+            raise ClipError(f"{self.path}: its JPEG files lie at {offsets[:3]} ... {offsets[-1]}. {_REPAIR}")
         data = self._rows("frames", int(offsets[0]), int(offsets[-1] - offsets[0]))
         ends = offsets - offsets[0]
         return [data[a:b].tobytes() for a, b in itertools.pairwise(ends)]
@@ -300,6 +311,8 @@ class Clip:
         images = []
         for index, jpeg in enumerate(self.jpegs(start, count), start):
             try:
+                if max(simplejpeg.decode_jpeg_header(jpeg)[:2]) > MAX_CROP_PX:
+                    raise ValueError(f"a side of more than {MAX_CROP_PX} pixels")
                 image = simplejpeg.decode_jpeg(jpeg, colorspace="RGB")
             except ValueError as error:
                 raise ClipError(f"{self.path}: frame {index} cannot be decoded ({error}). {_REPAIR}") from error
@@ -347,7 +360,7 @@ class Clip:
         return self._parsed
 
     def _open(self) -> None:
-        self._handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        self._handle = open_file(self.path)
         try:
             self._parsed = _parse_layout(self.path, self._handle)
             if self.read == "mmap":

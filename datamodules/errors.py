@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors that say what is wrong with a file, so that a batch job can list them and go on."""
 
-__all__ = ["ClipError", "FaceError", "MediaError"]
+import errno
+import os
+
+_SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE})
+
+__all__ = ["ClipError", "FaceError", "JobsFailed", "MediaError", "system_error"]
 
 
 class MediaError(ValueError):
@@ -14,3 +19,17 @@ class FaceError(MediaError):
 
 class ClipError(ValueError):
     """A prepared clip file that is broken or was written by an incompatible version."""
+
+
+class JobsFailed(RuntimeError):
+    """More jobs of a batch failed than are allowed; what was made is kept."""
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """An error that every other job would meet too, as on a full disk, so that a batch has to stop; else None.
+
+    It is one of Python's own, which can be pickled, also where a library's was given.
+    """
+    if not isinstance(error, OSError) or error.errno not in _SYSTEM:
+        return None
+    return OSError(error.errno, os.strerror(error.errno), error.filename)

@@ -1,43 +1,157 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are whole or absent, and what identifies a file."""
 
-import csv
 import hashlib
 import io
+import itertools
 import os
+import re
+import shutil
+import socket
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import unicodedata
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
-_STALE_S = 3600.0  # a process id may have been given anew by then
+_FOREIGN_AGE_S = 7 * 86400.0  # nobody writes one file for a week, on whatever host
+_NAME_BYTES = 120  # of a file's own name inside its temporary one: file systems take 255 in all
+_PROBE_BYTES = 1 << 16
+_TEMPORARY = re.compile(
+    r"\..+\.tmp-(?:(?P<place>[0-9a-f]{12})-(?P<pid>\d+)-(?P<started>\d+)-\d+|\d+)"  # the latter of version 0.1
+    r"|\..+\.[0-9a-f]{32}\.tmp\.mp4"  # of version 0.1
+)
+_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_count = itertools.count()
 
-__all__ = ["atomic_path", "printable", "remove_leftovers", "sha256", "write_atomic", "write_csv", "write_tensors"]
+__all__ = [
+    "atomic_path",
+    "is_leftover",
+    "printable",
+    "read_arrays",
+    "remove_leftovers",
+    "sha256",
+    "temporary_path",
+    "write_arrays",
+    "write_atomic",
+    "write_tensors",
+]
+
+
+def _content(path: str) -> str:
+    with suppress(OSError):
+        return Path(path).read_text(errors="replace").strip()
+    return ""
+
+
+@cache
+def _place() -> str:
+    """This host since it was started, and the space that process ids count in: containers of a host have their own."""
+    space = ""
+    with suppress(OSError):
+        space = str(Path("/proc/self/ns/pid").readlink())
+    facts = socket.gethostname(), _content("/proc/sys/kernel/random/boot_id"), space
+    return hashlib.sha256("\n".join(facts).encode(errors="surrogateescape")).hexdigest()[:12]
+
+
+def _started(pid: int) -> str:
+    """When a process of this place was started, in ticks; ids are given anew. "0" if there is no such process."""
+    words = _content(f"/proc/{pid}/stat").rpartition(")")[2].split()  # its name, in brackets, may hold anything
+    return words[19] if len(words) > 19 else "0"
+
+
+def temporary_path(path: Path) -> Path:
+    """A hidden name beside `path` that no other process or host takes, and that tells whether its writer is alive.
+
+    It has no known suffix, so that a listing of the folder does not take it for a result.
+    """
+    name, pid = path.name, os.getpid()
+    if len(os.fsencode(name)) > _NAME_BYTES:
+        start = os.fsencode(name)[: _NAME_BYTES - 17].decode(errors="ignore")
+        name = f"{start}~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}"
+    return path.with_name(f".{name}.tmp-{_place()}-{pid}-{_started(pid)}-{next(_count)}")
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether this is a temporary name whose writer is gone: a process of this host, or anybody's a week ago."""
+    match = _TEMPORARY.fullmatch(path.name)
+    if match is None:
+        return False
+    if match["place"] == _place() and match["started"] != "0":
+        return _started(int(match["pid"])) != match["started"]
+    with suppress(OSError):
+        return time.time() - path.stat().st_mtime > _FOREIGN_AGE_S
+    return False
+
+
+def remove_leftovers(folder: Path, of: Path | None = None) -> None:
+    """Remove temporary files and folders whose writers are gone.
+
+    Args:
+        folder: Searched at any depth.
+        of: Only those beside this path that were to become it.
+    """
+    begin = "." if of is None else temporary_path(of).name.rpartition(".tmp-")[0] + ".tmp-"
+    for path in folder.rglob(".*.tmp*") if of is None else folder.iterdir():
+        if path.name.startswith(begin) and is_leftover(path):
+            with suppress(OSError):  # another process may be removing it as well
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def _ask_the_disk(path: Path, size: int) -> None:
+    """Raise the OSError, such as a full disk, that a library met and told in words of its own."""
+    with path.open("ab") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(size, path.stat().st_size + _PROBE_BYTES))
+        file.write(b"\0" * _PROBE_BYTES)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, size: int = 0) -> Iterator[Path]:
     """A temporary name beside `path` to write to; on a clean exit it is flushed to the disk and renamed to `path`.
 
-    An exception inside removes the temporary file and leaves `path` as it was. The temporary name is hidden and has no
-    known suffix, so that a listing of the folder does not take it for a result.
+    An exception inside removes the temporary file and leaves `path` as it was.
+
+    Args:
+        path: The file.
+        size: Bytes that it will have, for libraries that ask for all of them at once.
+
+    Raises:
+        OSError: It cannot be written; names `path`, also where the library that wrote raises something else.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_path(path)
     try:
-        yield temporary
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+        except OSError:
+            raise
+        except Exception:
+            if temporary.is_file():
+                _ask_the_disk(temporary, size)
+            raise
         descriptor = os.open(temporary, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
         temporary.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
@@ -46,13 +160,36 @@ def write_atomic(path: Path, data: bytes | str) -> None:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a whole table of texts or none, with a line of column names; UTF-8."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue())
+def write_arrays(path: Path, **arrays: "np.ndarray | str") -> None:
+    """Write a whole .npz file or none; from memory, because NumPy's writer complains once more about a full disk."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.savez(content, **{name: np.asarray(array) for name, array in arrays.items()})
+    write_atomic(path, content.getvalue())
+
+
+def read_arrays(path: Path) -> "dict[str, np.ndarray]":
+    """The arrays of a .npz file as `write_arrays` writes it.
+
+    Raises:
+        ValueError: It is damaged, holds other than arrays, or is a bomb.
+    """
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+            raise ValueError("compressed")
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("larger than the file")
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except OSError:
+        raise
+    except Exception as error:  # NumPy's reader evaluates a head of text: it fails in every way
+        raise ValueError(f"{path}: no arrays ({type(error).__name__}). Expected an .npz file. Remove it") from error
 
 
 def sha256(path: Path) -> str:
@@ -74,23 +211,20 @@ def write_tensors(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Map
     """
     from safetensors.numpy import save_file
 
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sum(array.nbytes for array in tensors.values())) as temporary:
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(dict(tensors), temporary, dict(metadata))
         temporary.chmod(mode)  # the library lets nobody else read it; others of a group may have to
 
 
-def remove_leftovers(out: Path) -> None:
-    """Temporary files of processes that are gone."""
-    for path in out.rglob(".*.tmp-*"):
-        pid = path.name.rpartition("-")[2]
-        alive = pid.isdigit() and Path("/proc", pid).exists() and int(pid) != os.getpid()
-        with suppress(FileNotFoundError):
-            if not alive or time.time() - path.stat().st_mtime > _STALE_S:
-                path.unlink()
-
-
 def printable(text: str) -> str:
-    """Text that can be written as UTF-8; bytes of a file name that are none become \\udcXX."""
-    return text.encode(errors="backslashreplace").decode()
+    """Text that can be written as UTF-8 and shown: bytes of a file name that are none become \\udcXX, and what would
+    steer a terminal, break a line or turn the direction of writing becomes \\x1b, \\n, \\u202e ...
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        char.encode("unicode_escape").decode() if char in _BIDI or unicodedata.category(char) in _UNPRINTABLE else char
+        for char in text
+    )

@@ -17,7 +17,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,15 +25,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from datamodules.clip import SCHEMA
+from datamodules.clip import MAX_CROP_PX, SCHEMA
 from datamodules.crops import CropRule
+from datamodules.csv_files import write_csv
 from datamodules.damage import Damage
 from datamodules.detectors import make_detector
+from datamodules.errors import JobsFailed
 from datamodules.faces import DetectorName, FaceChoice
-from datamodules.files import printable, remove_leftovers, write_atomic, write_csv
+from datamodules.files import printable, remove_leftovers, write_atomic
 from datamodules.pool import WorkerDied, run_jobs
 from datamodules.prepare_clip import Job, Outcome, Settings, is_current, prepare_one
 from datamodules.sources import DatasetName, Source, find_sources, source_root, split_lists
+from datamodules.texts import read_json
 
 SUFFIX = ".safetensors"
 _LOG_INTERVAL_S = 30.0
@@ -97,7 +100,8 @@ def _progress(total: int, shown: bool) -> Iterator[_Tick]:
 
 def _old_entries(out: Path) -> dict[str, dict[str, Any]]:
     try:
-        return {entry["id"]: entry for entry in json.loads((out / "manifest.json").read_text("utf-8"))["clips"]}
+        content = read_json(out / "manifest.json", "the manifest of prepared clips", "It is made anew")
+        return {entry["id"]: {**entry} for entry in content["clips"]}
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError) as error:
@@ -157,13 +161,17 @@ def prepare(
 
     Raises:
         FileNotFoundError, ValueError: Nothing to prepare, a bad list, bad arguments, no or wrong detector weights.
-        RuntimeError: More than `max_failures` failed (all files are written first).
+        OSError: The disk is full or read-only: the run stops, what is finished stays.
+        JobsFailed: More than `max_failures` failed (all files are written first).
         KeyboardInterrupt: After the workers were ended and the manifest was written with `"complete": false`.
     """
     if not 0 <= max_failures <= 1:
         raise ValueError(f"max_failures is {max_failures}, expected 0..1 (--max-failures)")
-    if max_crop_px < 1 or (workers is not None and workers < 1):
-        raise ValueError(f"max_crop_px {max_crop_px}, workers {workers}; expected 1 or more (--max-crop-px, --workers)")
+    if not 1 <= max_crop_px <= MAX_CROP_PX or (workers is not None and workers < 1) or max_gap_frames < 0:
+        raise ValueError(
+            f"max_crop_px {max_crop_px}, workers {workers}, max_gap_frames {max_gap_frames}; expected 1 to "
+            f"{MAX_CROP_PX}, 1 or more, 0 or more (--max-crop-px, --workers, --max-gap-frames)"
+        )
     start = time.monotonic()
     settings = Settings(detector, crop, face, max_gap_frames, max_crop_px, detector_weights)
     version = settings.detector_version
@@ -199,11 +207,16 @@ def prepare(
         clips = [entries[name] for name in sorted(entries)]
         _write_json(out / "manifest.json", {**manifest, "complete": complete, "failed": len(failures), "clips": clips})
 
+    def write_lists(complete: bool) -> None:
+        remove_leftovers(out)
+        listed = [(name, *failures[name]) for name in sorted(failures)]
+        write_csv(out / "failures.csv", ("id", "source", "error", "reason"), listed)
+        write_manifest(complete)
+
     if dataset in ("lrs2", "synthetic"):
         for split, ids in split_lists(root).items():
             write_atomic(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
     skipped = len(entries)
-    complete = False
     try:
         if jobs:
             write_manifest(False)
@@ -212,6 +225,8 @@ def prepare(
             for job, outcome in results:
                 if isinstance(outcome, WorkerDied):
                     outcome = Outcome(error="WorkerDied", reason=f"{outcome} (out of memory, or a crash in a codec)")
+                if outcome.system is not None:
+                    raise outcome.system
                 if outcome.entry is not None:
                     entries[job.source.id] = outcome.entry
                     skipped += outcome.skipped
@@ -221,13 +236,15 @@ def prepare(
                     failures[job.source.id] = (where, outcome.error, printable(outcome.reason))
                     logger.warning("%s: %s: %s", *map(printable, (job.source.id, outcome.error, outcome.reason)))
                 tick(len(failures))
-        complete = True
-    finally:
-        remove_leftovers(out)
-        listed = [(name, *failures[name]) for name in sorted(failures)]
-        write_csv(out / "failures.csv", ("id", "source", "error", "reason"), listed)
-        write_manifest(complete)
+    except OSError:
+        with suppress(OSError):  # the first one is to be told, and on a full disk a failure to list is one more of it
+            write_lists(False)
+        raise
+    except BaseException:
+        write_lists(False)
+        raise
+    write_lists(True)
     report = PrepareReport(len(entries) - skipped, skipped, len(failures), time.monotonic() - start, out)
     if report.failed > max_failures * len(sources):
-        raise RuntimeError(f"{report.summary()}; expected at most {max_failures:.0%} failures (--max-failures)")
+        raise JobsFailed(f"{report.summary()}; expected at most {max_failures:.0%} failures (--max-failures)")
     return report

@@ -25,9 +25,9 @@ from datamodules.clip import ClipHeader, read_header, write_clip
 from datamodules.crops import SMOOTHING_RADIUS, CropRule, crop_boxes, cut
 from datamodules.damage import Damage
 from datamodules.detectors import detector_version
-from datamodules.errors import ClipError, MediaError
+from datamodules.errors import ClipError, MediaError, system_error
 from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
-from datamodules.files import printable, sha256
+from datamodules.files import sha256
 from datamodules.sources import Source
 from datamodules.video import FPS, probe, read_frames
 
@@ -76,12 +76,13 @@ class Job:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Of a job: its manifest entry, or why there is none."""
+    """Of a job: its manifest entry, or why there is none; `system` is an error that every other job would meet too."""
 
     entry: dict[str, Any] | None = None
     skipped: bool = False
     error: str = ""
     reason: str = ""
+    system: OSError | None = None
 
 
 def _encode(frame: np.ndarray, box: np.ndarray, max_crop_px: int) -> bytes:
@@ -236,12 +237,20 @@ def is_current(job: Job, entry: dict[str, Any]) -> bool:
     )
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def prepare_one(job: Job) -> Outcome:
     """Make one clip; every error becomes an outcome, because the other clips go on."""
     try:
         if not job.source.path.is_file():
             raise FileNotFoundError(f"{job.source.path}: no such file. Expected every clip of the lists (--source)")
-        if printable(str(job.source.path)) != str(job.source.path):
+        if not _is_text(str(job.source.path)):
             raise MediaError(f"{job.source.path}: the name is not UTF-8. Expected one that is. Rename the file")
         header = None if job.overwrite else _usable_header(job)
         digest = _digest(job.source)
@@ -255,4 +264,5 @@ def prepare_one(job: Job) -> Outcome:
             job.target.unlink(missing_ok=True)  # of an earlier source or settings; not after a mere failure to read
         elif not isinstance(error, OSError):
             logger.exception("%s: unexpected error", job.source.path)
-        return Outcome(error=type(error).__name__, reason=" ".join(str(error).split()))
+        reason = " ".join(str(error).split())
+        return Outcome(error=type(error).__name__, reason=reason, system=system_error(error))

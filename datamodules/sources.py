@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from datamodules.texts import read_text
+
 DatasetName = Literal["folder", "lrs2", "mead", "synthetic"]
 SPLITS = ("train", "val", "test")
 _SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg"})
@@ -94,7 +96,8 @@ def _folder_sources(root: Path) -> list[Source]:
 def _list_ids(path: Path) -> list[str]:
     """Ids of a split list: the first word of a line; later words (LRS2's test list has one) are not ours."""
     ids = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    text = read_text(path, "one <speaker>/<clip> a line", "Correct the list")
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         name = line.split()[0]

@@ -4,18 +4,23 @@
 Read by hand, because the library maps the whole file and has no call that reads a few rows of a tensor.
 """
 
+import dataclasses
 import json
 import math
 import os
+import stat
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from datamodules.errors import ClipError
+from datamodules.files import printable
+from datamodules.texts import flat
 
 _LENGTH_BYTES = 8
 _HEAD_LIMIT = 1 << 20  # ours have about 1 kB; a larger value means that the file is something else
@@ -27,9 +32,15 @@ _DTYPES = {
     "F16": np.float16,
     "F32": np.float32,
 }
+_MOST = 1 << 53
 _Header = TypeVar("_Header")
 
-__all__ = ["FileKind", "StoredTensor", "read_head"]
+__all__ = ["FileKind", "StoredTensor", "open_file", "read_head"]
+
+
+def open_file(path: Path) -> int:
+    """A descriptor to read from; a pipe of that name is opened as well, at once, and `read_head` refuses it."""
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,55 @@ class FileKind(Generic[_Header]):
     tensors: Collection[str] | None = None
 
 
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _whole(values: Any) -> list[int]:
+    if not isinstance(values, list) or not all(type(value) is int and 0 <= value <= _MOST for value in values):
+        raise ValueError(f"{values!r} is no list of whole numbers")
+    return values
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[int, int]:
+    """Of a tensor's bytes in the data."""
+    start, stop = _whole(entry["data_offsets"])
+    if start > stop:
+        raise ValueError(f"data_offsets {start}, {stop}")
+    return start, stop
+
+
+def _by_place(item: tuple[str, tuple[int, int]]) -> tuple[int, int]:
+    return item[1]
+
+
+def _tensor(entry: Mapping[str, Any], start: int, stop: int, data: int) -> StoredTensor:
+    tensor = StoredTensor(_DTYPES[entry["dtype"]], tuple(_whole(entry["shape"])), data + start)
+    if tensor.shape[:1] and tensor.shape[0] * tensor.row_bytes != stop - start:
+        raise ValueError(f"shape {list(tensor.shape)} of {stop - start} bytes")
+    return tensor
+
+
+def _check_types(header: Any) -> None:
+    """Raise TypeError for a field of another type than the dataclass says, or that is no finite number or plain text.
+
+    Whole numbers are counts: nothing below 0.
+    """
+    kinds = get_type_hints(type(header))
+    for field in dataclasses.fields(header):
+        value, kind = getattr(header, field.name), kinds[field.name]
+        if get_origin(kind) is Literal:
+            fits = value in get_args(kind)
+        elif kind is int:
+            fits = type(value) is int and 0 <= value <= _MOST
+        elif kind is float:
+            fits = type(value) in (int, float) and math.isfinite(value)
+        else:
+            fits = type(value) is kind and (kind is not str or printable(value) == value)
+        if not fits:
+            raise TypeError(f"{field.name} is {value!r}, no {getattr(kind, '__name__', kind)}")
+
+
 def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header, dict[str, StoredTensor]]:
     """Read and check the head of an open file (length, JSON, data) without touching the data.
 
@@ -88,7 +148,10 @@ def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header
     Raises:
         ClipError: Cut short, of another version, or no such file at all.
     """
-    size = os.fstat(handle).st_size
+    state = os.fstat(handle)
+    size = state.st_size
+    if not stat.S_ISREG(state.st_mode):
+        raise ClipError(f"{path}: is no file. Expected {kind.name}. {kind.repair}")
     start = os.pread(handle, _LENGTH_BYTES, 0)
     if len(start) < _LENGTH_BYTES:
         raise ClipError(f"{path}: {size} bytes, expected {kind.name}. {kind.repair}")
@@ -97,24 +160,28 @@ def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header
         raise ClipError(f"{path}: cut short, or not a safetensors file. Expected {kind.name}. {kind.repair}")
     try:
         content = json.loads(os.pread(handle, length, _LENGTH_BYTES))
-        fields = json.loads(content.pop("__metadata__")[kind.entry])
+        fields = json.loads(content.pop("__metadata__")[kind.entry], parse_constant=_no_constant)
         schema = fields["schema"]
         data = _LENGTH_BYTES + length
-        tensors = {
-            name: StoredTensor(_DTYPES[entry["dtype"]], tuple(entry["shape"]), data + entry["data_offsets"][0])
-            for name, entry in content.items()
-            if kind.tensors is None or name in kind.tensors
-        }
-        end = data + max(entry["data_offsets"][1] for entry in content.values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ClipError(f"{path}: no {kind.title} header ({error!r}). Expected {kind.name}. {kind.repair}") from error
+        places = {name: _place(entry) for name, entry in content.items()}
+        end = data + max(stop for _, stop in places.values())
+        wanted = [name for name in content if kind.tensors is None or name in kind.tensors]
+        tensors = {name: _tensor(content[name], *places[name], data) for name in wanted}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = flat(repr(error))[:200]
+        raise ClipError(f"{path}: no {kind.title} header ({reason}). Expected {kind.name}. {kind.repair}") from error
     if schema != kind.schema:
-        raise ClipError(f"{path}: {kind.title} format {schema}, expected {kind.schema}. {kind.renew}")
+        raise ClipError(f"{path}: {kind.title} format {schema!s:.20}, expected {kind.schema}. {kind.renew}")
     if end != size:
         raise ClipError(f"{path}: {size} bytes, expected {end}: cut short or overwritten. {kind.repair}")
+    overlap = [a for (a, (_, stop)), (_, (first, _)) in pairwise(sorted(places.items(), key=_by_place)) if stop > first]
     try:
-        return kind.header(**fields), tensors
+        if overlap:
+            raise TypeError(f"tensor {overlap[0]} overlaps the next")
+        header = kind.header(**fields)
+        _check_types(header)
+        return header, tensors
     except TypeError as error:
         raise ClipError(
-            f"{path}: header fields do not fit ({error}). Expected those of {kind.name}. {kind.repair}"
+            f"{path}: header fields do not fit ({flat(error)[:200]}). Expected those of {kind.name}. {kind.repair}"
         ) from error

@@ -1,12 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Videos out: H.264 files with their sound, whole or absent."""
 
-import contextlib
-import fcntl
 import math
 import os
-import re
-import uuid
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -17,6 +13,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.audio import SAMPLE_RATE
+from datamodules.files import remove_leftovers, temporary_path
 from datamodules.sound import Sound
 
 FPS = 25.0
@@ -51,16 +48,6 @@ def _as_sound(audio: "np.ndarray | Sound | None") -> Sound | None:
         )
     starts = range(0, len(audio), _AAC_SAMPLES)
     return Sound(SAMPLE_RATE, 1, (audio[None, i : i + _AAC_SAMPLES].astype(np.float32) for i in starts))
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove temporary files for `path` that no process is writing: what `kill -9` left. A writer locks its own."""
-    name = re.compile(rf"\.{re.escape(path.stem[:100])}\.[0-9a-f]{{32}}\.tmp\.mp4")
-    for file in path.parent.iterdir():
-        if name.fullmatch(file.name):
-            with contextlib.suppress(OSError), file.open("rb") as handle:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                file.unlink()
 
 
 class VideoWriter:
@@ -115,10 +102,9 @@ class VideoWriter:
             self._options["x264-params"] = "mbtree=0"
         self._metadata = metadata or {}
         self._threads = threads or min(_MAX_THREADS, len(os.sched_getaffinity(0)))
-        self._temporary = self.path.with_name(f".{self.path.stem[:100]}.{uuid.uuid4().hex}.tmp.mp4")
+        self._temporary = temporary_path(self.path)
         self._reformatter = VideoReformatter()
         self._container: Any = None
-        self._lock = -1
         self._frames = self._samples = 0
         if min(size_hw) < 1:
             raise ValueError(f"size_hw is {size_hw}. Expected height and width of at least 1 pixel. Check the crop.")
@@ -130,10 +116,7 @@ class VideoWriter:
     def __enter__(self) -> "VideoWriter":
         self.path.parent.mkdir(parents=True, exist_ok=True)
         height, width = self._size_hw
-        _remove_abandoned(self.path)
-        self._lock = os.open(self._temporary, os.O_CREAT | os.O_RDWR, 0o666)
-        with contextlib.suppress(OSError):  # some network file systems have no locks; nothing can be removed there
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_leftovers(self.path.parent, of=self.path)
         # mp4 drops tags with names of its own choice unless told otherwise; "faststart" lets browsers start at once.
         try:
             self._container = av.open(
@@ -205,12 +188,6 @@ class VideoWriter:
             pass  # the file is thrown away, and the first error is the one to report
         finally:
             self._temporary.unlink(missing_ok=True)
-            self._unlock()
-
-    def _unlock(self) -> None:
-        lock, self._lock = self._lock, -1
-        if lock >= 0:
-            os.close(lock)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -228,7 +205,6 @@ class VideoWriter:
             self._container.close()
             self._container = None
             self._temporary.replace(self.path)
-            self._unlock()
         except BaseException:
             self._abandon()
             raise

@@ -2,21 +2,130 @@
 """Weights of frozen networks that come in files from elsewhere: read without running code, compared name by name."""
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeGuard, TypeVar
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 _COUNTER = "num_batches_tracked"  # of batch norms; files of old framework versions lack it, evaluation never reads it
 _Network = TypeVar("_Network", bound=nn.Module)
 
-__all__ = ["load_weights", "mismatch"]
+# What people have instead of a weight file: its first bytes, what it is, what to do.
+_UNPACK = "Unpack it and name the file inside"
+_OTHERS = (
+    (b"\x1f\x8b", "a gzip archive", _UNPACK),
+    (b"BZh", "a bzip2 archive", _UNPACK),
+    (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
+    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive", _UNPACK),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Fetch it with: git lfs pull"),
+    (b"<!DOCTYPE", "a web page", "Download the file itself"),
+    (b"<!doctype", "a web page", "Download the file itself"),
+    (b"<html", "a web page", "Download the file itself"),
+    (b"\x89HDF\r\n", "an HDF5 file (Keras)", "Name a PyTorch file"),
+    (b"GGUF", "a GGUF file", "Name a PyTorch file"),
+)
+_ZIP, _TAR, _TAR_AT = b"PK\x03\x04", b"ustar", 257
+_WEIGHT_NAMES = (".pth", ".pt", ".ckpt", ".model", ".safetensors", ".bin", ".tar")
+_HEAD_BYTES = 512
+_ZIP_FACTOR = 4  # weights hardly shrink; and PyTorch itself stores them as they are
+_ZIP_SLACK = 1 << 24
+
+__all__ = ["is_safetensors", "is_state", "load_weights", "mismatch", "read_torch", "refuse_archive"]
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is in the safetensors format, whatever it is called."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
+
+
+def _other(path: Path) -> tuple[str, str] | None:
+    """What a file is instead of one with weights, and what to do about it; None if it may be one."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    found = next(((what, way) for start, what, way in _OTHERS if head.startswith(start)), None)
+    if found is None and head[_TAR_AT:].startswith(_TAR):
+        found = "a TAR archive", _UNPACK
+    if found is not None or not head.startswith(_ZIP):
+        return found
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError):
+        return None  # cut short: the reader says so
+    names = [entry.filename for entry in entries]
+    if not any(name.endswith("data.pkl") for name in names):
+        weights = [name for name in names if name.lower().endswith(_WEIGHT_NAMES)][:3]
+        return f"a ZIP archive that holds {', '.join(weights or names[:3]) or 'nothing'}", _UNPACK
+    size = sum(entry.file_size for entry in entries)
+    if size > _ZIP_FACTOR * path.stat().st_size + _ZIP_SLACK:
+        return f"an archive of {path.stat().st_size:,} bytes that would become {size:,}", "Get the file anew"
+    return None
+
+
+def refuse_archive(path: Path, expected: str) -> None:
+    """Raise ValueError for what is no weight file but holds one, or would fill the memory.
+
+    Args:
+        path: The file, which exists.
+        expected: Which file was expected, for messages.
+    """
+    other = _other(path)
+    if other is not None:
+        raise ValueError(f"{path}: is {other[0]}. Expected {expected}. {other[1]}")
+
+
+def read_torch(path: Path, expected: str, repair: str, *, mapped: bool = False) -> Any:
+    """What is stored in a file of `torch.save`, read without running code; or the tensors of a safetensors file.
+
+    Args:
+        path: The file.
+        expected: Which file was expected and where it is documented, for messages.
+        repair: What to do about a missing or wrong file, for messages.
+        mapped: Read tensors when they are used, where the format allows it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is damaged, asks for code to be run, or is an archive.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Expected {expected}. {repair}")
+    refuse_archive(path, expected)
+    try:
+        if is_safetensors(path):
+            return load_file(path)
+        mapped = mapped and zipfile.is_zipfile(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # damaged pickles fail in every way there is; what they say gives wrong advice
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        reason = "asks for code to be run" if isinstance(error, pickle.UnpicklingError) else "damaged"
+        raise ValueError(
+            f"{path}: cannot be read ({type(error).__name__}: {reason}, or something else). Expected {expected}. "
+            f"{repair}"
+        ) from error
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names) or "none"
+
+
+def is_state(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
+    """Whether this is a mapping of names to plain dense tensors."""
+    return isinstance(content, Mapping) and all(
+        isinstance(name, str)
+        and isinstance(value, Tensor)
+        and value.layout is torch.strided
+        and not (value.is_quantized or value.is_complex() or value.is_meta)
+        for name, value in content.items()
+    )
 
 
 def mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
@@ -39,7 +148,7 @@ def load_weights(network: _Network, path: Path, expected: str, repair: str) -> _
 
     Args:
         network: With the official state-dict names.
-        path: The file.
+        path: The file, of `torch.save` or safetensors.
         expected: Which file was expected and where it is documented, for messages.
         repair: What to do about a missing or wrong file, for messages.
 
@@ -47,17 +156,8 @@ def load_weights(network: _Network, path: Path, expected: str, repair: str) -> _
         FileNotFoundError: There is no such file. It is never replaced by random weights.
         ValueError: The file is damaged, is no flat dictionary of tensors, or its names or shapes do not fit.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. Expected {expected}. {repair}")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles fail in every way there is
-        reason = "asks for code to be run" if isinstance(error, pickle.UnpicklingError) else "damaged"
-        raise ValueError(
-            f"{path}: cannot be read as weights ({type(error).__name__}: {reason}, or something else). Expected "
-            f"{expected}. {repair}"
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = read_torch(path, expected, repair)
+    if not is_state(state):
         raise ValueError(f"{path}: is no flat mapping of names to tensors. Expected {expected}. {repair}")
     differences = mismatch(network, state)
     if differences:

@@ -17,9 +17,10 @@ from datamodules.audio import frame_mels
 from datamodules.base import prepared_clips
 from datamodules.base_frames import BaseFrames, BaseFramesHeader, MeshOrder, base_frames_path, write_base_frames
 from datamodules.clip import Clip
+from datamodules.csv_files import write_csv
 from datamodules.errors import ClipError
 from datamodules.face_mesh import find_meshes
-from datamodules.files import remove_leftovers, sha256, write_csv
+from datamodules.files import remove_leftovers, sha256
 from datamodules.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
 from lipsync_bench.inference import generate_faces
 from lipsync_bench.processes import device_of, rank_and_world

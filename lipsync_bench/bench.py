@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from lipsync_bench.command_line import parser_class, plain
+from lipsync_bench.command_line import From0, From1, Pixels, Seconds, Share, parser_class, plain
+from lipsync_bench.endings import errors_in_a_line
 from lipsync_bench.logs import show_logs
 from lipsync_bench.scoring_commands import evaluate, leaderboard_merge, report, sync, table
 
@@ -38,10 +39,10 @@ def prepare(
     detector_weights: Path | None = None,
     crop: Literal["mesh", "detector"] = "mesh",
     face: str = "largest",
-    max_gap_frames: int = 12,
-    max_crop_px: int = 512,
-    max_failures: float = 1.0,
-    workers: int | None = None,
+    max_gap_frames: From0 = 12,
+    max_crop_px: Pixels = 512,
+    max_failures: Share = 1.0,
+    workers: From1 | None = None,
     overwrite: bool = False,
 ) -> int:
     """Turn raw videos into clips: 25 fps, face found and cut, sound at 16 kHz, one file a clip.
@@ -64,30 +65,25 @@ def prepare(
     """
     from datamodules.prepare import prepare as run
 
-    log = logging.getLogger(__name__)
-    try:
-        report = run(
-            source,
-            out,
-            dataset,
-            detector=detector,
-            detector_weights=detector_weights,
-            crop=crop,
-            face=int(face) if face.isdigit() else face,  # type: ignore[arg-type]
-            max_gap_frames=max_gap_frames,
-            max_crop_px=max_crop_px,
-            max_failures=max_failures,
-            workers=workers,
-            overwrite=overwrite,
-        )
-    except RuntimeError as error:  # more failures than allowed; everything is written
-        log.error("error: %s", error)
-        return 1
-    log.info("%s", report.summary())
+    report = run(
+        source,
+        out,
+        dataset,
+        detector=detector,
+        detector_weights=detector_weights,
+        crop=crop,
+        face=int(face) if face.isdecimal() else face,  # type: ignore[arg-type]
+        max_gap_frames=max_gap_frames,
+        max_crop_px=max_crop_px,
+        max_failures=max_failures,
+        workers=workers,
+        overwrite=overwrite,
+    )
+    logging.getLogger(__name__).info("%s", report.summary())
     return 1 if report.done + report.skipped == 0 else 0
 
 
-def cut(video: Path, out: Path, val_seconds: float = 18.0, test_seconds: float = 18.0) -> int:
+def cut(video: Path, out: Path, val_seconds: Seconds = 18.0, test_seconds: Seconds = 18.0) -> int:
     """Cut one person's video by time into parts to train, validate and test on (fine-tuning, HyperLips Table V).
 
     The parts are laid out like LRS2; go on with: bench prepare --dataset lrs2 --source OUT --out ROOT.
@@ -106,11 +102,11 @@ def cut(video: Path, out: Path, val_seconds: float = 18.0, test_seconds: float =
 
 def synthetic(
     out: Path,
-    speakers: int = 6,
-    clips_per_speaker: int = 6,
-    seconds: float = 3.0,
-    seed: int = 0,
-    workers: int | None = None,
+    speakers: From1 = 6,
+    clips_per_speaker: From1 = 6,
+    seconds: Seconds = 3.0,
+    seed: From0 = 0,
+    workers: From1 | None = None,
 ) -> int:
     """Make the embedded corpus: talking heads with speech in true sync, laid out like LRS2.
 
@@ -166,7 +162,7 @@ def dub(
     detector_weights: Path | None = None,
     crop: Literal["mesh", "detector"] = "mesh",
     face: str = "largest",
-    max_gap_frames: int = 12,
+    max_gap_frames: From0 = 12,
     pads: tuple[int, int, int, int] | None = None,
     smooth: bool = True,
     reference: Literal["same", "first"] = "same",
@@ -213,7 +209,7 @@ def dub(
         detector=detector,
         detector_weights=detector_weights,
         crop=crop,
-        face=int(face) if face.isdigit() else face,  # type: ignore[arg-type]
+        face=int(face) if face.isdecimal() else face,  # type: ignore[arg-type]
         max_gap_frames=max_gap_frames,
         pads=pads,
         smooth=smooth,
@@ -247,7 +243,7 @@ def import_(kind: str, file: Path, *, out: Path, disc: Path | None = None, base:
 def demo(
     out: Path = Path("demo"),
     method: Literal["wav2lip", "hyperlips", "lipformer", "videoretalking_lnet"] = "wav2lip",
-    seed: int = 0,
+    seed: From0 = 0,
     overwrite: bool = False,
 ) -> int:
     """The whole way in small: corpus, preparation, sync expert, a method, evaluation, table and preview.
@@ -302,27 +298,25 @@ def main(args: list[str] | None = None) -> None:
 
     show_logs()
     try:
-        try:
-            sys.exit(
-                auto_cli(
-                    COMMANDS,
-                    args=plain(sys.argv[1:] if args is None else args, COMMANDS),
-                    as_positional=False,
-                    parser_class=parser_class(),
-                    prog="bench",
+        with errors_in_a_line():
+            try:
+                sys.exit(
+                    auto_cli(
+                        COMMANDS,
+                        args=plain(sys.argv[1:] if args is None else args, COMMANDS),
+                        as_positional=False,
+                        parser_class=parser_class(),
+                        prog="bench",
+                    )
                 )
-            )
-        finally:
-            sys.stdout.flush()  # here, where a reader that has left can be noticed
+            finally:
+                sys.stdout.flush()  # here, where a reader that has left, or a full disk, can be noticed
     except BrokenPipeError:  # such as head, which has seen enough: end as Unix tools do
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(READER_LEFT)
     except KeyboardInterrupt:
         logging.getLogger(__name__).error("interrupted; the same command goes on from here")
         sys.exit(INTERRUPTED)
-    except (ValueError, FileNotFoundError) as error:  # the user's side: the message is enough, a traceback is noise
-        logging.getLogger(__name__).error("error: %s", error)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

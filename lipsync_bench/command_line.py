@@ -3,9 +3,25 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, get_args, get_origin
+from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-__all__ = ["parser_class", "plain"]
+__all__ = ["From0", "From1", "Pixels", "Seconds", "Share", "parser_class", "plain"]
+
+# Numbers as options take them: another one is wrong usage (status 2), told before anything is read or written.
+if TYPE_CHECKING:
+    From0 = int
+    From1 = int
+    Pixels = int
+    Seconds = float
+    Share = float
+else:
+    from jsonargparse.typing import ClosedUnitInterval as Share
+    from jsonargparse.typing import NonNegativeInt as From0
+    from jsonargparse.typing import PositiveInt as From1
+    from jsonargparse.typing import restricted_number_type
+
+    Pixels = restricted_number_type("Pixels", int, [(">=", 1), ("<=", 8192)])
+    Seconds = restricted_number_type("Seconds", float, [(">", 0), ("<=", 1e6)])
 
 
 def parser_class() -> type:

@@ -17,6 +17,7 @@ from datamodules.files import write_atomic
 from datamodules.video import FPS, VideoWriter, probe, read_frames
 
 MIN_SECONDS = 2.0
+_LONGEST_S = 1e6
 _CRF = 10  # near lossless; what is compared later is the part, not the whole
 _log = logging.getLogger(__name__)
 
@@ -66,14 +67,17 @@ def cut_by_time(video: Path, out: Path, *, val_seconds: float = 18.0, test_secon
         raise FileNotFoundError(f"{video}: no such file. Expected the video to cut (--video)")
     if not probe(video).has_audio:
         raise MediaError(f"{video}: no sound track. Expected speech. Use a video with sound (--video)")
+    for option, seconds in (("--val_seconds", val_seconds), ("--test_seconds", test_seconds)):
+        if not MIN_SECONDS <= seconds <= _LONGEST_S:  # NaN neither
+            raise ValueError(f"{option} {seconds}. Expected {MIN_SECONDS:g} to {_LONGEST_S:g}. Correct {option}")
     total = _count(video)
     lengths = {"val": round(val_seconds * FPS), "test": round(test_seconds * FPS)}
     lengths = {"train": total - sum(lengths.values()), **lengths}
     shortest = math.ceil(MIN_SECONDS * FPS)
     if min(lengths.values()) < shortest:
-        seconds = ", ".join(f"{count / FPS:.1f}" for count in lengths.values())
+        parts_s = ", ".join(f"{count / FPS:.1f}" for count in lengths.values())
         raise ValueError(
-            f"{video} has {total / FPS:.1f} s; train, val and test would get {seconds} s. "
+            f"{video} has {total / FPS:.1f} s; train, val and test would get {parts_s} s. "
             f"Expected {MIN_SECONDS:g} s or more each. Set --val_seconds and --test_seconds"
         )
     name, parts, first = video.stem, [], 0

@@ -31,9 +31,11 @@ from datamodules.crops import cut
 from datamodules.files import write_atomic
 from datamodules.prepare import prepare
 from datamodules.synthetic import make_corpus
+from datamodules.texts import read_json
 from datamodules.video import FPS, read_frames
 from lipsync_bench.base_frames import make_base_frames
 from lipsync_bench.blending import CONTOUR
+from lipsync_bench.csv_tables import csv_text
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.leaderboard import rich_table
 from lipsync_bench.evaluation.scorers import ScorerFiles
@@ -205,7 +207,7 @@ def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwr
     for number, (title, run) in enumerate(stages, 1):
         _stage(console, f"{number}/{len(stages)} {title}", run)
     loss, shifts = _expert_loss(expert, clips, seed), _shift_table(expert, Synthetic(root=clips).clips("test"))
-    write_atomic(results / "shifts.csv", shifts.to_csv(index=False))
+    write_atomic(results / "shifts.csv", csv_text(shifts))
 
     console.print(rich_table(boards[0], "embedded corpus, held-out clips"))
     console.print(
@@ -232,6 +234,6 @@ def _claim(out: Path, seed: int, overwrite: bool) -> None:
         raise ValueError(f"{out} is not empty and holds no demo. Expected an empty folder. Choose another with --out.")
     if overwrite and out.exists():
         shutil.rmtree(out)
-    elif stamp.is_file() and json.loads(stamp.read_text())["seed"] != seed:
+    elif stamp.is_file() and read_json(stamp, "a demo's seed", "Use --overwrite").get("seed") != seed:
         raise ValueError(f"{out} holds a demo with another seed. Expected {seed}. Use --overwrite or another --out.")
     write_atomic(stamp, json.dumps({"seed": seed}) + "\n")

@@ -14,6 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
+
+from datamodules.files import printable
+from datamodules.texts import read_json
 
 PYTHONS = ((3, 10), (3, 12))
 PACKAGES = (
@@ -185,8 +189,12 @@ def _data(folder: Path) -> Iterator[Check]:
         yield Check("data", "warn", f"no prepared clips in {folder}", advice)
         return
     for path in manifests:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        clips, failed = len(content.get("clips", [])), int(content.get("failed", 0))
+        try:
+            content = read_json(path, "the manifest of prepared clips", "Run bench prepare again")
+            clips, failed = len(content.get("clips", [])), int(content.get("failed", 0))
+        except (ValueError, TypeError) as error:
+            yield Check(f"data {path.parent}", "fail", str(error), "run bench prepare again")
+            continue
         text = f"{content.get('dataset')}: {clips} clips, {failed} failed"
         advice = "" if content.get("complete") else "not complete: run bench prepare again, it goes on"
         source = Path(str(content.get("source_root", "")))
@@ -239,7 +247,8 @@ def doctor(data: Path, weights: Path, as_json: bool) -> int:
         console.print_json(json.dumps([asdict(check) for check in report]))
     else:
         for check in report:
-            console.print(f"{_MARKS[check.status]} [bold]{check.name}[/bold]: {check.found}")
-            if check.advice:
-                console.print(f"     → {check.advice}")
+            name, found, advice = (escape(printable(text)) for text in (check.name, check.found, check.advice))
+            console.print(f"{_MARKS[check.status]} [bold]{name}[/bold]: {found}")
+            if advice:
+                console.print(f"     → {advice}")
     return int(any(check.status == "fail" for check in report))

@@ -2,10 +2,23 @@
 """What our own four packages have to say goes to stderr, without the chatter of the libraries."""
 
 import logging
+from typing import Any
+
+from datamodules.files import printable
 
 __all__ = ["show_logs"]
 
 PACKAGES = ("datamodules", "models", "metrics", "lipsync_bench")
+
+
+class _Printable(logging.Formatter):
+    """Names of files are anybody's: none steers the terminal, breaks a line, or begins one that looks like ours."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(super().formatMessage(record))
+
+    def formatException(self, exc_info: Any) -> str:
+        return "\n".join(printable(line) for line in super().formatException(exc_info).split("\n"))
 
 
 def show_logs(level: int = logging.INFO) -> None:
@@ -15,5 +28,5 @@ def show_logs(level: int = logging.INFO) -> None:
         logger.setLevel(level)
         if not logger.handlers:
             handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(message)s"))
+            handler.setFormatter(_Printable("%(message)s"))
             logger.addHandler(handler)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+from lipsync_bench.command_line import From1
+
 __all__ = ["evaluate", "leaderboard_merge", "report", "sync", "table"]
 
 
@@ -18,7 +20,7 @@ def evaluate(
     methods: dict[str, Path] | None = None,
     only: str | None = None,
     clips: str | None = None,
-    limit: int | None = None,
+    limit: From1 | None = None,
     split: Literal["train", "val", "test"] | None = None,
     protocol: str | None = None,
     pairs: Path | None = None,
@@ -31,7 +33,7 @@ def evaluate(
     parsing: Path | None = None,
     save_videos: bool = False,
     device: str = "auto",
-    workers: int | None = None,
+    workers: From1 | None = None,
 ) -> int:
     """Rank methods on a data set (--dataset), or score your own videos (--pred DIR --target DIR).
 
@@ -70,6 +72,7 @@ def evaluate(
         raise ValueError("expected either --dataset NAME, or both --pred DIR and --target DIR")
     from rich.console import Console
 
+    from datamodules.files import printable
     from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_dataset, evaluate_videos
     from lipsync_bench.evaluation.leaderboard import rich_table
     from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS
@@ -113,7 +116,8 @@ def evaluate(
     console = Console()
     if len(result.leaderboard):
         console.print(rich_table(result.leaderboard, str(result.folder)))
-    console.print(f"rows: {result.folder / 'clips.csv'}   table: {result.folder / 'leaderboard.csv'}")
+    places = f"rows: {result.folder / 'clips.csv'}   table: {result.folder / 'leaderboard.csv'}"
+    console.print(printable(places), markup=False)
     if result.without_any_score:
         logging.getLogger(__name__).error("every clip failed for %s", ", ".join(result.without_any_score))
         return 1
@@ -149,9 +153,12 @@ def sync(video: Path, *, syncnet: Path, syncnet_s3fd: Path | None = None, device
         syncnet_s3fd: Official weights of the pipeline's detector (sfd_face.pth): each face track is scored by itself.
         device: auto, cpu or cuda:N.
     """
+    from datamodules.files import printable
     from lipsync_bench.evaluation.sync_check import check_sync
 
-    sys.stdout.write("\n".join(check_sync(video, syncnet, syncnet_s3fd, device).lines()) + "\n")
+    sys.stdout.write(
+        "".join(f"{printable(line)}\n" for line in check_sync(video, syncnet, syncnet_s3fd, device).lines())
+    )
     return 0
 
 
@@ -182,7 +189,7 @@ def table(
     methods: dict[str, Path] | None = None,
     pred: list[str] | None = None,
     root: Path | None = None,
-    limit: int | None = None,
+    limit: From1 | None = None,
     syncnet: Path | None = None,
     syncnet_s3fd: Path | None = None,
     expert: Path | None = None,

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that say which class made them, hold plain values only, and load without executing code."""
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -12,9 +11,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from datamodules.files import atomic_path
+from datamodules.texts import flat
+from datamodules.weights import is_state, read_torch
 
+_SPARE_VALUES = 100_000_000  # of parts that are made and not stored
+_FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.tensor, torch.arange}
 RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
 
 __all__ = ["RECORD", "BenchModule", "load_checkpoint", "load_module", "save_module"]
@@ -129,31 +133,94 @@ def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | Non
         torch.save(checkpoint, temporary)
 
 
+class _TooLarge(Exception):
+    pass
+
+
+class _Counted(TorchFunctionMode):
+    """Counts the values of the tensors that are made, and ends a construction that would fill the memory."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._left = most
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        if function in _FACTORIES and isinstance(made, Tensor):
+            self._left -= made.numel()
+            if self._left < 0:
+                raise _TooLarge
+        return made
+
+
+def _record(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
+    """Class that a checkpoint is of, and which versions wrote and read it, in words."""
+    record = checkpoint[RECORD]
+    kind = record.get("class_path") if isinstance(record, dict) else None
+    if not isinstance(kind, str):
+        raise ValueError(
+            f"{path}: its entry '{RECORD}' is {record!r:.60}, which names no class. Expected a checkpoint of this "
+            "package. Write it again with: lightning fit -c FILE"
+        )
+    return kind, f"written by version {record.get('version', 'unknown')!s:.20}, this is {_package_version()}"
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint of this package onto the CPU, without executing code from it.
+
+    Its record names a class; `state_dict` holds tensors by name, the hyper-parameters are plain values by name.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or was not written by this package.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint. Expected a .ckpt file written by: lightning fit -c FILE")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{path}: cannot be read as a checkpoint ({type(error).__name__}). Expected a whole .ckpt file of tensors "
-            "and plain values. Write it again with: lightning fit -c FILE"
-        ) from error
+    checkpoint = read_torch(
+        path,
+        "a .ckpt file of tensors and plain values, written by this package",
+        "Write it with: lightning fit -c FILE",
+    )
     if not isinstance(checkpoint, dict) or RECORD not in checkpoint:
         raise ValueError(
             f"{path}: has no entry '{RECORD}'. Expected a checkpoint of this package, written by: lightning fit -c "
             "FILE (an official weight file has to be converted first: bench import)"
         )
+    made = _record(path, checkpoint)[1]
+    arguments = checkpoint.setdefault(pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
+    if not isinstance(arguments, Mapping) or not all(isinstance(name, str) for name in arguments):
+        raise ValueError(
+            f"{path}: its hyper-parameters are {arguments!r:.60} ({made}). Expected values by name. Write it again "
+            "with: lightning fit -c FILE"
+        )
+    if not is_state(checkpoint.get("state_dict")):
+        raise ValueError(
+            f"{path}: its state_dict is no mapping of names to dense tensors ({made}). Expected the weights. Write it "
+            "again with: lightning fit -c FILE"
+        )
     return checkpoint
 
 
 _Module = TypeVar("_Module", bound=BenchModule)
+
+
+def _build(path: Path, kind: type[_Module], checkpoint: dict[str, Any]) -> _Module:
+    """The module of a checkpoint without its weights.
+
+    It is made without memory first: hyper-parameters from a file may ask for any amount. A network has about as many
+    values as its file; what fails there for another reason fails again, or not, when it is made in earnest.
+    """
+    arguments = checkpoint[pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY]
+    # Names with an underscore are LightningCLI's own.
+    arguments = {name: value for name, value in arguments.items() if not name.startswith("_")}
+    try:
+        with torch.device("meta"), _Counted(path.stat().st_size + _SPARE_VALUES):
+            kind(**arguments).on_load_checkpoint(checkpoint)
+    except _TooLarge as error:
+        raise ValueError(f"its hyper-parameters ask for a network much larger than the file: {arguments}") from error
+    except Exception:
+        pass
+    module = kind(**arguments)
+    module.on_load_checkpoint(checkpoint)
+    return module
 
 
 def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
@@ -167,14 +234,28 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
     """
     checkpoint = load_checkpoint(path)
     known = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in classes}
-    stored = checkpoint[RECORD]["class_path"]
+    stored, made = _record(path, checkpoint)
     if stored not in known:
         raise ValueError(
-            f"{path}: holds a {stored}. Expected one of: {', '.join(sorted(known))}. Name another checkpoint."
+            f"{path}: holds a {stored} ({made}). Expected one of: {', '.join(sorted(known))}. Name another checkpoint."
         )
-    arguments = checkpoint.get(pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
-    # Names with an underscore are LightningCLI's own.
-    module = known[stored](**{name: value for name, value in arguments.items() if not name.startswith("_")})
-    module.on_load_checkpoint(checkpoint)
-    module.load_state_dict(checkpoint["state_dict"], strict=True)
+    kind, state = known[stored], checkpoint["state_dict"]
+    try:
+        module = _build(path, kind, checkpoint)
+        strange = [
+            name
+            for name, value in module.state_dict().items()
+            if name in state and state[name].is_floating_point() != value.is_floating_point()
+        ]
+        if strange:
+            raise ValueError(f"{strange[0]} is {state[strange[0]].dtype}")
+        module.load_state_dict(state, strict=True)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a record may hold anything, and constructors and networks fail in every way
+        reason = flat(error).rstrip(".")[:500] or type(error).__name__
+        raise ValueError(
+            f"{path}: holds another {kind.__name__} than this version makes ({made}): {reason}. Expected the "
+            "hyper-parameters and weights of this version. Install the one that wrote it, or train again"
+        ) from error
     return module.eval()

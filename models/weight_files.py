@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Published weights of networks that losses and metrics look through: found, checked, never downloaded or made up."""
 
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from datamodules.files import sha256
+from datamodules.weights import is_state, read_torch
 
 TORCHVISION = "torchvision"
 
@@ -64,17 +64,8 @@ class WeightsFile:
             FileNotFoundError: no such file.
             ValueError: it cannot be read.
         """
-        if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path}: no such file. Expected {self.expected}. {self.repair}")
-        try:
-            # Mapped where the format allows it: what the network does not take is never read.
-            mapped = zipfile.is_zipfile(self.path)
-            state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=mapped)
-        except Exception as error:  # damaged pickles fail in every way there is; what they say gives wrong advice
-            raise ValueError(
-                f"{self.path}: cannot be read ({type(error).__name__}). Expected {self.expected}. Delete it. "
-                f"{self.repair}"
-            ) from error
+        # Mapped where the format allows it: what the network does not take is never read.
+        state = read_torch(self.path, self.expected, f"Delete it. {self.repair}", mapped=True)
         return state if isinstance(state, dict) else {}
 
     def fill(self, module: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor]) -> str:
@@ -89,7 +80,9 @@ class WeightsFile:
             ValueError: the file does not hold this network.
         """
         own = module.state_dict()
-        wrong = [name for key, name in names.items() if getattr(state.get(name), "shape", None) != own[key].shape]
+        chosen = {name: state.get(name) for name in names.values()}
+        wrong = [name for key, name in names.items() if getattr(chosen[name], "shape", None) != own[key].shape]
+        wrong += [name for name, value in chosen.items() if name not in wrong and not is_state({name: value})]
         if wrong:
             raise ValueError(
                 f"{self.path}: {wrong[0]} is missing or has another shape ({len(wrong)} of {len(names)} tensors do not "

@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,12 +14,14 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
-from datamodules.files import atomic_path
+from datamodules.errors import JobsFailed, system_error
+from datamodules.files import atomic_path, write_arrays
 from datamodules.pool import WorkerDied, run_jobs
 from datamodules.synthetic.articulation import Articulation, make_articulation
 from datamodules.synthetic.face import FRAME_PX, Face, Pose
 from datamodules.synthetic.identity import Identity, make_identity
 from datamodules.synthetic.speech import synthesise
+from datamodules.texts import read_json
 from datamodules.video import FPS, VideoWriter
 
 __all__ = ["CorpusReport", "Take", "make_corpus", "make_take"]
@@ -131,8 +134,8 @@ class _Job:
         return main.with_suffix(".mp4"), main.with_suffix(".txt"), truth.with_suffix(".npz")
 
 
-def _write_clip(job: _Job) -> str:
-    """Writes one clip; gives what went wrong, or nothing."""
+def _write_clip(job: _Job) -> str | OSError:
+    """Writes one clip; gives what went wrong, as an error where it would go wrong with every other one, or nothing."""
     try:
         take = make_take(job.speaker, job.clip, job.seconds, job.seed)
         video, text, truth = job.paths
@@ -143,18 +146,17 @@ def _write_clip(job: _Job) -> str:
                 writer.write(frame)
         with atomic_path(text) as temporary:
             temporary.write_text(f"Text:  {take.articulation.text}\n", encoding="utf-8")
-        with atomic_path(truth) as temporary, temporary.open("wb") as file:
-            np.savez(
-                file,
-                opening=take.opening,
-                jaw=take.jaw,
-                spread=take.spread,
-                round=take.rounding,
-                seed=np.array([job.seed, job.speaker, job.clip]),
-            )
+        write_arrays(
+            truth,
+            opening=take.opening,
+            jaw=take.jaw,
+            spread=take.spread,
+            round=take.rounding,
+            seed=np.array([job.seed, job.speaker, job.clip]),
+        )
     except Exception as error:  # a worker process must not die of it; the caller raises
         logger.debug("%s", job.name, exc_info=True)
-        return f"{type(error).__name__}: {error}"
+        return system_error(error) or f"{type(error).__name__}: {error}"
     return ""
 
 
@@ -162,7 +164,10 @@ def _settle(out: Path, settings: dict[str, object], overwrite: bool) -> None:
     """Writes corpus.json, or checks the one that is there; with `overwrite` a corpus with other settings is removed."""
     path = out / "corpus.json"
     if path.is_file():
-        found = json.loads(path.read_text(encoding="utf-8")).get("settings", {})
+        record = read_json(path, "the settings of a synthetic corpus", "Choose another folder with --out")
+        found = record.get("settings")
+        if not isinstance(found, dict):
+            raise ValueError(f"{path}: has no settings. Expected those of a corpus. Choose another folder with --out")
         if found != settings and not overwrite:
             keys = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
             different = ", ".join(f"{key} {found.get(key)} instead of {settings.get(key)}" for key in keys)
@@ -192,7 +197,7 @@ def _settle(out: Path, settings: dict[str, object], overwrite: bool) -> None:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
-def _check(speakers: int, clips_per_speaker: int, seconds: float, val_clips: int, test_clips: int) -> None:
+def _check(speakers: int, clips_per_speaker: int, seconds: float, seed: int, val_clips: int, test_clips: int) -> None:
     if speakers < 1:
         raise ValueError(f"speakers is {speakers}. Expected at least 1. Set --speakers.")
     if min(val_clips, test_clips) < 0 or clips_per_speaker <= val_clips + test_clips:
@@ -200,6 +205,8 @@ def _check(speakers: int, clips_per_speaker: int, seconds: float, val_clips: int
             f"clips_per_speaker is {clips_per_speaker}, with {val_clips} for val and {test_clips} for test. Expected "
             "at least one more than those together, for training. Set --clips_per_speaker."
         )
+    if seed < 0:
+        raise ValueError(f"seed is {seed}. Expected 0 or more. Set --seed.")
     if not 0.6 <= seconds <= 600:
         raise ValueError(f"seconds is {seconds}. Expected 0.6 to 600. Set --seconds.")
 
@@ -238,10 +245,11 @@ def make_corpus(
 
     Raises:
         ValueError: numbers that make no corpus, or another corpus in `out`.
-        RuntimeError: clips could not be written.
+        OSError: the disk is full or read-only; what is finished stays.
+        JobsFailed: clips could not be written.
     """
     start = time.perf_counter()
-    _check(speakers, clips_per_speaker, seconds, val_clips, test_clips)
+    _check(speakers, clips_per_speaker, seconds, seed, val_clips, test_clips)
     settings: dict[str, object] = {
         "format": _FORMAT, "speakers": speakers, "clips_per_speaker": clips_per_speaker, "seconds": seconds,
         "seed": seed, "val_clips": val_clips, "test_clips": test_clips, "fps": FPS, "frame_px": FRAME_PX,
@@ -257,14 +265,19 @@ def make_corpus(
     todo = [job for job in jobs if not all(path.is_file() for path in job.paths)]
     workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
     failures = []
-    with Progress(disable=not progress, transient=True) as bar:
+    with (
+        Progress(disable=not progress, transient=True) as bar,
+        closing(run_jobs(_write_clip, todo, workers)) as results,
+    ):
         task = bar.add_task("synthetic corpus", total=len(todo))
-        for job, problem in run_jobs(_write_clip, todo, workers):
+        for job, problem in results:
             bar.advance(task)
+            if isinstance(problem, OSError):
+                raise problem
             if isinstance(problem, WorkerDied) or problem:
                 failures.append(f"{job.name} ({problem})")
     if failures:
-        raise RuntimeError(
+        raise JobsFailed(
             f"{len(failures)} of {len(todo)} clips could not be written to {out}: {'; '.join(failures[:3])}. Expected "
             "all. Repair what the messages name and run the same command again; finished clips are kept."
         )

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.files import atomic_path, sha256
-from datamodules.weights import mismatch
+from datamodules.weights import is_state, mismatch
 from lipsync_bench.checkpoints.kinds import KINDS, Kind
 from lipsync_bench.checkpoints.weight_files import read_entries
 from models import HyperLipsBase, HyperLipsHR
@@ -40,7 +40,7 @@ def _state(kind: Kind, path: Path, entries: Mapping[str, Any]) -> dict[str, Tens
         )
     state: dict[str, Tensor] = {}
     for key, value in inner.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
+        if not is_state({key: value}):
             raise ValueError(
                 f"{path}: entry {key!r} is a {type(value).__name__}. Expected tensors alone, or one of the outer keys "
                 f"{', '.join(kind.outer)}: {kind.expected}. Name another file"

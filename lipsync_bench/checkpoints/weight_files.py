@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
+
+from datamodules.weights import is_safetensors, refuse_archive
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -146,10 +149,15 @@ def read_entries(path: Path, expected: str) -> Mapping[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. Expected {expected}. Download it and name its path")
+    refuse_archive(path, expected)
     try:
         root = _script_root(path)
+        if is_safetensors(path):
+            return load_file(path)
         content = _read_script(path, root) if root else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles fail in every way there is
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
         forbidden = _forbidden_name(path, error)
         if forbidden is not None:
             raise ValueError(

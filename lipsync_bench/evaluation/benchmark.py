@@ -10,6 +10,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 
 import lipsync_bench
 from datamodules import ClipDataModule
+from datamodules.texts import flat, read_yaml
 
 __all__ = ["Benchmark", "benchmark_file", "load_benchmark"]
 
@@ -73,6 +74,7 @@ def load_benchmark(
         ValueError: The YAML has other keys or types than expected.
     """
     path = benchmark_file(name)
+    read_yaml(path, "a benchmark", "See experiments/benchmarks/")  # jsonargparse reads without bounds
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ClipDataModule, "data")
     parser.add_argument("--methods", type=dict[str, Path], default={})
@@ -84,6 +86,11 @@ def load_benchmark(
         if split is not None:
             config["split"] = split
         data = parser.instantiate(config)["data"]
-    except (ArgumentError, TypeError) as error:
-        raise ValueError(f"{path} is not a benchmark: {error}. Expected the keys data, methods and split.") from error
+    except FileNotFoundError:  # of the data
+        raise
+    except (ArgumentError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a benchmark: {flat(error)[:500]}. Expected the keys data, methods and split. See "
+            "experiments/benchmarks/"
+        ) from error
     return Benchmark(path.stem, data, {**config["methods"], **(methods or {})}, config["split"])

@@ -51,6 +51,10 @@ class Selection:
     methods: Sequence[str] = ()
     clips: Sequence[str] = ()
 
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit}. Expected 1 or more, or none for all clips. Correct --limit")
+
     def of_methods(self, names: Sequence[str]) -> list[str]:
         """The names that take part, in their order. Raises ValueError for one that there is not."""
         unknown = sorted(set(self.methods) - set(names))

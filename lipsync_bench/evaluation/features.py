@@ -6,7 +6,6 @@ killed run like the rows, add up over ranks, and are read one clip at a time.
 """
 
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from datamodules.files import temporary_path
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.evaluation.videos import row_path
 from metrics.fid import FID, MIN_FRAMES
@@ -44,7 +44,7 @@ class FrameFeatures:
     ) -> None:
         self._network = network
         self._path = _path(folder, line, clip, audio_clip)
-        self._temporary = self._path.with_name(f".{self._path.name}.tmp-{os.getpid()}")
+        self._temporary = temporary_path(self._path)
         self._begun = False
 
     def add(self, crops: Sequence[np.ndarray]) -> None:

@@ -9,7 +9,8 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules.files import atomic_path
+from datamodules.files import printable, write_atomic
+from lipsync_bench.csv_tables import csv_text, read_table
 from lipsync_bench.evaluation.columns import COLUMNS, RANKED, Column
 from lipsync_bench.evaluation.ranks import intervals, paired_tests, ranks
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE, SCORERS
@@ -21,7 +22,7 @@ _ONE_LINE = 4  # methods that a screen of 120 columns shows with mean and interv
 _PIECES = ("", "_low", "_high", "_n")
 _NONE = Estimate(math.nan, math.nan, math.nan, 0, "clips", 0)  # of a metric that another protocol has
 
-__all__ = ["HEAD", "TAIL", "leaderboard", "metric_columns", "rich_table", "write_leaderboard"]
+__all__ = ["HEAD", "TAIL", "leaderboard", "metric_columns", "read_leaderboard", "rich_table", "write_leaderboard"]
 
 
 def metric_columns(column: Column) -> tuple[str, ...]:
@@ -107,11 +108,33 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
     return table.astype(dict.fromkeys(order, "Int64"))
 
 
+def read_leaderboard(path: Path) -> pd.DataFrame:
+    """A leaderboard.csv; empty cells are missing values. It may have columns that this version does not know.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is something else, or numbers of a metric are missing.
+    """
+    expected, repair = (
+        "a leaderboard.csv as written by: bench evaluate",
+        "Remove the file; it is derived anew from the rows",
+    )
+    own = [name for column in COLUMNS for name in metric_columns(column)]
+    groups = [name for name in own if name.endswith("_group")]
+    numbers = [name for name in own if name not in groups]
+    table = read_table(
+        path, expected, repair, texts=(*HEAD[:2], *TAIL, *groups), numbers=numbers, counts=HEAD[2:4], filled=HEAD[:4]
+    )
+    halves = [c.name + piece for c in COLUMNS if c.name in table for piece in _PIECES if c.name + piece not in table]
+    if halves:
+        raise ValueError(f"{path} has no column {', '.join(halves)}. Expected {expected}. {repair}")
+    return table
+
+
 def write_leaderboard(rows: pd.DataFrame, path: Path, pooled: pd.DataFrame | None = None) -> pd.DataFrame:
     """Derive the leaderboard of these rows and write it, whole or not at all. Arguments and errors as `leaderboard`."""
     table = leaderboard(rows, pooled)
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, index=False)
+    write_atomic(path, csv_text(table))
     return table
 
 
@@ -154,7 +177,8 @@ def _headings(table: pd.DataFrame, stacked: bool) -> Iterator[str]:
         below = [protocol] if protocols else []
         if names.count((protocol, method)) > 1:
             below += [str(text)[:12] for text in (sha, paste) if isinstance(text, str) and text]
-        yield escape("\n".join([method.replace("_", "_\n") if stacked else method, *below]))
+        name = printable(method)
+        yield escape("\n".join([name.replace("_", "_\n") if stacked else name, *map(printable, below)]))
 
 
 def _caption(table: pd.DataFrame, shown: list[Column]) -> str:
@@ -185,7 +209,7 @@ def rich_table(table: pd.DataFrame, title: str) -> Table:
     """
     stacked = len(table) > _ONE_LINE
     shown = [c for c in RANKED if c.name in table]
-    out = Table(title=escape(title), caption=_caption(table, shown))
+    out = Table(title=escape(printable(title)), caption=_caption(table, shown))
     out.add_column("")
     for heading in _headings(table, stacked):
         out.add_column(heading, justify="right", overflow="fold")

@@ -9,9 +9,11 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from datamodules.files import printable
 from lipsync_bench.evaluation.columns import COLUMNS
 
 __all__ = ["RunningTable"]
@@ -75,7 +77,11 @@ class RunningTable:
 
     def _picture(self) -> Group:
         means = self.means()
-        table = Table("", *self._counts, caption="means so far; no interval, no rank before the end")
+        table = Table(
+            "",
+            *(escape(printable(name)) for name in self._counts),
+            caption="means so far; no interval, no rank before the end",
+        )
         table.add_row("clips", *(f"{good}{f' + {bad} failed' if bad else ''}" for good, bad in self._counts.values()))
         for column in COLUMNS:
             cells = [means.get(method, {}).get(column.name) for method in self._counts]

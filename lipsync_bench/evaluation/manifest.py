@@ -31,6 +31,7 @@ from typing import Any
 
 import lipsync_bench
 from datamodules.files import printable, write_atomic
+from datamodules.texts import read_json
 from lipsync_bench.processes import rank_and_world
 from lipsync_bench.version import __version__
 
@@ -42,6 +43,7 @@ PACKAGES = (
     *("scikit-image", "safetensors", "pooch", "joblib", "rich", "pandas", "matplotlib", "lpips", "PyYAML", "jinja2"),
 )
 """What setup.cfg requires."""
+_REPAIR = "Choose another folder with --out, or remove this one; evaluate again with bench evaluate"
 _FLOORS = ("lipsync_bench", "metrics", "models", "datamodules")
 
 __all__ = [
@@ -187,13 +189,14 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {MANIFEST}. Expected a results folder; make one: bench evaluate")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(
-            f"{path} is damaged ({error}). Expected JSON. Choose another folder with --out, or remove this one."
-        ) from error
-    return content if isinstance(content, dict) else {}
+    content = read_json(path, "the manifest of a results folder", _REPAIR)
+    for name, kind in (("identity", dict), ("protocol", dict), ("methods", dict), ("sessions", list)):
+        items = content.get(name, kind())
+        if not isinstance(items, kind) or (kind is list and not all(isinstance(item, dict) for item in items)):
+            raise ValueError(
+                f"{path} is no manifest: {name} is {str(items)[:40]}. Expected the one of bench evaluate. {_REPAIR}"
+            )
+    return content
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
@@ -203,7 +206,7 @@ def read_identity(folder: Path) -> dict[str, Any]:
         FileNotFoundError: There is no manifest.
         ValueError: It is damaged.
     """
-    return dict(_read(folder).get("identity", {}))
+    return _read(folder).get("identity", {})
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -214,10 +217,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ValueError: It is damaged, or of another version.
     """
     content = _read(folder)
-    if content.get("format") != FORMAT:
+    if content.get("format") != FORMAT or not {"methods", "sessions"} <= set(content):
         raise ValueError(
-            f"{folder / MANIFEST} was written by another version: its format is {content.get('format')}. Expected "
-            f"{FORMAT}. Choose another folder with --out."
+            f"{folder / MANIFEST} was written by another version: its format is {content.get('format')!r:.20}. "
+            f"Expected {FORMAT}, of lipsync_bench {__version__}. Choose another folder with --out."
         )
     return content
 

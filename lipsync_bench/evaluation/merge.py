@@ -20,7 +20,6 @@ A row that is there twice counts once: a scored one before a failed one, else th
 order of the parts plays no part.
 """
 
-import csv
 import logging
 import math
 from collections.abc import Sequence
@@ -30,7 +29,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datamodules.files import atomic_path
+from datamodules.files import printable, write_atomic
+from lipsync_bench.csv_tables import csv_text, read_cells, read_table
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.evaluation.leaderboard import HEAD, TAIL, leaderboard, metric_columns, rich_table
 from lipsync_bench.evaluation.manifest import MANIFEST, read_identity
@@ -43,6 +43,7 @@ _METRICS = tuple(column.name for column in CLIP_COLUMNS)
 _POOLED = tuple(column.name for column in COLUMNS if column.kind == "pooled")
 _COUNTS = HEAD[2:]
 _TEXTS = (*IDENTITY, "speaker", "status", "reason", "package_version", *SCORERS)
+_NUMBERS = (*_COUNTS, *(name for c in COLUMNS for name in metric_columns(c) if not name.endswith(("_rank", "_group"))))
 _LETTERS = tuple(name for c in COLUMNS for name in metric_columns(c) if name.endswith("_group"))
 _RANKS = tuple(name for c in COLUMNS for name in metric_columns(c) if name.endswith("_rank"))
 
@@ -85,12 +86,16 @@ def _with_texts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_csv(path: Path) -> pd.DataFrame:
-    types = dict.fromkeys((*_TEXTS, *_LETTERS), str) | dict.fromkeys(_RANKS, "Int64")
-    try:
-        table = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=[""], float_precision="round_trip")
-    except ValueError as error:  # pandas' errors of reading are ValueErrors
-        raise ValueError(f"{path} cannot be read as CSV: {error}. Expected clips.csv or leaderboard.csv.") from error
-    return _with_texts(table)
+    table = read_table(
+        path,
+        "clips.csv or leaderboard.csv",
+        "Name another, or make it anew with: bench evaluate",
+        texts=(*_TEXTS, *_LETTERS),
+        numbers=[*_NUMBERS, *_RANKS],
+        exact=True,
+    )
+    ranks = [name for name in _RANKS if name in table]
+    return _with_texts(table.assign(**{name: table[name].round().astype("Int64") for name in ranks}))
 
 
 def _data(folder: Path) -> tuple[tuple[str, str], ...]:
@@ -124,8 +129,7 @@ def _rows_part(name: str, folder: Path, rows: pd.DataFrame) -> Part:
 
 def _folder_part(name: str, folder: Path) -> Part:
     for file in sorted(folder.glob(ROWS)):
-        with file.open(newline="", encoding="utf-8") as lines:
-            columns = next(csv.reader(lines), [])
+        columns = next(read_cells(file, "rows of bench evaluate", "Remove the file, or evaluate again", growing=True))
         if tuple(columns) != FIELDS:
             raise ValueError(
                 f"{file} was written by another version: its columns are {', '.join(columns) or 'none'}. Expected "
@@ -391,9 +395,8 @@ def leaderboard_merge(paths: list[Path], *, out: Path) -> int:
     if out.is_dir() or any(path.exists() and out.resolve() == path.resolve() for path in paths):
         raise ValueError(f"--out {out} is a folder or one of the results. Expected a new file, such as --out all.csv")
     table = merge_leaderboards(*(read_part(path) for path in paths))
-    with atomic_path(out) as temporary:
-        table.to_csv(temporary, index=False)
+    write_atomic(out, csv_text(table))
     console = Console()
     console.print(rich_table(table, str(out)))
-    console.print(f"table: {out}")
+    console.print(f"table: {printable(str(out))}", markup=False)
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from datamodules.clip import read_header
+from datamodules.texts import read_text
 from lipsync_bench.evaluation.protocol import Protocol
 
 __all__ = ["Pair", "draw_pairs", "read_pairs"]
@@ -35,6 +36,11 @@ class Pair:
     first: bool = True
 
 
+def _stem(name: str) -> str:
+    path = PurePosixPath(name)
+    return str(path.with_suffix("")) if path.name else ""
+
+
 def read_pairs(path: Path, clips: Sequence[Path]) -> list[Pair]:
     """The pairs of a list, in its order, each once.
 
@@ -51,7 +57,8 @@ def read_pairs(path: Path, clips: Sequence[Path]) -> list[Pair]:
     known = {read_header(clip).id: clip for clip in clips}
     pairs: dict[Pair, None] = {}
     lines = 0
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    text = read_text(path, "one pair 'audio video' a line", "Correct --pairs")
+    for number, line in enumerate(text.splitlines(), 1):
         names = line.split()
         if not names:
             continue
@@ -59,7 +66,7 @@ def read_pairs(path: Path, clips: Sequence[Path]) -> list[Pair]:
             raise ValueError(f"{path}, line {number}: {len(names)} names. Expected 'audio video'. Correct --pairs")
         found = []
         for name in names:
-            clip = known.get(name, known.get(str(PurePosixPath(name).with_suffix(""))))
+            clip = known.get(name, known.get(_stem(name)))
             if clip is None:
                 raise ValueError(
                     f"{path}, line {number}: no prepared clip {name!r} among the {len(known)} of this split. Expected "

@@ -9,6 +9,10 @@ from typing import Literal
 from jsonargparse import ArgumentError, ArgumentParser
 
 import lipsync_bench
+from datamodules.texts import flat, read_yaml
+
+_SIDES = (16, 4096)  # SSIM's window has 11 pixels
+_MOST = 10**9
 
 __all__ = ["PAIRED_FACE_BOX", "VIDEO_PAIRS", "Protocol", "list_protocols", "load_protocol"]
 
@@ -73,11 +77,24 @@ class Protocol:
                 f"protocol {self.name}: own_boxes with boxes {self.boxes}. Expected a detector that looks at the "
                 "prediction, too. Set boxes: dlib or s3fd"
             )
-        if not 0 <= self.crf <= 51 or min([1, *self.pairs.values(), *self.seconds.values()]) <= 0:
-            raise ValueError(
-                f"protocol {self.name}: crf {self.crf}, pairs {dict(self.pairs)}, seconds {dict(self.seconds)}. "
-                "Expected crf 0 to 51 and counts above 0. Correct its YAML"
-            )
+        sides = self.size_hw or (_SIDES[0], _SIDES[0])
+        bounds: list[tuple[str, float, float, float]] = [
+            ("version", self.version, 1, _MOST),
+            *(("size_hw", side, *_SIDES) for side in sides),
+            ("mouth_margin", self.mouth_margin, 0, 10),
+            ("crf", self.crf, 0, 51),
+            ("seed", self.seed, 0, 2**63 - 1),
+            *((f"pairs of {name}", count, 1, _MOST) for name, count in self.pairs.items()),
+            *((f"seconds of {name}", length, 1 / self.fps, 1e6) for name, length in self.seconds.items()),
+        ]
+        for key, value, least, most in bounds:
+            if not least <= value <= most:  # NaN neither
+                shown = max(min(value, 1e308), -1e308)  # a whole number may be larger than any float
+                raise ValueError(
+                    f"protocol {self.name}: {key} is {shown:.6g}. Expected {least:.6g} to {most:.6g}. Correct its YAML"
+                )
+        if len(sides) != 2:
+            raise ValueError(f"protocol {self.name}: size_hw is {sides}. Expected height and width. Correct its YAML")
 
     @property
     def key(self) -> str:
@@ -121,14 +138,15 @@ def load_protocol(name: str) -> Protocol:
         )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(Protocol, skip={"name"})
+    read_yaml(path, "a protocol", "See experiments/protocols/")  # jsonargparse reads without bounds
     try:
         values = parser.instantiate(parser.parse_path(path)).as_dict()
-    except (ArgumentError, TypeError) as error:
+        values["size_hw"] = None if values["size_hw"] is None else tuple(values["size_hw"])
+        return Protocol(**{**values, "name": path.stem})
+    except (ArgumentError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
-            f"{path} is not a protocol: {error}. Expected the keys of one in experiments/protocols/"
+            f"{path} is not a protocol: {flat(error)[:500]}. Expected the keys of one in experiments/protocols/"
         ) from error
-    values["size_hw"] = None if values["size_hw"] is None else tuple(values["size_hw"])
-    return Protocol(**{**values, "name": path.stem})
 
 
 PAIRED_FACE_BOX = "paired_face_box"

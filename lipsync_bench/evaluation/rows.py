@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from datamodules.csv_files import are_numbers, quoted
+from lipsync_bench.csv_tables import read_cells, read_table
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS
 
 LINE = ("protocol", "method", "generator_sha256", "paste")
@@ -47,6 +49,7 @@ FIELDS = (
     "package_version",
 )
 
+_TEXTS = (*IDENTITY, *CURVES, *SCORERS, "speaker", "reason", "package_version")
 ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
 
 __all__ = ["CURVES", "FIELDS", "GROUND_TRUTH", "IDENTITY", "LINE", "SCORERS", "RowFile", "read_rows"]
@@ -58,7 +61,7 @@ def _line(values: Mapping[str, object] | None) -> bytes:
     if values is None:
         writer.writerow(FIELDS)
     else:
-        writer.writerow([_cell(values.get(name)) for name in FIELDS])
+        writer.writerow([quoted(_cell(values.get(name))) for name in FIELDS])
     return buffer.getvalue().encode()
 
 
@@ -71,15 +74,14 @@ def _cell(value: object) -> str:
 
 
 def _identities(path: Path) -> list[tuple[str, ...]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        if tuple(reader.fieldnames or ()) != FIELDS:
-            raise ValueError(
-                f"{path} was written by another version: its columns are {reader.fieldnames}. "
-                f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
-            )
-        # A line that another rank is writing just now has no last field yet.
-        return [tuple(row[name] for name in IDENTITY) for row in reader if row[FIELDS[-1]] is not None]
+    lines = read_cells(path, "rows of bench evaluate", "Choose another folder with --out", growing=True)
+    header = next(lines)
+    if tuple(header) != FIELDS:
+        raise ValueError(
+            f"{path} was written by another version: its columns are {', '.join(header)}. "
+            f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
+        )
+    return [tuple(line[FIELDS.index(name)] for name in IDENTITY) for line in lines]
 
 
 class RowFile:
@@ -132,20 +134,43 @@ class RowFile:
         os.close(self._descriptor)
 
 
+def _table(file: Path) -> pd.DataFrame:
+    expected, repair = "rows of bench evaluate of this version", "Remove the file, or evaluate into another --out"
+    table = read_table(
+        file,
+        expected,
+        repair,
+        texts=_TEXTS,
+        numbers=[name for name in FIELDS if name not in (*_TEXTS, "status")],
+        filled=("protocol", "method", "clip", "status"),
+        growing=True,
+    )
+    missing = [name for name in FIELDS if name not in table]
+    strange = sorted({*map(str, table["status"])} - {"ok", "failed"})
+    curves = [name for name in CURVES if name in table and not table[name].dropna().map(are_numbers).all()]
+    found = [
+        *(f"has no column {name}" for name in missing),
+        *(f"has the status {status[:40]!r}" for status in strange),
+        *(f"has something else than numbers in {name}" for name in curves),
+    ]
+    if found:
+        raise ValueError(f"{file}: {', '.join(found)}. Expected {expected}. {repair}")
+    return table
+
+
 def read_rows(folder: Path) -> pd.DataFrame:
     """All rows of a results folder, one file for each rank that took part, in a stable order.
 
     Raises:
         FileNotFoundError: The folder holds no clips*.csv.
+        ValueError: One of them holds something else.
     """
     files = sorted(folder.glob(ROWS))
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no clips*.csv. Expected a results folder; make one with: bench evaluate"
         )
-    texts = (*IDENTITY, *CURVES, *SCORERS, "speaker", "reason", "package_version")
-    types = dict.fromkeys(texts, str)
-    frames = [pd.read_csv(file, dtype=types, keep_default_na=False, na_values=[""]) for file in files]
+    frames = [_table(file) for file in files]
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     rows[["generator_sha256", "paste"]] = rows[["generator_sha256", "paste"]].fillna("")
     return rows.drop_duplicates(list(IDENTITY)).sort_values(list(IDENTITY), kind="stable", ignore_index=True)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real video of a clip, read once in chunks, with everything that is the same for all candidates."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -14,12 +15,13 @@ from datamodules.crops import cut
 from datamodules.damage import Damage
 from datamodules.detectors import hog_like_rectangle, landmarks68
 from datamodules.errors import MediaError
-from datamodules.files import atomic_path
+from datamodules.files import read_arrays, write_arrays
 from datamodules.video import FPS, READING, read_frames
 from lipsync_bench.blending import CONTOUR
 from lipsync_bench.evaluation.candidates import TargetChunk
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 
+_log = logging.getLogger(__name__)
 CHUNK_FRAMES = 16  # of a video held at a time, if they are small
 CHUNK_BYTES = 16_000_000  # else as many as this holds, but no fewer than
 CHUNK_LEAST = 4
@@ -121,9 +123,20 @@ class _Cache:
         self._found: dict[str, list[np.ndarray]] = {name: [] for name in self.NAMES}
         self.known: dict[str, np.ndarray] | None = None
         if path.is_file():
-            with np.load(path) as file:
-                fits = all(name in file and file[name] == value for name, value in self._facts.items())
-                self.known = {name: file[name] for name in self.NAMES} if fits else None
+            try:
+                stored = read_arrays(path)
+            except ValueError as error:
+                _log.warning("%s It is made anew", error)
+                return
+            fits = all(name in stored and np.array_equal(stored[name], value) for name, value in self._facts.items())
+            if fits and all(name in stored for name in self.NAMES) and self._of_frames(stored):
+                self.known = {name: stored[name] for name in self.NAMES}
+
+    def _of_frames(self, stored: dict[str, np.ndarray]) -> bool:
+        """Whether the arrays have a row for each frame, as `add` takes them."""
+        count = len(stored["seen"]) if stored["seen"].shape else 0
+        found = [(stored[name].shape, stored[name].dtype.kind) for name in self.NAMES]
+        return found == [((count, 68, 2), "f"), ((count, 4), "f"), ((count,), "b")]
 
     def covers(self, frames: int) -> bool:
         """Whether that many frames are known."""
@@ -136,8 +149,7 @@ class _Cache:
 
     def write(self) -> None:
         """Write what was added."""
-        with atomic_path(self._path) as temporary, temporary.open("wb") as file:
-            np.savez(file, **{name: np.concatenate(parts) for name, parts in self._found.items()}, **self._facts)
+        write_arrays(self._path, **{name: np.concatenate(parts) for name, parts in self._found.items()}, **self._facts)
 
 
 def read_target(

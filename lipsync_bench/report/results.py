@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a results folder holds, read once for all pages."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lipsync_bench.csv_tables import read_cells
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS, RANKED, Column
-from lipsync_bench.evaluation.leaderboard import leaderboard
+from lipsync_bench.evaluation.leaderboard import leaderboard, read_leaderboard
 from lipsync_bench.evaluation.manifest import MANIFEST, read_manifest
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE, ROWS, SCORERS, read_rows
 from lipsync_bench.report.names import slugs
@@ -158,7 +158,7 @@ def _board(folder: Path, rows: pd.DataFrame) -> pd.DataFrame:
     if not path.is_file() or any(path.stat().st_mtime_ns < file.stat().st_mtime_ns for file in folder.glob(ROWS)):
         derived = [leaderboard(own) for _, own in rows.groupby("protocol", sort=True)]  # each with metrics of its own
         return _texts(pd.concat(derived, ignore_index=True), texts)
-    board = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, na_values=[""])
+    board = read_leaderboard(path)
     missing = [name for name in (*LINE, "clips", "failures") if name not in board]
     if missing:
         raise ValueError(
@@ -188,8 +188,8 @@ def _lines(keys: Sequence[Key]) -> dict[Key, Line]:
 def _unprepared(path: Path) -> list[Unprepared]:
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    header, *lines = read_cells(path, "the list of targets that failed", "Remove it, or evaluate again")
+    rows = [dict(zip(header, line, strict=True)) for line in lines]
     return [
         Unprepared(
             row.get("source") or row.get("video") or row.get("id") or "",

@@ -6,8 +6,6 @@ marker file tells a folder made here, which the next report replaces, from all o
 """
 
 import logging
-import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from datamodules.files import remove_leftovers, temporary_path
 from lipsync_bench.report.boards import boards
 from lipsync_bench.report.charts import charts
 from lipsync_bench.report.clips import clip_list
@@ -57,24 +56,16 @@ def _refuse(results: Path, out: Path) -> None:
         )
 
 
-def _remove_leftovers(out: Path) -> None:
-    """Half sites of processes that are gone."""
-    for path in out.parent.iterdir():
-        match = re.fullmatch(re.escape(f".{out.name}.tmp-") + r"(\d+)(-old)?", path.name)
-        if match and (int(match[1]) == os.getpid() or not Path("/proc", match[1]).exists()):
-            shutil.rmtree(path)
-
-
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of `out` on a clean exit and is removed on any other."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(out)
-    temporary = out.with_name(f".{out.name}.tmp-{os.getpid()}")
+    remove_leftovers(out.parent, of=out)  # half sites of processes that are gone
+    temporary = temporary_path(out)
     temporary.mkdir()
     try:
         yield temporary
-        old = out.with_name(f"{temporary.name}-old")
+        old = temporary_path(out)
         if out.is_dir():
             out.rename(old)
         temporary.rename(out)

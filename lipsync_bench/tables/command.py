@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from datamodules.files import write_atomic
+from datamodules.files import printable, write_atomic
 from lipsync_bench.tables.comparison import Comparison, compare
 from lipsync_bench.tables.needs import RunOptions
 from lipsync_bench.tables.paper_table import PaperTable
@@ -131,7 +131,7 @@ def table(
         write_atomic(out, text)
         _log.info("wrote %s", out)
     else:
-        sys.stdout.write(text)
+        sys.stdout.write("\n".join(map(printable, text.split("\n"))))  # names are anybody's
     if failed:
         _log.error("every clip failed for %s", ", ".join(failed))
         return 1

@@ -6,11 +6,13 @@ The file has a line for each judgement: `video,method,rater,question,score`. `qu
 over raters: ten times as many videos do not make a panel of three a larger one.
 """
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from datamodules.texts import CSV_BYTES, flat, read_text
 from lipsync_bench.evaluation.statistics import bootstrap_intervals
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable
 from lipsync_bench.tables.sources import Score, Source, Verdict
@@ -47,10 +49,14 @@ def read_ratings(path: Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"no ratings at {path}. Expected a CSV with the columns {', '.join(COLUMNS)}: --ratings"
         )
+    expected, repair = f"the columns {', '.join(COLUMNS)}", "Mend the file and give it again with --ratings"
+    text = read_text(path, expected, repair, CSV_BYTES)
     try:
-        ratings = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False, encoding="utf-8-sig")
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise _refuse(path, f"no CSV: {error}", f"the columns {', '.join(COLUMNS)}") from error
+        ratings = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except ValueError as error:  # pandas' errors of reading are ValueErrors
+        raise _refuse(path, f"no CSV: {flat(error)}", expected) from error
+    if not isinstance(ratings.index, pd.RangeIndex):
+        raise _refuse(path, "lines with more cells than the header", "as many in each")
     missing = [name for name in COLUMNS if name not in ratings]
     if missing:
         raise _refuse(path, f"no column {', '.join(missing)} among {list(ratings.columns)}", ", ".join(COLUMNS))

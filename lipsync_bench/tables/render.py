@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from lipsync_bench.csv_tables import csv_text
 from lipsync_bench.evaluation.columns import column
 from lipsync_bench.tables.comparison import Cell, Comparison, Line
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
@@ -185,7 +186,7 @@ def to_text(comparison: Comparison, width: int = 100) -> str:
 
 def to_csv(comparison: Comparison) -> str:
     """One line for each row, metric and source, with everything that identifies it; see `Comparison.frame`."""
-    return comparison.frame().to_csv(index=False, lineterminator="\n")
+    return csv_text(comparison.frame())
 
 
 def _markdown_escape(text: str) -> str:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Leaderboards of ours as columns beside a paper's."""
 
-import json
 import logging
 import math
 from collections.abc import Container, Iterable, Mapping
@@ -10,7 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lipsync_bench.evaluation.leaderboard import leaderboard
+from lipsync_bench.evaluation.leaderboard import leaderboard, read_leaderboard
+from lipsync_bench.evaluation.manifest import read_identity
 from lipsync_bench.evaluation.rows import ROWS, read_rows
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable
@@ -130,7 +130,7 @@ def _pairs(lines: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _read_board(path: Path) -> pd.DataFrame:
-    board = pd.read_csv(path, dtype=dict.fromkeys(_TEXTS, str))
+    board = read_leaderboard(path)
     missing = [name for name in _NEEDED if name not in board]
     if missing or board.empty:
         found = f"has no column {', '.join(missing)}" if missing else "has no line"
@@ -150,13 +150,8 @@ def _identity(folder: Path) -> tuple[str, str]:
     path = folder / "manifest.json"
     if not path.is_file():
         return "", ""
-    try:
-        identity = json.loads(path.read_text(encoding="utf-8"))["identity"]
-        return str(identity.get("dataset", "")), str(identity.get("split", ""))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ValueError(
-            f"{path} is no manifest ({error!r}). Expected the one that bench evaluate writes; evaluate again with --out"
-        ) from error
+    identity = read_identity(folder)
+    return str(identity.get("dataset", "")), str(identity.get("split", ""))
 
 
 def _split(board: pd.DataFrame, place: str, dataset: str = "", split: str = "") -> list[LeaderboardSource]:

@@ -8,9 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import lipsync_bench
+from datamodules.texts import read_yaml
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import Paper, PaperProtocol, PaperRow, PaperTable, Printed
 
@@ -112,11 +111,7 @@ def _protocol(path: Path, node: Any, seen: tuple[str, ...]) -> PaperProtocol:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    try:
-        # BaseLoader leaves every number a text: its digits are part of what was printed.
-        node = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        raise _fail(path, f"no YAML: {error}", "a table") from error
+    node = read_yaml(path, "a table", "Mend the file; those of this package are in experiments/tables/", printed=True)
     if not isinstance(node, dict) or not set(node) >= _REQUIRED or not set(node) <= _REQUIRED | _OPTIONAL:
         keys = sorted(node) if isinstance(node, dict) else type(node).__name__
         raise _fail(path, f"its keys are {keys}", f"{sorted(_REQUIRED)} and of {sorted(_OPTIONAL)} what applies")
@@ -193,11 +188,10 @@ def load_table(id: str) -> PaperTable:
     """The table of that id.
 
     Raises:
-        FileNotFoundError: There is none; lists those there are, with their captions.
+        FileNotFoundError: There is none; lists those there are.
         ValueError: Its file is broken.
     """
     files = _files()
     if id not in files:
-        known = "\n".join(f"  {name}: {table.caption}" for name, table in list_tables().items())
-        raise FileNotFoundError(f"no table {id!r}. Expected one of these: bench table ID\n{known}")
+        raise FileNotFoundError(f"no table {id!r}. Expected one of {', '.join(sorted(files))}; see: bench table list")
     return read_table(files[id])

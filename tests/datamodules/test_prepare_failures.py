@@ -20,9 +20,11 @@ import pytest
 
 from datamodules import prepare as prepare_module
 from datamodules.clip import read_header
+from datamodules.files import temporary_path
 from datamodules.pool import WorkerDied, run_jobs
 from datamodules.prepare import prepare
 from tests.datamodules.preparation import alive_in_group, contents, failures, manifest, run, write_video
+from tests.leftovers import left_by_the_dead
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -70,10 +72,8 @@ def test_a_damaged_source_is_told_of_and_stands_in_the_manifest(source: Path, ca
 def test_leftovers_of_killed_runs_are_removed(source: Path) -> None:
     out = source.parent / "out"
     (out / "anna").mkdir(parents=True)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
-    leftover = out / "anna" / f".1.safetensors.tmp-{dead.pid}"
-    of_another = out / "anna" / f".2.safetensors.tmp-{os.getppid()}"
+    leftover = left_by_the_dead(out / "anna" / "1.safetensors")
+    of_another = temporary_path(out / "anna" / "2.safetensors")
     leftover.touch()
     of_another.touch()
     run(source)

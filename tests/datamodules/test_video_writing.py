@@ -11,6 +11,7 @@ import pytest
 from datamodules import audio, video
 from datamodules.sound import Sound
 from tests.datamodules.numbered_videos import flat, numbers, write_numbered
+from tests.leftovers import left_by_the_dead
 
 
 def test_probe_of_a_written_file(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
 
 def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    left = [tmp_path / f".a.{'0' * 32}.tmp.mp4", tmp_path / f".ab.{'0' * 32}.tmp.mp4", tmp_path / ".a.tmp.mp4"]
+    left = [left_by_the_dead(path), left_by_the_dead(tmp_path / "ab.mp4"), tmp_path / ".a.tmp.mp4"]
     for file in left:
         file.write_bytes(b"half")
     with video.VideoWriter(path, 25.0, (32, 48)) as first:

@@ -16,6 +16,7 @@ from lipsync_bench import bench
 from lipsync_bench.evaluation.rows import read_rows
 from models import Wav2Lip
 from models.checkpoints import save_module
+from tests.leftovers import left_by_the_dead
 from tests.lipsync_bench.killing import digests, kill_when
 
 
@@ -38,7 +39,8 @@ def test_prepare(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture)
         assert read_header(out / name).frames == 40
     assert json.loads((out / "manifest.json").read_text())["complete"] is False
     (out / "s02").mkdir(exist_ok=True)
-    (out / "s02" / f".00003.safetensors.tmp-{process}").write_bytes(b"half")  # had it been killed a little later
+    # had it been killed a little later
+    left_by_the_dead(out / "s02" / "00003.safetensors", process).write_bytes(b"half")
 
     caplog.clear()
     assert run_bench(*arguments) == 0
@@ -67,7 +69,8 @@ def test_evaluate(corpus: Path, tmp_path: Path) -> None:
     there = lines()
     assert 1 <= len(there) < 6
     assert not (killed / "leaderboard.csv").exists()
-    leftover = killed / "ground_truth" / "s02" / f".00003.npz.tmp-{process}"  # had it been killed a little later
+    # had it been killed a little later
+    leftover = left_by_the_dead(killed / "ground_truth" / "s02" / "00003.npz", process)
     leftover.parent.mkdir(parents=True, exist_ok=True)
     leftover.write_bytes(b"half")
 

@@ -118,7 +118,11 @@ def test_another_identity_is_refused_and_nothing_is_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{", "damaged"), ('{"identity": {}, "methods": {}}', "another version"), ("[]", "another version")],
+    [
+        ("{", r"manifest\.json: no JSON"),
+        ('{"identity": {}, "methods": {}}', "another version"),
+        ("[]", r"manifest\.json: holds a list"),
+    ],
 )
 def test_a_damaged_or_foreign_manifest_is_refused(tmp_path, content, message):
     (tmp_path / "manifest.json").write_text(content)

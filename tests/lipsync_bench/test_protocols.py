@@ -61,8 +61,8 @@ def test_the_protocols_of_the_four_papers_exist_by_name_and_version():
         ("version: 1\nfps: 30\n", "is not a protocol"),
         ("version: 1\nsize_hw: null\n", r"size_hw is none with boxes mesh.*size_hw: \[160, 160\]"),
         ("version: 1\nown_boxes: true\n", r"own_boxes with boxes mesh"),
-        ("version: 1\ncrf: 99\n", r"crf 99"),
-        ("version: 1\npairs: {lrs2: 0}\n", r"counts above 0"),
+        ("version: 1\ncrf: 99\n", r"crf is 99\. Expected 0 to 51"),
+        ("version: 1\npairs: {lrs2: 0}\n", r"pairs of lrs2 is 0\. Expected 1 to"),
     ],
 )
 def test_a_protocol_with_a_fault_says_which(tmp_path, text, message):

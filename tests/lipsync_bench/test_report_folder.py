@@ -3,15 +3,15 @@
 
 import configparser
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from datamodules.files import temporary_path
 from lipsync_bench import bench, report
 from lipsync_bench.report import charts, site, write_report
 from lipsync_bench.report.site import MARKER
+from tests.leftovers import left_by_the_dead
 from tests.lipsync_bench.report_fixture import clip_ids, make_results, write_rows
 
 
@@ -77,9 +77,7 @@ def test_a_run_that_fails_leaves_the_older_report(results, tmp_path, monkeypatch
 
 
 def test_what_a_killed_run_left_is_removed(results, tmp_path):
-    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
-    dead = tmp_path / f".a.tmp-{int(ended.stdout)}"
-    alive = tmp_path / f".a.tmp-{os.getppid()}"
+    dead, alive = left_by_the_dead(tmp_path / "a"), temporary_path(tmp_path / "a")
     for folder in (dead, alive, tmp_path / ".a.tmp-notes"):
         folder.mkdir()
         (folder / "index.html").write_text("half")

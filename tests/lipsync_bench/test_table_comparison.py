@@ -247,7 +247,7 @@ def test_files_that_are_something_else_are_refused(tmp_path):
         read_sources(tmp_path)
     results(tmp_path, rows_of("wav2lip", 2))
     (tmp_path / "manifest.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"manifest\.json is no manifest.*bench evaluate"):
+    with pytest.raises(ValueError, match=r"manifest\.json: holds a list.*bench evaluate"):
         read_sources(tmp_path)
 
 

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Text files of users: read within bounds, and told what is wrong with one in a line that names it."""
+
+import codecs
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_MIB = 1 << 20
+YAML_BYTES = 256 * 1024  # ours have 10 kB; PyYAML reads some 100 kB a second
+JSON_BYTES = 64 * _MIB
+LIST_BYTES = 64 * _MIB
+CSV_BYTES = 1024 * _MIB
+_YAML_NODES = 20_000
+_DEPTH = 40
+_MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+__all__ = ["CSV_BYTES", "TextError", "check_yaml", "flat", "read_json", "read_text", "read_yaml"]
+
+
+class TextError(ValueError):
+    """A text file that cannot be used."""
+
+
+def flat(error: object) -> str:
+    """A message of a library, which may have several lines, in one."""
+    return " ".join(str(error).split())
+
+
+def read_text(path: Path, expected: str, repair: str, limit: int = LIST_BYTES, *, growing: bool = False) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark, with lines as they are.
+
+    Args:
+        path: The file.
+        expected: What it should hold, for messages.
+        repair: What to do about another file, for messages.
+        limit: Bytes that it may have; a larger one is not read.
+        growing: Another process may be writing lines: what follows the last line's end is left out.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        TextError: It is a folder or a device, too large, or no UTF-8 text.
+    """
+
+    def refused(found: str) -> TextError:
+        return TextError(f"{path}: {found}. Expected {expected}. {repair}")
+
+    try:
+        state = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(f"{path}: no such file. Expected {expected}. {repair}") from error
+    except ValueError as error:  # a NUL in its name
+        raise refused("no name of a file") from error
+    if not stat.S_ISREG(state.st_mode):
+        raise refused("is a folder" if stat.S_ISDIR(state.st_mode) else "is no regular file")
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise refused(f"has {max(state.st_size, len(data)):,} bytes, more than the {limit:,} that are read")
+    if data[:2] in _MARKS:
+        raise refused(f"is {_MARKS[data[:2]]}, no UTF-8: save it as UTF-8")
+    try:
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(data, final=not growing)
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1  # without the mark
+        raise refused(
+            f"line {line} is no UTF-8 text (byte 0x{error.object[error.start]:02x}): save it as UTF-8"
+        ) from error
+    if "\0" in text:
+        raise refused(f"line {text.count(chr(10), 0, text.index(chr(0))) + 1} has a NUL byte: it is no text")
+    return text[: text.rfind("\n") + 1] if growing else text
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def read_json(path: Path, expected: str, repair: str) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        FileNotFoundError, TextError: As `read_text`; or it is no JSON, or something else than an object.
+    """
+    text = read_text(path, expected, repair, JSON_BYTES)
+    try:
+        content = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise TextError(f"{path}: no JSON ({flat(error)}). Expected {expected}. {repair}") from error
+    if not isinstance(content, dict):
+        raise TextError(f"{path}: holds a {type(content).__name__}. Expected {expected}. {repair}")
+    return content
+
+
+class _Bounded(yaml.SafeLoader):
+    """Counts what aliases stand for while the tree is built, and refuses a tree that is too large or too deep."""
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._depth = self._nodes = 0
+        self._sizes: dict[str, int] = {}  # by anchor, of what is finished
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """As the base, bounded."""
+        event = self.peek_event()
+        if isinstance(event, yaml.AliasEvent):
+            if event.anchor in self.anchors and event.anchor not in self._sizes:
+                raise yaml.YAMLError(f"&{event.anchor} contains itself: {event.start_mark}")
+            self._nodes += self._sizes.get(str(event.anchor), 0)
+        before = self._nodes
+        self._depth += 1
+        self._nodes += 1
+        if self._depth > _DEPTH or self._nodes > _YAML_NODES:
+            found = f"more than {_DEPTH} levels or, with what its aliases stand for, {_YAML_NODES:,} values"
+            raise yaml.YAMLError(f"{found}: {event.start_mark}")
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if event.anchor is not None and not isinstance(event, yaml.AliasEvent):
+            self._sizes[event.anchor] = self._nodes - before
+        if isinstance(node, yaml.MappingNode):
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if len(set(names)) < len(names):  # PyYAML would take the last one without a word
+                doubled = sorted({name for name in names if names.count(name) > 1})[:3]
+                raise yaml.YAMLError(f"two values for {doubled}: {node.start_mark}")
+        return node
+
+
+class _Printed(_Bounded):
+    """Leaves every value a text: its digits are part of what was printed."""
+
+    yaml_implicit_resolvers = {}  # noqa: RUF012
+
+
+def check_yaml(text: str) -> None:
+    """Raise yaml.YAMLError for a text that is no YAML or leaves the bounds; for readers that have none."""
+    if len(text) > YAML_BYTES:
+        raise yaml.YAMLError(f"{len(text):,} characters, expected at most {YAML_BYTES:,}")
+    try:
+        yaml.compose(text, _Bounded)
+    except RecursionError as error:
+        raise yaml.YAMLError("too deep") from error
+
+
+def read_yaml(path: Path, expected: str, repair: str, *, printed: bool = False) -> Any:
+    """What a YAML file holds, within bounds: aliases of aliases, brackets in brackets and large files are refused.
+
+    Args:
+        path: The file.
+        expected: What it should hold, for messages.
+        repair: What to do about another file, for messages.
+        printed: Every value as the text that stands there.
+
+    Raises:
+        FileNotFoundError, TextError: As `read_text`; or it is no YAML.
+    """
+    text = read_text(path, expected, repair, YAML_BYTES)
+    try:
+        return yaml.load(text, _Printed if printed else _Bounded)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise TextError(f"{path}: no YAML for this ({flat(error)}). Expected {expected}. {repair}") from error
