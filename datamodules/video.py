@@ -19,6 +19,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.audio import SAMPLE_RATE
+from datamodules.colour import EXACT, SdrFrames
 from datamodules.errors import MediaError
 from datamodules.media import (
     MAX_GAP_S,
@@ -37,10 +38,7 @@ PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "sl
 
 # Cameras and containers that count in milliseconds put frames this much beside the regular grid.
 _JITTER_S = Fraction(1, 1000)
-# libav's fast conversion between YUV and RGB is ten times as fast, one level too dark, and differs between processors.
-_EXACT = 0x02 | 0x2000 | 0x40000 | 0x80000  # SWS_BILINEAR, FULL_CHR_H_INT, ACCURATE_RND, BITEXACT
 _BT709, _LIMITED = 1, 1  # libav's numbers for the colour matrix, primaries and transfer, and for 16..235
-_UNSPECIFIED, _FULL_RANGE = 2, 2
 _MAX_THREADS = 8  # of the encoder
 _MACROBLOCK = 16  # pixels a side
 _AAC_BITS_PER_SECOND = 96_000  # a channel
@@ -106,36 +104,21 @@ class _Upright:
     a reference cycle, which keeps the frame's memory, 3 MB of 1080p, until Python's garbage collector comes by.
     """
 
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+    def __init__(self, path: Path, codec: str) -> None:
+        self._to_sdr = SdrFrames(path, codec)
         self._rotation: int | None = None
         self._matrix = 1, 0, 0, 1
 
     def __call__(self, frame: Any) -> np.ndarray:
         if frame.rotation != self._rotation:
             self._rotation, self._matrix = frame.rotation, _matrix(frame)
-        image = self._rgb(frame).to_ndarray()
+        image = self._to_sdr(frame)
         a, b, c, d = self._matrix
         if abs(b) > abs(a):
             image, flip_x, flip_y = image.swapaxes(0, 1), c < 0, b < 0
         else:
             flip_x, flip_y = a < 0, d < 0
         return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
-
-    def _rgb(self, frame: Any) -> Any:
-        if not frame.format.name.startswith(("yuv", "nv", "p0")):
-            return self._reformatter.reformat(frame, format="rgb24", interpolation=_EXACT)
-        # Untagged video is taken for BT.601, like libav, OpenCV and so the published pipelines do at any size.
-        matrix = Colorspace.ITU601 if frame.colorspace in (0, _UNSPECIFIED) else frame.colorspace
-        full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-        return self._reformatter.reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=matrix,
-            src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-            dst_color_range=ColorRange.JPEG,
-            interpolation=_EXACT,
-        )
 
 
 def _timed(container: Any, stream: Any, path: Path) -> Iterator[tuple[Fraction, Fraction, Any]]:
@@ -184,9 +167,9 @@ def read_frames(path: Path | str, fps: float | None = FPS) -> Iterator[np.ndarra
     Frames are held across holes. A source frame up to 1 ms late still counts, because many files round their
     timestamps.
 
-    Pixels are taken as square and frames as progressive; the colour matrix and range are those the file names, BT.601
-    and limited where it names none. Differs: the published pipelines read with OpenCV, whose fast conversion comes out
-    about one level darker.
+    Pixels are taken as square and frames as progressive; colours are those that the file's tags mean, as SDR (see
+    `colour`). Differs: the published pipelines read with OpenCV, whose fast conversion comes out about one level
+    darker, and which ignores the tags.
 
     Args:
         path: any container and codec that PyAV reads.
@@ -197,14 +180,15 @@ def read_frames(path: Path | str, fps: float | None = FPS) -> Iterator[np.ndarra
 
     Raises:
         FileNotFoundError: there is no such file.
-        MediaError: not a media file, no video in it, a single image, a change of size, or an end that is more than 0.5
-            s before the one the file states. A file that is cut off yields what decodes, then raises.
+        MediaError: not a media file, no video in it, a single image, colours that cannot be converted, a change of
+            size, or an end that is more than 0.5 s before the one the file states. A file that is cut off yields what
+            decodes, then raises.
     """
     path = Path(path)
     rate = None if fps is None else _exact(fps)
-    to_rgb = _Upright()
     with open_media(path) as container:
         stream = _video_stream(container, path)
+        to_rgb = _Upright(path, stream.codec_context.codec.canonical_name)
         slack = _JITTER_S + (stream.time_base or 0) / 2
         shown, end, count = None, Fraction(0), 0
         for start, until, frame in _timed(container, stream, path):
@@ -385,7 +369,7 @@ class VideoWriter:
             dst_colorspace=Colorspace.ITU709,
             src_color_range=ColorRange.JPEG,
             dst_color_range=ColorRange.MPEG,
-            interpolation=_EXACT,
+            interpolation=EXACT,
         )
         picture.pts, picture.time_base = self._frames, 1 / self._fps
         self._container.mux(self._video.encode(picture))
