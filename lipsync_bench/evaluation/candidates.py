@@ -142,10 +142,11 @@ def _fit(image: np.ndarray, size_hw: tuple[int, int], path: Path) -> np.ndarray:
         return image
     height, width = image.shape[:2]
     if not _same_shape((height, width), size_hw):
+        wanted = f"{size_hw[1]}x{size_hw[0]}"
         raise MediaError(
-            f"{path}: {width}x{height} px, another shape than the target's {size_hw[1]}x{size_hw[0]}. Expected the "
-            "same aspect ratio, pixels taken as square. Paste faces back into the target's frames; if the whole picture was "
-            f"squeezed, undo it with: ffmpeg -i INPUT -vf scale={size_hw[1]}:{size_hw[0]},setsar=1 OUTPUT.mp4"
+            f"{path}: {width}x{height} px, another shape than the target's {wanted}. Expected the same aspect ratio, "
+            "pixels taken as square. Paste faces back into the target's frames; if the whole picture was squeezed, "
+            f"undo it with: ffmpeg -i INPUT -vf scale={wanted.replace('x', ':')},setsar=1 OUTPUT.mp4"
         )
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
