@@ -61,6 +61,7 @@ __all__ = [
     "detect_landmarks68",
     "detector_version",
     "dlib_rectangle",
+    "frontal_score",
     "hog_like_rectangle",
     "iou",
     "landmarks68",
@@ -128,6 +129,12 @@ def _no_landmarks(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 def _hog_rectangles(image: np.ndarray) -> list[np.ndarray]:
     found = _hog()(_check_image(image), 1)  # best score first
     return [np.array([r.left(), r.top(), r.right(), r.bottom()], np.float32) for r in found]
+
+
+def frontal_score(image: np.ndarray) -> float:
+    """How much dlib's HOG detector takes an image for an upright face: above 0 is one; -2 is nothing like it."""
+    scores = _hog().run(_check_image(image), 0, -2.0)[1]
+    return max([-2.0, *scores])
 
 
 def detect_landmarks68(image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -16,7 +16,7 @@ import dlib
 import numpy as np
 import simplejpeg
 
-from datamodules.detectors import Face, model_file
+from datamodules.detectors import Face, frontal_score, model_file
 
 # Outer and inner corner of the eye on the picture's right, of the other, and the base of the nose: dlib's five points.
 _POINTS = (263, 362, 33, 133, 2)
@@ -24,6 +24,7 @@ _FOREHEAD, _CHIN = 10, 152
 _CHIP_PX, _CHIP_PADDING = 150, 0.25  # as the network was trained
 _LOOK_PX = 32
 _MAX_REFERENCES = 8
+_REVERSED = 0.1  # of dlib's score; the difference is 0.1 to 2 on heads that are upside down, -1 to -3 on others
 
 __all__ = ["Identity", "Sighting", "alike"]
 
@@ -92,6 +93,23 @@ class Identity:
 
     def __init__(self) -> None:
         self._kept: list[bytes | np.ndarray] = []
+        self._upright: list[float] = []
+        self._reversed: list[float] = []
+
+    @property
+    def upside_down(self) -> bool:
+        """Whether the faces look more like faces when they are turned by half. Face Mesh puts an upright mesh upon
+        such heads.
+        """
+        return max(self._upright, default=0.0) < 0 and bool(
+            np.mean(self._reversed) > np.mean(self._upright) + _REVERSED
+        )
+
+    def look_upright(self, sighting: Sighting) -> None:
+        """Learn from one of the first faces whether they are upright, until one surely is."""
+        if len(self._upright) < _MAX_REFERENCES and max(self._upright, default=-1.0) < 0:
+            self._upright.append(frontal_score(sighting.chip))
+            self._reversed.append(frontal_score(sighting.chip[::-1, ::-1]))
 
     def add(self, sighting: Sighting) -> None:
         """Keep a face; when there are enough it takes the last one's place."""

@@ -69,6 +69,7 @@ class Track:
     def add(self, number: int, sighting: Sighting) -> None:
         """The face on the next frame that it is seen on."""
         box = sighting.face.box
+        self._identity.look_upright(sighting)
         if alike(self._anchor, sighting.look) < _DRIFT:
             self._anchor = sighting.look
             self._identity.add(sighting)
@@ -87,6 +88,11 @@ class Track:
             self._identity.add(self._last)
             self._scene = self._last.scene
             self._last = None
+
+    @property
+    def upside_down(self) -> bool:
+        """Whether the head is."""
+        return self._identity.upside_down
 
     @property
     def mean_centre(self) -> np.ndarray:

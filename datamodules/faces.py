@@ -30,6 +30,7 @@ FaceChoice = Literal["largest", "first", "left", "right", "centre"] | int
 _MIN_SHARE = 0.5  # a track shorter than this share of the longest is taken for a false detection
 _MAX_ROLL_DEGREES = 60.0  # people tilt their heads by up to 45
 _COVERED_IOU = 0.1
+_TURN = "Turn the video with: ffmpeg -i INPUT -vf transpose=1 OUTPUT.mp4 (by half: hflip,vflip)"
 
 __all__ = [
     "MAX_FACES",
@@ -203,18 +204,15 @@ class FaceTracker:
         Raises:
             FaceError: No face at all, or the chosen one missing on more than `max_gap_frames` in a row.
         """
-        rolled = ""
-        if self._rolled:
-            rolled = (
-                f"; {self._rolled} frames show a head upside down or on its side: turn the video with ffmpeg -i INPUT "
-                "-vf transpose=1 OUTPUT.mp4 (hflip,vflip for half a turn)"
-            )
+        rolled = f"; {self._rolled} frames show a head lying or upside down: {_TURN}" if self._rolled else ""
         if not self._tracks:
             raise FaceError(
                 f"no face on any of {self.frames} frames; expected an upright one of an eighth of the longer side or "
                 f"more (dlib sees smaller ones, if they are frontal: --detector){rolled}"
             )
         track = _choose(self._tracks, self._face, self.size_hw)
+        if track.upside_down:
+            raise FaceError(f"the head is upside down; expected it upright. {_TURN}")
         seen = np.array(track.frames)
         missing = np.ones(self.frames, bool)
         missing[seen] = False
