@@ -69,7 +69,7 @@ def speakers(corpus: Path) -> list[list[np.ndarray]]:
 
 def test_a_cut_to_another_person_at_the_same_place_ends_the_track(speakers: list[list[np.ndarray]]) -> None:
     one, two = speakers
-    with pytest.raises(FaceError, match="20 in a row from frame .*; on 20 of these another face is in its place"):
+    with pytest.raises(FaceError, match=r"20 in a row from frame .*; on 20 of these another face is in its place"):
         track_faces(one[:20] + two[20:40])
     track = track_faces(one[:30] + two[30:38])  # few enough to be bridged, but not to be taken for the same
     np.testing.assert_array_equal(np.flatnonzero(~track.detected), range(30, 38))
