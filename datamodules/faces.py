@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The track of one face through a video: which detections belong together, which face is meant, and what is bridged."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -17,20 +17,20 @@ from datamodules.detectors import (
     FaceDetector,
     MediaPipeDetector,
     S3FDDetector,
-    area,
-    centre,
     detect_landmarks68,
     iou,
     landmarks68,
     make_detector,
 )
 from datamodules.errors import FaceError, MediaError
+from datamodules.face_identity import Sighting
+from datamodules.face_matching import Track, assign
 
 FaceChoice = Literal["largest", "first", "left", "right", "centre"] | int
-_MIN_IOU = 0.1
-_MAX_STEP = 1.0  # distance from the last position, in box sides, at which a face can still be the same
-_MAX_GROWTH = 4.0  # ratio of areas at which it cannot
 _MIN_SHARE = 0.5  # a track shorter than this share of the longest is taken for a false detection
+_MAX_ROLL_DEGREES = 60.0  # people tilt their heads by up to 45
+_COVERED_IOU = 0.1
+_TURN = "Turn the video with: ffmpeg -i INPUT -vf transpose=1 OUTPUT.mp4 (by half: hflip,vflip)"
 
 __all__ = [
     "MAX_FACES",
@@ -62,6 +62,7 @@ class FaceTrack:
         detected: bool (T,), False where the face was not seen and its place is interpolated or held.
         detector: Name of the detector.
         detector_version: Package version and model.
+        covered: bool (T,), True where it is not seen and another face is in its place.
     """
 
     boxes: np.ndarray
@@ -70,45 +71,13 @@ class FaceTrack:
     detected: np.ndarray
     detector: str
     detector_version: str
+    covered: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __len__(self) -> int:
         return len(self.detected)
 
 
-class _Track:
-    """The frames on which one face was seen."""
-
-    def __init__(self) -> None:
-        self.frames: list[int] = []
-        self.faces: list[Face] = []
-        self.area = 0.0  # summed over the frames: mean area times length
-        self.centre = np.zeros(2)  # summed
-
-    def add(self, frame: int, face: Face) -> None:
-        self.frames.append(frame)
-        self.faces.append(face)
-        self.area += area(face.box)
-        self.centre += centre(face.box)
-
-    @property
-    def mean_centre(self) -> np.ndarray:
-        return self.centre / len(self.frames)
-
-
-def _likeness(track: _Track, face: Face) -> float:
-    """Above 0 if the face can be the next of the track; overlapping faces come before near ones."""
-    last = track.faces[-1].box
-    sizes = area(last), area(face.box)
-    if max(sizes) > _MAX_GROWTH * min(sizes):
-        return 0.0
-    overlap = iou(last, face.box)
-    if overlap >= _MIN_IOU:
-        return 1 + overlap
-    step = float(np.linalg.norm(centre(last) - centre(face.box))) / max(sizes) ** 0.5
-    return max(0.0, 1 - step / _MAX_STEP)
-
-
-def _choose(tracks: Sequence[_Track], face: FaceChoice, size_hw: tuple[int, int]) -> _Track:
+def _choose(tracks: Sequence[Track], face: FaceChoice, size_hw: tuple[int, int]) -> Track:
     if face == "largest":
         return max(tracks, key=lambda track: track.area)
     longest = max(len(track.frames) for track in tracks)
@@ -159,6 +128,7 @@ class FaceTracker:
             of less than half the length of the longest.
         max_gap_frames: Missed frames in a row that are bridged: linearly inside, held at both ends.
         detector_weights: Weight file of `s3fd`.
+        keep: What is kept of each face, where memory matters.
     """
 
     def __init__(
@@ -168,6 +138,7 @@ class FaceTracker:
         face: FaceChoice = "largest",
         max_gap_frames: int = 12,
         detector_weights: Path | None = None,
+        keep: Callable[[Face], Face] = lambda face: face,
     ) -> None:
         if max_gap_frames < 0:
             raise ValueError(f"max_gap_frames is {max_gap_frames}, expected 0 or more (--max-gap-frames)")
@@ -176,7 +147,9 @@ class FaceTracker:
         self._detector = detector if isinstance(detector, FaceDetector) else make_detector(detector, detector_weights)
         self._face = face
         self._max_gap = max_gap_frames
-        self._tracks: list[_Track] = []
+        self._keep = keep
+        self._tracks: list[Track] = []
+        self._rolled = 0  # frames with lying or upside-down heads alone
 
     def __enter__(self) -> "FaceTracker":
         return self
@@ -195,24 +168,15 @@ class FaceTracker:
             raise MediaError(
                 f"frame {self.frames} is {size_hw}, the first {self.size_hw}; expected one size throughout"
             )
-        faces = self._detector.detect(frame)
-        # Tracks that ended long ago come last. They are still continued, so that an error tells the true gap.
-        pairs = [
-            (self.frames - track.frames[-1] > self._max_gap + 1, -_likeness(track, face), i, k)
-            for i, track in enumerate(self._tracks)
-            for k, face in enumerate(faces)
-        ]
-        used_tracks: set[int] = set()
-        used_faces: set[int] = set()
-        for _, unlikeness, i, k in sorted(pairs):
-            if unlikeness < 0 and i not in used_tracks and k not in used_faces:
-                self._tracks[i].add(self.frames, faces[k])
-                used_tracks.add(i)
-                used_faces.add(k)
-        for k, face in enumerate(faces):
-            if k not in used_faces:
-                self._tracks.append(_Track())
-                self._tracks[-1].add(self.frames, face)
+        sightings = [Sighting(frame, face) for face in self._detector.detect(frame)]
+        upright = [sighting for sighting in sightings if abs(sighting.roll_degrees) <= _MAX_ROLL_DEGREES]
+        self._rolled += len(sightings) > 0 and not upright
+        found = assign(self._tracks, self.frames, upright, self._max_gap)
+        for k, sighting in enumerate(upright):
+            if k in found:
+                found[k].add(self.frames, sighting)
+            else:
+                self._tracks.append(Track(self.frames, sighting, self._keep))
         self.frames += 1
 
     def glimpse(self, start: int) -> FaceTrack | None:
@@ -240,28 +204,46 @@ class FaceTracker:
         Raises:
             FaceError: No face at all, or the chosen one missing on more than `max_gap_frames` in a row.
         """
+        rolled = f"; {self._rolled} frames show a head lying or upside down: {_TURN}" if self._rolled else ""
         if not self._tracks:
             raise FaceError(
-                f"no face on any of {self.frames} frames; expected one of an eighth of the longer side or more "
-                "(dlib sees smaller ones, if they are frontal: --detector)"
+                f"no face on any of {self.frames} frames; expected an upright one of an eighth of the longer side or "
+                f"more (dlib sees smaller ones, if they are frontal: --detector){rolled}"
             )
         track = _choose(self._tracks, self._face, self.size_hw)
+        if track.upside_down:
+            raise FaceError(f"the head is upside down; expected it upright. {_TURN}")
         seen = np.array(track.frames)
         missing = np.ones(self.frames, bool)
         missing[seen] = False
+        result = self._assemble(track.faces, seen, self.frames)
+        result = replace(result, covered=self._covered(result.boxes, result.detected))
         long = [(first, length) for first, length in _runs(missing) if length > self._max_gap]
         if long and not bridge_all:
+            first, length = long[0]
+            others = int(result.covered[first : first + length].sum())
+            instead = f"; on {others} of these another face is in its place, or could not be told to be the same"
             raise FaceError(
-                f"face missing on {int(missing.sum())} of {self.frames} frames, {long[0][1]} in a row from frame "
-                f"{long[0][0]} on; expected at most {self._max_gap} in a row (--max-gap-frames, --face)"
+                f"face missing on {int(missing.sum())} of {self.frames} frames, {length} in a row from frame {first} "
+                f"on{instead if others else ''}; expected at most {self._max_gap} in a row (--max-gap-frames, --face)"
+                f"{rolled}"
             )
-        return self._assemble(track.faces, seen, self.frames)
+        return result
 
     def _assemble(self, faces: Sequence[Face], seen: np.ndarray, count: int) -> FaceTrack:
         detected = np.zeros(count, bool)
         detected[seen] = True
         boxes, landmarks, mesh = (_fill(np.stack(values), seen, count) for values in zip(*faces, strict=True))
         return FaceTrack(boxes, landmarks, mesh, detected, self._detector.name, self._detector.version)
+
+    def _covered(self, boxes: np.ndarray, detected: np.ndarray) -> np.ndarray:
+        """On which of the missing frames there is a face of another track where the box is."""
+        covered = np.zeros(len(detected), bool)
+        for track in self._tracks:
+            for number, face in zip(track.frames, track.faces, strict=True):
+                if not detected[number] and iou(boxes[number], face.box) >= _COVERED_IOU:
+                    covered[number] = True
+        return covered
 
 
 def track_faces(

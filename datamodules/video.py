@@ -10,21 +10,20 @@ from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.audio_track import MAX_GAP_S
+from datamodules.colour import SdrFrames
 from datamodules.damage import REPAIR, Damage, check_end, until_error
 from datamodules.errors import MediaError
 from datamodules.media import MAX_PIXELS, audio_stream, open_media, video_stream
 from datamodules.track_times import decoding_times, inexact_s, stated_duration, time_zero, track_fps
-from datamodules.video_writing import EXACT, FPS, PRESETS, VideoWriter, exact_rate
+from datamodules.video_writing import FPS, PRESETS, VideoWriter, exact_rate
 
 READING = 2  # raised when the same file gives other frames than before
 # Cameras and containers that count in milliseconds put frames this much beside the regular grid.
 _JITTER_S = Fraction(1, 1000)
 _SAME_RATE = 0.01  # rates of a file are means
 _MOST_FPS = 1000  # what a file states above that is the unit of its timestamps
-_UNSPECIFIED, _FULL_RANGE = 2, 2
 
 __all__ = ["FPS", "PRESETS", "READING", "VideoInfo", "VideoWriter", "probe", "read_frames"]
 
@@ -100,36 +99,21 @@ class _Upright:
     a reference cycle, which keeps the frame's memory, 3 MB of 1080p, until Python's garbage collector comes by.
     """
 
-    def __init__(self) -> None:
-        self._reformatter = VideoReformatter()
+    def __init__(self, path: Path, codec: str) -> None:
+        self._to_sdr = SdrFrames(path, codec)
         self._rotation: int | None = None
         self._matrix = 1, 0, 0, 1
 
     def __call__(self, frame: Any) -> np.ndarray:
         if frame.rotation != self._rotation:
             self._rotation, self._matrix = frame.rotation, _matrix(frame)
-        image = self._rgb(frame).to_ndarray()
+        image = self._to_sdr(frame)
         a, b, c, d = self._matrix
         if abs(b) > abs(a):
             image, flip_x, flip_y = image.swapaxes(0, 1), c < 0, b < 0
         else:
             flip_x, flip_y = a < 0, d < 0
         return np.ascontiguousarray(image[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
-
-    def _rgb(self, frame: Any) -> Any:
-        if not frame.format.name.startswith(("yuv", "nv", "p0")):
-            return self._reformatter.reformat(frame, format="rgb24", interpolation=EXACT)
-        # Untagged video is taken for BT.601, like libav, OpenCV and so the published pipelines do at any size.
-        matrix = Colorspace.ITU601 if frame.colorspace in (0, _UNSPECIFIED) else frame.colorspace
-        full = frame.color_range == _FULL_RANGE or frame.format.name.startswith("yuvj")
-        return self._reformatter.reformat(
-            frame,
-            format="rgb24",
-            src_colorspace=matrix,
-            src_color_range=ColorRange.JPEG if full else ColorRange.MPEG,
-            dst_color_range=ColorRange.JPEG,
-            interpolation=EXACT,
-        )
 
 
 def _no_frame(path: Path, errors: list[Exception]) -> MediaError:
@@ -194,9 +178,9 @@ def read_frames(path: Path | str, fps: float | None = FPS, damage: Damage | None
     A source frame up to 1 ms late still counts, because many files round their timestamps; where the file's rate is
     `fps` itself, each is shown at the nearest instant.
 
-    Pixels are taken as square and frames as progressive; the colour matrix and range are those the file names, BT.601
-    and limited where it names none. Differs: the published pipelines read with OpenCV, whose fast conversion comes out
-    about one level darker.
+    Pixels are taken as square and frames as progressive; colours are those that the file's tags mean, as SDR (see
+    `colour`). Differs: the published pipelines read with OpenCV, whose fast conversion comes out about one level
+    darker, and which ignores the tags.
 
     Args:
         path: any container and codec that PyAV reads.
@@ -208,17 +192,17 @@ def read_frames(path: Path | str, fps: float | None = FPS, damage: Damage | None
 
     Raises:
         FileNotFoundError: there is no such file.
-        MediaError: not a media file, no video in it, a single image, more than 36 million pixels, a change of size, or
-            an end too long before the one the file states (a frame or 2 %, at most 0.5 s). A file that is cut off
-            yields what decodes, then raises.
+        MediaError: not a media file, no video in it, a single image, more than 36 million pixels, colours that cannot
+            be converted, a change of size, or an end too long before the one the file states (a frame or 2 %, at most
+            0.5 s). A file that is cut off yields what decodes, then raises.
     """
     path = Path(path)
     rate = None if fps is None else exact_rate(fps)
-    to_rgb = _Upright()
     found = Damage() if damage is None else damage
     try:
         with open_media(path) as container:
             stream = _checked_video(container, path)
+            to_rgb = _Upright(path, stream.codec_context.codec.canonical_name)
             slack = _slack(container, stream, rate)
             shown, end, count = None, Fraction(0), 0
             for start, until, frame in _timed(container, stream, path, found):

@@ -13,14 +13,13 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from datamodules.audio import SAMPLE_RATE
+from datamodules.colour import EXACT
 from datamodules.files import remove_leftovers, temporary_path
 from datamodules.sound import Sound
 
 FPS = 25.0
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 
-# libav's fast conversion between YUV and RGB is ten times as fast, one level too dark, and differs between processors.
-EXACT = 0x02 | 0x2000 | 0x40000 | 0x80000  # SWS_BILINEAR, FULL_CHR_H_INT, ACCURATE_RND, BITEXACT
 _BT709, _LIMITED = 1, 1  # libav's numbers for the colour matrix, primaries and transfer, and for 16..235
 _MAX_THREADS = 8  # of the encoder
 _MACROBLOCK = 16  # pixels a side
@@ -28,7 +27,7 @@ _AAC_BITS_PER_SECOND = 96_000  # a channel
 _AAC_BITS_PER_SAMPLE = 6  # the most that AAC allows
 _AAC_SAMPLES = 1024
 
-__all__ = ["EXACT", "FPS", "PRESETS", "VideoWriter", "exact_rate"]
+__all__ = ["FPS", "PRESETS", "VideoWriter", "exact_rate"]
 
 
 def exact_rate(fps: float) -> Fraction:

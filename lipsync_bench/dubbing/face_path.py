@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_wav2lip
-from datamodules.detectors import DetectorName, Face, FaceDetector, make_detector
+from datamodules.detectors import DetectorName, Face, make_detector
 from datamodules.faces import FaceChoice, FaceTracker
 from lipsync_bench.blending import CONTOUR
 
@@ -23,7 +23,8 @@ class FacePath:
     Args:
         boxes: float32 (N, 4), what is cut out: x1 y1 x2 y2, whole pixels inside the frame.
         contours: float32 (N, 30, 2), the mesh points `CONTOUR` in pixels.
-        visible: bool (N,), False where there is no face to dub; box and contour mean nothing there.
+        visible: bool (N,), False where there is no face to dub, or another's in its place; box and contour mean nothing
+            there.
     """
 
     boxes: np.ndarray
@@ -34,21 +35,10 @@ class FacePath:
         return len(self.visible)
 
 
-class _OutlineDetector(FaceDetector):
-    """Keeps of each face its box, the contour, and the two corners of the mesh, which decide the crop: 1 KB, not 6."""
-
-    def __init__(self, detector: FaceDetector) -> None:
-        self.name, self.version = detector.name, detector.version
-        self._detector = detector
-
-    def detect(self, frame: np.ndarray) -> list[Face]:
-        return [
-            Face(box, landmarks, np.vstack([mesh[list(CONTOUR)], mesh.min(axis=0), mesh.max(axis=0)]))
-            for box, landmarks, mesh in self._detector.detect(frame)
-        ]
-
-    def close(self) -> None:
-        self._detector.close()
+def _outline(face: Face) -> Face:
+    """The box, the contour, and the two corners of the mesh, which decide the crop: 1 KB, not 6."""
+    mesh = face.mesh
+    return Face(face.box, face.landmarks, np.vstack([mesh[list(CONTOUR)], mesh.min(axis=0), mesh.max(axis=0)]))
 
 
 def _bridged(detected: np.ndarray, max_gap_frames: int) -> np.ndarray:
@@ -111,12 +101,12 @@ def find_face(
         FaceError: No face on any frame.
         ValueError: Negative pads that leave no box.
     """
-    outlines = _OutlineDetector(make_detector(detector, detector_weights, landmarks=False))
-    with FaceTracker(outlines, face=face, max_gap_frames=max_gap_frames) as tracker:
+    found = make_detector(detector, detector_weights, landmarks=False)
+    with FaceTracker(found, face=face, max_gap_frames=max_gap_frames, keep=_outline) as tracker:
         for frame in frames:
             tracker.add(frame)
         track = tracker.finish(bridge_all=True)
-    visible = _bridged(track.detected, max_gap_frames)
+    visible = _bridged(track.detected, max_gap_frames) & ~track.covered
     boxes = _padded(crop_boxes(track, crop, tracker.size_hw), pads, tracker.size_hw)
     if crop == "detector" and smooth:
         boxes = _smoothed(boxes, visible)

@@ -20,6 +20,10 @@ from lipsync_bench.face_mask import FaceMaskPaste
 from lipsync_bench.inference import lip_sync, paste, paste_crop
 from models import TalkingFaceModule, load_method
 
+_EVEN_PX = 3  # from rounding both sides, the target's and the prediction's, to even numbers
+_MACROBLOCK_PX = 16
+_STRETCH = 0.03  # by that rounding, of pictures of another scale
+
 __all__ = ["Candidate", "Checkpoint", "GroundTruth", "RepeatedFrame", "TargetChunk", "VideoFolder"]
 
 
@@ -125,9 +129,30 @@ class RepeatedFrame(Candidate):
         return [paste_crop(frame, chunk.reference, box) for frame, box in zip(chunk.frames, chunk.boxes, strict=True)]
 
 
-def _fit(image: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+def _same_shape(size_hw: tuple[int, int], target_hw: tuple[int, int]) -> bool:
+    """Whether one size is the other enlarged or shrunk, but for rounding: codecs want even sides, and scripts that
+    write videos (imageio's) make them multiples of 16, of small pictures by a tenth of a side.
+    """
+    for scale in (1.0, size_hw[0] / target_hw[0], size_hw[1] / target_hw[1]):
+        off = [abs(side - scale * wanted) for side, wanted in zip(size_hw, target_hw, strict=True)]
+        most = [_MACROBLOCK_PX - 1 if scale == 1 else min(_MACROBLOCK_PX - 1, _STRETCH * side) for side in size_hw]
+        blocks = [side % _MACROBLOCK_PX == 0 for side in size_hw]
+        if all(d <= (limit if block else _EVEN_PX) for d, limit, block in zip(off, most, blocks, strict=True)):
+            return True
+    return False
+
+
+def _fit(image: np.ndarray, size_hw: tuple[int, int], path: Path) -> np.ndarray:
     if image.shape[:2] == size_hw:
         return image
+    height, width = image.shape[:2]
+    if not _same_shape((height, width), size_hw):
+        wanted = f"{size_hw[1]}x{size_hw[0]}"
+        raise MediaError(
+            f"{path}: {width}x{height} px, another shape than the target's {wanted}. Expected the same aspect ratio, "
+            "pixels taken as square. Paste faces back into the target's frames; if the whole picture was squeezed, "
+            f"undo it with: ffmpeg -i INPUT -vf scale={wanted.replace('x', ':')},setsar=1 OUTPUT.mp4"
+        )
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
 
@@ -190,6 +215,7 @@ class VideoFolder(Candidate):
         super().__init__(name)
         self.folder = folder
         self.targets = targets
+        self._path = folder
         self._stream: Iterator[np.ndarray] = iter(())
         self._damage = Damage()
 
@@ -222,8 +248,13 @@ class VideoFolder(Candidate):
         )
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
-        """The next frames of the clip's video at 25 fps, resized to the target's size where they differ."""
+        """The next frames of the clip's video at 25 fps, resized to the target's size where they differ.
+
+        Raises:
+            MediaError: Their shape differs, so that they would be stretched.
+        """
         if chunk.first == 0:
-            self._stream = read_frames(self.file(chunk.clip, chunk.audio_clip), FPS, self._damage)
+            self._path = self.file(chunk.clip, chunk.audio_clip)
+            self._stream = read_frames(self._path, FPS, self._damage)
         height, width = chunk.frames[0].shape[:2]
-        return [_fit(frame, (height, width)) for frame in islice(self._stream, len(chunk.frames))]
+        return [_fit(frame, (height, width), self._path) for frame in islice(self._stream, len(chunk.frames))]

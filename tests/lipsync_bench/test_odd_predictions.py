@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from datamodules.audio import load_audio
+from datamodules.errors import MediaError
 from datamodules.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_videos
+from lipsync_bench.evaluation.candidates import TargetChunk, VideoFolder
+from lipsync_bench.evaluation.protocol import load_protocol
 from models import SyncExpertModule
 from models.checkpoints import save_module
+from tests.datamodules.wide_videos import hlg, write_wide
 
 FRAMES = 40
 
@@ -37,6 +41,7 @@ def scored(corpus, tmp_path_factory):
         "long": ([*frames, *frames[:10]], 25.0, sound),
         "small": ([frame[::2, ::2] for frame in frames], 25.0, sound),
         "odd_size": ([frame[:-1, :-3] for frame in frames], 25.0, sound),
+        "face_only": ([f[: f.shape[0] // 2, : f.shape[1] // 3] for f in frames], 25.0, sound),
         "double_rate": ([frame for frame in frames for _ in (0, 1)], 50.0, sound),
         "silent": (frames, 25.0, None),
         "no_face": ([np.full_like(frame, 90) for frame in frames], 25.0, sound),
@@ -45,7 +50,7 @@ def scored(corpus, tmp_path_factory):
     for name, (images, fps, wave) in made.items():
         (folder / name).mkdir()
         write(folder / name / "Ä b.mp4", images, fps, wave)
-    for name in ("missing", "damaged", "two", "concealed", "tail_lost"):
+    for name in ("hlg", "missing", "damaged", "two", "concealed", "tail_lost"):
         (folder / name).mkdir()
     whole = bytearray((folder / "same" / "Ä b.mp4").read_bytes())
     (folder / "tail_lost" / "Ä b.mp4").write_bytes(whole[: len(whole) * 9 // 10] + bytes(len(whole) // 10))
@@ -54,11 +59,12 @@ def scored(corpus, tmp_path_factory):
     at = whole.index(packet) + len(packet) // 2
     whole[at : at + len(packet) // 4] = np.random.default_rng(0).bytes(len(packet) // 4)
     (folder / "concealed" / "Ä b.mp4").write_bytes(whole)
+    write_wide(folder / "hlg" / "Ä b.mkv", frames, hlg, (9, 18, 9), audio=sound)
     (folder / "damaged" / "Ä b.mp4").write_bytes((folder / "same" / "Ä b.mp4").read_bytes()[:3000])
     for suffix in ("mp4", "mkv"):
         shutil.copy(source, folder / "two" / f"Ä b.{suffix}")
     save_module(SyncExpertModule(width=0.125), folder / "expert.ckpt")
-    names = [*made, "missing", "damaged", "two", "concealed", "tail_lost"]
+    names = [*made, "hlg", "missing", "damaged", "two", "concealed", "tail_lost"]
     return evaluate_videos(
         {name: folder / name for name in names},
         folder / "target",
@@ -103,6 +109,11 @@ def test_other_sizes_are_resized_to_the_targets(scored):
     assert 15 < scored.loc["odd_size", "psnr"] < scored.loc["same", "psnr"]
 
 
+def test_hdr_is_compared_as_the_same_picture_in_sdr(scored):
+    assert scored.loc["hlg", "frames"] == FRAMES
+    assert scored.loc["hlg", ["psnr", "psnr_mouth"]].min() > 35
+
+
 def test_another_rate_is_brought_to_25_frames_a_second(scored):
     row = scored.loc["double_rate"]
     assert row["frames"] == FRAMES
@@ -127,9 +138,41 @@ def test_a_prediction_without_a_face_is_scored_and_counted(scored):
         ("damaged", "MediaError"),
         ("two", "2 predictions"),
         ("one_frame", "too short for the sync expert"),
+        ("face_only", "another shape than the target's"),
     ],
 )
 def test_what_cannot_be_scored_is_a_failed_row_with_the_reason(scored, name, reason):
     assert scored.loc[name, "status"] == "failed"
     assert reason in scored.loc[name, "reason"]
     assert np.isnan(scored.loc[name, "psnr"])
+
+
+@pytest.mark.parametrize(
+    ("target_hw", "size_hw", "same"),
+    [
+        ((90, 160), (45, 80), True),
+        ((90, 160), (180, 320), True),
+        ((90, 160), (96, 160), True),  # a multiple of 16
+        ((180, 320), (90, 160), True),
+        ((90, 160), (88, 158), True),  # even sides
+        ((90, 160), (89, 157), True),
+        ((270, 480), (136, 240), True),
+        ((270, 480), (144, 240), False),
+        ((90, 160), (96, 96), False),
+        ((90, 160), (160, 90), False),
+        ((96, 128), (96, 96), False),
+        ((96, 128), (96, 112), False),
+        ((96, 128), (72, 128), False),
+    ],
+)
+def test_no_prediction_is_stretched_to_another_shape(tmp_path, target_hw, size_hw, same):
+    write(tmp_path / "a.mp4", [np.full((*size_hw, 3), 100, np.uint8)])
+    empty = np.empty((1, 0))
+    chunk = TargetChunk("a", "a", 0, [np.zeros((*target_hw, 3), np.uint8)], empty, empty, empty, empty)
+    candidate = VideoFolder("mine", tmp_path, {"a": "a.mp4"})
+    if same:
+        assert candidate.frames(chunk, load_protocol("video_pairs_face_box"))[0].shape == (*target_hw, 3)
+        return
+    shapes = f"{size_hw[1]}x{size_hw[0]} px, another shape than the target's {target_hw[1]}x{target_hw[0]}"
+    with pytest.raises(MediaError, match=rf"a\.mp4: {shapes}\. Expected the same aspect ratio.*ffmpeg -i"):
+        candidate.frames(chunk, load_protocol("video_pairs_face_box"))
