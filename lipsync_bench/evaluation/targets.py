@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real video of a clip, read once in chunks, with everything that is the same for all candidates."""
 
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -22,7 +24,6 @@ from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 CHUNK_FRAMES = 16  # of a video held at a time, if they are small
 CHUNK_BYTES = 16_000_000  # else as many as this holds, but no fewer than
 CHUNK_LEAST = 4
-LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever the cached values can change
 
 __all__ = ["CHUNK_FRAMES", "TargetPart", "chunk_frames", "face_rectangles", "find_landmarks", "in_frame", "read_target"]
 
@@ -111,13 +112,18 @@ class _Cache:
 
     def __init__(self, path: Path, clip: Clip, regions: Regions) -> None:
         self._path = path
-        self._facts = {"source": clip.header.source_sha256, "landmarks_rule": LANDMARKS, "boxes_rule": regions.version}
+        self._facts = {"source": clip.header.source_sha256, "faces": regions.key(clip.header)}
         self._found: dict[str, list[np.ndarray]] = {name: [] for name in self.NAMES}
-        self.known: dict[str, np.ndarray] | None = None
-        if path.is_file():
-            with np.load(path) as file:
+        self.known = self._read() if path.is_file() else None
+
+    def _read(self) -> dict[str, np.ndarray] | None:
+        try:
+            with np.load(self._path) as file:
                 fits = all(name in file and file[name] == value for name, value in self._facts.items())
-                self.known = {name: file[name] for name in self.NAMES} if fits else None
+                known = {name: file[name] for name in self.NAMES} if fits else None
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):  # damaged: found anew
+            return None
+        return known if known is not None and len({len(values) for values in known.values()}) == 1 else None
 
     def covers(self, frames: int) -> bool:
         """Whether that many frames are known."""
