@@ -2,11 +2,16 @@
 """Which of several processes this is, which device is its own, and its memory."""
 
 import ctypes
+import functools
+import itertools
 import os
 from contextlib import suppress
+from datetime import timedelta
 
 import torch
+import torch.distributed
 
+LONGEST_WAIT = timedelta(days=7)  # of the quickest process for the slowest
 _LAUNCHERS = (  # torchrun; Open MPI; MPICH and Intel MPI
     ("RANK", "WORLD_SIZE"),
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
@@ -14,7 +19,9 @@ _LAUNCHERS = (  # torchrun; Open MPI; MPICH and Intel MPI
 )
 _LOCAL_RANKS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 
-__all__ = ["device_of", "has_meeting_place", "rank_and_world", "return_memory"]
+_meetings = itertools.count()
+
+__all__ = ["device_of", "has_meeting_place", "rank_and_world", "return_memory", "wait_for_all"]
 
 
 def _slurm() -> tuple[str, str] | None:
@@ -60,6 +67,27 @@ def rank_and_world() -> tuple[int, int]:
 def has_meeting_place() -> bool:
     """Whether the processes are told where to wait for each other."""
     return "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ
+
+
+@functools.lru_cache(maxsize=1)
+def _store(rank: int, world: int) -> torch.distributed.Store:
+    found = torch.distributed.rendezvous("env://", rank=rank, world_size=world, timeout=LONGEST_WAIT)
+    return next(iter(found))[0]
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here; for processes that have a meeting place, any number of times.
+
+    No process group is made: torchmetrics would wait for all in it, and under torchrun there can be no second one.
+    """
+    rank, world = rank_and_world()
+    store, number = _store(rank, world), next(_meetings)
+    for phase in ("come", "gone"):
+        key = f"lipsync_bench/{number}/{phase}"
+        if store.add(key, 1) == world:
+            store.set(f"{key}/all", "1")
+        if phase == "come" or rank == 0:  # which may keep the store for the others
+            store.wait([f"{key}/all"], LONGEST_WAIT)
 
 
 def device_of(name: str) -> str:

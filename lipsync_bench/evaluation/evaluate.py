@@ -6,12 +6,9 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from pathlib import Path
 
 import pandas as pd
-import torch
-import torch.distributed
 
 from datamodules.clip import ClipHeader, read_header
 from datamodules.files import remove_leftovers, sha256
@@ -29,19 +26,11 @@ from lipsync_bench.evaluation.rows import BOARD, GROUND_TRUTH, IDENTITY, REPEATE
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
 from lipsync_bench.evaluation.scorers import NO_SCORERS, ScorerFiles, Scorers
 from lipsync_bench.evaluation.selection import EVERYTHING, Result, Selection, refuse_names
-from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world, return_memory
+from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world, return_memory, wait_for_all
 
 _log = logging.getLogger(__name__)
-LONGEST_WAIT = timedelta(days=7)  # of the quickest rank for the slowest
 
 __all__ = ["Result", "Selection", "evaluate_dataset", "evaluate_videos"]
-
-
-def _wait_for_all(rank: int, world: int) -> None:
-    """Return when every process has written its rows."""
-    torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT, rank=rank, world_size=world)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
 
 
 def _rules(protocol: Protocol, dataset: str) -> str:
@@ -93,7 +82,7 @@ def _run(
         missing = 0
         if world > 1:
             if has_meeting_place():
-                _wait_for_all(rank, world)
+                wait_for_all()
             holds = standing(again=False)
             missing = len(holds.expected - {tuple(row[n] for n in IDENTITY) for row in rows_in(out) if holds(row)})
         table = read_rows(out)
@@ -263,7 +252,15 @@ def evaluate_videos(
     refuse_names(folders)
     names = select.of_methods([GROUND_TRUTH, REPEATED_FRAME, *folders])
     others = (out, *folders.values())
-    report = prepare(target, out / "targets", "folder", workers=workers, progress=progress, exclude=others)
+    rank, world = rank_and_world()
+    in_turn = world > 1 and has_meeting_place()
+    if in_turn and rank > 0:  # the first process prepares, the others find everything there
+        wait_for_all()
+    try:
+        report = prepare(target, out / "targets", "folder", workers=workers, progress=progress, exclude=others)
+    finally:
+        if in_turn and rank == 0:
+            wait_for_all()
     if report.failed:
         _log.warning("%d of the targets could not be prepared; see %s", report.failed, out / "targets" / "failures.csv")
     if not report.clips:
