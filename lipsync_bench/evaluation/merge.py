@@ -222,13 +222,13 @@ def _without_duplicates(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _refuse_other_files(rows: pd.DataFrame) -> None:
-    """Refuse two videos of one clip, or two predictions of one row."""
+    """Refuse two videos of one clip, or two predictions of one row, where both were scored."""
     pair = ["clip", "audio_clip"]
     for names, field, what in (
         (["clip"], "target_sha256", "video"),
         ([*LINE, *pair], "prediction_sha256", "prediction"),
     ):
-        told = rows[rows[field] != ""].drop_duplicates([*names, field])
+        told = rows[(rows["status"] == "ok") & (rows[field] != "")].drop_duplicates([*names, field])
         other = told[told.duplicated(names, keep=False)].sort_values([*names, field])
         if len(other):
             one, two = other.iloc[0], other.iloc[1]

@@ -14,13 +14,14 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import compress
 from pathlib import Path
 
 import pandas as pd
 
-from datamodules.files import write_atomic
+from datamodules.files import atomic_path
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS
 
 LINE = ("protocol", "method", "generator_sha256", "paste")
@@ -100,41 +101,35 @@ def _cell(value: object) -> str:
     return " ".join(str(value).split())  # a line break inside a cell would break the repair of a half-written line
 
 
-def _records(path: Path, lines: Iterable[str]) -> list[dict[str, str]]:
-    """The rows of these lines, of which the first is the head. Raises ValueError for the head of another version."""
-    reader = csv.DictReader(lines)
-    if tuple(reader.fieldnames or ()) != FIELDS:
+def _records(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of a file as texts. Raises ValueError for the head of another version."""
+    reader = csv.DictReader(line.decode(errors="replace") for line in _whole_lines(path))
+    if reader.fieldnames is not None and tuple(reader.fieldnames) != FIELDS:
         raise ValueError(
             f"{path} was written by another version: its columns are {reader.fieldnames}. "
             f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
         )
-    return list(reader)
+    return reader
 
 
-def _whole_lines(path: Path) -> list[bytes]:
+def _whole_lines(path: Path) -> Iterator[bytes]:
     """A file's lines, without one that was not written to its end or is being written just now."""
-    return [line for line in path.read_bytes().split(b"\n")[:-1] if line]
+    with path.open("rb") as file:
+        yield from (line for line in file if line.endswith(b"\n") and line.strip())
 
 
-def _texts(lines: Iterable[bytes]) -> list[str]:
-    return [line.decode(errors="replace") for line in lines]
+def _complete(row: Mapping[str, str]) -> bool:
+    return None not in row and None not in row.values()  # as after a loss of power
 
 
-def rows_in(folder: Path) -> list[dict[str, str]]:
+def rows_in(folder: Path) -> Iterator[dict[str, str]]:
     """The rows of all files of a results folder, as texts.
 
     Raises:
         ValueError: A file is of another version.
     """
-    rows = []
     for path in _files(folder):
-        if lines := _texts(_whole_lines(path)):
-            rows += [row for row in _records(path, lines) if _complete(row)]
-    return rows
-
-
-def _complete(row: Mapping[str, str]) -> bool:
-    return None not in row and None not in row.values()  # as after a loss of power
+        yield from filter(_complete, _records(path))
 
 
 def _files(folder: Path) -> list[Path]:
@@ -169,36 +164,25 @@ def _write_whole(descriptor: int, data: bytes, path: Path) -> None:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
-def _append(path: Path, lines: Iterable[bytes]) -> None:
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-    try:
-        head = b"" if os.fstat(descriptor).st_size else _line(None)
-        _write_whole(descriptor, head + b"".join(line + b"\n" for line in lines), path)
-    finally:
-        os.close(descriptor)
-
-
 def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
     """Take a half-written line and rows that hold no more out of a file, unless a process is appending to it."""
     with path.open("rb") as file:
         if not _locked(file.fileno(), path, fcntl.LOCK_EX):
             return
-        lines = _whole_lines(path)
-        records = _records(path, _texts(lines)) if lines else []
-        kept = [_complete(record) and holds(record) for record in records]
-        scored = [line for line, row, keep in zip(lines[1:], records, kept, strict=True) if not keep and _scored(row)]
-        if scored:
-            _append(path.with_name(SUPERSEDED), scored)
+        kept, lost = [True], [False]  # the head
+        for row in _records(path):
+            kept.append(_complete(row) and holds(row))
+            lost.append(not kept[-1] and _complete(row) and row["status"] == "ok")
+        if any(lost):
+            aside = path.with_name(SUPERSEDED)
+            with aside.open("ab") as old:
+                old.write(b"" if old.tell() else _line(None))
+                old.writelines(compress(_whole_lines(path), lost))
             path.with_name(BOARD).unlink(missing_ok=True)  # it counted them
-            _log.info("%s: %d rows are of files that have changed or are gone, see %s", path, len(scored), SUPERSEDED)
-        content = [*lines[:1], *(line for line, keep in zip(lines[1:], kept, strict=True) if keep)]
-        data = b"".join(line + b"\n" for line in content)
-        if len(data) < path.stat().st_size:
-            write_atomic(path, data)
-
-
-def _scored(row: Mapping[str, str]) -> bool:
-    return _complete(row) and row["status"] == "ok"
+            _log.info("%s: %d rows are of files that have changed or are gone, see %s", path, sum(lost), aside.name)
+        if sum(map(len, compress(_whole_lines(path), kept))) < path.stat().st_size:
+            with atomic_path(path) as temporary, temporary.open("wb") as new:
+                new.writelines(compress(_whole_lines(path), kept))
 
 
 class RowFile:
@@ -274,8 +258,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
     types = dict.fromkeys(texts, str)
     frames = []
     for file in files:
-        with file.open(newline="", encoding="utf-8") as lines:
-            _records(file, lines.readlines(1))
+        _records(file)
         frames.append(pd.read_csv(file, dtype=types, keep_default_na=False, na_values=[""]))
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     rows[["generator_sha256", "paste"]] = rows[["generator_sha256", "paste"]].fillna("")
