@@ -46,7 +46,17 @@ __all__ = ["PrepareReport", "Source", "find_sources", "prepare"]
 
 @dataclasses.dataclass(frozen=True)
 class PrepareReport:
-    """What a run did: clips made, already there, failed; wall time; the prepared folder; ids of the clips that hold."""
+    """What a run did.
+
+    Args:
+        done: Clips made.
+        skipped: Clips that were there already.
+        failed: Videos of which no clip could be made.
+        seconds: Wall time.
+        out: The prepared folder.
+        clips: Ids of the clips that hold.
+        sources: Paths of all videos, relative to their root.
+    """
 
     done: int
     skipped: int
@@ -54,6 +64,7 @@ class PrepareReport:
     seconds: float
     out: Path = Path()
     clips: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line for people."""
@@ -238,7 +249,8 @@ def prepare(
         write_csv(out / "failures.csv", ("id", "source", "error", "reason"), sorted(failures))
         write_manifest(complete)
     seconds = time.monotonic() - start
-    report = PrepareReport(len(entries) - skipped, skipped, len(failures), seconds, out, tuple(sorted(entries)))
+    names = tuple(sorted(entries)), tuple(item.path.relative_to(root).as_posix() for item in sources)
+    report = PrepareReport(len(entries) - skipped, skipped, len(failures), seconds, out, *names)
     if report.failed > max_failures * len(sources):
         raise RuntimeError(f"{report.summary()}; expected at most {max_failures:.0%} failures (--max-failures)")
     return report

@@ -191,11 +191,19 @@ class VideoFolder(Candidate):
             Names are the same however their accents are written.
         targets: Source path of each clip, relative to the targets' folder, by clip id.
         exclude: Folders below `folder` that hold other videos.
+        others: Source paths of targets that do not take part, whose predictions are nobody else's.
     """
 
     own_sound = True
 
-    def __init__(self, name: str, folder: Path, targets: Mapping[str, str], exclude: Iterable[Path] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        targets: Mapping[str, str],
+        exclude: Iterable[Path] = (),
+        others: Iterable[str] = (),
+    ) -> None:
         super().__init__(name)
         self.folder = folder
         self.targets = targets
@@ -205,7 +213,8 @@ class VideoFolder(Candidate):
         self._targets: defaultdict[str, list[str]] = defaultdict(list)
         for target in sorted(set(targets.values())):
             self._targets[_plain(PurePosixPath(target))].append(target)
-        self._named = Counter(PurePosixPath(key).name for key in self._targets)
+        everybody = {_plain(PurePosixPath(target)) for target in (*targets.values(), *others)}
+        self._named = Counter(PurePosixPath(key).name for key in everybody)
         self._stream: Iterator[np.ndarray] = iter(())
 
     def file(self, clip: str, audio_clip: str) -> Path:
@@ -223,6 +232,8 @@ class VideoFolder(Candidate):
         if not found and self._named[PurePosixPath(own).name] == 1:  # elsewhere, if the name means no other target
             name = PurePosixPath(_plain(relative)).name
             found = [path for key, paths in self._videos.items() for path in paths if PurePosixPath(key).name == name]
+        if len(found) > 1:  # a moving preview beside the video is none of two
+            found = [path for path in found if path.suffix.lower() != ".gif"] or found
         if len(found) == 1:
             return found[0]
         if found:

@@ -4,13 +4,15 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
 from datamodules.clip import ClipHeader, read_header
+from datamodules.errors import ClipError
 from datamodules.files import remove_leftovers, sha256
 from datamodules.prepare import SUFFIX, prepare
 from lipsync_bench.evaluation import manifest
@@ -105,6 +107,13 @@ def _protocol(protocol: str | Protocol) -> Protocol:
     return load_protocol(protocol) if isinstance(protocol, str) else protocol
 
 
+def _sources_of(clips: Iterable[Path]) -> Iterator[str]:
+    """The videos of all clips that can be read."""
+    for clip in clips:
+        with suppress(ClipError):
+            yield read_header(clip).source
+
+
 def evaluate_dataset(
     dataset: str,
     out: Path,
@@ -157,7 +166,8 @@ def evaluate_dataset(
             raise FileNotFoundError(f"--pred {name}={folder} is no folder. Expected one that holds videos.")
     benchmark.data.prepare_data()
     where = device_of(device)
-    everything = draw_pairs(benchmark.data.clips(benchmark.split), rules, benchmark.name, pairs)
+    clips = benchmark.data.clips(benchmark.split)
+    everything = draw_pairs(clips, rules, benchmark.name, pairs)
     headers = {clip: read_header(clip) for pair in everything for clip in (pair.video, pair.audio)}
     chosen = select.of_pairs(everything, {clip: header.id for clip, header in headers.items()})
     sources = {header.id: header.source for header in headers.values()}
@@ -171,7 +181,8 @@ def evaluate_dataset(
                 yield Checkpoint(name, Path(path), where, parsing)
         for name, folder in folders.items():
             if name in names:
-                yield VideoFolder(name, folder, sources, exclude=(out, benchmark.data.source_root, *folders.values()))
+                excluded = (out, benchmark.data.source_root, *folders.values())
+                yield VideoFolder(name, folder, sources, excluded, _sources_of(clips))
 
     run = Evaluation(
         benchmark.data.source_root,
@@ -275,7 +286,8 @@ def evaluate_videos(
     candidates: list[Candidate] = [GroundTruth(target, sources)]
     candidates += [RepeatedFrame()] if REPEATED_FRAME in names else []
     others = (out, target, *folders.values())
-    candidates += [VideoFolder(name, folder, sources, others) for name, folder in folders.items() if name in names]
+    for name in (name for name in folders if name in names):
+        candidates.append(VideoFolder(name, folders[name], sources, others, report.sources))
     where = device_of(device)
     regions = Regions(rules, scorers.detector_weights, where)
     run = Evaluation(target, candidates, regions, Scorers(scorers, where), "videos", out, save_videos)

@@ -54,6 +54,7 @@ class FrameFeatures:
         """The next crops, uint8 RGB (H, W, 3), as they are compared."""
         if self._temporary is None:
             self._temporary = self._open.enter_context(atomic_path(self._path))
+            self._temporary.write_bytes(b"")  # one of that name may be left of a killed process
         with self._temporary.open("ab") as file:
             for crop in crops:
                 image = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]

@@ -5,6 +5,7 @@ import json
 import shutil
 import unicodedata
 
+import av
 import numpy as np
 import pytest
 
@@ -174,6 +175,30 @@ def test_a_prediction_of_two_targets_belongs_to_none(tmp_path):
             videos.file(clip, clip)
     with pytest.raises(MediaError, match="no prediction"):
         videos.file("clips/b", "clips/b")
+
+
+def test_a_prediction_of_a_target_that_takes_no_part_is_nobody_elses(tmp_path):
+    """As where that target could not be prepared, or was not drawn."""
+    (tmp_path / "s1").mkdir()
+    (tmp_path / "s1" / "1.mp4").touch()
+    alone = VideoFolder("mine", tmp_path, {"s2/1": "s2/1.mp4"})
+    assert alone.file("s2/1", "s2/1") == tmp_path / "s1" / "1.mp4"
+    with pytest.raises(MediaError, match="no prediction"):
+        VideoFolder("mine", tmp_path, {"s2/1": "s2/1.mp4"}, others=["s1/1.mp4"]).file("s2/1", "s2/1")
+
+
+def test_a_moving_preview_beside_a_prediction_is_no_second_one(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    with av.open(str(tmp_path / "a.gif"), "w") as out:
+        stream = out.add_stream("gif", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "rgb8"
+        for k in range(3):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 60 * k, np.uint8), format="rgb24")
+            out.mux(stream.encode(frame.reformat(format="rgb8")))
+        out.mux(stream.encode(None))
+    assert VideoFolder("mine", tmp_path, {"a": "a.mp4"}).file("a", "a") == tmp_path / "a.mp4"
+    (tmp_path / "a.mp4").unlink()
+    assert VideoFolder("mine", tmp_path, {"a": "a.mp4"}).file("a", "a") == tmp_path / "a.gif"
 
 
 def test_no_two_rows_share_a_file_of_theirs(tmp_path):
