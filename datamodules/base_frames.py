@@ -70,6 +70,7 @@ class BaseFramesHeader:
         mesh_order: channel order of the images Face Mesh saw, `bgr` as published or `rgb`.
         frames: T.
         schema: version of this file format.
+        detector_version: the clip's: another detector gives other crops. Files of earlier versions do not tell it.
     """
 
     id: str
@@ -80,6 +81,7 @@ class BaseFramesHeader:
     mesh_order: MeshOrder
     frames: int
     schema: str = SCHEMA
+    detector_version: str = ""
 
     @classmethod
     def of(
@@ -87,13 +89,16 @@ class BaseFramesHeader:
     ) -> "BaseFramesHeader":
         """The header for faces generated from a clip."""
         return cls(
-            clip.id, clip.source_sha256, clip.settings, checkpoint_sha256, size_px, mesh_order, frames=clip.frames
+            *(clip.id, clip.source_sha256, clip.settings, checkpoint_sha256, size_px, mesh_order),
+            frames=clip.frames,
+            detector_version=clip.detector_version,
         )
 
     def belongs_to(self, clip: ClipHeader) -> bool:
         """Whether the faces were made from this clip as it is now."""
         own = (self.id, self.source_sha256, self.clip_settings, self.frames)
-        return own == (clip.id, clip.source_sha256, clip.settings, clip.frames)
+        same = own == (clip.id, clip.source_sha256, clip.settings, clip.frames)
+        return same and self.detector_version in ("", clip.detector_version)
 
 
 _KIND = FileKind("base-frame", "base_frames", BaseFramesHeader, SCHEMA, "a file of base frames", REPAIR, REPAIR)

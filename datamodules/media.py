@@ -15,10 +15,10 @@ from datamodules.errors import MediaError
 MAX_PIXELS = 36_000_000  # of a picture, a little more than 8K: a few bytes can ask for gigabytes
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
-__all__ = ["MAX_PIXELS", "audio_stream", "open_media", "video_stream"]
+__all__ = ["MAX_PIXELS", "audio_stream", "is_picture", "open_media", "video_stream"]
 
 
-def _is_picture(stream: Any) -> bool:
+def is_picture(stream: Any) -> bool:
     """Whether a video stream is a cover picture or a strip of thumbnails."""
     return bool(stream.disposition & _PICTURES)
 
@@ -52,7 +52,7 @@ def open_media(path: Path) -> Iterator[Any]:
 
 def _meant(container: Any, kind: Literal["video", "audio"]) -> Any | None:
     """The track that players show: flagged default, else libav's best. Those without a decoder come last."""
-    found = [stream for stream in getattr(container.streams, kind) if not (kind == "video" and _is_picture(stream))]
+    found = [stream for stream in getattr(container.streams, kind) if not (kind == "video" and is_picture(stream))]
     found = [stream for stream in found if stream.codec_context is not None] or found
     found = [stream for stream in found if stream.disposition & Disposition.default] or found
     best = container.streams.best(kind)

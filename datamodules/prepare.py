@@ -16,7 +16,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,13 +50,25 @@ __all__ = ["PrepareReport", "Source", "find_sources", "prepare"]
 
 @dataclasses.dataclass(frozen=True)
 class PrepareReport:
-    """What a run did: clips made, already there, failed; wall time; the prepared folder."""
+    """What a run did.
+
+    Args:
+        done: Clips made.
+        skipped: Clips that were there already.
+        failed: Videos of which no clip could be made.
+        seconds: Wall time.
+        out: The prepared folder.
+        clips: Ids of the clips that hold.
+        sources: Paths of all videos, relative to their root.
+    """
 
     done: int
     skipped: int
     failed: int
     seconds: float
     out: Path = Path()
+    clips: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """One line for people."""
@@ -138,11 +151,13 @@ def prepare(
     max_failures: float = 1.0,
     overwrite: bool = False,
     progress: bool = True,
+    exclude: Sequence[Path] = (),
 ) -> PrepareReport:
     """Prepare every video of a data set; what is finished is kept, what failed is tried again.
 
     Clips are whole or absent at any time. A clip is finished if its file is whole, its settings and detector version
-    are these, and its source has the same size and time as in the manifest, or the same SHA-256.
+    are these, and its source has the same size and times as in the manifest, or the same SHA-256. Two videos of one id
+    are two failures.
 
     Args:
         source: Folder of the videos.
@@ -158,6 +173,7 @@ def prepare(
         max_failures: Share of the clips (0..1) that may fail.
         overwrite: Make finished clips anew, too.
         progress: Show a bar on a terminal, or log a line every 30 s.
+        exclude: Folders below `source` whose videos are not taken; `out` never is, nor what this suite has written.
 
     Raises:
         FileNotFoundError, ValueError: Nothing to prepare, a bad list, bad arguments, no or wrong detector weights.
@@ -177,16 +193,26 @@ def prepare(
     version = settings.detector_version
     if detector_weights is not None:
         make_detector(detector, detector_weights).close()  # a wrong file is one error, not one a clip
-    sources = find_sources(source, dataset)
+    sources = find_sources(source, dataset, (out, *exclude))
     root = source_root(source, dataset)
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
 
     entries: dict[str, dict[str, Any]] = {}
-    failures: dict[str, tuple[str, str, str]] = {}
+    failures: list[tuple[str, str, str, str]] = []
     jobs: list[Job] = []
     old = _old_entries(out)
+    users = Counter(item.id for item in sources)
+
+    def fail(item: Source, error: str, reason: str) -> None:
+        where = printable(item.path.relative_to(root).as_posix())
+        failures.append((item.id, where, error, printable(reason)))
+        logger.warning("%s: %s: %s", *map(printable, (item.id, error, reason)))
+
     for item in sources:
+        if users[item.id] > 1:
+            fail(item, "ValueError", f"{users[item.id]} videos have the id {item.id}. Expected one. Rename the others")
+            continue
         job = Job(item, root, out / f"{item.id}{SUFFIX}", settings, overwrite)
         entry = old.get(item.id)
         if entry is not None and not overwrite and is_current(job, entry):
@@ -209,8 +235,7 @@ def prepare(
 
     def write_lists(complete: bool) -> None:
         remove_leftovers(out)
-        listed = [(name, *failures[name]) for name in sorted(failures)]
-        write_csv(out / "failures.csv", ("id", "source", "error", "reason"), listed)
+        write_csv(out / "failures.csv", ("id", "source", "error", "reason"), sorted(failures))
         write_manifest(complete)
 
     if dataset in ("lrs2", "synthetic"):
@@ -232,9 +257,7 @@ def prepare(
                     skipped += outcome.skipped
                     Damage(outcome.entry.get("damaged_frames", 0)).warn(job.source.path)
                 else:
-                    where = printable(job.source.path.relative_to(root).as_posix())
-                    failures[job.source.id] = (where, outcome.error, printable(outcome.reason))
-                    logger.warning("%s: %s: %s", *map(printable, (job.source.id, outcome.error, outcome.reason)))
+                    fail(job.source, outcome.error, outcome.reason)
                 tick(len(failures))
     except OSError:
         with suppress(OSError):  # the first one is to be told, and on a full disk a failure to list is one more of it
@@ -244,7 +267,9 @@ def prepare(
         write_lists(False)
         raise
     write_lists(True)
-    report = PrepareReport(len(entries) - skipped, skipped, len(failures), time.monotonic() - start, out)
+    seconds = time.monotonic() - start
+    names = tuple(sorted(entries)), tuple(item.path.relative_to(root).as_posix() for item in sources)
+    report = PrepareReport(len(entries) - skipped, skipped, len(failures), seconds, out, *names)
     if report.failed > max_failures * len(sources):
         raise JobsFailed(f"{report.summary()}; expected at most {max_failures:.0%} failures (--max-failures)")
     return report

@@ -147,10 +147,12 @@ def _digest(source: Source) -> str:
 
 
 def _stamp(source: Source) -> dict[str, int]:
+    """Another file has another one, also where it has the same size and time: no program can set the time of change."""
     states = [path.stat() for path in (source.path, source.audio) if path is not None]
     return {
         "source_bytes": sum(state.st_size for state in states),
         "source_mtime_ns": max(state.st_mtime_ns for state in states),
+        "source_ctime_ns": max(state.st_ctime_ns for state in states),
     }
 
 

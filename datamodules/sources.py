@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which videos of a data set's folder become clips, and under which id.
 
-    folder      every video below the folder; id = <its folder's name>/<its name>
+    folder      every video below the folder, see `video_files`; id = <its folder's name>/<its name>
     lrs2        main/<speaker>/<clip>.mp4, with train.txt, val.txt, test.txt beside main
     synthetic   as lrs2
     mead        <speaker>/video/front/neutral/level_1/<number>.mp4; the sound of a video without a sound track is
@@ -11,22 +11,20 @@ An id is `<speaker>/<name>` and becomes a path below the prepared folder; both p
 """
 
 import hashlib
-import itertools
 import logging
-import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from datamodules.texts import read_text
+from datamodules.video_files import find_videos
 
 DatasetName = Literal["folder", "lrs2", "mead", "synthetic"]
 SPLITS = ("train", "val", "test")
-_SUFFIXES = frozenset({".mp4", ".mov", ".mkv", ".avi", ".webm", ".m4v", ".mpg"})
 _MEAD_VIDEO = "video/front/neutral/level_1"
 _MEAD_AUDIO = "audio/neutral/level_1"
 _NAME_BYTES = 200  # file systems allow 255, and suffixes come on top
@@ -61,23 +59,10 @@ def _safe(name: str) -> str:
     return f"{encoded[:_NAME_BYTES].decode(errors='ignore')}-{digest}"
 
 
-def _videos(root: Path) -> Iterator[Path]:
-    """Video files below a folder, sorted; hidden ones are left out, links are followed, but never in circles."""
-    entered: set[Path] = set()
-    for folder, folders, files in os.walk(root, followlinks=True):
-        real = Path(folder).resolve()
-        folders[:] = [] if real in entered else sorted(name for name in folders if not name.startswith("."))
-        if real not in entered:
-            entered.add(real)
-            for name in sorted(files):
-                if Path(name).suffix.lower() in _SUFFIXES and not name.startswith("."):
-                    yield Path(folder, name)
-
-
-def _folder_sources(root: Path) -> list[Source]:
+def _folder_sources(root: Path, exclude: Iterable[Path]) -> list[Source]:
     """Ids that would be given twice are made longer: all folder names instead of the last, then the suffix too."""
     candidates: dict[Path, list[str]] = {}
-    for path in _videos(root):
+    for path in find_videos(root, exclude):
         parents = [_safe(part) for part in path.relative_to(root).parent.parts]
         name, suffix = _safe(path.stem), path.suffix[1:].lower()
         short, long = (parents[-1], _safe("-".join(parents))) if parents else ("clips", "clips")
@@ -117,21 +102,23 @@ def split_lists(root: Path) -> dict[str, list[str]]:
     return {split: _list_ids(root / f"{split}.txt") for split in SPLITS if (root / f"{split}.txt").is_file()}
 
 
-def _listed_sources(root: Path) -> list[Source]:
+def _listed_sources(root: Path, exclude: Iterable[Path]) -> list[Source]:
     main = root / "main"
     if not main.is_dir():
         raise FileNotFoundError(f"{root}: no folder main. Expected main/<speaker>/<clip>.mp4 (--source, --dataset)")
     lists = split_lists(root)
     if not lists:
         logger.warning("%s: no train.txt, val.txt or test.txt; all clips below main are prepared, without splits", root)
-        return [Source(f"{path.parent.name}/{path.stem}", path) for path in sorted(main.glob("*/*.mp4"))]
+        videos = [path for path in find_videos(main, exclude) if len(path.relative_to(main).parts) == 2]
+        return [Source(f"{path.parent.name}/{path.stem}", path) for path in videos]
     ids = dict.fromkeys(name for names in lists.values() for name in names)
     return [Source(name, main / f"{name}.mp4") for name in ids]
 
 
-def _mead_sources(root: Path) -> list[Source]:
+def _mead_sources(root: Path, exclude: Iterable[Path]) -> list[Source]:
     sources = []
-    for path in sorted(root.glob(f"*/{_MEAD_VIDEO}/*.mp4")):
+    folders = sorted(folder for folder in root.glob(f"*/{_MEAD_VIDEO}") if folder.is_dir())
+    for path in (path for folder in folders for path in find_videos(folder, exclude) if path.parent == folder):
         speaker = path.relative_to(root).parts[0]
         audio = root / speaker / _MEAD_AUDIO / f"{path.stem}.m4a"
         sources.append(Source(f"{_safe(speaker)}/{_safe(path.stem)}", path, audio if audio.is_file() else None))
@@ -146,12 +133,19 @@ def source_root(source: Path, dataset: DatasetName) -> Path:
     return root
 
 
-def find_sources(source: Path, dataset: DatasetName = "folder") -> list[Source]:
+def find_sources(source: Path, dataset: DatasetName = "folder", exclude: Iterable[Path] = ()) -> list[Source]:
     """The videos of a data set, sorted by id; a video on a list is named whether it is there or not.
+
+    Two videos may have one id, if their names differ only in what no file name may hold or in how accents are written.
+
+    Args:
+        source: Folder of the videos.
+        dataset: How it is laid out.
+        exclude: Folders below it that hold other videos.
 
     Raises:
         FileNotFoundError: No such folder, or no videos in it.
-        ValueError: A split list leads out of the folder, an unknown data set, or two videos with one id.
+        ValueError: A split list leads out of the folder, or an unknown data set.
     """
     finders = {"folder": _folder_sources, "lrs2": _listed_sources, "synthetic": _listed_sources, "mead": _mead_sources}
     if dataset not in finders:
@@ -159,14 +153,9 @@ def find_sources(source: Path, dataset: DatasetName = "folder") -> list[Source]:
     root = source_root(source, dataset)
     if not root.is_dir():
         raise FileNotFoundError(f"{source}: no such folder. Expected the folder of the {dataset} videos (--source)")
-    sources = sorted(finders[dataset](root), key=lambda item: item.id)
+    sources = sorted(finders[dataset](root, tuple(exclude)), key=lambda item: (item.id, item.path))
     if not sources:
         raise FileNotFoundError(
             f"{dataset}: no videos in {source}. Expected the folders of its help text (--source, --dataset)"
         )
-    for first, second in itertools.pairwise(sources):
-        if first.id == second.id:
-            raise ValueError(
-                f"{first.path} and {second.path} have one id, {first.id}. Expected two. Rename one of them"
-            )
     return sources

@@ -37,7 +37,8 @@ def evaluate(
 ) -> int:
     """Rank methods on a data set (--dataset), or score your own videos (--pred DIR --target DIR).
 
-    Goes on where an interrupted run stopped. The ground truth always takes part, and the repeated reference frame.
+    Goes on where an interrupted run stopped; what failed is tried again, and rows of files that have changed are made
+    anew. The ground truth always takes part, and the repeated reference frame.
 
     Args:
         dataset: Name of a YAML in experiments/benchmarks/, or the path of one.
@@ -113,6 +114,8 @@ def evaluate(
             save_videos=save_videos,
             device=device,
         )
+    if result.missing:
+        return 0
     console = Console()
     if len(result.leaderboard):
         console.print(rich_table(result.leaderboard, str(result.folder)))

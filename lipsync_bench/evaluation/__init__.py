@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.columns import COLUMNS, Column, column
-    from lipsync_bench.evaluation.evaluate import Result, Selection, evaluate_dataset, evaluate_videos
+    from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
     from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
     from lipsync_bench.evaluation.ranks import intervals, paired_tests
     from lipsync_bench.evaluation.rows import read_rows
     from lipsync_bench.evaluation.scorers import ScorerFiles
+    from lipsync_bench.evaluation.selection import Result, Selection
 
 _HOMES = {
     "columns": ("COLUMNS", "Column", "column"),
-    "evaluate": ("Result", "Selection", "evaluate_dataset", "evaluate_videos"),
+    "evaluate": ("evaluate_dataset", "evaluate_videos"),
     "protocol": ("Protocol", "list_protocols", "load_protocol"),
     "ranks": ("intervals", "paired_tests"),
     "rows": ("read_rows",),
     "scorers": ("ScorerFiles",),
+    "selection": ("Result", "Selection"),
 }
 
 __all__ = [

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is ranked: the truth, the trivial baseline, a method with its weights, or somebody's videos."""
 
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 import cv2
 import numpy as np
@@ -14,8 +16,9 @@ from datamodules.damage import Damage
 from datamodules.errors import MediaError
 from datamodules.files import sha256
 from datamodules.video import FPS, read_frames
+from datamodules.video_files import find_videos
 from lipsync_bench.evaluation.protocol import Protocol
-from lipsync_bench.evaluation.rows import GROUND_TRUTH
+from lipsync_bench.evaluation.rows import GROUND_TRUTH, REPEATED_FRAME
 from lipsync_bench.face_mask import FaceMaskPaste
 from lipsync_bench.inference import lip_sync, paste, paste_crop
 from models import TalkingFaceModule, load_method
@@ -91,6 +94,10 @@ class Candidate(ABC):
         """The candidate's video of a clip with the sound of another; None where frames are made on the fly."""
         return None
 
+    def prediction_sha256(self, clip: str, audio_clip: str) -> str:
+        """Of a video that was made elsewhere; empty for all others."""
+        return ""
+
 
 class GroundTruth(Candidate):
     """The clip itself: the best any method can be, and the floor of every metric.
@@ -122,7 +129,7 @@ class RepeatedFrame(Candidate):
     paste = "box"
 
     def __init__(self) -> None:
-        super().__init__("repeated_frame")
+        super().__init__(REPEATED_FRAME)
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """The reference crop pasted, resized to each box."""
@@ -198,6 +205,11 @@ class Checkpoint(Candidate):
         return list(lip_sync(self.module, chunk.frames, chunk.boxes, chunk.frame_mels, reference, batch, put_back))
 
 
+def _plain(path: PurePath) -> str:
+    """A path without its suffix, its accents written in one way."""
+    return unicodedata.normalize("NFC", path.with_name(path.stem).as_posix())
+
+
 class VideoFolder(Candidate):
     """Videos made elsewhere, one for each target, matched by name.
 
@@ -206,16 +218,34 @@ class VideoFolder(Candidate):
         folder: Holds the videos; a video belongs to the clip whose source has the same path below its root, whatever
             the suffix, or else the same name, if no other target has that name. With the sound of another clip the
             name goes on with `--` and that clip's id, `/` as `_`: `S1/00007--S2_00003.mp4`.
+            Names are the same however their accents are written.
         targets: Source path of each clip, relative to the targets' folder, by clip id.
+        exclude: Folders below `folder` that hold other videos.
+        others: Source paths of targets that do not take part, whose predictions are nobody else's.
     """
 
     own_sound = True
 
-    def __init__(self, name: str, folder: Path, targets: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        targets: Mapping[str, str],
+        exclude: Iterable[Path] = (),
+        others: Iterable[str] = (),
+    ) -> None:
         super().__init__(name)
         self.folder = folder
         self.targets = targets
         self._path = folder
+        self._videos: defaultdict[str, list[Path]] = defaultdict(list)
+        for path in find_videos(folder, exclude):
+            self._videos[_plain(path.relative_to(folder))].append(path)
+        self._targets: defaultdict[str, list[str]] = defaultdict(list)
+        for target in sorted(set(targets.values())):
+            self._targets[_plain(PurePosixPath(target))].append(target)
+        everybody = {_plain(PurePosixPath(target)) for target in (*targets.values(), *others)}
+        self._named = Counter(PurePosixPath(key).name for key in everybody)
         self._stream: Iterator[np.ndarray] = iter(())
         self._damage = Damage()
 
@@ -224,17 +254,22 @@ class VideoFolder(Candidate):
         return self._damage.frames
 
     def file(self, clip: str, audio_clip: str) -> Path:
-        """The video of a clip. Raises MediaError when there is none or more than one."""
-        relative = Path(self.targets[clip])
+        """The video of a clip. Raises MediaError when there is none or more than one, or another target of its name."""
+        relative = PurePosixPath(self.targets[clip])
+        own = _plain(relative)
+        if len(same := self._targets[own]) > 1:
+            raise MediaError(
+                f"{clip}: {len(same)} targets have the name {own} ({', '.join(same[:3])}), and a prediction belongs to "
+                "one. Expected a name for each. Rename them and their predictions."
+            )
         if audio_clip != clip:
             relative = relative.with_name(f"{relative.stem}--{audio_clip.replace('/', '_')}{relative.suffix}")
-        beside = self.folder / relative.parent
-        found = [p for p in (beside.iterdir() if beside.is_dir() else ()) if p.stem == relative.stem]
-        if not found:  # elsewhere below the folder, if the name means no other target
-            own = Path(self.targets[clip]).stem
-            alone = sum(Path(target).stem == own for target in self.targets.values()) == 1
-            found = [p for p in self.folder.rglob("*") if p.stem == relative.stem] if alone else []
-        found = sorted(p for p in found if p.is_file())
+        found = self._videos[_plain(relative)]
+        if not found and self._named[PurePosixPath(own).name] == 1:  # elsewhere, if the name means no other target
+            name = PurePosixPath(_plain(relative)).name
+            found = [path for key, paths in self._videos.items() for path in paths if PurePosixPath(key).name == name]
+        if len(found) > 1:  # a moving preview beside the video is none of two
+            found = [path for path in found if path.suffix.lower() != ".gif"] or found
         if len(found) == 1:
             return found[0]
         if found:
@@ -246,6 +281,14 @@ class VideoFolder(Candidate):
             f"{clip}: no prediction in {self.folder}. Expected {relative.with_name(relative.stem)}.mp4 or "
             "another video suffix."
         )
+
+    def prediction_sha256(self, clip: str, audio_clip: str) -> str:
+        """Of the video's file; empty where there is none."""
+        try:
+            path = self.file(clip, audio_clip)
+            return sha256(path) if path.is_file() else ""
+        except (MediaError, OSError):
+            return ""  # the row will say why
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """The next frames of the clip's video at 25 fps, resized to the target's size where they differ.

@@ -1,119 +1,50 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bench evaluate`: a data set's test clips, or folders of videos, to clips.csv and leaderboard.csv."""
 
-import contextlib
-import fnmatch
+import hashlib
+import json
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import timedelta
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-import torch
-import torch.distributed
 
-from datamodules import ClipDataModule, ClipFolder
 from datamodules.clip import ClipHeader, read_header
+from datamodules.errors import ClipError
 from datamodules.files import remove_leftovers, sha256
-from datamodules.prepare import prepare
+from datamodules.prepare import SUFFIX, prepare
 from lipsync_bench.evaluation import manifest
 from lipsync_bench.evaluation.benchmark import load_benchmark
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
 from lipsync_bench.evaluation.features import pooled_fid
+from lipsync_bench.evaluation.inputs import Standing
 from lipsync_bench.evaluation.leaderboard import write_leaderboard
 from lipsync_bench.evaluation.pairs import Pair, draw_pairs
 from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
 from lipsync_bench.evaluation.regions import Regions
-from lipsync_bench.evaluation.rows import GROUND_TRUTH, RowFile, read_rows
+from lipsync_bench.evaluation.rows import BOARD, GROUND_TRUTH, IDENTITY, REPEATED_FRAME, RowFile, read_rows, rows_in
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
 from lipsync_bench.evaluation.scorers import NO_SCORERS, ScorerFiles, Scorers
-from lipsync_bench.processes import device_of, rank_and_world, return_memory
+from lipsync_bench.evaluation.selection import EVERYTHING, Result, Selection, refuse_names
+from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world, return_memory, wait_for_all
 
 _log = logging.getLogger(__name__)
-LONGEST_WAIT = timedelta(days=7)  # of the quickest rank for the slowest
 
 __all__ = ["Result", "Selection", "evaluate_dataset", "evaluate_videos"]
 
 
-@dataclass(frozen=True)
-class Selection:
-    """A part of an evaluation; the rest can follow later in the same folder.
-
-    Args:
-        limit: Only the first clips (pairs).
-        methods: Only these names; the truth always takes part.
-        clips: Only clips whose id is one of these, or fits one of these patterns (`S1/*`).
-    """
-
-    limit: int | None = None
-    methods: Sequence[str] = ()
-    clips: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit is {self.limit}. Expected 1 or more, or none for all clips. Correct --limit")
-
-    def of_methods(self, names: Sequence[str]) -> list[str]:
-        """The names that take part, in their order. Raises ValueError for one that there is not."""
-        unknown = sorted(set(self.methods) - set(names))
-        if unknown:
-            raise ValueError(
-                f"--methods: no {', '.join(unknown)}. Expected some of {', '.join(names)}. Add a checkpoint with "
-                f"--methods.{unknown[0]} PATH, or videos with --pred {unknown[0]}=DIR"
-            )
-        return [name for name in names if not self.methods or name in self.methods or name == GROUND_TRUTH]
-
-    def of_pairs(self, pairs: Sequence[Pair], ids: Mapping[Path, str]) -> list[Pair]:
-        """The pairs that take part. Raises ValueError for a pattern that no clip fits."""
-        for pattern in self.clips:
-            if not any(fnmatch.fnmatchcase(ids[pair.video], pattern) for pair in pairs):
-                raise ValueError(
-                    f"--clips {pattern}: none of the {len(pairs)} clips fits. Expected an id such as "
-                    f"{ids[pairs[0].video] if pairs else 'S1/00007'}, or a pattern such as 'S1/*'"
-                )
-        fit = [p for p in pairs if not self.clips or any(fnmatch.fnmatchcase(ids[p.video], c) for c in self.clips)]
-        return fit if self.limit is None else fit[: self.limit]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an evaluation left behind.
-
-    Args:
-        folder: Holds clips.csv, leaderboard.csv and manifest.json.
-        leaderboard: One line a method, as in leaderboard.csv.
-        rows: One line for each method and clip, as in clips.csv.
-    """
-
-    folder: Path
-    leaderboard: pd.DataFrame
-    rows: pd.DataFrame
-
-    @property
-    def failures(self) -> int:
-        """Rows that failed."""
-        return int((self.rows["status"] == "failed").sum())
-
-    @property
-    def without_any_score(self) -> list[str]:
-        """Methods of which every row failed."""
-        scored = set(self.rows[self.rows["status"] == "ok"]["method"])
-        return sorted(set(self.rows["method"]) - scored)
-
-
-def _wait_for_all(world: int) -> None:
-    """Under torchrun: return when every rank has written its rows."""
-    if world == 1 or "MASTER_ADDR" not in os.environ:
-        return
-    torch.distributed.init_process_group("gloo", timeout=LONGEST_WAIT)
-    torch.distributed.barrier()
-    torch.distributed.destroy_process_group()
+def _rules(protocol: Protocol, dataset: str) -> str:
+    """SHA-256 of what a protocol says of this data set: in a YAML of one's own the version is soon forgotten."""
+    values = {key: value for key, value in asdict(protocol).items() if key not in ("about", "paper")}
+    values |= {key: dict(values[key]).get(dataset) for key in ("pairs", "seconds")}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _run(
     run: Evaluation,
+    everything: Sequence[Pair],
     pairs: Sequence[Pair],
     headers: Mapping[Path, ClipHeader],
     identity: Mapping[str, object],
@@ -125,8 +56,9 @@ def _run(
     out.mkdir(parents=True, exist_ok=True)
     if world == 1:  # other ranks may be writing
         remove_leftovers(out)
+    own = {"protocol": protocol.key, "rules": _rules(protocol, run.dataset), "scorers": scorers.identity}
     session = manifest.Run(
-        identity={"protocol": protocol.key, "scorers": scorers.identity, "boxes": run.regions.version, **identity},
+        identity={**own, "boxes": run.regions.version, **identity},
         protocol=asdict(protocol),
         methods={candidate.name: candidate.sha256 for candidate in run.candidates},
         config=config,
@@ -134,26 +66,52 @@ def _run(
         weights=scorers.identity,
         seeds={"pairs": protocol.seed},
     )
+    features = None if scorers.inception is None else (out, 4 * scorers.inception.size)
+
+    def standing(again: bool) -> Standing:
+        return Standing(
+            run.source_root, run.regions, run.candidates, headers, everything, pairs, features=features, again=again
+        )
+
     return_memory()  # of preparing targets and loading weights
-    with manifest.session(out, session) if rank == 0 else contextlib.nullcontext():
-        rows = RowFile(out / ("clips.csv" if world == 1 else f"clips.rank{rank}.csv"))
+    with (manifest.session if rank == 0 else manifest.other_process)(out, session) as ending:
+        rows = RowFile(out / ("clips.csv" if world == 1 else f"clips.rank{rank}.csv"), standing(again=True))
         try:  # each rank takes its own pairs, none twice: no padding to equal shares
             evaluate_pairs(pairs[rank::world], run, rows, progress and rank == 0)
         finally:
             rows.close()
             run.regions.close()
-        _wait_for_all(world)
+        missing = 0
+        if world > 1:
+            if has_meeting_place():
+                wait_for_all()
+            holds = standing(again=False)
+            missing = len(holds.expected - {tuple(row[n] for n in IDENTITY) for row in rows_in(out) if holds(row)})
         table = read_rows(out)
-        if rank != 0:
-            return Result(out, pd.DataFrame(), table)
+        if missing:
+            ending.outcome = "share done"
+            _log.info(
+                "%s: %d rows of other processes are still to come; the last one writes leaderboard.csv", out, missing
+            )
+        if missing or (rank != 0 and has_meeting_place()):
+            return Result(out, pd.DataFrame(), table, missing)
         scorers.release_judges()
         return_memory()  # for the statistics, and for FID's matrices of 34 MB each
         pooled = None if scorers.inception is None else pooled_fid(out, table, scorers.inception)
-        return Result(out, write_leaderboard(table, out / "leaderboard.csv", pooled), table)
+        result = Result(out, write_leaderboard(table, out / BOARD, pooled), table)
+        manifest.finish(out)
+        return result
 
 
 def _protocol(protocol: str | Protocol) -> Protocol:
     return load_protocol(protocol) if isinstance(protocol, str) else protocol
+
+
+def _sources_of(clips: Iterable[Path]) -> Iterator[str]:
+    """The videos of all clips that can be read."""
+    for clip in clips:
+        with suppress(ClipError):
+            yield read_header(clip).source
 
 
 def evaluate_dataset(
@@ -168,7 +126,7 @@ def evaluate_dataset(
     pairs: Path | None = None,
     scorers: ScorerFiles = NO_SCORERS,
     parsing: Path | None = None,
-    select: Selection = Selection(),
+    select: Selection = EVERYTHING,
     save_videos: bool = False,
     device: str = "auto",
     progress: bool = True,
@@ -201,28 +159,30 @@ def evaluate_dataset(
     benchmark = load_benchmark(dataset, root, methods, split)
     folders = {name: Path(folder) for name, folder in (pred or {}).items()}
     checkpoints = {name: path for name, path in benchmark.methods.items() if name not in folders}
-    names = select.of_methods([GROUND_TRUTH, "repeated_frame", *checkpoints, *folders])
+    refuse_names([*checkpoints, *folders])
+    names = select.of_methods([GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders])
     for name, folder in folders.items():
         if not folder.is_dir():
             raise FileNotFoundError(f"--pred {name}={folder} is no folder. Expected one that holds videos.")
     benchmark.data.prepare_data()
-    benchmark.data.setup("test")
     where = device_of(device)
-    everything = draw_pairs(benchmark.data.clips(benchmark.split), rules, benchmark.name, pairs)
+    clips = benchmark.data.clips(benchmark.split)
+    everything = draw_pairs(clips, rules, benchmark.name, pairs)
     headers = {clip: read_header(clip) for pair in everything for clip in (pair.video, pair.audio)}
     chosen = select.of_pairs(everything, {clip: header.id for clip, header in headers.items()})
     sources = {header.id: header.source for header in headers.values()}
 
     def candidates() -> Iterator[Candidate]:
         yield GroundTruth(benchmark.data.source_root, sources)
-        if "repeated_frame" in names:
+        if REPEATED_FRAME in names:
             yield RepeatedFrame()
         for name, path in checkpoints.items():
             if name in names:
                 yield Checkpoint(name, Path(path), where, parsing)
         for name, folder in folders.items():
             if name in names:
-                yield VideoFolder(name, folder, sources)
+                excluded = (out, benchmark.data.source_root, *folders.values())
+                yield VideoFolder(name, folder, sources, excluded, _sources_of(clips))
 
     run = Evaluation(
         benchmark.data.source_root,
@@ -253,7 +213,7 @@ def evaluate_dataset(
         "save_videos": save_videos,
         "device": where,
     }
-    return _run(run, chosen, headers, identity, config, progress)
+    return _run(run, everything, chosen, headers, identity, config, progress)
 
 
 def evaluate_videos(
@@ -263,7 +223,7 @@ def evaluate_videos(
     *,
     protocol: str | Protocol = VIDEO_PAIRS,
     scorers: ScorerFiles = NO_SCORERS,
-    select: Selection = Selection(),
+    select: Selection = EVERYTHING,
     save_videos: bool = False,
     device: str = "auto",
     workers: int | None = None,
@@ -300,20 +260,34 @@ def evaluate_videos(
     for label, folder in (*((f"--pred {name}", folder) for name, folder in folders.items()), ("--target", target)):
         if not folder.is_dir():
             raise FileNotFoundError(f"{label} {folder} is no folder. Expected one that holds videos.")
-    names = select.of_methods([GROUND_TRUTH, "repeated_frame", *folders])
-    report = prepare(target, out / "targets", "folder", workers=workers, progress=progress)
+    refuse_names(folders)
+    names = select.of_methods([GROUND_TRUTH, REPEATED_FRAME, *folders])
+    others = (out, *folders.values())
+    rank, world = rank_and_world()
+    in_turn = world > 1 and has_meeting_place()
+    if in_turn and rank > 0:  # the first process prepares, the others find everything there
+        wait_for_all()
+    try:
+        report = prepare(target, out / "targets", "folder", workers=workers, progress=progress, exclude=others)
+    finally:
+        if in_turn and rank == 0:
+            wait_for_all()
     if report.failed:
         _log.warning("%d of the targets could not be prepared; see %s", report.failed, out / "targets" / "failures.csv")
-    data: ClipDataModule = ClipFolder(root=out / "targets", overfit=True)
-    data.prepare_data()
-    data.setup("test")
-    everything = draw_pairs(data.clips("test"), rules, "videos")
+    if not report.clips:
+        raise FileNotFoundError(
+            f"none of the {report.failed} videos in --target {target} could be prepared. Expected at least one with a "
+            f"face and sound. Reasons are in {out / 'targets' / 'failures.csv'}"
+        )
+    everything = draw_pairs([out / "targets" / f"{name}{SUFFIX}" for name in report.clips], rules, "videos")
     headers = {pair.video: read_header(pair.video) for pair in everything}
     chosen = select.of_pairs(everything, {clip: header.id for clip, header in headers.items()})
     sources = {header.id: header.source for header in headers.values()}
     candidates: list[Candidate] = [GroundTruth(target, sources)]
-    candidates += [RepeatedFrame()] if "repeated_frame" in names else []
-    candidates += [VideoFolder(name, folder, sources) for name, folder in folders.items() if name in names]
+    candidates += [RepeatedFrame()] if REPEATED_FRAME in names else []
+    others = (out, target, *folders.values())
+    for name in (name for name in folders if name in names):
+        candidates.append(VideoFolder(name, folders[name], sources, others, report.sources))
     where = device_of(device)
     regions = Regions(rules, scorers.detector_weights, where)
     run = Evaluation(target, candidates, regions, Scorers(scorers, where), "videos", out, save_videos)
@@ -327,4 +301,4 @@ def evaluate_videos(
         "save_videos": save_videos,
         "device": where,
     }
-    return _run(run, chosen, headers, {"dataset": "videos", "split": "all"}, config, progress)
+    return _run(run, everything, chosen, headers, {"dataset": "videos", "split": "all"}, config, progress)

@@ -7,13 +7,14 @@ killed run like the rows, add up over ranks, and are read one clip at a time.
 
 import logging
 from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from datamodules.files import temporary_path
+from datamodules.files import atomic_path
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.evaluation.videos import row_path
 from metrics.fid import FID, MIN_FRAMES
@@ -21,10 +22,11 @@ from metrics.inception import InceptionFeatures
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["FrameFeatures", "pooled_fid"]
+__all__ = ["FrameFeatures", "features_path", "pooled_fid"]
 
 
-def _path(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str) -> Path:
+def features_path(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str) -> Path:
+    """Where the features of a row of a results folder are; arguments as in the row."""
     return row_path(folder / "features", line, clip, audio_clip, ".f32")
 
 
@@ -43,34 +45,43 @@ class FrameFeatures:
         self, network: InceptionFeatures, folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str
     ) -> None:
         self._network = network
-        self._path = _path(folder, line, clip, audio_clip)
-        self._temporary = temporary_path(self._path)
-        self._begun = False
+        self._path = features_path(folder, line, clip, audio_clip)
+        self._path.unlink(missing_ok=True)  # of an earlier row
+        self._open = ExitStack()
+        self._temporary: Path | None = None
 
     def add(self, crops: Sequence[np.ndarray]) -> None:
         """The next crops, uint8 RGB (H, W, 3), as they are compared."""
-        self._temporary.parent.mkdir(parents=True, exist_ok=True)
-        with self._temporary.open("ab" if self._begun else "wb") as file:
-            self._begun = True
+        if self._temporary is None:
+            self._temporary = self._open.enter_context(atomic_path(self._path))
+            self._temporary.write_bytes(b"")  # one of that name may be left of a killed process
+        with self._temporary.open("ab") as file:
             for crop in crops:
                 image = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]
                 file.write(self._network(image).cpu().numpy().astype("<f4").tobytes())
 
-    def close(self, keep: bool) -> None:
-        """Give the file its name, or leave nothing."""
-        if self._begun and keep:
-            self._temporary.replace(self._path)
-        self._temporary.unlink(missing_ok=True)
+    def close(self, failure: BaseException | None = None) -> None:
+        """Give the file its name; after a failure nothing is left of it."""
+        if failure is None:
+            self._open.close()
+            return
+        with suppress(type(failure)):
+            self._open.__exit__(type(failure), failure, failure.__traceback__)
 
 
 def _files(folder: Path, rows: pd.DataFrame) -> list[Path]:
     rows = rows.sort_values(["clip", "audio_clip"])
     names = zip(*(rows[name].astype(str) for name in (*LINE[1:], "clip", "audio_clip")), strict=True)
-    return [_path(folder, (method, sha, paste), clip, sound) for method, sha, paste, clip, sound in names]
+    return [features_path(folder, (method, sha, paste), clip, sound) for method, sha, paste, clip, sound in names]
 
 
 def _value(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
     """FID and the number of frames on the smaller side; NaN below the fewest that are allowed."""
+    if lost := [path for path in (*pred, *target) if not path.is_file()]:
+        _log.warning(
+            "no FID: %d files of features are gone, such as %s. Evaluate their method again", len(lost), lost[0]
+        )
+        return float("nan"), 0
     frames = min(sum(path.stat().st_size // (4 * network.size) for path in side) for side in (pred, target))
     if frames < MIN_FRAMES:
         _log.warning("no FID of %d frames; expected at least %d on each side. Score more clips", frames, MIN_FRAMES)

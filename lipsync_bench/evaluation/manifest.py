@@ -5,7 +5,8 @@
     protocol   the protocol in full
     methods    SHA-256 of each method's weights, as of its last session
     sessions   one for each time the command ran on this folder, the first one first:
-        id, started, ended, outcome     UTC; "running" with no end is a session that is under way or was killed
+        id, started, ended, outcome     UTC; "running" with no end is a session that is under way or was killed, "share
+                                        done" one whose other processes are not finished
         command, config, seeds          what was typed, and every argument as it was resolved
         weights, clips                  SHA-256 of each weight file; number of clips and SHA-256 of their list
         code                            version, commit of the checkout if there is one, SHA-256 of the sources
@@ -49,10 +50,13 @@ _FLOORS = ("lipsync_bench", "metrics", "models", "datamodules")
 __all__ = [
     "MANIFEST",
     "PACKAGES",
+    "Ending",
     "Run",
     "clip_list_sha256",
     "commit",
+    "finish",
     "machine",
+    "other_process",
     "read_identity",
     "read_manifest",
     "session",
@@ -242,12 +246,23 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+@dataclass
+class Ending:
+    """How a session ends if nothing stops it.
+
+    Args:
+        outcome: "done", or "share done" where other processes are not finished.
+    """
+
+    outcome: str = "done"
+
+
 @contextmanager
-def session(out: Path, run: Run) -> Iterator[None]:
+def session(out: Path, run: Run) -> Iterator[Ending]:
     """Enter a session into the manifest of a results folder, and how it ended when it is over.
 
-    The outcome is "done", or "stopped" with the name of the exception. A process that is killed leaves "running".
-    Under torchrun only one rank may call this.
+    The outcome is that of `Ending`, or "stopped" with the name of the exception. A process that is killed leaves
+    "running". Of several processes only one may call this.
 
     Args:
         out: Results folder; made if it is not there.
@@ -280,14 +295,34 @@ def session(out: Path, run: Run) -> Iterator[None]:
     head = {"format": FORMAT, "identity": identity, "protocol": _plain(run.protocol, typed)}
     methods = {**old["methods"], **run.methods}
     _write(out, {**head, "methods": methods, "sessions": [*old["sessions"], entry]})
-    outcome = "done"
+    ending = Ending()
     try:
-        yield
+        yield ending
     except BaseException as error:  # Ctrl-C as well
-        outcome = f"stopped: {type(error).__name__}"
+        ending.outcome = f"stopped: {type(error).__name__}"
         raise
     finally:
-        _end(out, str(entry["id"]), outcome)
+        _end(out, str(entry["id"]), ending.outcome)
+
+
+@contextmanager
+def other_process(out: Path, run: Run) -> Iterator[Ending]:
+    """The same for all processes but the first, which write nothing. Raises as `session`."""
+    typed = "\n".join(printable(word) for word in (_own_command() if run.command is None else run.command))
+    if (out / MANIFEST).is_file():
+        identity = _plain(run.identity, typed)
+        _refuse_other(out, read_manifest(out).get("identity", identity), identity)
+    yield Ending()
+
+
+def finish(out: Path) -> None:
+    """Say of sessions whose share was done that all is done; for the process that finishes last."""
+    manifest = read_manifest(out) if (out / MANIFEST).is_file() else {"sessions": []}
+    waiting = [entry for entry in manifest["sessions"] if entry["outcome"] == "share done"]
+    for entry in waiting:
+        entry["outcome"] = "done"
+    if waiting:
+        _write(out, manifest)
 
 
 def _end(out: Path, name: str, outcome: str) -> None:

@@ -10,9 +10,9 @@ Refused, because a column of the leaderboard would hold two different quantities
 
 - another protocol, or other scorer weights;
 - another data set or split, where manifests tell;
-- other clips, or another video under the same name. With rows the pairs of video and sound have to be the same in all
-  lines, scored or failed; of lines without rows only their number is known, and has to agree. The ground truth, which
-  says its own words only, needs the same videos;
+- other clips, or another video or prediction under the same name. With rows the pairs of video and sound have to be the
+  same in all lines, scored or failed; of lines without rows only their number is known, and has to agree. The ground
+  truth, which says its own words only, needs the same videos;
 - two measurements of the same row that differ by more than `TOLERANCE`, or two different lines of the same method
   without the rows to pool.
 
@@ -34,7 +34,7 @@ from lipsync_bench.csv_tables import csv_text, read_cells, read_table
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.evaluation.leaderboard import HEAD, TAIL, leaderboard, metric_columns, rich_table
 from lipsync_bench.evaluation.manifest import MANIFEST, read_identity
-from lipsync_bench.evaluation.rows import FIELDS, GROUND_TRUTH, IDENTITY, LINE, ROWS, SCORERS, read_rows
+from lipsync_bench.evaluation.rows import FIELDS, GROUND_TRUTH, IDENTITY, INPUTS, LINE, ROWS, SCORERS, read_rows
 
 BOARD = "leaderboard.csv"
 TOLERANCE = 1e-3
@@ -42,7 +42,7 @@ TOLERANCE = 1e-3
 _METRICS = tuple(column.name for column in CLIP_COLUMNS)
 _POOLED = tuple(column.name for column in COLUMNS if column.kind == "pooled")
 _COUNTS = HEAD[2:]
-_TEXTS = (*IDENTITY, "speaker", "status", "reason", "package_version", *SCORERS)
+_TEXTS = (*IDENTITY, *INPUTS, "speaker", "status", "reason", "package_version", *SCORERS)
 _NUMBERS = (*_COUNTS, *(name for c in COLUMNS for name in metric_columns(c) if not name.endswith(("_rank", "_group"))))
 _LETTERS = tuple(name for c in COLUMNS for name in metric_columns(c) if name.endswith("_group"))
 _RANKS = tuple(name for c in COLUMNS for name in metric_columns(c) if name.endswith("_rank"))
@@ -102,7 +102,7 @@ def _data(folder: Path) -> tuple[tuple[str, str], ...]:
     if not (folder / MANIFEST).is_file():
         return ()
     identity = read_identity(folder)
-    return tuple((key, str(identity[key])) for key in ("dataset", "split") if key in identity)
+    return tuple((key, str(identity[key])) for key in ("dataset", "split", "rules") if key in identity)
 
 
 def _refuse_other_version(path: Path, columns: Sequence[str]) -> None:
@@ -225,6 +225,24 @@ def _without_duplicates(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[~dropped].drop(columns="_failed").reset_index(drop=True)
 
 
+def _refuse_other_files(rows: pd.DataFrame) -> None:
+    """Refuse two videos of one clip, or two predictions of one row, where both were scored."""
+    pair = ["clip", "audio_clip"]
+    for names, field, what in (
+        (["clip"], "target_sha256", "video"),
+        ([*LINE, *pair], "prediction_sha256", "prediction"),
+    ):
+        told = rows[(rows["status"] == "ok") & (rows[field] != "")].drop_duplicates([*names, field])
+        other = told[told.duplicated(names, keep=False)].sort_values([*names, field])
+        if len(other):
+            one, two = other.iloc[0], other.iloc[1]
+            raise ValueError(
+                f"the {what} of clip {one['clip']} in {one['part']} is not the one in {two['part']} ({one[field][:12]} "
+                f"and {two[field][:12]}). Expected the same file under the same name in all. Merge only results of the "
+                "same files: bench evaluate"
+            )
+
+
 def _refuse_other_clips(rows: pd.DataFrame) -> None:
     pair = ["clip", "audio_clip"]
     lengths = rows.dropna(subset=["frames_target"]).groupby(pair)["frames_target"].agg(["min", "max"])
@@ -295,7 +313,9 @@ def _pooled_metrics(parts: Sequence[Part], rows: pd.DataFrame) -> pd.DataFrame |
 def _pooled(parts: Sequence[Part]) -> pd.DataFrame:
     """The leaderboard of all rows."""
     tables = [_with_texts(part.rows).assign(part=part.name) for part in parts if part.rows is not None]
-    rows = _without_duplicates(pd.concat([table for table in tables if len(table)] or tables, ignore_index=True))
+    rows = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+    _refuse_other_files(rows)
+    rows = _without_duplicates(rows)
     _refuse_other_clips(rows)
     return leaderboard(rows.drop(columns="part"), _pooled_metrics(parts, rows))
 

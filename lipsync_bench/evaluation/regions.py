@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is cut out of the frames before they are compared, by the rules of a protocol."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from datamodules.clip import ClipHeader
 from datamodules.crops import cut
 from datamodules.detectors import FaceCheck, detector_version, dlib_rectangle
 from datamodules.s3fd import MIN_SIDE_PX, load_s3fd, rectangles
+from datamodules.video import READING
 from lipsync_bench.evaluation.protocol import Protocol
+
+LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever what is found can change
 
 __all__ = ["Regions", "compare_crops", "in_crop"]
 
@@ -65,6 +71,12 @@ class Regions:
                 "weights only for a protocol with S3FD's boxes, as --protocol hyperlips"
             )
         self._check: FaceCheck | None = None
+
+    def key(self, *headers: ClipHeader) -> str:
+        """SHA-256 of all that finds and cuts the faces of these clips, but for the videos themselves."""
+        clips = [[h.detector, h.detector_version, h.crop_rule, h.settings, h.schema] for h in headers]
+        own = [READING, self.version, LANDMARKS, detector_version("dlib"), detector_version("mediapipe")]
+        return hashlib.sha256(json.dumps([clips, own]).encode()).hexdigest()
 
     def boxes(self, frames: Sequence[np.ndarray], clip_boxes: np.ndarray) -> np.ndarray:
         """What to cut out of these frames: float32 (N, 4), NaN where the detector finds no face.

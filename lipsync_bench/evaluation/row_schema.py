@@ -39,6 +39,11 @@ def _sha256(description: str) -> dict[str, object]:
     return {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$", "description": description}
 
 
+def _source(description: str) -> dict[str, object]:
+    pattern = "^[0-9a-f]{64}([+][0-9a-f]{64})?$"
+    return _text_or_none(f"{description}; + and another where its sound is a file of its own.", pattern=pattern)
+
+
 def _count(description: str) -> dict[str, object]:
     return {"type": ["integer", "null"], "minimum": 0, "description": description}
 
@@ -72,6 +77,12 @@ def _properties() -> dict[str, dict[str, object]]:
         "paste": _text_or_none("How faces came into the frames, such as box; null for whole videos."),
         "clip": _text("Identity of the clip, such as <speaker>/<name>."),
         "audio_clip": _text("Clip whose sound was used."),
+        "prediction_sha256": _sha256(
+            "Of the prediction's file; null where frames are made on the fly or there is none."
+        ),
+        "target_sha256": _source("Of the clip's video as it was when it was scored"),
+        "audio_sha256": _source("Of the video that the sound is from"),
+        "faces_sha256": _sha256("Of the settings and versions of all that found and cut the faces."),
         "speaker": _text_or_none("Who is seen; null if not known."),
         "status": {"enum": ["ok", "failed"], "description": "Whether the method made this clip and it was scored."},
         "reason": _text_or_none("Why it failed; null if it did not."),

@@ -1,29 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """clips.csv: one line for each method and clip, on disk the moment it is known.
 
-The file is only ever appended to, line by line, each line flushed to the disk. A run that was killed leaves at most one
-half line at the end, which the next run cuts off before it goes on.
+Rows are appended line by line, each line flushed to the disk. A run that was killed leaves at most one half line at the
+end, which the next run cuts off. A row says what it was measured from (`INPUTS`). When a run begins, rows of files that
+have changed since or are gone are taken out, into superseded.csv if they had a score; what failed is tried again. So
+what stands in the file holds. Where a killed run of several processes leaves two rows of one identity in two files, the
+one in the file that was written last counts.
 """
 
 import csv
+import fcntl
 import io
+import logging
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import compress
 from pathlib import Path
 
 import pandas as pd
 
-from datamodules.csv_files import are_numbers, quoted
-from lipsync_bench.csv_tables import read_cells, read_table
+from datamodules.csv_files import are_numbers, quoted, unquoted
+from datamodules.files import atomic_path
+from lipsync_bench.csv_tables import read_table
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS
 
 LINE = ("protocol", "method", "generator_sha256", "paste")
 """What identifies a line of the leaderboard."""
 GROUND_TRUTH = "ground_truth"
 """The method that is the real video itself: the floor of every metric, and no competitor."""
+REPEATED_FRAME = "repeated_frame"
+"""The trivial baseline, which shows its first frame for ever."""
 IDENTITY = (*LINE, "clip", "audio_clip")
 """What identifies a row: a line, and a pair of a video and a sound (the same clip's where the protocol is paired)."""
+INPUTS = ("prediction_sha256", "target_sha256", "audio_sha256", "faces_sha256")
+"""What a row was measured from: SHA-256 of the prediction's file (empty where frames are made on the fly), of the two
+clips' sources, and of all that found and cut the faces (the clips' settings, the detectors and their versions)."""
 CURVES = ("lse_curve_wav2lip_lrs", "expert_curve")
 """SyncNet's distance and the expert's cosine at each shift of the sound from -15 to 15 frames, means over the clip's
 windows, as numbers with blanks between them; "nan" where there is no sound."""
@@ -31,6 +44,7 @@ SCORERS = ("lse_sha256", "expert_sha256", "lpips_alex_sha256", "lpips_vgg_sha256
 """SHA-256 of the weights of each network that judges; empty where none was given."""
 FIELDS = (
     *IDENTITY,
+    *INPUTS,
     "speaker",
     "status",
     "reason",
@@ -49,10 +63,28 @@ FIELDS = (
     "package_version",
 )
 
-_TEXTS = (*IDENTITY, *CURVES, *SCORERS, "speaker", "reason", "package_version")
+_TEXTS = (*IDENTITY, *INPUTS, *CURVES, *SCORERS, "speaker", "reason", "package_version")
 ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
+SUPERSEDED = "superseded.csv"  # rows that held once
+BOARD = "leaderboard.csv"
 
-__all__ = ["CURVES", "FIELDS", "GROUND_TRUTH", "IDENTITY", "LINE", "SCORERS", "RowFile", "read_rows"]
+_log = logging.getLogger(__name__)
+
+__all__ = [
+    "BOARD",
+    "CURVES",
+    "FIELDS",
+    "GROUND_TRUTH",
+    "IDENTITY",
+    "INPUTS",
+    "LINE",
+    "REPEATED_FRAME",
+    "SCORERS",
+    "SUPERSEDED",
+    "RowFile",
+    "read_rows",
+    "rows_in",
+]
 
 
 def _line(values: Mapping[str, object] | None) -> bytes:
@@ -73,15 +105,94 @@ def _cell(value: object) -> str:
     return " ".join(str(value).split())  # a line break inside a cell would break the repair of a half-written line
 
 
-def _identities(path: Path) -> list[tuple[str, ...]]:
-    lines = read_cells(path, "rows of bench evaluate", "Choose another folder with --out", growing=True)
-    header = next(lines)
-    if tuple(header) != FIELDS:
-        raise ValueError(
-            f"{path} was written by another version: its columns are {', '.join(header)}. "
-            f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
-        )
-    return [tuple(line[FIELDS.index(name)] for name in IDENTITY) for line in lines]
+def _records(path: Path) -> Iterator[dict[str, str] | None]:
+    """The rows of a file as texts, line by line; None for a line that is no whole row, as after a loss of power.
+
+    Raises:
+        ValueError: The head is that of another version, or of no CSV.
+    """
+    for number, line in enumerate(_whole_lines(path)):
+        try:
+            cells = next(csv.reader([line.decode()], strict=True))
+        except (UnicodeDecodeError, csv.Error):
+            cells = []
+        if number == 0 and tuple(cells) != FIELDS:
+            raise ValueError(
+                f"{path} was written by another version: its columns are {', '.join(cells) or 'unreadable'}. "
+                f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
+            )
+        if number > 0:
+            whole = len(cells) == len(FIELDS)
+            yield dict(zip(FIELDS, map(unquoted, cells), strict=True)) if whole else None
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """A file's lines, without one that was not written to its end or is being written just now."""
+    with path.open("rb") as file:
+        yield from (line for line in file if line.endswith(b"\n") and line.strip())
+
+
+def rows_in(folder: Path) -> Iterator[dict[str, str]]:
+    """The rows of all files of a results folder, as texts.
+
+    Raises:
+        ValueError: A file is of another version.
+    """
+    for path in _files(folder):
+        yield from (row for row in _records(path) if row is not None)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The one that was written last comes last."""
+    return sorted(folder.glob(ROWS), key=lambda path: (path.stat().st_mtime_ns, path))
+
+
+def _locked(descriptor: int, path: Path, how: int) -> bool:
+    """Lock an open file that may have been replaced meanwhile, and say whether that was possible."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _write_whole(descriptor: int, data: bytes, path: Path) -> None:
+    """Append all of it, on the disk, or nothing."""
+    written = 0
+    try:
+        while written < len(data):  # the system may take a part of it only, when the disk is nearly full
+            written += os.write(descriptor, data[written:])
+        os.fsync(descriptor)
+    except OSError as error:
+        end = os.lseek(descriptor, 0, os.SEEK_CUR)
+        if written and os.fstat(descriptor).st_size == end:  # else another process has gone on behind it
+            os.ftruncate(descriptor, end - written)
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+
+
+def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
+    """Take a half-written line and rows that hold no more out of a file, unless a process is appending to it."""
+    with path.open("rb") as file:
+        if not _locked(file.fileno(), path, fcntl.LOCK_EX):
+            return
+        kept, lost = [True], [False]  # the head
+        for row in _records(path):
+            kept.append(row is not None and holds(row))
+            lost.append(row is not None and not kept[-1] and row["status"] == "ok")
+        if any(lost):
+            aside = path.with_name(SUPERSEDED)
+            with aside.open("ab") as old:
+                old.write(b"" if old.tell() else _line(None))
+                old.writelines(compress(_whole_lines(path), lost))
+            path.with_name(BOARD).unlink(missing_ok=True)  # it counted them
+            _log.info("%s: %d rows are of files that have changed or are gone, see %s", path, sum(lost), aside.name)
+        if sum(map(len, compress(_whole_lines(path), kept))) < path.stat().st_size:
+            with atomic_path(path) as temporary, temporary.open("wb") as new:
+                new.writelines(compress(_whole_lines(path), kept))
 
 
 class RowFile:
@@ -89,38 +200,45 @@ class RowFile:
 
     Args:
         path: The file; made with its header when missing, mended when its last line is incomplete.
+        holds: Whether a row that is there still says what a new measurement would; others are taken out, also of the
+            files beside it, unless their process is at work.
 
     Raises:
         ValueError: A header is not that of this version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, holds: Callable[[Mapping[str, str]], bool] = lambda row: True) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._mend()
-        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-        if path.stat().st_size == 0:
+        for file in _files(path.parent):
+            _tidy(file, holds)
+        self._descriptor = self._open()
+        if os.fstat(self._descriptor).st_size == 0:
             self._write(_line(None))
-        self.done = {identity for file in path.parent.glob(ROWS) for identity in _identities(file)}
+        self.done = {tuple(row[name] for name in IDENTITY) for row in rows_in(path.parent) if holds(row)}
 
-    def _mend(self) -> None:
-        if not self.path.is_file():
-            return
-        content = self.path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with self.path.open("r+b") as file:
-                file.truncate(len(whole))
+    def _open(self) -> int:
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                    return descriptor
+            os.close(descriptor)  # another process has put a tidier file in its place
 
     def _write(self, line: bytes) -> None:
-        os.write(self._descriptor, line)
-        os.fsync(self._descriptor)
+        _write_whole(self._descriptor, line, self.path)
 
     def __contains__(self, identity: tuple[str, ...]) -> bool:
         return identity in self.done
 
     def append(self, row: Mapping[str, object]) -> None:
-        """Write one row. Keys outside FIELDS raise ValueError; a row that is there already is not written again."""
+        """Write one row. Keys outside FIELDS raise ValueError; a row that is there already is not written again.
+
+        Raises:
+            OSError: The disk did not take all of it; then it has none of it.
+        """
         unknown = sorted(set(row) - set(FIELDS))
         if unknown:
             raise ValueError(f"a row has no fields {unknown}")
@@ -135,6 +253,7 @@ class RowFile:
 
 
 def _table(file: Path) -> pd.DataFrame:
+    next(_records(file), None)  # its head says the version
     expected, repair = "rows of bench evaluate of this version", "Remove the file, or evaluate into another --out"
     table = read_table(
         file,
@@ -163,9 +282,9 @@ def read_rows(folder: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: The folder holds no clips*.csv.
-        ValueError: One of them holds something else.
+        ValueError: A file is of another version, or holds something else.
     """
-    files = sorted(folder.glob(ROWS))
+    files = [file for file in _files(folder) if file.stat().st_size]
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no clips*.csv. Expected a results folder; make one with: bench evaluate"
@@ -173,4 +292,5 @@ def read_rows(folder: Path) -> pd.DataFrame:
     frames = [_table(file) for file in files]
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
     rows[["generator_sha256", "paste"]] = rows[["generator_sha256", "paste"]].fillna("")
-    return rows.drop_duplicates(list(IDENTITY)).sort_values(list(IDENTITY), kind="stable", ignore_index=True)
+    rows = rows.drop_duplicates(list(IDENTITY), keep="last")
+    return rows.sort_values(list(IDENTITY), kind="stable", ignore_index=True)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.audio import load_audio
-from datamodules.clip import Clip
+from datamodules.clip import Clip, ClipHeader
 from datamodules.damage import Damage
 from datamodules.errors import ClipError, MediaError
 from datamodules.video import FPS, probe
 from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import FrameFeatures
+from lipsync_bench.evaluation.inputs import clip_inputs, identity_of, target_sha256
 from lipsync_bench.evaluation.live import RunningTable
 from lipsync_bench.evaluation.pairs import Pair
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
@@ -83,15 +84,19 @@ class _PairScores:
         inception = run.scorers.inception
         self._features = None if inception is None else FrameFeatures(inception, run.out, self._line, *self.ids)
         self._kept: KeptVideo | None = None
+        self.prediction_sha256 = ""
+        kept = video_path(run.out, *self._line, *self.ids)
+        kept.unlink(missing_ok=True)  # of an earlier row
         try:
             file = candidate.file(*self.ids)
+            self.prediction_sha256 = candidate.prediction_sha256(*self.ids)
             heard: ClipSound | OwnSound = sound
             if file is not None and candidate.own_sound and probe(file).has_audio:
                 heard = OwnSound(run.scorers, load_audio(file, self._sound_damage))
             self._sync = SyncScores(run.scorers, heard, file)
             self._encode = self._protocol.codec == "h264" and file is None
             if run.save_videos:
-                self._kept = KeptVideo(video_path(run.out, *self._line, *self.ids), heard.wave)
+                self._kept = KeptVideo(kept, heard.wave)
         except FAILURES as error:
             self.failure = error
 
@@ -174,7 +179,7 @@ class _PairScores:
         if self._kept is not None:
             self._kept.close(failure)
         if self._features is not None:
-            self._features.close(keep=failure is None)
+            self._features.close(failure)
 
 
 def evaluate_pairs(pairs: Sequence[Pair], run: Evaluation, rows: RowFile, progress: bool = True) -> None:
@@ -202,8 +207,8 @@ def _open(run: Evaluation, video: Clip, audio: Clip, pair: Pair, rows: RowFile) 
     out = []
     for candidate in run.candidates:
         heard = video if candidate.own_words else audio
-        line = (run.regions.protocol.key, candidate.name, candidate.sha256, candidate.paste)
-        if (*line, video.header.id, heard.header.id) not in rows and (heard is audio or pair.first):
+        identity = identity_of(run.regions.protocol.key, candidate, video.header.id, heard.header.id)
+        if identity not in rows and (heard is audio or pair.first):
             out.append((candidate, heard))
     return out
 
@@ -217,8 +222,10 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     sounds = {id(clip): ClipSound(run.scorers, clip) for clip in (video, audio)}
     scores = [_PairScores(run, candidate, video, heard, sounds[id(heard)]) for candidate, heard in todo]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
+    found = target_sha256(run.source_root, header)
     damage = Damage()
     try:
+        _refuse_changed(header, found, run.source_root)
         for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache, damage):
             for score in scores:
                 score.update(part)
@@ -237,12 +244,31 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         "package_version": __version__,
         **run.scorers.identity,
     }
-    for score in scores:
-        made = {"generator_sha256": score.candidate.sha256, "paste": score.candidate.paste}
-        row = {**common, "method": score.candidate.name, **made, "audio_clip": score.ids[1], **score.row()}
-        if row["status"] == "ok":
-            row["damaged_frames"] = int(str(row["damaged_frames"])) + damage.frames
-        else:
-            _log.warning("%s on %s failed: %s", row["method"], row["clip"], row["reason"])
-        rows.append(row)
-        table.add(row)
+    try:
+        for score in scores:
+            heard = video if score.ids[0] == score.ids[1] else audio
+            made = {
+                "generator_sha256": score.candidate.sha256,
+                "paste": score.candidate.paste,
+                "prediction_sha256": score.prediction_sha256,
+                **clip_inputs(found, run.regions, header, heard.header),
+            }
+            row = {**common, "method": score.candidate.name, **made, "audio_clip": score.ids[1], **score.row()}
+            if row["status"] == "ok":
+                row["damaged_frames"] = int(str(row["damaged_frames"])) + damage.frames
+            else:
+                _log.warning("%s on %s failed: %s", row["method"], row["clip"], row["reason"])
+            rows.append(row)
+            table.add(row)
+    except BaseException as error:
+        for score in scores:  # of those that have their row nothing is open any more
+            score.close(error)
+        raise
+
+
+def _refuse_changed(header: ClipHeader, found: str, source_root: Path) -> None:
+    if found != header.source_sha256:
+        raise MediaError(
+            f"{source_root / header.source} is another video than the one that clip {header.id} was prepared from. "
+            "Expected the same, because its faces are looked for where they were. Run: bench prepare again"
+        )

@@ -16,7 +16,7 @@ from datamodules.damage import Damage
 from datamodules.detectors import hog_like_rectangle, landmarks68
 from datamodules.errors import MediaError
 from datamodules.files import read_arrays, write_arrays
-from datamodules.video import FPS, READING, read_frames
+from datamodules.video import FPS, read_frames
 from lipsync_bench.blending import CONTOUR
 from lipsync_bench.evaluation.candidates import TargetChunk
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
@@ -25,7 +25,6 @@ _log = logging.getLogger(__name__)
 CHUNK_FRAMES = 16  # of a video held at a time, if they are small
 CHUNK_BYTES = 16_000_000  # else as many as this holds, but no fewer than
 CHUNK_LEAST = 4
-LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever the cached values can change
 
 __all__ = ["CHUNK_FRAMES", "TargetPart", "chunk_frames", "face_rectangles", "find_landmarks", "in_frame", "read_target"]
 
@@ -114,23 +113,19 @@ class _Cache:
 
     def __init__(self, path: Path, clip: Clip, regions: Regions) -> None:
         self._path = path
-        self._facts = {
-            "source": clip.header.source_sha256,
-            "reading": str(READING),
-            "landmarks_rule": LANDMARKS,
-            "boxes_rule": regions.version,
-        }
+        self._facts = {"source": clip.header.source_sha256, "faces": regions.key(clip.header)}
         self._found: dict[str, list[np.ndarray]] = {name: [] for name in self.NAMES}
-        self.known: dict[str, np.ndarray] | None = None
-        if path.is_file():
-            try:
-                stored = read_arrays(path)
-            except ValueError as error:
-                _log.warning("%s It is made anew", error)
-                return
-            fits = all(name in stored and np.array_equal(stored[name], value) for name, value in self._facts.items())
-            if fits and all(name in stored for name in self.NAMES) and self._of_frames(stored):
-                self.known = {name: stored[name] for name in self.NAMES}
+        self.known = self._read() if path.is_file() else None
+
+    def _read(self) -> dict[str, np.ndarray] | None:
+        try:
+            stored = read_arrays(self._path)
+        except ValueError as error:
+            _log.warning("%s It is made anew", error)
+            return None
+        fits = all(name in stored and np.array_equal(stored[name], value) for name, value in self._facts.items())
+        whole = fits and all(name in stored for name in self.NAMES) and self._of_frames(stored)
+        return {name: stored[name] for name in self.NAMES} if whole else None
 
     def _of_frames(self, stored: dict[str, np.ndarray]) -> bool:
         """Whether the arrays have a row for each frame, as `add` takes them."""

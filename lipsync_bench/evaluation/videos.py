@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Videos of an evaluation: frames through a codec before they are scored, and what was scored kept for looking at."""
 
+import hashlib
 import re
 import tempfile
 from collections.abc import Sequence
@@ -20,9 +21,14 @@ def _size(frame: np.ndarray) -> tuple[int, int]:
 
 
 def line_folder(method: str, generator_sha256: str, paste: str) -> str:
-    """A folder's name for one line of the leaderboard: its method, and what tells it from others of that name."""
-    parts = [method, generator_sha256[:12], paste]
-    return "-".join(re.sub(r"[^\w.]+", "_", part, flags=re.UNICODE).strip(".") or "_" for part in parts if part)
+    """A folder's name for one line of the leaderboard, and of no other."""
+    return "-".join(_safe(part) for part in (method, generator_sha256[:12], paste) if part)
+
+
+def _safe(name: str) -> str:
+    """A name that any file system takes; where it had to be changed, with the start of its SHA-256."""
+    safe = re.sub(r"[^\w.]+", "_", name, flags=re.UNICODE).strip(".") or "_"
+    return safe if safe == name else f"{safe}_{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def row_path(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str, suffix: str) -> Path:
@@ -35,7 +41,7 @@ def row_path(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: st
         audio_clip: As in the row.
         suffix: Of the file, with its dot.
     """
-    sound = "" if audio_clip == clip else f"--{audio_clip.replace('/', '_')}"
+    sound = "" if audio_clip == clip else f"--{audio_clip.replace('/', '+')}"  # no id has a plus
     return folder / line_folder(*line) / f"{clip}{sound}{suffix}"
 
 

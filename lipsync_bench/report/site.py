@@ -16,6 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from datamodules.files import remove_leftovers, temporary_path
+from datamodules.video_files import REPORT_MARKER
 from lipsync_bench.report.boards import boards
 from lipsync_bench.report.charts import charts
 from lipsync_bench.report.clips import clip_list
@@ -25,7 +26,7 @@ from lipsync_bench.report.records import failures, flat, repeat_command, save_vi
 from lipsync_bench.report.results import Results, read_results
 from lipsync_bench.version import __version__
 
-MARKER = ".lipsync-bench-report"
+MARKER = REPORT_MARKER
 STATIC = ("report.css", "report.js", "plots.js", "player.js")
 PAGES = (
     ("index.html", "Leaderboard"),

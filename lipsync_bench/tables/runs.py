@@ -123,8 +123,13 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
         FileNotFoundError: A checkpoint, folder or weight file that was named is missing, or nothing can be run.
         ValueError: A method that is in no row; one root for several data sets; results of other scorer weights.
     """
-    from lipsync_bench.processes import rank_and_world
+    from lipsync_bench.processes import has_meeting_place, rank_and_world
 
+    if rank_and_world()[1] > 1 and not has_meeting_place():
+        raise ValueError(
+            "--run on several processes that have no MASTER_ADDR and MASTER_PORT. Expected both, because the table "
+            "waits for all. Start with torchrun, or run bench evaluate first, then show its results without --run"
+        )
     check_options(table, options)
     protocols = protocols_of(table, options)
     steps: list[_Step] = []

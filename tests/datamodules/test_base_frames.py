@@ -168,8 +168,11 @@ def test_header_tells_whether_the_clip_is_still_the_same(corpus: Path) -> None:
     made = BaseFramesHeader.of(clip, "1" * 64)
     assert (made.id, made.frames, made.size_px, made.mesh_order) == (clip.id, clip.frames, 128, "rgb")
     assert made.belongs_to(clip)
-    for change in ({"id": "a/b"}, {"source_sha256": "2" * 64}, {"settings": "{}"}, {"frames": clip.frames + 1}):
+    other = {"detector_version": "mediapipe 99"}
+    for change in ({"id": "a/b"}, {"source_sha256": "2" * 64}, {"settings": "{}"}, {"frames": clip.frames + 1}, other):
         assert not made.belongs_to(dataclasses.replace(clip, **change))
+    earlier = dataclasses.replace(made, detector_version="")  # of a version that did not tell it
+    assert earlier.belongs_to(dataclasses.replace(clip, **other))
 
 
 def without(name: str, **replaced: np.ndarray) -> dict[str, np.ndarray]:

@@ -167,7 +167,10 @@ def test_clips_are_told_apart(clips: list[Path], tmp_path: Path) -> None:
         separate_unready(clips)
 
 
-@pytest.mark.parametrize("change", [{"source_sha256": "2" * 64}, {"clip_settings": "{}"}, {"id": "a/b"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"source_sha256": "2" * 64}, {"clip_settings": "{}"}, {"id": "a/b"}, {"detector_version": "mediapipe 99"}],
+)
 def test_faces_of_another_preparation_are_refused(clips: list[Path], change: dict[str, str]) -> None:
     path = write_base(clips[0], **change)
     for use in (lambda: separate_unready([path]), lambda: window_of(path, 3, 128)):

@@ -228,6 +228,20 @@ def test_another_video_under_the_same_name_is_refused(a, tmp_path):
         merged(a, other)
 
 
+@pytest.mark.parametrize(
+    ("field", "method", "what"), [("target_sha256", "other", "video"), ("prediction_sha256", "wav2lip", "prediction")]
+)
+def test_another_file_under_the_same_name_is_refused_however_alike_the_numbers(tmp_path, field, method, what):
+    one, two = (
+        results(tmp_path / name, *two_clips(maker, 30, 32, **{field: digit * 64}))
+        for name, maker, digit in (("one", "wav2lip", "1"), ("two", method, "2"))
+    )
+    with pytest.raises(ValueError, match=rf"the {what} of clip s/1 in .*one is not the one in .*two \(1+ and 2+\)"):
+        merged(one, two)
+    failed = results(tmp_path / "failed", *two_clips(method, 1, 1, status="failed", **{field: "3" * 64}))
+    assert merged(one, failed)["clips"].max() == 2
+
+
 def test_a_row_that_is_there_twice_counts_once_if_it_says_the_same(a, tmp_path):
     machine = results(tmp_path / "b", *two_clips("wav2lip", 30.001, 32, seconds=9.0))
     one, other = merged(a, machine), merged(machine, a)

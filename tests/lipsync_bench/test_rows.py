@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import csv
 import math
+import os
+import resource
 
 import pandas as pd
 import pytest
@@ -136,3 +139,79 @@ def test_the_screen_table_says_of_how_many_clips_a_metric_is_the_mean():
 def test_column_names_are_unique():
     names = [c.name for c in COLUMNS]
     assert len(names) == len(set(names)) >= 10
+
+
+def records(path):
+    with path.open(newline="") as file:
+        return [(line["clip"], line["psnr"]) for line in csv.DictReader(file)]
+
+
+def test_rows_that_hold_no_more_leave_the_file_and_are_kept_aside(tmp_path):
+    path = tmp_path / "clips.csv"
+    write(path, row("a/1"), row("a/2", psnr=20.0), row("a/3", status="failed"))
+    write(tmp_path / "clips.rank4.csv", row("b/1"))
+    (tmp_path / "leaderboard.csv").touch()
+    RowFile(path, lambda line: line["clip"] == "a/1").close()
+    assert records(path) == [("a/1", "30.0")]
+    assert records(tmp_path / "clips.rank4.csv") == []
+    assert sorted(records(tmp_path / "superseded.csv")) == [("a/2", "20.0"), ("b/1", "30.0")]
+    assert not (tmp_path / "leaderboard.csv").exists()  # it counted them
+    write(path, row("a/2", psnr=25.0))
+    assert read_rows(tmp_path)["psnr"].tolist() == [30.0, 25.0]
+
+
+def test_a_file_that_another_process_appends_to_is_not_replaced(tmp_path):
+    path = tmp_path / "clips.csv"
+    first = RowFile(path)
+    first.append(row("a/1"))
+    second = RowFile(path, lambda line: False)
+    assert ("p-v1", "wav2lip", "aa", "box", "a/1", "a/1") not in second
+    second.append(row("a/1", psnr=31.0))
+    first.append(row("a/2"))
+    first.close()
+    second.close()
+    assert records(path) == [("a/1", "30.0"), ("a/1", "31.0"), ("a/2", "30.0")]
+    assert read_rows(tmp_path)["psnr"].tolist() == [31.0, 30.0]  # the younger one counts
+
+
+def test_of_two_files_the_one_written_last_counts(tmp_path):
+    write(tmp_path / "other" / "clips.csv", row("a/1", psnr=2.0))
+    write(tmp_path / "clips.csv", row("a/1", psnr=1.0))
+    (tmp_path / "other" / "clips.csv").rename(tmp_path / "clips.rank1.csv")
+    for k, name in enumerate(("clips.rank1.csv", "clips.csv")):
+        os.utime(tmp_path / name, (k, k))
+    assert read_rows(tmp_path)["psnr"].tolist() == [1.0]
+    os.utime(tmp_path / "clips.rank1.csv", (9, 9))
+    assert read_rows(tmp_path)["psnr"].tolist() == [2.0]
+
+
+def test_a_row_that_the_disk_took_in_part_is_no_row(tmp_path):
+    path = tmp_path / "clips.csv"
+    file = RowFile(path)
+    file.append(row("a/1"))
+    whole = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, limits[1]))  # as on a full disk
+    try:
+        with pytest.raises(OSError, match=r"clips\.csv"):
+            file.append(row("a/2"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == whole
+    file.append(row("a/2"))
+    file.close()
+    assert read_rows(tmp_path)["clip"].tolist() == ["a/1", "a/2"]
+
+
+def test_a_row_is_written_to_its_end_where_the_system_takes_it_in_parts(tmp_path, monkeypatch):
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:7]))
+    write(tmp_path / "clips.csv", row("a/1"))
+    monkeypatch.undo()
+    assert read_rows(tmp_path)["clip"].tolist() == ["a/1"]
+
+
+def test_reading_rows_of_another_version_says_so(tmp_path):
+    (tmp_path / "clips.csv").write_text("protocol,method,clip\np-v1,mine,a/1\n")
+    with pytest.raises(ValueError, match=r"clips\.csv was written by another version"):
+        read_rows(tmp_path)
