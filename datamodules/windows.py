@@ -259,6 +259,11 @@ class EpochSampler(DistributedSampler[tuple[int, int]], SequentialSampler):
         """Have the next iterator be that of `epoch` without the first `skipped` keys of this process."""
         self._first = epoch, skipped
 
+    def set_epoch(self, epoch: int) -> None:
+        super().set_epoch(epoch)
+        if self._first is not None and self._first[0] != epoch:
+            self._first = None
+
     def key(self, epoch: int, place: int) -> tuple[int, int]:
         """The key of this process at a place of an epoch, counted from 0."""
         return 0 if self.repeats else epoch, self.rank + place * self.num_replicas

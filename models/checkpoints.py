@@ -13,9 +13,8 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from datamodules.files import atomic_path
-
-RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
+from models.checkpoint_files import RECORD, not_finite, write_checkpoint
+from models.exact_training import ExactTraining
 
 __all__ = ["RECORD", "BenchModule", "load_checkpoint", "load_module", "save_module"]
 
@@ -42,7 +41,7 @@ def _unsaved(module: nn.Module) -> tuple[str, ...]:
     return module.unsaved if isinstance(module, BenchModule) else ()
 
 
-class BenchModule(pl.LightningModule):
+class BenchModule(ExactTraining):
     """A LightningModule whose checkpoints say which class made them, and which flips colours in one place.
 
     Checkpoints hold plain types and tensors only, so that they load with `weights_only=True`.
@@ -97,14 +96,18 @@ class BenchModule(pl.LightningModule):
             yield step
 
     def log_terms(self, stage: str, terms: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
-        """Log named terms of a loss as `stage/name`."""
+        """Log named terms of a loss as `stage/name`.
+
+        In training those of this process's batch; else means over the windows of all processes.
+        """
         values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
-        size = len(next(iter(batch.values())))
-        self.log_dict(values, batch_size=size, sync_dist=stage != "train", prog_bar=True)
+        size = float(len(next(iter(batch.values()))))  # Lightning divides a whole number among processes without a rest
+        self.log_dict(values, batch_size=size, sync_dist=stage != "train", prog_bar=True)  # type: ignore[arg-type]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kind = type(self)
         checkpoint[RECORD] = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "version": _package_version()}
+        super().on_save_checkpoint(checkpoint)
 
 
 def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | None = None) -> None:
@@ -125,8 +128,7 @@ def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | Non
     module.on_save_checkpoint(checkpoint)
     if origin is not None:
         checkpoint[RECORD]["origin"] = dict(origin)
-    with atomic_path(path) as temporary:
-        torch.save(checkpoint, temporary)
+    write_checkpoint(checkpoint, path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -175,6 +177,12 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
     arguments = checkpoint.get(pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
     # Names with an underscore are LightningCLI's own.
     module = known[stored](**{name: value for name, value in arguments.items() if not name.startswith("_")})
+    bad = not_finite(checkpoint["state_dict"])
+    if bad is not None:
+        raise ValueError(
+            f"{path}: {bad} has values that are not finite. Expected finite weights. Use a checkpoint from before the "
+            "training diverged, or train again with: lightning fit -c FILE"
+        )
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=True)
     return module.eval()

@@ -103,7 +103,10 @@ class SaveEverywhere(pl.Callback):
 
 def fit(module: Seen, settings: dict[str, Any], *callbacks: pl.Callback, ckpt: Path | None = None, workers: int = 0):
     quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = pl.Trainer(**{**quiet, "accelerator": "cpu", "num_sanity_val_steps": 0, "max_epochs": -1, **settings}, callbacks=list(callbacks))
+    trainer = pl.Trainer(
+        **{**quiet, "accelerator": "cpu", "num_sanity_val_steps": 0, "max_epochs": -1, **settings},
+        callbacks=list(callbacks),
+    )
     trainer.fit(module, datamodule=Data(workers), ckpt_path=ckpt, weights_only=True)
     loop = trainer.fit_loop.epoch_loop
     return trainer.global_step, loop._batches_that_stepped, loop.batch_progress.total.completed, trainer.current_epoch
@@ -128,7 +131,9 @@ def test_a_finished_training_that_is_prolonged_sees_what_a_longer_one_sees(tmp_p
     long, short, save = Seen(), Seen(), SaveEverywhere(tmp_path)
     fit(long, {"max_steps": 20})
     fit(short, {"max_steps": 9}, save)
-    assert save.files[-1][0].name.endswith("_epoch.ckpt")  # Lightning counts the epoch that max_steps cut as a whole one
+    assert save.files[-1][0].name.endswith(
+        "_epoch.ckpt"
+    )  # Lightning counts the epoch that max_steps cut as a whole one
     part = Seen()
     fit(part, {"max_steps": 20}, ckpt=save.files[-1][0])
     assert short.batches + part.batches == long.batches
