@@ -180,11 +180,12 @@ class ExactTraining(pl.LightningModule):
                 )
                 if keys
             ]
+            kind = checkpoint.get(RECORD, {}).get("class_path", name)
             because = f"It was made with other arguments: {self._differences()}. " if self._changed else ""
             raise ValueError(
-                f"{path}: its tensors are not those of this {name}: {', '.join(found)}. {because}Expected a checkpoint "
-                "of the same network. Name another --ckpt_path, or give the arguments of --model.init_args that it was "
-                "made with"
+                f"{path}: holds a {kind} whose tensors are not those of this {name}: {', '.join(found)}. {because}"
+                "Expected a checkpoint of the same network. Name another --ckpt_path, or give the arguments of "
+                "--model.init_args that it was made with"
             )
 
     def _stop(self, found: str) -> FloatingPointError:

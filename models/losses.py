@@ -86,8 +86,8 @@ class SyncLoss(nn.Module):
         """
         if expert.training and len(mel) == 1:
             raise ValueError(
-                "the lip-sync expert is in training mode and got a batch of one window. Expected two or more, because its "
-                "batch norms use the statistics of the batch. Set --data.init_args.batch_size higher, or "
+                "the lip-sync expert is in training mode and got a batch of one window. Expected two or more: its "
+                "batch norms use the statistics of a batch. Set --data.init_args.batch_size higher, or "
                 "--model.init_args.expert_mode eval"
             )
         audio, video = expert(mel, stack_lower_halves(frames))
