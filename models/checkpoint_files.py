@@ -15,7 +15,14 @@ from datamodules.files import atomic_path
 
 RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
 
-__all__ = ["RECORD", "AtomicCheckpointIO", "install_atomic_saving", "not_finite", "write_checkpoint"]
+__all__ = [
+    "RECORD",
+    "AtomicCheckpointIO",
+    "install_atomic_saving",
+    "not_finite",
+    "refuse_not_finite",
+    "write_checkpoint",
+]
 
 
 def not_finite(state: Mapping[str, Any]) -> str | None:
@@ -28,6 +35,20 @@ def not_finite(state: Mapping[str, Any]) -> str | None:
         [x.isfinite().all().cpu() if x.device.type == "cpu" else x.isfinite().all() for x in floats.values()]
     )
     return None if finite.all() else list(floats)[int(finite.int().argmin())]
+
+
+def refuse_not_finite(path: object, state: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of a training that had diverged.
+
+    Raises:
+        ValueError: a tensor has a value that is not finite; the message names file and tensor.
+    """
+    name = not_finite(state)
+    if name is not None:
+        raise ValueError(
+            f"{path}: {name} has values that are not finite. Expected finite weights. Use a checkpoint from before the "
+            "training diverged, or train again with: lightning fit -c FILE"
+        )
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
-from models.checkpoint_files import RECORD, not_finite, write_checkpoint
+from models.checkpoint_files import RECORD, refuse_not_finite, write_checkpoint
 from models.exact_training import ExactTraining
 
 __all__ = ["RECORD", "BenchModule", "load_checkpoint", "load_module", "save_module"]
@@ -177,12 +177,7 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
     arguments = checkpoint.get(pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
     # Names with an underscore are LightningCLI's own.
     module = known[stored](**{name: value for name, value in arguments.items() if not name.startswith("_")})
-    bad = not_finite(checkpoint["state_dict"])
-    if bad is not None:
-        raise ValueError(
-            f"{path}: {bad} has values that are not finite. Expected finite weights. Use a checkpoint from before the "
-            "training diverged, or train again with: lightning fit -c FILE"
-        )
+    refuse_not_finite(path, checkpoint["state_dict"])
     module.on_load_checkpoint(checkpoint)
     module.load_state_dict(checkpoint["state_dict"], strict=True)
     return module.eval()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from datamodules.files import sha256
 from datamodules.loading import FaceDataModule
-from models.checkpoint_files import RECORD, install_atomic_saving, not_finite
+from models.checkpoint_files import RECORD, install_atomic_saving, not_finite, refuse_not_finite
 
 _NAMED = 8  # files or values in a message
 _log = logging.getLogger(__name__)
@@ -122,6 +122,7 @@ class ExactTraining(pl.LightningModule):
         self._noise_seed = seed if isinstance(seed, int) else self._noise_seed
         if self._trainer is None:
             return
+        refuse_not_finite(self.trainer.ckpt_path, checkpoint["state_dict"])
         stored = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         self._changed = {
             name: (stored[name], value)
