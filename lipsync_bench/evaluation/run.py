@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.audio import load_audio
+from datamodules.checksums import verify_clip
 from datamodules.clip import Clip
 from datamodules.errors import ClipError, MediaError
 from datamodules.video import FPS, probe
@@ -214,6 +215,8 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     scores = [_PairScores(run, candidate, video, heard, sounds[id(heard)]) for candidate, heard in todo]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
     try:
+        for clip in {id(clip): clip for clip in (video, audio)}.values():
+            verify_clip(clip.path)
         for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache):
             for score in scores:
                 score.update(part)

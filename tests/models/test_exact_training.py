@@ -252,7 +252,7 @@ def test_an_expert_in_training_mode_never_validates_a_single_window(
 
 @pytest.mark.parametrize(
     ("batch_size", "val_length", "where"),
-    [(1, 0, "training batches of 1 window"), (1, 4, "validation"), (4, 1, "validation")],
+    [(1, 0, "training batches of 1 window"), (1, 4, "training"), (4, 1, "validation")],
 )
 def test_a_batch_of_one_is_refused_before_the_first_step(
     batch_size: int, val_length: int, where: str, tmp_path: Path
