@@ -131,8 +131,9 @@ def _reached(trainer: pl.Trainer) -> tuple[int, int]:
     makes it leave out the next epoch, whether a validation, the batch's end or the epoch's wrote it, and one that was
     written where `max_steps` ended counts the epoch as done: here their counters become those of what was done.
     """
-    loop, batches = trainer.fit_loop, trainer.fit_loop.epoch_loop.batch_progress
-    epochs = loop.epoch_progress
+    loop = trainer.fit_loop
+    epochs: Any = loop.epoch_progress  # their trackers are typed as those with fewer counters
+    batches: Any = loop.epoch_loop.batch_progress
     if not loop.is_resuming:
         return epochs.current.processed, 0
     counted = epochs.current.processed == epochs.current.ready

@@ -151,7 +151,8 @@ class ExactTraining(pl.LightningModule):
     @property
     def _epoch(self) -> int:
         """Of the batch at hand; `current_epoch` lags behind in a resumed training."""
-        return int(self.trainer.fit_loop.epoch_progress.current.processed)
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        return int(progress.processed)
 
     @property
     def _has_scaler(self) -> bool:
