@@ -75,7 +75,7 @@ class FaceDataModule(pl.LightningDataModule):
     def _training_loader(self, dataset: _Drawn, length: int) -> DataLoader[Any]:
         """A loader of (epoch, index) keys that goes on where the trainer's checkpoint stopped."""
         self._check_batch(self.batch_size, "batch_size", True)
-        overfit = self.trainer is not None and self.trainer.overfit_batches > 0
+        overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         sampler = EpochSampler(length, *self._place(), repeats=overfit)
         if self.trainer is not None:
             epoch, batches = _reached(self.trainer)

@@ -268,7 +268,7 @@ class EpochSampler(DistributedSampler[tuple[int, int]], SequentialSampler):
         """The key of this process at a place of an epoch, counted from 0."""
         return 0 if self.repeats else epoch, self.rank + place * self.num_replicas
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
         epoch, skipped = self._first or (self.epoch, 0)
         self._first = None
         return (self.key(epoch, place) for place in range(skipped, len(self)))
