@@ -13,7 +13,7 @@ from datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
 from datamodules.hr_windows import HRWindowDataset, separate_unready
 from datamodules.loading import FaceDataModule
 from datamodules.texts import read_json, read_text
-from datamodules.windows import EpochSampler, EvaluationSampler, SyncWindow, Window, WindowDataset, separate_short
+from datamodules.windows import SyncWindow, Window, WindowDataset, separate_short
 
 WindowKind = Literal["generator", "expert", "hr"]
 Split = Literal["train", "val", "test"]
@@ -234,7 +234,7 @@ class ClipDataModule(FaceDataModule):
 
     def train_dataloader(self) -> DataLoader[Window | SyncWindow]:
         dataset = self._built("train")
-        rank, world_size = self._place()
+        _, world_size = self._place()
         if dataset is None:
             raise ValueError(
                 f"{self.name}: no training clips in {self.root}. Expected one or more in the split train. "
@@ -248,7 +248,7 @@ class ClipDataModule(FaceDataModule):
                     f"{self.batch_size} for each of {world_size} processes. Set --data.init_args.epoch_length."
                 )
             dataset.length = needed
-        return self._loader(dataset, EpochSampler(dataset.length, rank, world_size), drop_last=True)
+        return self._training_loader(dataset, dataset.length)
 
     def val_dataloader(self) -> DataLoader[Window | SyncWindow] | list[DataLoader[Window | SyncWindow]]:
         return self._evaluation_loader("val")
@@ -344,4 +344,4 @@ class ClipDataModule(FaceDataModule):
         dataset = self._built(split)
         if dataset is None:  # Lightning skips the pass
             return []
-        return self._loader(dataset, EvaluationSampler(dataset.length, *self._place()), drop_last=False)
+        return self._validation_loader(dataset)

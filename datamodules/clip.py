@@ -49,6 +49,7 @@ _KINDS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "landmarks": (np.float32, (LANDMARKS, 2)),
     "mesh": (np.float16, (MESH_POINTS, 3)),
 }
+_LARGEST = {"mel": 4.0, "boxes": 1e6, "landmarks": 100.0, "mesh": 100.0}  # magnitudes; a mel lies in [-4, 4]
 _REPAIR = "Run: bench prepare again (a broken clip is made anew; --overwrite makes all anew)"
 
 __all__ = [
@@ -219,7 +220,8 @@ class Clip:
 
     Raises:
         FileNotFoundError: At first access: no such file.
-        ClipError: At first access: broken or of another version. Later: a JPEG inside cannot be decoded.
+        ClipError: At first access: broken or of another version. Later: a JPEG inside cannot be decoded, a number
+            is not finite or out of its range, or the file was cut short.
     """
 
     def __init__(self, path: Path, read: Literal["mmap", "file"] = "mmap") -> None:
@@ -378,14 +380,23 @@ class Clip:
         return start, count
 
     def _rows(self, name: str, start: int, count: int) -> np.ndarray:
-        """A copy of `count` rows of a tensor."""
+        """A copy of `count` rows of a tensor, whose numbers have been looked at."""
         tensor = self._layout.tensors[name]
         first, length = tensor.start + start * tensor.row_bytes, count * tensor.row_bytes
-        if self._map is not None:
-            data = self._map[first : first + length]
-        else:
-            assert self._handle is not None
+        assert self._handle is not None
+        if self._map is None:
             data = os.pread(self._handle, length, first)
+        elif first + length <= os.fstat(self._handle).st_size:
+            data = self._map[first : first + length]
+        else:  # cut short since it was mapped; to touch what is gone kills the process
+            data = b""
         if len(data) != length or start < 0:
             raise ClipError(f"{self.path}: {name} ends early: {len(data)} bytes, expected {length}. {_REPAIR}")
-        return np.frombuffer(bytearray(data), tensor.dtype).reshape(count, *tensor.shape[1:])
+        rows = np.frombuffer(bytearray(data), tensor.dtype).reshape(count, *tensor.shape[1:])
+        largest = _LARGEST.get(name)
+        if largest is not None and rows.size and not -largest <= rows.min() <= rows.max() <= largest:
+            raise ClipError(
+                f"{self.path}: {name} {start}..{start + count - 1} has values from {rows.min():g} to {rows.max():g}. "
+                f"Expected numbers between {-largest:g} and {largest:g}. {_REPAIR}, or move the file away"
+            )
+        return rows

@@ -18,7 +18,7 @@ from datamodules.clip import Clip, read_header
 from datamodules.clip_folder import shuffled
 from datamodules.errors import MediaError
 from datamodules.loading import FaceDataModule
-from datamodules.windows import EpochSampler, EvaluationSampler, stack_frames
+from datamodules.windows import stack_frames
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _REPAIR = "Copy it again from its source, or move it out of the folder"
@@ -102,14 +102,24 @@ class _Drawn(Dataset[FaceImage]):
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, key: tuple[int, int]) -> FaceImage:
+    def file_of(self, key: tuple[int, int]) -> Path:
+        """The still or the clip that the image of a key comes from."""
+        return self._draw_file(key)[0]
+
+    def _draw_file(self, key: tuple[int, int]) -> tuple[Path, bool, np.random.Generator]:
+        """The file of a key, whether it is a clip, and the generator that draws the rest."""
         rng = np.random.default_rng(np.random.SeedSequence([self.seed, *key]))
-        if rng.random() < self.clip_share:
-            path = self.clips[int(rng.integers(len(self.clips)))]
+        is_clip = rng.random() < self.clip_share
+        files = self.clips if is_clip else self.stills
+        return files[int(rng.integers(len(files)))], is_clip, rng
+
+    def __getitem__(self, key: tuple[int, int]) -> FaceImage:
+        path, is_clip, rng = self._draw_file(key)
+        if is_clip:
             with Clip(path, read=self.read) as clip:  # few clips come up twice in a row: not kept open
                 image = read_clip_frame(clip, int(rng.integers(len(clip))), self.image_size)
         else:
-            image = read_still(self.stills[int(rng.integers(len(self.stills)))], self.image_size)
+            image = read_still(path, self.image_size)
         # Drawn last, and always, so that the same images come with and without.
         mirrored = bool(rng.integers(2)) and self.mirror
         return FaceImage(image=image.flip(-1) if mirrored else image)
@@ -297,7 +307,7 @@ class FaceImages(FaceDataModule):
                 f"{self.name}: no training clips in {self.clips.root}. Expected one or more in the split train. "
                 "Correct the clips' splits, or leave out --data.init_args.clips."
             )
-        rank, world_size = self._place()
+        _, world_size = self._place()
         needed = self.batch_size * world_size
         if self.epoch_length is not None and self.epoch_length < needed:
             raise ValueError(
@@ -308,13 +318,13 @@ class FaceImages(FaceDataModule):
         dataset = _Drawn(
             stills, clips, self.clip_share, self.image_size, self.seed, length, self._read_how(), self.mirror
         )
-        return self._loader(dataset, EpochSampler(length, rank, world_size), drop_last=True)
+        return self._training_loader(dataset, length)
 
     def val_dataloader(self) -> DataLoader[FaceImage] | list[DataLoader[FaceImage]]:
         self._ready()
         if self._fixed is None:  # Lightning skips the pass
             return []
-        return self._loader(self._fixed, EvaluationSampler(len(self._fixed), *self._place()), drop_last=False)
+        return self._validation_loader(self._fixed)
 
     def _split_stills(self) -> dict[Literal["train", "val"], list[Path]]:
         if self.images is None:

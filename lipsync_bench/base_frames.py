@@ -16,9 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.audio import frame_mels
 from datamodules.base import prepared_clips
 from datamodules.base_frames import BaseFrames, BaseFramesHeader, MeshOrder, base_frames_path, write_base_frames
+from datamodules.checksums import verify_clip
 from datamodules.clip import Clip
 from datamodules.csv_files import write_csv
-from datamodules.errors import ClipError
+from datamodules.errors import ClipError, MediaError
 from datamodules.face_mesh import find_meshes
 from datamodules.files import remove_leftovers, sha256
 from datamodules.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
@@ -150,9 +151,10 @@ def make_base_frames(
                     if not overwrite and _is_current(clip, header):
                         skipped += 1
                         continue
+                    verify_clip(path)
                     without_mesh += _make(module, clip, header)
                     done, frames = done + 1, frames + len(clip)
-            except ClipError as error:
+            except (ClipError, MediaError) as error:
                 failures.append((path.relative_to(root).as_posix(), str(error)))
                 _log.warning("%s", error)
     write_csv(root / (FAILURES if world == 1 else f"base_frames_failures.rank{rank}.csv"), ("clip", "reason"), failures)

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `lightning` command: fit, validate, test and predict over the methods and data sets of this suite."""
 
+import json
 import os
+import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from jsonargparse import get_loader, set_loader
-from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 from yaml import YAMLError
 
 from datamodules.texts import check_yaml, read_yaml
@@ -19,10 +22,23 @@ from lipsync_bench.logs import show_logs
 __all__ = ["BenchCLI", "main"]
 
 
+def _arguments(path: Path) -> dict[str, Any]:
+    """The constructor's arguments that a checkpoint holds; none of one that is not read without running its code."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        stored = checkpoint.get(pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError):
+        return {}  # what reads it next says what is wrong with it
+    return {name: list(x) if isinstance(x, tuple) else x for name, x in stored.items() if not name.startswith("_")}
+
+
 class BenchCLI(LightningCLI):
     """LightningCLI in which model and data are named by `class_path`, so that one YAML holds a whole run.
 
     `--print_config` writes the complete configuration; the printed file loads again and prints the same.
+
+    With `--ckpt_path` the model's arguments are those of the checkpoint where neither a file of `-c` nor a flag says
+    otherwise. (LightningCLI has the checkpoint's win over both.)
     """
 
     def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
@@ -36,6 +52,23 @@ class BenchCLI(LightningCLI):
             args=list(args) if args is not None else None,
             run=run,
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        command = self.config.get("subcommand")
+        path = self.config[command].get("ckpt_path") if command else None
+        if not path or not Path(path).is_file():
+            return
+        model = self.config[command].model
+        known = model.get("init_args") or {}
+        stored = {name: value for name, value in _arguments(Path(path)).items() if name in known}
+        words = list(sys.argv[1:] if args is None else args)
+        if stored and command in words:  # as the first of the files, which all that follows overrides
+            place = words.index(command) + 1
+            first = json.dumps({"model": {"class_path": model.class_path, "init_args": stored}})
+            self.config = parser.parse_args([*words[:place], "-c", first, *words[place:]])
+
+    def _parse_ckpt_path(self) -> None: ...  # done in parse_arguments, the other way round
 
     def before_instantiate_classes(self) -> None:
         # Our checkpoints hold plain values; Lightning's default would run the code that a foreign one may hold.
@@ -64,7 +97,7 @@ def _bound_configs(words: Sequence[str]) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point of the console script `lightning` and of `python -m lipsync_bench`."""
+    """Entry point of the console script `lightning` and of `python -m lipsync_bench`. Ends with 1 on an error."""
     show_logs()
     with errors_in_a_line():
         _bound_configs(sys.argv[1:] if args is None else args)

@@ -45,7 +45,10 @@ def _of_system(error: OSError) -> str:
     """As our own messages: path, what was found, what to do."""
     if error.errno is None:
         return str(error)
-    found = _SYSTEM.get(error.errno, f"{error.strerror or error}. Expected a file or folder that can be used")
+    words = error.strerror or str(error)
+    if words != os.strerror(error.errno):
+        return words  # somebody has said it better already
+    found = _SYSTEM.get(error.errno, f"{words}. Expected a file or folder that can be used")
     paths = [os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in (error.filename, error.filename2)]
     named = " -> ".join(path for path, name in zip(paths, (error.filename, error.filename2), strict=True) if name)
     return f"{named}: {found}" if named else found
@@ -66,7 +69,7 @@ def told(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return _of_worker(_of_system(error))
     misconfigured = () if lightning is None else (lightning.MisconfigurationException,)
-    if isinstance(error, (ValueError, JobsFailed, *misconfigured)):
+    if isinstance(error, (ValueError, FloatingPointError, JobsFailed, *misconfigured)):
         return _of_worker(str(error))
     return None
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from datamodules.crops import cut
+from datamodules.errors import MediaError
 from models import TalkingFaceModule
 
 PutBack = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
@@ -50,13 +51,23 @@ def generate_faces(
 
     Returns:
         float32 (N, 3, h, w) in [0, 1].
+
+    Raises:
+        MediaError: the method made something else of this clip than numbers.
     """
     faces = to_batch(crops, module.image_size)
     references = faces if reference is None else to_batch([reference], module.image_size).expand_as(faces)
     mels = torch.from_numpy(np.ascontiguousarray(frame_mels))
     device = module.device
     with torch.inference_mode():
-        return module.generate(mels.to(device), faces.to(device), references.to(device)).float().cpu().numpy()
+        frames = module.generate(mels.to(device), faces.to(device), references.to(device)).float().cpu().numpy()
+    finite = np.isfinite(frames).all(axis=(1, 2, 3))
+    if not finite.all():
+        raise MediaError(
+            f"{type(module).__name__}: {int((~finite).sum())} of {len(frames)} generated faces have values that are "
+            "not finite. Expected numbers between 0 and 1. Use another checkpoint, or leave out this clip"
+        )
+    return frames
 
 
 def paste(frame: np.ndarray, generated: np.ndarray, box: np.ndarray) -> np.ndarray:

@@ -82,12 +82,17 @@ class TalkingFaceModule(BenchModule):
         """Whether training and validation need the expert."""
         return self.sync_expert_module is not None
 
+    def smallest_batch(self, training: bool) -> int:
+        return 2 if self.sync_expert is not None and self._expert_mode == "train" else 1
+
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         wanted = self.needs_sync_expert or self._expert_path is not None
         if stage != "predict" and wanted and self.sync_expert is None:
             self._load_expert()
 
     def on_fit_start(self) -> None:
+        super().on_fit_start()
         if self._init_from is not None and self.trainer.ckpt_path is None:
             self._start_from(Path(self._init_from))
 

@@ -13,13 +13,13 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from datamodules.files import atomic_path
 from datamodules.texts import flat
 from datamodules.weights import is_state, read_torch
+from models.checkpoint_files import RECORD, refuse_not_finite, write_checkpoint
+from models.exact_training import ExactTraining
 
 _SPARE_VALUES = 100_000_000  # of parts that are made and not stored
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.tensor, torch.arange}
-RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
 
 __all__ = ["RECORD", "BenchModule", "load_checkpoint", "load_module", "save_module"]
 
@@ -46,7 +46,7 @@ def _unsaved(module: nn.Module) -> tuple[str, ...]:
     return module.unsaved if isinstance(module, BenchModule) else ()
 
 
-class BenchModule(pl.LightningModule):
+class BenchModule(ExactTraining):
     """A LightningModule whose checkpoints say which class made them, and which flips colours in one place.
 
     Checkpoints hold plain types and tensors only, so that they load with `weights_only=True`.
@@ -101,14 +101,18 @@ class BenchModule(pl.LightningModule):
             yield step
 
     def log_terms(self, stage: str, terms: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
-        """Log named terms of a loss as `stage/name`."""
+        """Log named terms of a loss as `stage/name`.
+
+        In training those of this process's batch; else means over the windows of all processes.
+        """
         values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
-        size = len(next(iter(batch.values())))
-        self.log_dict(values, batch_size=size, sync_dist=stage != "train", prog_bar=True)
+        size = float(len(next(iter(batch.values()))))  # Lightning divides a whole number among processes without a rest
+        self.log_dict(values, batch_size=size, sync_dist=stage != "train", prog_bar=True)  # type: ignore[arg-type]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kind = type(self)
         checkpoint[RECORD] = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "version": _package_version()}
+        super().on_save_checkpoint(checkpoint)
 
 
 def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | None = None) -> None:
@@ -129,8 +133,7 @@ def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | Non
     module.on_save_checkpoint(checkpoint)
     if origin is not None:
         checkpoint[RECORD]["origin"] = dict(origin)
-    with atomic_path(path) as temporary:
-        torch.save(checkpoint, temporary)
+    write_checkpoint(checkpoint, path)
 
 
 class _TooLarge(Exception):
@@ -240,6 +243,7 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
             f"{path}: holds a {stored} ({made}). Expected one of: {', '.join(sorted(known))}. Name another checkpoint."
         )
     kind, state = known[stored], checkpoint["state_dict"]
+    refuse_not_finite(path, state)
     try:
         module = _build(path, kind, checkpoint)
         strange = [

@@ -84,6 +84,12 @@ class SyncLoss(nn.Module):
             mel: (B, 1, 80, 16), the window's mel.
             frames: (B, T, 3, H, W) in the expert's colour order and at its size.
         """
+        if expert.training and len(mel) == 1:
+            raise ValueError(
+                "the lip-sync expert is in training mode and got a batch of one window. Expected two or more: its "
+                "batch norms use the statistics of a batch. Set --data.init_args.batch_size higher, or "
+                "--model.init_args.expert_mode eval"
+            )
         audio, video = expert(mel, stack_lower_halves(frames))
         return self.cosine_bce(audio, video, 1.0)
 

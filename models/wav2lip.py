@@ -280,6 +280,7 @@ class Wav2Lip(TalkingFaceModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.sync_on = self.sync_on or bool(checkpoint.get(RECORD, {}).get("sync_on", False))
+        super().on_load_checkpoint(checkpoint)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         adam = partial(torch.optim.Adam, lr=self.lr, betas=self.betas)

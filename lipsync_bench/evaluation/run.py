@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.audio import load_audio
+from datamodules.checksums import verify_clip
 from datamodules.clip import Clip, ClipHeader
 from datamodules.damage import Damage
 from datamodules.errors import ClipError, MediaError
@@ -226,6 +227,8 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     damage = Damage()
     try:
         _refuse_changed(header, found, run.source_root)
+        for clip in {id(clip): clip for clip in (video, audio)}.values():
+            verify_clip(clip.path)
         for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache, damage):
             for score in scores:
                 score.update(part)

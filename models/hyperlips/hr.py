@@ -203,6 +203,8 @@ class HyperLipsHR(_Stage):
         record = checkpoint.get(RECORD, {})
         if "base_width" in record:  # also instead of one read from a file: the weights to come are the checkpoint's
             self.attach_base(HyperLipsBaseGenerator(record["base_width"]), record["base_sha256"])
+        super().on_load_checkpoint(checkpoint)
+        self.refuse_another("base", self._base_path, self.base_sha256)
 
     def forward(self, base: Tensor, sketch: Tensor) -> Tensor:
         """Base faces (N,3,h,w) BGR and sketches (N,1,h,w), both in [0, 1] -> (N,3,scale*h,scale*w) BGR."""

@@ -209,6 +209,7 @@ class LipFormerCodebook(BenchModule):
             )
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         if stage != "predict" and self.vgg_loss is None and self.weights["perceptual"] > 0:
             self.vgg_loss = VGGPyramidLoss(self.perceptual_weights).to(self.device)
 

@@ -210,6 +210,8 @@ class LipFormer(TalkingFaceModule):
             arguments = {name: self.hparams[name] for name in _SHARED if name != "image_size"}
             self._attach(FacialCodebook(**arguments))  # its weights are the checkpoint's
             self.codebook_sha256 = checkpoint.get(RECORD, {}).get("codebook_sha256")
+        super().on_load_checkpoint(checkpoint)
+        self.refuse_another("codebook", self._codebook_path, self.codebook_sha256)
 
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
         codes = self.codes or self._load_codes()

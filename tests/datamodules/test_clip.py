@@ -4,6 +4,8 @@
 import dataclasses
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -255,3 +257,54 @@ def test_a_header_that_climbs_out_of_its_folder_is_refused(tmp_path: Path, field
     write_clip(path, header=header(**{field: name}), **content())
     with pytest.raises(ClipError, match="Expected a path below"):
         read_header(path)
+
+
+@pytest.mark.parametrize("read", READS)
+@pytest.mark.parametrize(("name", "value"), [("mel", np.nan), ("mel", 4.5), ("mel", -np.inf), ("boxes", np.inf)])
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_number_that_cannot_be_is_named_when_it_is_read(
+    tmp_path: Path, read: Literal["mmap", "file"], name: str, value: float, place: str
+) -> None:
+    values = content()
+    values[name].reshape(-1)[0 if place == "first" else -1] = value
+    write_clip(tmp_path / "a" / "bad.safetensors", header(), **values)
+    with Clip(tmp_path / "a" / "bad.safetensors", read=read) as clip:
+        with pytest.raises(
+            ClipError, match=rf"bad\.safetensors: {name} 0\.\.\d+ has values from .* Expected numbers between"
+        ):
+            getattr(clip, name)()
+        if name == "mel":
+            with pytest.raises(ClipError, match=r"bad\.safetensors: mel"):
+                clip.mel_window(0 if place == "first" else COLUMNS - 16)
+            clip.mel_window(3)  # reads neither column
+        clip.jpegs()
+
+
+@pytest.mark.parametrize("name", ["landmarks", "mesh"])
+def test_points_that_are_no_numbers_are_named(tmp_path: Path, name: str) -> None:
+    values = content()
+    values[name][3, 2, 1] = np.nan
+    write_clip(tmp_path / "bad.safetensors", header(), **values)
+    with Clip(tmp_path / "bad.safetensors") as clip, pytest.raises(ClipError, match=rf"bad\.safetensors: {name}"):
+        getattr(clip, name)()
+
+
+@pytest.mark.parametrize("read", READS)
+def test_a_clip_that_is_cut_short_while_it_is_open_is_named(path: Path, read: Literal["mmap", "file"]) -> None:
+    # In a process of its own: a touch of mapped bytes that are gone is a signal that ends it.
+    code = f"""
+import os
+from datamodules.clip import Clip
+from datamodules.errors import ClipError
+clip = Clip({str(path)!r}, read={read!r})
+assert len(clip.jpegs()) == {FRAMES}
+os.truncate({str(path)!r}, 3000)
+try:
+    clip.jpegs()
+except ClipError as error:
+    print(error)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert f"{path}: " in run.stdout
+    assert "ends early" in run.stdout

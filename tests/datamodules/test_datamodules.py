@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from datamodules.clip import ClipHeader, write_clip
 from datamodules.errors import ClipError
 from datamodules.loading import FaceDataModule
 from datamodules.mead import selected_numbers
+from tests.datamodules.fake_trainer import FakeTrainer
 
 LISTS: dict[Split, list[str]] = {
     "train": [f"s{k % 4}/{k:03d}" for k in range(6)],
@@ -103,7 +103,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
 
 def ready(module: ClipDataModule, rank: int = 0, world_size: int = 1) -> ClipDataModule:
     if world_size > 1:
-        module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
+        module.trainer = FakeTrainer(rank, world_size)  # type: ignore[assignment]
     module.prepare_data()
     module.setup()
     return module

@@ -6,7 +6,6 @@ import os
 import re
 import struct
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -21,6 +20,7 @@ from datamodules import ClipFolder, FaceImages, Synthetic
 from datamodules.clip import Clip, ClipHeader, write_clip
 from datamodules.errors import ClipError, MediaError
 from datamodules.face_images import read_clip_frame, read_still
+from tests.datamodules.fake_trainer import FakeTrainer
 
 CLIP_FRAMES = 15
 NAMES = [f"{k // 10:02d}000/{k:05d}.png" for k in range(40)]
@@ -84,7 +84,7 @@ def ready(rank: int = 0, world_size: int = 1, **arguments: Any) -> FaceImages:
     defaults = {"image_size": 16, "batch_size": 4, "num_workers": 0, "val_images": 8}
     module = FaceImages(**{**defaults, **arguments})
     if world_size > 1:
-        module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
+        module.trainer = FakeTrainer(rank, world_size)  # type: ignore[assignment]
     module.prepare_data()
     module.setup()
     return module

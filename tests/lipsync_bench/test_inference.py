@@ -5,7 +5,8 @@ import torch
 
 from datamodules.audio import chunk_starts, mel_spectrogram
 from datamodules.crops import smooth_boxes_wav2lip
-from lipsync_bench.inference import lip_sync, paste, to_batch
+from datamodules.errors import MediaError
+from lipsync_bench.inference import generate_faces, lip_sync, paste, to_batch
 from models import Wav2Lip
 from tests import golden
 
@@ -76,6 +77,13 @@ def test_too_few_frames_are_an_error():
     boxes = np.tile([10, 10, 60, 70], (4, 1))
     with pytest.raises(ValueError, match="3 frames, expected 4"):
         list(lip_sync(Echo(), frames(3), boxes, mels))
+
+
+def test_generated_faces_that_are_no_numbers_are_an_error():
+    mels = np.zeros((3, 1, 80, 16), np.float32)
+    mels[1] = np.nan
+    with pytest.raises(MediaError, match=r"Echo: 1 of 3 generated faces have values that are not finite"):
+        generate_faces(Echo(), frames(3), mels)
 
 
 def test_crops_become_a_batch_in_unit_range():

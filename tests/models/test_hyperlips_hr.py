@@ -217,16 +217,23 @@ def test_a_resumed_training_keeps_the_base_it_began_with(small_base: Path, tmp_p
     trainer = trainer_for(tmp_path)
     trainer.fit(module, batch)
     trainer.save_checkpoint(tmp_path / "run.ckpt")
+    first, network = sha256(small_base), load_method(small_base).generator.state_dict()
     torch.manual_seed(4)
-    save_module(HyperLipsBase(width=0.25), tmp_path / "other.ckpt")
-    resumed = HyperLipsHR(width=0.125, base=str(tmp_path / "other.ckpt"), **ALONE)
+    save_module(HyperLipsBase(width=0.25), small_base)  # trained on, say
+    resumed = HyperLipsHR(width=0.125, base=str(small_base), **ALONE)
     trainer = trainer_for(tmp_path, max_epochs=2)
     trainer.fit(resumed, batch, ckpt_path=tmp_path / "run.ckpt", weights_only=True)
     assert trainer.global_step == 2
     assert resumed.base is not None
-    assert resumed.base_sha256 == sha256(small_base)
+    assert resumed.base_sha256 == first
     own = resumed.base.state_dict()
-    assert all(torch.equal(own[name], value) for name, value in load_method(small_base).generator.state_dict().items())
+    assert all(torch.equal(own[name], value) for name, value in network.items())
+    small_base.rename(tmp_path / "other.ckpt")
+    named = HyperLipsHR(width=0.125, base=str(tmp_path / "other.ckpt"), **ALONE)
+    with pytest.raises(
+        ValueError, match=r"base names .*other\.ckpt, and .*run\.ckpt holds the content of another file"
+    ):
+        trainer_for(tmp_path).fit(named, batch, ckpt_path=tmp_path / "run.ckpt", weights_only=True)
 
 
 def test_a_missing_base_says_how_to_make_one(tmp_path: Path) -> None:

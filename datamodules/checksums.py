@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a clip file is still the one that the preparation wrote, told by the manifest's SHA-256."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+from datamodules.errors import ClipError
+from datamodules.files import sha256
+
+__all__ = ["verify_clip"]
+
+
+@lru_cache(maxsize=2)
+def _digests(manifest: Path, changed_ns: int) -> dict[str, str]:
+    """SHA-256 of each clip by its id; empty where there is no manifest that says so."""
+    try:
+        entries = json.loads(manifest.read_text(encoding="utf-8"))["clips"]
+        return {entry["id"]: entry["sha256"] for entry in entries}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def verify_clip(path: Path) -> None:
+    """Refuse a clip whose bytes are not those of its preparation. It reads the file: for work that takes longer.
+
+    A clip that the manifest of its folder does not name is taken as it is.
+
+    Raises:
+        ClipError: it was changed.
+    """
+    manifest = path.parent.parent / "manifest.json"
+    expected = (
+        _digests(manifest, manifest.stat().st_mtime_ns).get(f"{path.parent.name}/{path.stem}")
+        if manifest.is_file()
+        else None
+    )
+    if expected is not None and sha256(path) != expected:
+        raise ClipError(
+            f"{path}: its SHA-256 is not the one in {manifest}: damaged, or made by another preparation. Expected the "
+            "file that was prepared. Run: bench prepare again with --overwrite, or move the file away"
+        )
