@@ -6,7 +6,7 @@ import os
 
 _SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
-__all__ = ["ClipError", "FaceError", "JobsFailed", "MediaError", "system_error"]
+__all__ = ["ClipError", "DescribedOSError", "FaceError", "JobsFailed", "MediaError", "system_error"]
 
 
 class MediaError(ValueError):
@@ -19,6 +19,10 @@ class FaceError(MediaError):
 
 class ClipError(ValueError):
     """A prepared clip file that is broken or was written by an incompatible version."""
+
+
+class DescribedOSError(OSError):
+    """An error of the system whose text, its second argument, says already what was found and what to do."""
 
 
 class JobsFailed(RuntimeError):

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from datamodules.errors import JobsFailed
+from datamodules.errors import DescribedOSError, JobsFailed
 
 DEBUG = "LIPSYNC_DEBUG"
 _RESUME = "What is finished is kept; the same command resumes"
@@ -45,10 +45,9 @@ def _of_system(error: OSError) -> str:
     """As our own messages: path, what was found, what to do."""
     if error.errno is None:
         return str(error)
-    words = error.strerror or str(error)
-    if words != os.strerror(error.errno):
-        return words  # somebody has said it better already
-    found = _SYSTEM.get(error.errno, f"{words}. Expected a file or folder that can be used")
+    if isinstance(error, DescribedOSError):
+        return str(error.strerror)
+    found = _SYSTEM.get(error.errno, f"{error.strerror or error}. Expected a file or folder that can be used")
     paths = [os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in (error.filename, error.filename2)]
     named = " -> ".join(path for path, name in zip(paths, (error.filename, error.filename2), strict=True) if name)
     return f"{named}: {found}" if named else found

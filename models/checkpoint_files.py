@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
+from datamodules.errors import DescribedOSError
 from datamodules.files import atomic_path
 
 RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
@@ -66,7 +67,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
             cause = cause.__cause__ or cause.__context__
         if cause is None:
             raise
-        raise OSError(
+        raise DescribedOSError(
             cause.errno,
             f"{path}: the checkpoint could not be written ({os.strerror(cause.errno or 0)}). Expected room and "
             "permission for it. The checkpoints before it are whole: make room, then resume from one with --ckpt_path",

@@ -179,8 +179,9 @@ def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
     with path.open("rb") as file:
         if not _locked(file.fileno(), path, fcntl.LOCK_EX):
             return
-        kept, lost = [True], [False]  # the head
+        kept, lost, spoilt = [True], [False], 0  # the head
         for row in _records(path):
+            spoilt += row is None
             kept.append(row is not None and holds(row))
             lost.append(row is not None and not kept[-1] and row["status"] == "ok")
         if any(lost):
@@ -190,6 +191,8 @@ def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
                 old.writelines(compress(_whole_lines(path), lost))
             path.with_name(BOARD).unlink(missing_ok=True)  # it counted them
             _log.info("%s: %d rows are of files that have changed or are gone, see %s", path, sum(lost), aside.name)
+        if spoilt:
+            _log.warning("%s: %d lines are no whole rows and are taken out", path, spoilt)
         if sum(map(len, compress(_whole_lines(path), kept))) < path.stat().st_size:
             with atomic_path(path) as temporary, temporary.open("wb") as new:
                 new.writelines(compress(_whole_lines(path), kept))

@@ -91,9 +91,21 @@ def test_rows_with_other_values_name_the_file(tmp_path: Path, cells: dict[str, o
 def test_lines_of_another_kind_among_rows_name_the_file(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "clips.csv"
     path.write_bytes(",".join(FIELDS).encode() + b"\n" + data)
-    for read_file in (read_rows, lambda folder: RowFile(folder / "clips.csv")):
-        with pytest.raises(ValueError, match=r"clips\.csv"):
-            read_file(tmp_path)
+    with pytest.raises(ValueError, match=r"clips\.csv"):
+        read_rows(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"\xff\n", b"a,b\n", b'"\n'])
+def test_an_evaluation_takes_out_lines_that_are_no_rows_and_says_so(
+    tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "clips.csv"
+    path.write_bytes(",".join(FIELDS).encode() + b"\n" + data)
+    rows = RowFile(path)
+    rows.append(row())
+    rows.close()
+    assert "clips.csv: 1 lines are no whole rows and are taken out" in caplog.text
+    assert len(read_rows(tmp_path)) == 1
 
 
 def test_a_line_that_is_being_written_is_no_row_yet(tmp_path: Path) -> None:

@@ -189,16 +189,17 @@ def test_a_full_disk_below_the_standard_output_is_a_line():
 
 def test_every_value_of_a_cached_target_fits_or_it_is_made_anew(tmp_path, caplog):
     from datamodules.files import write_arrays
-    from lipsync_bench.evaluation.targets import LANDMARKS, _Cache
+    from lipsync_bench.evaluation.targets import _Cache
 
     class Found:
-        version = "r"
+        def key(self, header):
+            return "r"
 
     class Clip:
         class header:
             source_sha256 = "s"
 
-    facts = {"source": "s", "landmarks_rule": LANDMARKS, "boxes_rule": "r"}
+    facts = {"source": "s", "faces": "r"}
     good = {"landmarks": np.zeros((3, 68, 2), np.float32), "boxes": np.zeros((3, 4)), "seen": np.zeros(3, bool)}
     path = tmp_path / "a.npz"
     for arrays, covers in ((good, True), ({**good, "boxes": np.zeros((2, 4))}, False), ({"seen": good["seen"]}, False)):
