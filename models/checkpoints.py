@@ -243,7 +243,6 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
             f"{path}: holds a {stored} ({made}). Expected one of: {', '.join(sorted(known))}. Name another checkpoint."
         )
     kind, state = known[stored], checkpoint["state_dict"]
-    refuse_not_finite(path, state)
     try:
         module = _build(path, kind, checkpoint)
         strange = [
@@ -262,4 +261,5 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
             f"{path}: holds another {kind.__name__} than this version makes ({made}): {reason}. Expected the "
             "hyper-parameters and weights of this version. Install the one that wrote it, or train again"
         ) from error
+    refuse_not_finite(path, state)  # now that their sizes are the network's
     return module.eval()

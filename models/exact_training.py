@@ -122,7 +122,6 @@ class ExactTraining(pl.LightningModule):
         self._noise_seed = seed if isinstance(seed, int) else self._noise_seed
         if self._trainer is None:
             return
-        refuse_not_finite(self.trainer.ckpt_path, checkpoint["state_dict"])
         stored = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         self._changed = {
             name: (stored[name], value)
@@ -130,6 +129,7 @@ class ExactTraining(pl.LightningModule):
             if name in stored and not name.startswith("_") and _plain(stored[name]) != _plain(value)
         }
         self._check_fits(checkpoint)
+        refuse_not_finite(self.trainer.ckpt_path, checkpoint["state_dict"])
         if self._changed and self.trainer.is_global_zero:
             _log.info("%s: goes on with %s", type(self).__name__, self._differences())
 

@@ -65,7 +65,8 @@ class WeightsFile:
             ValueError: it cannot be read.
         """
         # Mapped where the format allows it: what the network does not take is never read.
-        state = read_torch(self.path, self.expected, f"Delete it. {self.repair}", mapped=True)
+        repair = f"Delete it. {self.repair}" if self.path.exists() else self.repair
+        state = read_torch(self.path, self.expected, repair, mapped=True)
         return state if isinstance(state, dict) else {}
 
     def fill(self, module: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor]) -> str:

@@ -171,8 +171,8 @@ def test_a_missing_file_is_no_reason_to_take_other_weights(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"404: not found", r"cannot be read \(\w+\)\. Expected torchvision's ImageNet weights of alexnet"),
-        (b"", r"cannot be read \(\w+\)\. Expected"),
+        (b"404: not found", r"cannot be read \(\w+: .*\)\. Expected torchvision's ImageNet weights of alexnet"),
+        (b"", r"cannot be read \(\w+: .*\)\. Expected"),
         ([1, 2], r"features\.0\.weight is missing or has another shape \(10 of 10 tensors do not fit\)"),
         ("key", r"features\.10\.weight is missing or has another shape \(1 of 10 tensors do not fit\)"),
         ("shape", r"features\.10\.weight is missing or has another shape \(1 of 10 tensors do not fit\)"),

@@ -76,9 +76,10 @@ def test_released_inference_equals_the_official_one(
     np.testing.assert_array_equal(sketches[:, 0, ::scale, ::scale], stored["hr_in_sketch"])
     np.testing.assert_array_equal(sketches[:, 0].sum((1, 2), dtype=np.int64), stored["hr_in_sketch_sum"])
     assert out.shape == (count, 3, scale * size, scale * size)
-    # A flipped grey level moves it by up to 1e-3 nearby.
-    tolerance = 1e-3 if np.count_nonzero(difference) else 1e-5
-    assert np.abs(out[:, :, :: 4 * scale, :: 4 * scale].numpy() - stored["out"]).max() < tolerance
+    # A flipped grey level moves it by up to 1e-3 nearby; those between the stored ones are flipped on some processors.
+    moved = np.abs(out[:, :, :: 4 * scale, :: 4 * scale].numpy() - stored["out"])
+    assert moved.max() < 1e-3
+    assert np.quantile(moved, 0.99) < 1e-5
     assert float(out.double().mean()) == pytest.approx(float(stored["out_mean"]), abs=1e-6)
     assert float(out.double().std(correction=0)) == pytest.approx(float(stored["out_std"]), rel=1e-5)
     assert module.fallback_frames == 0
