@@ -37,7 +37,7 @@ def _write(
     times: list[Fraction] | None = None,
     fps: int = 25,
 ) -> Path:
-    """40 numbered frames, at 25 fps as a rule, and their audio, interleaved; the pictures `late` seconds after the audio."""
+    """40 numbered frames and their audio, interleaved; the pictures `late` seconds after the audio."""
     times = times or [Fraction(k, 25) for k in range(FRAMES)]
     with av.open(str(path), "w") as container:
         pictures: Any = container.add_stream(video, rate=fps)
