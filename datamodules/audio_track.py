@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.damage import REPAIR, Damage, check_end, until_error
 from datamodules.errors import MediaError
 from datamodules.media import audio_stream, open_media, video_stream
-from datamodules.track_times import PRIMING, inexact_s, stated_duration, tick, time_zero, unstretched
+from datamodules.track_times import PRIMING, inexact_s, stated_duration, tick, time_zero, unstated_priming, unstretched
 
 # A longer hole in the timestamps is taken for a broken timestamp: filling it would need unbounded time and memory.
 MAX_GAP_S = 60.0
@@ -62,14 +62,16 @@ def _place(container: Any, stream: Any, zero: Fraction, head: list[Any]) -> tupl
     video = video_stream(container)
     ticks = tick(container, stream) + (0 if video is None else tick(container, video))
     slack = ticks / 2 * rate + 1
-    exact = [0, -PRIMING.get(stream.codec_context.name, 0)]
+    priming = PRIMING.get(stream.codec_context.name, 0)
+    exact = {-priming: -priming, 0: -unstated_priming(container)}
     if len(head) > 1 and head[1].pts is not None:
         second = (head[1].pts * head[1].time_base - zero) * rate
         start = unstretched(container, start / rate, second / rate, Fraction(first.samples, rate)) * rate
         packet = head[1].samples  # the first packet may be shorter
         if not stream.codec_context.name.startswith("pcm"):  # whose packets are of any length
-            exact.append(round((start + first.samples) / packet) * packet - first.samples)
-    near = [place for place in exact if abs(start - place) <= slack]
+            whole = round((start + first.samples) / packet) * packet - first.samples
+            exact.setdefault(whole, whole)
+    near = [exact[place] for place in (0, *exact) if abs(start - place) <= slack]
     return (near[0] if near else round(start)), stated
 
 

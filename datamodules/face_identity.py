@@ -116,10 +116,19 @@ class Identity:
         chip = simplejpeg.encode_jpeg(sighting.chip, quality=95, colorspace="RGB", colorsubsampling="444")
         self._kept = [*self._kept[: _MAX_REFERENCES - 1], chip]
 
-    def distance(self, sighting: Sighting) -> float:
-        """Between a face and the nearest one that was kept."""
+    def _embeddings(self) -> list[np.ndarray]:
         for k, kept in enumerate(self._kept):
             if isinstance(kept, bytes):
                 chip = simplejpeg.decode_jpeg(kept, colorspace="RGB")
                 self._kept[k] = np.array(_network().compute_face_descriptor(chip))
-        return float(min(np.linalg.norm(sighting.embedding - kept) for kept in self._kept))
+        return [kept for kept in self._kept if isinstance(kept, np.ndarray)]
+
+    def distance(self, sighting: Sighting) -> float:
+        """Between a face and the nearest one that was kept."""
+        return float(min(np.linalg.norm(sighting.embedding - kept) for kept in self._embeddings()))
+
+    @property
+    def spread(self) -> float:
+        """The largest distance between two faces that were kept."""
+        kept = np.stack(self._embeddings())
+        return float(np.linalg.norm(kept[:, None] - kept, axis=2).max())

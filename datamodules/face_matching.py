@@ -5,7 +5,8 @@ A face that was there on the frame before has the first choice, so that no face 
 one that hides it. A face is the same if its look has not changed; where it has (a cut, another person before or behind,
 a hole in the track), dlib's embedding decides. Where that is unsure, the same scene without another face close by
 speaks for the same person; else the track ends. After a hole of up to `max_gap_frames` the face must be where its
-motion leads to as well.
+motion leads to as well. Where a face becomes another one little by little (a dissolve, a wipe), each step looks the
+same: a track whose look has changed is asked once more at its end whether it is one person's.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ _MAX_STRAY, _STRAY_A_FRAME = 0.5, 0.05  # from the place that the motion leads t
 _ALIKE = 0.9  # correlation of looks above which nothing has changed
 _DRIFT = 0.6  # the same between now and the last face whose identity was looked at
 _SURE, _OTHER = 0.36, 0.6  # distances up to which two faces are one person's, and from which they are two's (dlib's)
+_TWO_PEOPLE = 0.7  # distance within one track; of one person, up to 0.54 was seen
 _MARGIN = 0.1  # of distance, by which one of two tracks must be nearer to a face that both could take
 _SAME_SCENE = 0.8  # correlation of whole frames; over half a second of real clips it stayed above 0.84
 _REFERENCE_FRAMES = 25  # between the faces that are kept for comparison
@@ -64,6 +66,7 @@ class Track:
         self._keep = keep
         self._identity = Identity()
         self._anchor = sighting.look
+        self._changed = False
         self.add(number, sighting)
 
     def add(self, number: int, sighting: Sighting) -> None:
@@ -72,6 +75,7 @@ class Track:
         self._identity.look_upright(sighting)
         if alike(self._anchor, sighting.look) < _DRIFT:
             self._anchor = sighting.look
+            self._changed = True
             self._identity.add(sighting)
         elif len(self.frames) % _REFERENCE_FRAMES == 0:
             self._identity.add(sighting)
@@ -93,6 +97,11 @@ class Track:
     def upside_down(self) -> bool:
         """Whether the head is."""
         return self._identity.upside_down
+
+    def ends_as_another(self) -> bool:
+        """Whether the face has become another person's little by little. The track is over then."""
+        self.lose()
+        return self._changed and self._identity.spread > _TWO_PEOPLE
 
     @property
     def mean_centre(self) -> np.ndarray:

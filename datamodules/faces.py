@@ -213,6 +213,11 @@ class FaceTracker:
         track = _choose(self._tracks, self._face, self.size_hw)
         if track.upside_down:
             raise FaceError(f"the head is upside down; expected it upright. {_TURN}")
+        if track.ends_as_another():
+            raise FaceError(
+                "the face turns into another person's, as where two shots dissolve; expected one person all along. "
+                "Cut the video there, or choose another face (--face)"
+            )
         seen = np.array(track.frames)
         missing = np.ones(self.frames, bool)
         missing[seen] = False

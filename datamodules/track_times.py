@@ -36,7 +36,17 @@ _PACKETS = 100  # are looked at
 # Raw streams have no header, and the durations libav states for them are guesses from the bit rate.
 _GUESSED_DURATION = frozenset({"aac", "ac3", "amr", "eac3", "h264", "hevc", "m4v", "mp3", "mpeg", "mpegvideo"})
 
-__all__ = ["PRIMING", "decoding_times", "inexact_s", "stated_duration", "tick", "time_zero", "track_fps", "unstretched"]
+__all__ = [
+    "PRIMING",
+    "decoding_times",
+    "inexact_s",
+    "stated_duration",
+    "tick",
+    "time_zero",
+    "track_fps",
+    "unstated_priming",
+    "unstretched",
+]
 
 
 def _formats(container: Any) -> set[str]:
@@ -64,6 +74,17 @@ def track_fps(container: Any, stream: Any) -> Fraction | None:
     # AVI states the unit of its timestamps, and empty frames fill the time between the others.
     rate = stream.guessed_rate if decoding_times(container) else stream.average_rate or stream.guessed_rate
     return Fraction(rate) if rate else None
+
+
+def unstated_priming(container: Any) -> int:
+    """Samples of priming at the start of the audio that the container cannot tell from a delay of the pictures.
+
+    AVI knows no timestamps below 0 and begins all tracks at 0: sorted pictures without their delay, audio with its.
+    """
+    video, audio = video_stream(container), audio_stream(container)
+    if "avi" not in _formats(container) or video is None or audio is None or video.codec_context is None:
+        return 0
+    return PRIMING.get(audio.codec_context.name, 0) if video.codec_context.reorder_depth else 0
 
 
 def unstretched(container: Any, first: Fraction, second: Fraction, usual: Fraction) -> Fraction:

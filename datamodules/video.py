@@ -160,12 +160,12 @@ def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[
 
 def _slack(container: Any, stream: Any, rate: Fraction | None) -> Fraction:
     """How late a source frame may be and still count, in seconds."""
-    own = track_fps(container, stream)
+    own, unit = track_fps(container, stream), Fraction(stream.time_base or 0)
     if rate is not None and own and abs(own / rate - 1) < _SAME_RATE:
-        return (
-            Fraction(1, 2) / rate
-        )  # each at the nearest instant: none is lost, and none shown twice, because of jitter
-    return _JITTER_S + Fraction(stream.time_base or 0) / 2
+        return Fraction(1, 2) / rate  # each at the nearest instant: none is lost, and none shown twice, for jitter
+    nominal = Fraction(stream.guessed_rate or 0) * unit
+    exact = nominal and (1 / nominal).denominator == 1  # AVI counts in frames or halves of them: nothing is rounded
+    return _JITTER_S + (0 if exact else unit / 2)
 
 
 def read_frames(path: Path | str, fps: float | None = FPS, damage: Damage | None = None) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from datamodules.errors import DescribedOSError
-from datamodules.files import atomic_path
+from datamodules.files import atomic_path, remove_leftovers
 
 RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
 
@@ -59,6 +59,8 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
         OSError: it cannot be written; the message names the file and what to do.
     """
     try:
+        if path.parent.is_dir():
+            remove_leftovers(path.parent, of=path)  # as large as a checkpoint, of a training that was killed
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             torch.save(dict(checkpoint), file)
     except (OSError, RuntimeError) as error:  # torch's writer turns an OSError into a RuntimeError

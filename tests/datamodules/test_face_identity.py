@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
+from datamodules import face_matching
 from datamodules.errors import FaceError
 from datamodules.face_identity import Identity, Sighting
 from datamodules.faces import FaceTrack, FaceTracker, MediaPipeDetector, track_faces
@@ -74,6 +75,18 @@ def test_a_cut_to_another_person_at_the_same_place_ends_the_track(speakers: list
     track = track_faces(one[:30] + two[30:38])  # few enough to be bridged, but not to be taken for the same
     np.testing.assert_array_equal(np.flatnonzero(~track.detected), range(30, 38))
     np.testing.assert_array_equal(np.flatnonzero(track.covered), range(30, 38))
+
+
+def test_a_dissolve_to_another_person_is_an_error(
+    speakers: list[list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(face_matching, "_TWO_PEOPLE", 0.3)  # the corpus' people are relatives
+    one, two = speakers
+    shares = np.linspace(-0.5, 1.5, 40).clip(0, 1)  # 10 frames of one, 20 of both, 10 of the other
+    mixed = [cv2.addWeighted(a, 1 - w, b, w, 0) for a, b, w in zip(one, two, shares, strict=False)]
+    with pytest.raises(FaceError, match="turns into another person's"):
+        track_faces(mixed)
+    assert track_faces(one).detected.all()
 
 
 def test_another_person_after_a_hole_is_another_and_the_same_the_same(speakers: list[list[np.ndarray]]) -> None:

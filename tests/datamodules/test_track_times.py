@@ -35,13 +35,14 @@ def _write(
     sorting: int | None = None,
     late: Fraction = Fraction(0),
     times: list[Fraction] | None = None,
+    fps: int = 25,
 ) -> Path:
-    """40 numbered frames at 25 fps and their audio, interleaved; the pictures `late` seconds after the audio."""
+    """40 numbered frames and their audio, interleaved; the pictures `late` seconds after the audio."""
     times = times or [Fraction(k, 25) for k in range(FRAMES)]
     with av.open(str(path), "w") as container:
-        pictures: Any = container.add_stream(video, rate=25)
+        pictures: Any = container.add_stream(video, rate=fps)
         pictures.width, pictures.height, pictures.pix_fmt = 48, 32, "yuv420p"
-        pictures.codec_context.time_base = Fraction(1, 1000) if late else Fraction(1, 25)
+        pictures.codec_context.time_base = Fraction(1, 1000) if late else Fraction(1, fps)
         if sorting is not None:
             pictures.codec_context.max_b_frames = sorting
         track: Any = container.add_stream(audio, rate=rate, layout="mono")
@@ -79,6 +80,14 @@ def _copy(source: Path, target: Path, **options: str) -> Path:
 
 def _click(wave: np.ndarray) -> float:
     return float(np.flatnonzero(np.abs(wave) > 0.2)[0] / 16000)
+
+
+@pytest.mark.parametrize("rate", [24, 30, 60])
+def test_avi_shows_the_frames_of_another_rate_at_the_same_instants(tmp_path: Path, rate: int) -> None:
+    """Its timestamps count in frames: that they are coarse makes none of them late."""
+    times = [Fraction(k, rate) for k in range(FRAMES)]
+    mp4, avi = (_write(tmp_path / name, audio="libmp3lame", fps=rate, times=times) for name in ("a.mp4", "a.avi"))
+    assert numbers(read_frames(avi)) == numbers(read_frames(mp4))
 
 
 COPIES: dict[str, dict[str, str]] = {
@@ -122,6 +131,8 @@ def test_a_copied_stream_is_the_same(tmp_path: Path, name: str, sorting: int, ra
         ("a.webm", "libvpx", "libopus", 48000),
         ("a.avi", "mpeg4", "pcm_s16le", 16000),
         ("a.avi", "libx264", "pcm_s16le", 48000),
+        ("a.avi", "libx264", "libmp3lame", 44100),
+        ("a.avi", "mpeg4", "ac3", 48000),
         ("a.mov", "libx264", "pcm_s16le", 48000),
     ],
 )

@@ -28,6 +28,7 @@ from models.checkpoint_files import AtomicCheckpointIO, write_checkpoint
 from models.checkpoints import RECORD, BenchModule, save_module
 from models.lipformer.quantiser import Quantiser
 from models.losses import SyncLoss
+from tests.leftovers import left_by_the_dead
 from tests.models.training import trainer_for
 
 MODULES: dict[str, type[BenchModule]] = {
@@ -203,6 +204,14 @@ def test_weights_that_are_not_finite_are_neither_written_nor_read(tmp_path: Path
 
 
 # Files
+
+
+def test_the_half_checkpoint_of_a_killed_training_is_removed_by_the_next(tmp_path: Path) -> None:
+    left, others = (left_by_the_dead(tmp_path / name) for name in ("last.ckpt", "step=5.ckpt"))
+    left.write_bytes(b"half")
+    others.write_bytes(b"half")
+    write_checkpoint({"state_dict": {}}, tmp_path / "last.ckpt")
+    assert {path.name for path in tmp_path.iterdir()} == {"last.ckpt", others.name}
 
 
 def test_a_checkpoint_is_written_beside_its_place_and_not_in_the_temporary_folder(
