@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from lipsync_bench.command_line import From0, From1, Pixels, Seconds, Share, parser_class, plain
+from lipsync_bench.command_line import From0, From1, Pixels, Seconds, Share, bound_configs, parser_class, plain
 from lipsync_bench.endings import errors_in_a_line
 from lipsync_bench.logs import show_logs
 from lipsync_bench.scoring_commands import evaluate, leaderboard_merge, report, sync, table
@@ -299,6 +299,7 @@ def main(args: list[str] | None = None) -> None:
     show_logs()
     try:
         with errors_in_a_line():
+            bound_configs(sys.argv[1:] if args is None else args)
             try:
                 sys.exit(
                     auto_cli(

@@ -19,6 +19,7 @@ from benchmarks.fuzz.prepared import IDS, make_clips, write_source
 from datamodules.clip import Clip, read_header
 from datamodules.damage import Damage
 from lipsync_bench.cli import BenchCLI
+from lipsync_bench.command_line import bound_configs
 from lipsync_bench.evaluation.benchmark import load_benchmark
 from lipsync_bench.evaluation.features import pooled_fid
 from lipsync_bench.evaluation.leaderboard import leaderboard, write_leaderboard
@@ -208,6 +209,7 @@ def _experiment(path: Path) -> None:
     """Parse and check it as `lightning fit -c FILE` does; wrong usage ends with 2 and its message on stderr."""
     with contextlib.redirect_stderr(io.StringIO()) as told, contextlib.redirect_stdout(io.StringIO()):
         try:
+            bound_configs(["-c", str(path)])
             BenchCLI(["fit", "-c", str(path), "--print_config"])
         except SystemExit as end:
             if end.code == 2:

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from datamodules.errors import of_reading
 from datamodules.weights import is_safetensors, refuse_archive
 
 _DTYPES = {
@@ -156,7 +157,7 @@ def read_entries(path: Path, expected: str) -> Mapping[str, Any]:
             return load_file(path)
         content = _read_script(path, root) if root else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles fail in every way there is
-        if isinstance(error, OSError) and error.errno is not None:
+        if of_reading(error):
             raise
         forbidden = _forbidden_name(path, error)
         if forbidden is not None:

@@ -318,7 +318,7 @@ def other_process(out: Path, run: Run) -> Iterator[Ending]:
 def finish(out: Path) -> None:
     """Say of sessions whose share was done that all is done; for the process that finishes last."""
     manifest = read_manifest(out) if (out / MANIFEST).is_file() else {"sessions": []}
-    waiting = [entry for entry in manifest["sessions"] if entry["outcome"] == "share done"]
+    waiting = [entry for entry in manifest["sessions"] if entry.get("outcome") == "share done"]
     for entry in waiting:
         entry["outcome"] = "done"
     if waiting:
@@ -329,6 +329,6 @@ def _end(out: Path, name: str, outcome: str) -> None:
     """Read anew, because another session may have begun meanwhile."""
     manifest = read_manifest(out)
     for entry in manifest["sessions"]:
-        if entry["id"] == name:
+        if entry.get("id") == name:
             entry |= {"ended": _now(), "outcome": outcome}
     _write(out, manifest)

@@ -102,7 +102,7 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(float(value))  # also of NumPy's floats, whose repr names their type
-    return " ".join(str(value).split())  # a line break inside a cell would break the repair of a half-written line
+    return " ".join(str(value).splitlines())  # a line break in a cell would break the repair of a half-written line
 
 
 def _records(path: Path) -> Iterator[dict[str, str] | None]:
