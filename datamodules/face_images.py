@@ -71,6 +71,8 @@ def read_still(path: Path, size: int) -> torch.Tensor:
     Raises:
         MediaError: it cannot be read, is empty, is cut short, or is no image that OpenCV decodes.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise MediaError(f"{path}: is no file. Expected an image file. {_REPAIR}.")
     try:
         data = path.read_bytes()  # not cv2.imread, which takes no names outside the locale's encoding on some systems
     except OSError as error:

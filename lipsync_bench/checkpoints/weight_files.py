@@ -98,11 +98,12 @@ class _Namer(pickle.Unpickler):
 def _forbidden_name(path: Path, error: Exception) -> str | None:
     """What a file that could not be read asks to be called; None if it is merely damaged."""
     found = _FORBIDDEN.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
-    if found is None and not zipfile.is_zipfile(path):
+    if found is None:
         # The restricted reader does not understand newer pickles, and so does not come to the name.
         try:
-            with path.open("rb") as file:
-                _Namer(file).load()
+            if not zipfile.is_zipfile(path):  # which itself fails for some damaged ends
+                with path.open("rb") as file:
+                    _Namer(file).load()
         except pickle.UnpicklingError as inner:
             found = _FORBIDDEN.search(str(inner))
         except Exception:  # as below

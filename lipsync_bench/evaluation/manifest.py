@@ -40,7 +40,17 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "jsonargparse", "numpy", "mediapipe"),
-    *("opencv-contrib-python", "dlib-bin", "face_recognition_models", "av", "simplejpeg", "soxr", "librosa", "scipy"),
+    *(
+        "opencv-contrib-python",
+        "dlib-bin",
+        "face_recognition_models",
+        "av",
+        "pillow",
+        "simplejpeg",
+        "soxr",
+        "librosa",
+        "scipy",
+    ),
     *("scikit-image", "safetensors", "pooch", "joblib", "rich", "pandas", "matplotlib", "lpips", "PyYAML", "jinja2"),
 )
 """What setup.cfg requires."""
