@@ -6,7 +6,7 @@ import os
 
 _SYSTEM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE})
 
-__all__ = ["ClipError", "DescribedOSError", "FaceError", "JobsFailed", "MediaError", "system_error"]
+__all__ = ["ClipError", "DescribedOSError", "FaceError", "JobsFailed", "MediaError", "of_reading", "system_error"]
 
 
 class MediaError(ValueError):
@@ -27,6 +27,14 @@ class DescribedOSError(OSError):
 
 class JobsFailed(RuntimeError):
     """More jobs of a batch failed than are allowed; what was made is kept."""
+
+
+def of_reading(error: BaseException) -> bool:
+    """Whether a reader failed because of the system, and not because of what a file holds.
+
+    A library that is told to seek before a damaged file's start reports an invalid argument, and names no file.
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def system_error(error: BaseException) -> OSError | None:

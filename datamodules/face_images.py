@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Single faces for networks that learn how faces look: still images, frames of prepared clips, or both mixed."""
 
+import io
 import logging
 import os
+import struct
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +14,7 @@ from typing import Literal, TypedDict
 import cv2
 import numpy as np
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.base import ClipDataModule
@@ -18,6 +22,7 @@ from datamodules.clip import Clip, read_header
 from datamodules.clip_folder import shuffled
 from datamodules.errors import MediaError
 from datamodules.loading import FaceDataModule
+from datamodules.media import MAX_PIXELS
 from datamodules.windows import stack_frames
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -35,6 +40,27 @@ class FaceImage(TypedDict):
     image: torch.Tensor
 
 
+def _damaged(data: bytes) -> str:
+    return f"{len(data)} bytes that are cut short, damaged or no image. Expected a whole PNG, JPEG, WebP or BMP file."
+
+
+def _refuse_large(path: Path, data: bytes) -> None:
+    """OpenCV takes the memory for the picture that a head states, whatever follows; Pillow reads the head alone."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "BMP", "DIB")) as image:
+                width, height = image.size
+    except Image.DecompressionBombError as error:
+        raise MediaError(f"{path}: {error}. Expected an image of a face. {_REPAIR}.") from error
+    except (OSError, ValueError, SyntaxError, struct.error, OverflowError) as error:
+        raise MediaError(f"{path}: {_damaged(data)} {_REPAIR}.") from error
+    if width * height > MAX_PIXELS:
+        raise MediaError(
+            f"{path}: {width}x{height} pixels. Expected at most {MAX_PIXELS / 1e6:.0f} million. {_REPAIR}."
+        )
+
+
 def read_still(path: Path, size: int) -> torch.Tensor:
     """An image file as uint8 RGB (3, size, size).
 
@@ -45,6 +71,8 @@ def read_still(path: Path, size: int) -> torch.Tensor:
     Raises:
         MediaError: it cannot be read, is empty, is cut short, or is no image that OpenCV decodes.
     """
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise MediaError(f"{path}: is no file. Expected an image file. {_REPAIR}.")
     try:
         data = path.read_bytes()  # not cv2.imread, which takes no names outside the locale's encoding on some systems
     except OSError as error:
@@ -53,15 +81,13 @@ def read_still(path: Path, size: int) -> torch.Tensor:
         ) from error
     if not data:
         raise MediaError(f"{path}: the file is empty (0 bytes). Expected an image. {_REPAIR}.")
+    _refuse_large(path, data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:  # more pixels than OpenCV's limit
         raise MediaError(f"{path}: cannot be decoded ({error.err}). Expected an image. {_REPAIR}.") from error
     if image is None:
-        raise MediaError(
-            f"{path}: {len(data)} bytes that are cut short, damaged or no image. Expected a whole PNG, JPEG, WebP or "
-            f"BMP file. {_REPAIR}."
-        )
+        raise MediaError(f"{path}: {_damaged(data)} {_REPAIR}.")
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from datamodules.errors import of_reading
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -186,9 +188,9 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
             raise ValueError("larger than the file")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except OSError:
-        raise
     except Exception as error:  # NumPy's reader evaluates a head of text: it fails in every way
+        if of_reading(error):
+            raise
         raise ValueError(f"{path}: no arrays ({type(error).__name__}). Expected an .npz file. Remove it") from error
 
 

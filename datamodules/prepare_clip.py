@@ -27,7 +27,7 @@ from datamodules.damage import Damage
 from datamodules.detectors import detector_version
 from datamodules.errors import ClipError, MediaError, system_error
 from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
-from datamodules.files import sha256
+from datamodules.files import printable, sha256
 from datamodules.sources import Source
 from datamodules.video import FPS, probe, read_frames
 
@@ -239,12 +239,14 @@ def is_current(job: Job, entry: dict[str, Any]) -> bool:
     )
 
 
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _check_name(job: Job) -> None:
+    """The clip's header holds the name, and others show it and make paths of it."""
+    name = job.source.path.relative_to(job.root).as_posix()
+    if printable(name) != name:
+        raise MediaError(
+            f"{job.source.path}: the name is not UTF-8, or has control characters such as line breaks. Expected a name "
+            "of letters, digits and signs. Rename the file or its folder"
+        )
 
 
 def prepare_one(job: Job) -> Outcome:
@@ -252,8 +254,7 @@ def prepare_one(job: Job) -> Outcome:
     try:
         if not job.source.path.is_file():
             raise FileNotFoundError(f"{job.source.path}: no such file. Expected every clip of the lists (--source)")
-        if not _is_text(str(job.source.path)):
-            raise MediaError(f"{job.source.path}: the name is not UTF-8. Expected one that is. Rename the file")
+        _check_name(job)
         header = None if job.overwrite else _usable_header(job)
         digest = _digest(job.source)
         if header is not None and header.source_sha256 == digest:

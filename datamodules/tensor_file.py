@@ -130,7 +130,7 @@ def _check_types(header: Any) -> None:
         elif kind is int:
             fits = type(value) is int and 0 <= value <= _MOST
         elif kind is float:
-            fits = type(value) in (int, float) and math.isfinite(value)
+            fits = type(value) in (int, float) and abs(value) < _MOST  # NaN neither; math would not take long integers
         else:
             fits = type(value) is kind and (kind is not str or printable(value) == value)
         if not fits:

@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from datamodules.errors import of_reading
+
 _COUNTER = "num_batches_tracked"  # of batch norms; files of old framework versions lack it, evaluation never reads it
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -35,6 +37,7 @@ _WEIGHT_NAMES = (".pth", ".pt", ".ckpt", ".model", ".safetensors", ".bin", ".tar
 _HEAD_BYTES = 512
 _ZIP_FACTOR = 4  # weights hardly shrink; and PyTorch itself stores them as they are
 _ZIP_SLACK = 1 << 24
+_EXPANDED_BYTES = 1 << 20  # strides of 0 let a few bytes stand for a tensor of any size
 
 __all__ = ["is_safetensors", "is_state", "load_weights", "mismatch", "read_torch", "refuse_archive"]
 
@@ -104,7 +107,7 @@ def read_torch(path: Path, expected: str, repair: str, *, mapped: bool = False) 
         mapped = mapped and zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # damaged pickles fail in every way there is; what they say gives wrong advice
-        if isinstance(error, OSError) and error.errno is not None:
+        if of_reading(error):
             raise
         reason = "asks for code to be run" if isinstance(error, pickle.UnpicklingError) else "damaged"
         raise ValueError(
@@ -124,6 +127,7 @@ def is_state(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
         and isinstance(value, Tensor)
         and value.layout is torch.strided
         and not (value.is_quantized or value.is_complex() or value.is_meta)
+        and value.nbytes <= value.untyped_storage().nbytes() + _EXPANDED_BYTES
         for name, value in content.items()
     )
 

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from lipsync_bench.command_line import From0, From1, Pixels, Seconds, Share, parser_class, plain
+from lipsync_bench.command_line import From0, From1, Pixels, Seconds, Share, bound_configs, parser_class, plain
 from lipsync_bench.endings import errors_in_a_line
 from lipsync_bench.logs import show_logs
 from lipsync_bench.scoring_commands import evaluate, leaderboard_merge, report, sync, table
+
+_NAME = "lipsync_bench.bench"  # also under python -m, where `__name__` is another, whose messages nobody shows
 
 __all__ = [
     "base_frames",
@@ -79,7 +81,7 @@ def prepare(
         workers=workers,
         overwrite=overwrite,
     )
-    logging.getLogger(__name__).info("%s", report.summary())
+    logging.getLogger(_NAME).info("%s", report.summary())
     return 1 if report.done + report.skipped == 0 else 0
 
 
@@ -147,7 +149,7 @@ def base_frames(
     from lipsync_bench.base_frames import make_base_frames
 
     report = make_base_frames(checkpoint, root, mesh_order=mesh_order, overwrite=overwrite, device=device)
-    logging.getLogger(__name__).info("%s", report.summary())
+    logging.getLogger(_NAME).info("%s", report.summary())
     return 1 if report.done + report.skipped == 0 else 0
 
 
@@ -218,7 +220,7 @@ def dub(
         mark=not no_mark,
         device=device,
     )
-    logging.getLogger(__name__).info("%s", report.summary())
+    logging.getLogger(_NAME).info("%s", report.summary())
     return 0
 
 
@@ -299,6 +301,7 @@ def main(args: list[str] | None = None) -> None:
     show_logs()
     try:
         with errors_in_a_line():
+            bound_configs(sys.argv[1:] if args is None else args)
             try:
                 sys.exit(
                     auto_cli(
@@ -315,7 +318,7 @@ def main(args: list[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(READER_LEFT)
     except KeyboardInterrupt:
-        logging.getLogger(__name__).error("interrupted; the same command goes on from here")
+        logging.getLogger(_NAME).error("interrupted; the same command goes on from here")
         sys.exit(INTERRUPTED)
 
 

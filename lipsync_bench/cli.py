@@ -2,20 +2,17 @@
 """The `lightning` command: fit, validate, test and predict over the methods and data sets of this suite."""
 
 import json
-import os
 import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 import torch
-from jsonargparse import get_loader, set_loader
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
-from yaml import YAMLError
 
-from datamodules.texts import check_yaml, read_yaml
+from lipsync_bench.command_line import bound_configs, config_files
 from lipsync_bench.endings import errors_in_a_line
 from lipsync_bench.logs import show_logs
 
@@ -42,6 +39,7 @@ class BenchCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
+        self._files = config_files(sys.argv[1:] if args is None else args, overlays=True)
         super().__init__(
             model_class=pl.LightningModule,
             datamodule_class=pl.LightningDataModule,
@@ -52,6 +50,17 @@ class BenchCLI(LightningCLI):
             args=list(args) if args is not None else None,
             run=run,
         )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        parser = super().init_parser(**kwargs)
+        tell = parser.error
+
+        def error(message: str, ex: Exception | None = None) -> NoReturn:
+            names = ", ".join(self._files)  # wrong arguments may stand in any of them
+            tell(f"{names}: {message}" if names else message, ex)
+
+        parser.error = error  # type: ignore[method-assign]
+        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
@@ -77,30 +86,11 @@ class BenchCLI(LightningCLI):
             command.weights_only = True
 
 
-def _bound_configs(words: Sequence[str]) -> None:
-    """Refuse files of arguments that are no text, too large or a bomb: jsonargparse reads without bounds.
-
-    Those that are named here end with a line of their own; those that they name in turn, as wrong arguments.
-    """
-    for option, word in zip(["", *words], words, strict=False):
-        path = word.partition("=")[2] if word.startswith("-") else word
-        named = option in ("-c", "--config") or path.endswith((".yaml", ".yml"))
-        if named and os.path.isfile(path):  # noqa: PTH113 (which raises for long words)
-            read_yaml(Path(path), "arguments of a run, as in experiments/", "Correct the file")
-    load = get_loader("yaml")
-
-    def bounded(text: str) -> Any:
-        check_yaml(text)
-        return load(text)
-
-    set_loader("yaml", bounded, (YAMLError,))
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script `lightning` and of `python -m lipsync_bench`. Ends with 1 on an error."""
     show_logs()
     with errors_in_a_line():
-        _bound_configs(sys.argv[1:] if args is None else args)
+        bound_configs(sys.argv[1:] if args is None else args, overlays=True)
         BenchCLI(args)
 
 

@@ -2,10 +2,12 @@
 """How typed words become arguments of the `bench` functions: what jsonargparse does, and the little it does not."""
 
 import inspect
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_origin
 
-__all__ = ["From0", "From1", "Pixels", "Seconds", "Share", "parser_class", "plain"]
+__all__ = ["From0", "From1", "Pixels", "Seconds", "Share", "bound_configs", "config_files", "parser_class", "plain"]
 
 # Numbers as options take them: another one is wrong usage (status 2), told before anything is read or written.
 if TYPE_CHECKING:
@@ -86,3 +88,39 @@ def plain(args: list[str], commands: Mapping[str, Any]) -> list[str]:
         if options.get(name) is bool and not mark and following.startswith("--"):
             out.append("true")
     return out
+
+
+def config_files(words: Sequence[str], overlays: bool = False) -> list[str]:
+    """The files of arguments among typed words: those of `--config`, and if asked for whatever is called a YAML."""
+    files = []
+    for option, word in zip(["", *words], words, strict=False):
+        path = word.partition("=")[2] if word.startswith("-") else word
+        named = option in ("-c", "--config") or word.startswith("--config=")
+        named |= overlays and path.endswith((".yaml", ".yml"))
+        if named and os.path.exists(path):  # noqa: PTH110 (which raises for long words)
+            files.append(path)
+    return files
+
+
+def bound_configs(words: Sequence[str], overlays: bool = False) -> None:
+    """Refuse files of arguments that are no text, too large or a bomb: jsonargparse reads without bounds.
+
+    Those that are named here end with a line of their own; those that they name in turn, as wrong arguments.
+    """
+    files = config_files(words, overlays)
+    if not files:  # nothing is imported for it
+        return
+    from jsonargparse import get_loader, set_loader
+    from yaml import YAMLError
+
+    from datamodules.texts import check_yaml, read_yaml
+
+    for path in files:
+        read_yaml(Path(path), "a YAML of arguments, as in experiments/", "Correct the file")
+    load = get_loader("yaml")
+
+    def bounded(text: str) -> Any:
+        check_yaml(text)
+        return load(text)
+
+    set_loader("yaml", bounded, (YAMLError,))

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from datamodules.errors import of_reading
 from datamodules.weights import is_safetensors, refuse_archive
 
 _DTYPES = {
@@ -97,11 +98,12 @@ class _Namer(pickle.Unpickler):
 def _forbidden_name(path: Path, error: Exception) -> str | None:
     """What a file that could not be read asks to be called; None if it is merely damaged."""
     found = _FORBIDDEN.search(str(error)) if isinstance(error, pickle.UnpicklingError) else None
-    if found is None and not zipfile.is_zipfile(path):
+    if found is None:
         # The restricted reader does not understand newer pickles, and so does not come to the name.
         try:
-            with path.open("rb") as file:
-                _Namer(file).load()
+            if not zipfile.is_zipfile(path):  # which itself fails for some damaged ends
+                with path.open("rb") as file:
+                    _Namer(file).load()
         except pickle.UnpicklingError as inner:
             found = _FORBIDDEN.search(str(inner))
         except Exception:  # as below
@@ -156,7 +158,7 @@ def read_entries(path: Path, expected: str) -> Mapping[str, Any]:
             return load_file(path)
         content = _read_script(path, root) if root else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged pickles fail in every way there is
-        if isinstance(error, OSError) and error.errno is not None:
+        if of_reading(error):
             raise
         forbidden = _forbidden_name(path, error)
         if forbidden is not None:

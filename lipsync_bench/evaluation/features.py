@@ -75,6 +75,17 @@ def _files(folder: Path, rows: pd.DataFrame) -> list[Path]:
     return [features_path(folder, (method, sha, paste), clip, sound) for method, sha, paste, clip, sound in names]
 
 
+def _read(path: Path, size: int) -> np.ndarray:
+    """Features (N, size) of a row. Raises ValueError where the file holds something else."""
+    values = np.fromfile(path, "<f4")
+    if path.stat().st_size % (4 * size) or not np.isfinite(values).all():
+        raise ValueError(
+            f"{path}: {path.stat().st_size} bytes, cut short or with values that are not finite. Expected {size} "
+            "numbers a frame. Remove the file, then run the same bench evaluate again"
+        )
+    return values.reshape(-1, size)
+
+
 def _value(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
     """FID and the number of frames on the smaller side; NaN below the fewest that are allowed."""
     if lost := [path for path in (*pred, *target) if not path.is_file()]:
@@ -89,7 +100,7 @@ def _value(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Pa
     metric = FID(network, MIN_FRAMES)
     for side, paths in (("pred", pred), ("target", target)):
         for path in paths:
-            features = torch.from_numpy(np.fromfile(path, "<f4").reshape(-1, network.size))
+            features = torch.from_numpy(_read(path, network.size))
             if len(features):
                 metric.update(features if side == "pred" else None, features if side == "target" else None)
     return float(metric.compute()), frames

@@ -40,7 +40,17 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "jsonargparse", "numpy", "mediapipe"),
-    *("opencv-contrib-python", "dlib-bin", "face_recognition_models", "av", "simplejpeg", "soxr", "librosa", "scipy"),
+    *(
+        "opencv-contrib-python",
+        "dlib-bin",
+        "face_recognition_models",
+        "av",
+        "pillow",
+        "simplejpeg",
+        "soxr",
+        "librosa",
+        "scipy",
+    ),
     *("scikit-image", "safetensors", "pooch", "joblib", "rich", "pandas", "matplotlib", "lpips", "PyYAML", "jinja2"),
 )
 """What setup.cfg requires."""
@@ -318,7 +328,7 @@ def other_process(out: Path, run: Run) -> Iterator[Ending]:
 def finish(out: Path) -> None:
     """Say of sessions whose share was done that all is done; for the process that finishes last."""
     manifest = read_manifest(out) if (out / MANIFEST).is_file() else {"sessions": []}
-    waiting = [entry for entry in manifest["sessions"] if entry["outcome"] == "share done"]
+    waiting = [entry for entry in manifest["sessions"] if entry.get("outcome") == "share done"]
     for entry in waiting:
         entry["outcome"] = "done"
     if waiting:
@@ -329,6 +339,6 @@ def _end(out: Path, name: str, outcome: str) -> None:
     """Read anew, because another session may have begun meanwhile."""
     manifest = read_manifest(out)
     for entry in manifest["sessions"]:
-        if entry["id"] == name:
+        if entry.get("id") == name:
             entry |= {"ended": _now(), "outcome": outcome}
     _write(out, manifest)

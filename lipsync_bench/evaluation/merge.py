@@ -378,7 +378,8 @@ def merge_leaderboards(*parts: Part) -> pd.DataFrame:
         ValueError: They may not be merged (see the head of this file); names the parts and what differs.
     """
     if not any(len(part.table) for part in parts):
-        raise ValueError("no row and no line in any of the parts. Expected some; make them with: bench evaluate")
+        names = ", ".join(sorted(part.name for part in parts))
+        raise ValueError(f"{names}: no row and no line in any of them. Expected some. Make them with: bench evaluate")
     parts = tuple(sorted((part for part in parts if len(part.table)), key=lambda part: part.name))
     _one_value(parts, "protocol", "protocol")
     for name in SCORERS:

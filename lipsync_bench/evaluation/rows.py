@@ -102,7 +102,7 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return "" if math.isnan(value) else repr(float(value))  # also of NumPy's floats, whose repr names their type
-    return " ".join(str(value).split())  # a line break inside a cell would break the repair of a half-written line
+    return " ".join(str(value).splitlines())  # a line break in a cell would break the repair of a half-written line
 
 
 def _records(path: Path) -> Iterator[dict[str, str] | None]:
@@ -144,7 +144,11 @@ def rows_in(folder: Path) -> Iterator[dict[str, str]]:
 
 def _files(folder: Path) -> list[Path]:
     """The one that was written last comes last."""
-    return sorted(folder.glob(ROWS), key=lambda path: (path.stat().st_mtime_ns, path))
+    found = list(folder.glob(ROWS))
+    for path in found:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError(f"{path}: is no file. Expected rows of bench evaluate. Remove it, or choose another --out")
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path))
 
 
 def _locked(descriptor: int, path: Path, how: int) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from datamodules.files import remove_leftovers, temporary_path
+from datamodules.files import remove_leftovers, temporary_path, write_atomic
 from datamodules.video_files import REPORT_MARKER
 from lipsync_bench.report.boards import boards
 from lipsync_bench.report.charts import charts
@@ -132,12 +132,12 @@ def write_report(results: Path, out: Path, tables: Sequence[str] = (), title: st
         (folder / "static").mkdir()
         for static in STATIC:
             content = files("lipsync_bench.report").joinpath("static").joinpath(static).read_bytes()
-            (folder / "static" / static).write_bytes(content)
+            write_atomic(folder / "static" / static, content)
 
         def write(path: str, template: str, **values: object) -> None:
             root = "../" * path.count("/")
             text = environment.get_template(template).render(**shared, root=root, here=path, **values)
-            (folder / path).write_text(text, encoding="utf-8", errors="backslashreplace")
+            write_atomic(folder / path, text.encode(errors="backslashreplace"))
 
         write("index.html", "index.html", boards=boards(found), results=found)
         drawn = [charts(found, protocol, f"p{i}") for i, protocol in enumerate(found.protocols)]

@@ -168,7 +168,7 @@ def is_results(folder: Path) -> bool:
 
 def methods_in(folder: Path) -> frozenset[str]:
     """The methods that have rows in a results folder; none where there is no such folder. Raises as `read_sources`."""
-    return frozenset(str(name) for name in _board(folder)["method"]) if is_results(folder) else frozenset()
+    return frozenset(map(str, _board(folder).get("method", ()))) if is_results(folder) else frozenset()
 
 
 def _in_use(board: pd.DataFrame, folder: Path, current: Current) -> pd.DataFrame:
@@ -185,7 +185,11 @@ def _in_use(board: pd.DataFrame, folder: Path, current: Current) -> pd.DataFrame
 
 
 def _of_folder(folder: Path, current: Current) -> list[LeaderboardSource]:
-    return _split(_in_use(_board(folder), folder, current), str(folder), *_identity(folder))
+    board = _board(folder)
+    if board.empty:  # a run that was stopped before its first clip
+        _log.warning("%s has no row yet; not shown", folder)
+        return []
+    return _split(_in_use(board, folder, current), str(folder), *_identity(folder))
 
 
 def read_folders(folders: Iterable[tuple[Path, Current]]) -> tuple[LeaderboardSource, ...]:

@@ -157,7 +157,7 @@ def read_table(path: Path) -> PaperTable:
     counts = _mapping(path, "clip_count", node.get("clip_count", {}))
     if not set(counts) <= set(datasets) or not all(count.isdigit() for count in counts.values()):
         raise _fail(path, f"clip_count is {counts}", f"whole numbers for {', '.join(datasets)}")
-    runs = path.parent.parent
+    runs = {run.stem for run in path.parent.parent.glob("*.yaml")}
     return PaperTable(
         id=path.stem,
         paper=Paper(paper["key"], paper["title"], int(paper["year"]), paper["ref"]),
@@ -169,7 +169,7 @@ def read_table(path: Path) -> PaperTable:
         metrics=metrics,
         rows=rows,
         notes=_texts(path, "notes", node["notes"]) if "notes" in node else (),
-        trained_here=frozenset(row.method for row in rows if (runs / f"{row.method}.yaml").is_file()),
+        trained_here=frozenset(row.method for row in rows if row.method in runs),
     )
 
 

@@ -329,15 +329,23 @@ def test_every_format_is_read_and_a_truncated_file_named(tmp_path: Path, suffix:
 def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     huge = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 1 << 20, 1 << 20, 1, 24, 0, 0, 0, 0, 0, 0)
+    wide = huge[:18] + struct.pack("<ii", 7000, 6000) + huge[26:]
     for content, message in (
         (b"", r"the file is empty \(0 bytes\)"),
         (b"<html>404</html>", "16 bytes .* or no image"),
         (huge, ".*Expected"),  # a head that promises more pixels than OpenCV takes
+        (wide, "7000x6000 pixels"),  # fewer than that, but half a gigabyte
         (None, r"cannot be read \(No such file"),
     ):
         path.unlink() if content is None else path.write_bytes(content)
         with pytest.raises(MediaError, match=rf"{re.escape(str(path))}: {message}.*Copy it again"):
             read_still(path, 16)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(MediaError, match="is no file"):
+        read_still(tmp_path / "a.png", 16)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -134,3 +134,13 @@ def test_arrays_are_read_within_the_size_of_their_file(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(ValueError, match=r"a\.npz: no arrays"):
             read_arrays(path)
+
+
+def test_a_reader_that_seeks_before_the_start_means_a_damaged_file(tmp_path: Path) -> None:
+    """The system's error, an invalid argument, has no name."""
+    path = tmp_path / "a.npz"
+    files.write_arrays(path, x=np.zeros(3))
+    content = path.read_bytes()
+    path.write_bytes(content[40:])  # the directory at the end counts from where the file began
+    with pytest.raises(ValueError, match=r"a\.npz: no arrays"):
+        files.read_arrays(path)

@@ -229,6 +229,16 @@ def test_a_name_that_is_no_utf8_harms_no_other(good, tmp_path):
     assert len(failed) + len(list((out / "clips").iterdir())) == 2
 
 
+def test_a_name_with_a_line_break_is_a_failure_and_the_evaluation_goes_on(good, tmp_path):
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for name in ("good.mp4", "two\nlines\x1b[31m.mp4"):
+        shutil.copy(good, source / name)
+    assert run_bench("evaluate", "--pred", source, "--target", source, "--out", out, "--workers", 1) == 0
+    assert set(read_rows(out)["clip"]) == {"clips/good"}
+    assert "control characters" in (out / "targets" / "failures.csv").read_text()
+
+
 # Evaluation
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from datamodules.s3fd import S3FD, load_s3fd
+from datamodules.weights import is_state
 from lipsync_bench import bench
 from lipsync_bench.checkpoints import KINDS, import_file, import_official
 from models import Wav2Lip, load_method
@@ -378,3 +379,8 @@ def test_the_command_ends_with_1_and_leaves_nothing(official, tmp_path, caplog):
     assert "is the official file itself" in caplog.text
     assert official("s3fd").read_bytes() == before
     assert run_bench("import", "s3fd", official("s3fd")) == 2
+
+
+def test_a_tensor_whose_strides_stand_for_more_than_the_file_holds_is_no_state():
+    assert is_state({"weight": torch.zeros(4, 4)})
+    assert not is_state({"weight": torch.zeros(1).expand(1 << 40)})

@@ -177,6 +177,21 @@ def test_lightning_refuses_a_bomb_and_a_text_of_another_kind_at_once(tmp_path, c
         assert found in caplog.text
 
 
+def test_bench_refuses_a_bomb_of_arguments(tmp_path, caplog):
+    """The reader of jsonargparse ends the process with a signal."""
+    (tmp_path / "bomb.yaml").write_text("[" * 100_000)
+    assert run_bench("evaluate", "--config", tmp_path / "bomb.yaml") == 1
+    assert "bomb.yaml: no YAML for this (more than 40 levels" in caplog.text
+
+
+def test_lightning_says_in_which_file_wrong_arguments_are(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text("trainer:\n  max_epochs: x1\n")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["fit", "-c", str(tmp_path / "mine.yaml")])
+    assert ended.value.code == 2
+    assert f"error: {tmp_path / 'mine.yaml'}: " in capsys.readouterr().err
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_full_disk_below_the_standard_output_is_a_line():
     command = [sys.executable, "-m", "lipsync_bench.bench", "table", "list"]

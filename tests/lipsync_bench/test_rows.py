@@ -10,6 +10,7 @@ import pytest
 from lipsync_bench.evaluation.columns import COLUMNS
 from lipsync_bench.evaluation.leaderboard import leaderboard, rich_table, write_leaderboard
 from lipsync_bench.evaluation.rows import FIELDS, RowFile, read_rows
+from lipsync_bench.tables.results import methods_in, read_sources
 
 
 def row(clip: str, method: str = "wav2lip", sha: str = "aa", **values: object) -> dict[str, object]:
@@ -52,6 +53,26 @@ def test_a_half_written_line_is_cut_off_and_its_clip_is_done_again(tmp_path):
     file.append(row("a/2"))
     file.close()
     assert path.read_bytes() == whole
+
+
+def test_the_blanks_of_a_name_stay(tmp_path):
+    """Or the row of a method called so would be of no candidate, and stay for ever."""
+    write(tmp_path / "clips.csv", row("s/1", method="my  method", reason="two\nlines"))
+    read = read_rows(tmp_path).iloc[0]
+    assert (read["method"], read["reason"]) == ("my  method", "two lines")
+
+
+def test_a_pipe_in_the_place_of_rows_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "clips.csv")
+    with pytest.raises(ValueError, match=r"clips\.csv: is no file"):
+        RowFile(tmp_path / "clips.csv")
+
+
+def test_a_folder_without_a_row_yet_has_no_line(tmp_path):
+    """As a run leaves it that was stopped before its first clip."""
+    write(tmp_path / "clips.csv")
+    assert read_sources(tmp_path) == ()
+    assert methods_in(tmp_path) == frozenset()
 
 
 def test_nothing_is_written_twice(tmp_path):
