@@ -21,7 +21,7 @@ from datamodules.prepare import prepare
 from lipsync_bench.evaluation import manifest
 from lipsync_bench.evaluation.benchmark import load_benchmark
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
-from lipsync_bench.evaluation.features import pooled_fid
+from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.leaderboard import write_leaderboard
 from lipsync_bench.evaluation.pairs import Pair, draw_pairs
 from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
@@ -142,9 +142,9 @@ def _run(
         table = read_rows(out)
         if rank != 0:
             return Result(out, pd.DataFrame(), table)
-        scorers.release_judges()
+        scorers.release()
         return_memory()  # for the statistics, and for FID's matrices of 34 MB each
-        pooled = None if scorers.inception is None else pooled_fid(out, table, scorers.inception)
+        pooled = pooled_values(out, table, scorers.networks)
         return Result(out, write_leaderboard(table, out / "leaderboard.csv", pooled), table)
 
 

@@ -1,102 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inception's features of every scored frame, kept a file for each row, and the FID of all of them together.
+"""Metrics of which all clips together make one value, such as FID: from the files that their scorers left.
 
-FID is no mean over clips: it needs the features of all clips at once. As files (8 kB a frame, float32) they survive a
-killed run like the rows, add up over ranks, and are read one clip at a time.
+Such a value is no mean over clips. As files what it needs of each row survives a killed run, and adds up over ranks.
 """
 
-import logging
-import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.evaluation.videos import row_path
-from metrics.fid import FID, MIN_FRAMES
-from metrics.inception import InceptionFeatures
+from metrics.metric import Description
+from metrics.registry import METRICS
 
-_log = logging.getLogger(__name__)
-
-__all__ = ["FrameFeatures", "pooled_fid"]
+__all__ = ["pooled_values"]
 
 
-def _path(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str) -> Path:
-    return row_path(folder / "features", line, clip, audio_clip, ".f32")
-
-
-class FrameFeatures:
-    """Features of one candidate on one clip, on disk as they come, named when the clip is finished.
-
-    Args:
-        network: FID's network.
-        folder: The results folder.
-        line: Method, generator_sha256 and paste.
-        clip: Of the row.
-        audio_clip: Of the row.
-    """
-
-    def __init__(
-        self, network: InceptionFeatures, folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str
-    ) -> None:
-        self._network = network
-        self._path = _path(folder, line, clip, audio_clip)
-        self._temporary = self._path.with_name(f".{self._path.name}.tmp-{os.getpid()}")
-        self._begun = False
-
-    def add(self, crops: Sequence[np.ndarray]) -> None:
-        """The next crops, uint8 RGB (H, W, 3), as they are compared."""
-        self._temporary.parent.mkdir(parents=True, exist_ok=True)
-        with self._temporary.open("ab" if self._begun else "wb") as file:
-            self._begun = True
-            for crop in crops:
-                image = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]
-                file.write(self._network(image).cpu().numpy().astype("<f4").tobytes())
-
-    def close(self, keep: bool) -> None:
-        """Give the file its name, or leave nothing."""
-        if self._begun and keep:
-            self._temporary.replace(self._path)
-        self._temporary.unlink(missing_ok=True)
-
-
-def _files(folder: Path, rows: pd.DataFrame) -> list[Path]:
+def _files(folder: Path, metric: Description, rows: pd.DataFrame) -> list[Path]:
+    kind, suffix = metric.files
     rows = rows.sort_values(["clip", "audio_clip"])
     names = zip(*(rows[name].astype(str) for name in (*LINE[1:], "clip", "audio_clip")), strict=True)
-    return [_path(folder, (method, sha, paste), clip, sound) for method, sha, paste, clip, sound in names]
+    return [row_path(folder / kind, (name, sha, paste), clip, audio, suffix) for name, sha, paste, clip, audio in names]
 
 
-def _value(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
-    """FID and the number of frames on the smaller side; NaN below the fewest that are allowed."""
-    frames = min(sum(path.stat().st_size // (4 * network.size) for path in side) for side in (pred, target))
-    if frames < MIN_FRAMES:
-        _log.warning("no FID of %d frames; expected at least %d on each side. Score more clips", frames, MIN_FRAMES)
-        return float("nan"), frames
-    metric = FID(network, MIN_FRAMES)
-    for side, paths in (("pred", pred), ("target", target)):
-        for path in paths:
-            features = torch.from_numpy(np.fromfile(path, "<f4").reshape(-1, network.size))
-            if len(features):
-                metric.update(features if side == "pred" else None, features if side == "target" else None)
-    return float(metric.compute()), frames
+def pooled_values(folder: Path, rows: pd.DataFrame, networks: Mapping[str, Any]) -> pd.DataFrame:
+    """Pooled columns of each line over all its scored frames against the real frames of the same videos, each once.
 
-
-def pooled_fid(folder: Path, rows: pd.DataFrame, network: InceptionFeatures) -> pd.DataFrame:
-    """FID of each line over all its scored frames against the real frames of the same videos, each video once.
-
-    The truth's value is the floor: the real frames of every other video against those of the rest.
+    The value of the ground truth compares two halves of the real videos: what sampling alone makes of it.
 
     Args:
-        folder: Results folder with the features.
+        folder: Results folder with the files.
         rows: As `read_rows` gives them.
-        network: That of the features.
+        networks: Those that were loaded, by name; a column without its network is left out.
 
     Returns:
-        Columns of `LINE`, fid, fid_n (frames on the smaller side).
+        Columns of `LINE`, and of each pooled column its value and `_n` (frames on the smaller side).
     """
+    pooled = [
+        (metric, column)
+        for metric in METRICS
+        for column in metric.columns
+        if column.kind == "pooled" and (not column.network or column.network in networks)
+    ]
     good = rows[rows["status"] == "ok"]
     out = []
     for line, own in good.groupby(list(LINE), sort=True):
@@ -106,6 +53,10 @@ def pooled_fid(folder: Path, rows: pd.DataFrame, network: InceptionFeatures) -> 
             sides = real.iloc[0::2], real.iloc[1::2]
         else:
             sides = own, real[real["clip"].isin(own["clip"])]
-        value, frames = _value(network, *(_files(folder, side) for side in sides))
-        out.append({**dict(zip(LINE, line, strict=True)), "fid": value, "fid_n": frames})
-    return pd.DataFrame(out, columns=[*LINE, "fid", "fid_n"])
+        values: dict[str, object] = dict(zip(LINE, line, strict=True))
+        for metric, column in pooled:
+            pred, target = (_files(folder, metric, side) for side in sides)
+            value, frames = metric.pool(networks.get(column.network), pred, target)
+            values |= {column.name: value, f"{column.name}_n": frames}
+        out.append(values)
+    return pd.DataFrame(out, columns=[*LINE, *(name for _, c in pooled for name in (c.name, f"{c.name}_n"))])

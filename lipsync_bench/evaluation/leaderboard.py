@@ -10,10 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from datamodules.files import atomic_path
-from lipsync_bench.evaluation.columns import COLUMNS, RANKED, Column
 from lipsync_bench.evaluation.ranks import intervals, paired_tests, ranks
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE, SCORERS
 from lipsync_bench.evaluation.statistics import Estimate
+from metrics.metric import Column
+from metrics.registry import COLUMNS, RANKED
 
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")
 TAIL = ("generator_sha256", "paste", *SCORERS, "package_version")

@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from lipsync_bench.evaluation.columns import COLUMNS
+from metrics.registry import COLUMNS
 
 __all__ = ["RunningTable"]
 

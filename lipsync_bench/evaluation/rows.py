@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS
+from metrics.registry import CLIP_COLUMNS, NETWORKS
+from metrics.registry import COUNTS as METRIC_COUNTS
+from metrics.registry import CURVES as METRIC_CURVES
 
 LINE = ("protocol", "method", "generator_sha256", "paste")
 """What identifies a line of the leaderboard."""
@@ -22,10 +24,10 @@ GROUND_TRUTH = "ground_truth"
 """The method that is the real video itself: the floor of every metric, and no competitor."""
 IDENTITY = (*LINE, "clip", "audio_clip")
 """What identifies a row: a line, and a pair of a video and a sound (the same clip's where the protocol is paired)."""
-CURVES = ("lse_curve_wav2lip_lrs", "expert_curve")
+CURVES = tuple(curve.name for curve in METRIC_CURVES)
 """SyncNet's distance and the expert's cosine at each shift of the sound from -15 to 15 frames, means over the clip's
 windows, as numbers with blanks between them; "nan" where there is no sound."""
-SCORERS = ("lse_sha256", "expert_sha256", "lpips_alex_sha256", "lpips_vgg_sha256", "fid_sha256")
+SCORERS = tuple(network.sha256_field for _, network in NETWORKS if network.recorded)
 """SHA-256 of the weights of each network that judges; empty where none was given."""
 FIELDS = (
     *IDENTITY,
@@ -34,8 +36,7 @@ FIELDS = (
     "reason",
     "frames",
     "frames_target",
-    "psnr_infinite_frames",
-    "lmd_skipped_frames",
+    *(count.name for count in METRIC_COUNTS),
     "boxless_frames",
     "fallback_frames",
     *(column.name for column in CLIP_COLUMNS),

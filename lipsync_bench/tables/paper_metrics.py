@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lipsync_bench.evaluation.columns import column as our_column
+from metrics.registry import column as our_column
 
 __all__ = ["PAPER_METRICS", "PaperMetric"]
 
