@@ -16,7 +16,6 @@ HyperLips preparation gives Face Mesh BGR images for its sketches, which moves p
 """
 
 import functools
-import importlib.util
 import multiprocessing
 import os
 from abc import ABC, abstractmethod
@@ -32,11 +31,12 @@ import dlib
 import mediapipe
 import numpy as np
 
+from datamodules.dlib_models import dlib_model
 from datamodules.files import sha256
 
 DetectorName = Literal["mediapipe", "dlib", "s3fd"]
 MAX_FACES = 4
-_PREDICTOR = ("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat")
+_PREDICTOR = "shape_predictor_68_face_landmarks.dat"
 # dlib's HOG rectangle, told from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper edge
 # (median over 28 frames of four people, spread 3 % of the width). The lower edge is left out, so that the rectangle
 # does not move with the jaw. The 68 points differ by 1.0 px on a face of 200 px from those in the true HOG rectangle,
@@ -80,13 +80,7 @@ class Face(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def _predictor() -> Any:
-    # The package is only a folder of models for us; importing it needs pkg_resources, which newer setuptools lack.
-    package, file = _PREDICTOR
-    spec = importlib.util.find_spec(package)
-    path = Path(spec.origin).parent / file if spec is not None and spec.origin else None
-    if path is None or not path.is_file():
-        raise FileNotFoundError(f"{package}/{file} not found, expected dlib's 68 points. Run: pip install {package}")
-    return dlib.shape_predictor(str(path))
+    return dlib.shape_predictor(str(dlib_model(_PREDICTOR, "dlib's 68 points")))
 
 
 @functools.lru_cache(maxsize=1)

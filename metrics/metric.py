@@ -18,7 +18,7 @@ whose description has `networks` also defines `load`, one with a pooled column `
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -231,6 +231,7 @@ class View:
         frame_landmarks: (N, 68, 2) the candidate's, pixels of the frames.
         target_frame_landmarks: The target's.
         seen: bool (N,), whether there is a face.
+        shared: What metrics found in the target's frames, under their names: the other candidates need it too.
     """
 
     is_target: bool
@@ -246,6 +247,7 @@ class View:
     frame_landmarks: np.ndarray
     target_frame_landmarks: np.ndarray
     seen: np.ndarray
+    shared: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def mouths(self) -> list[tuple[np.ndarray, np.ndarray]]:

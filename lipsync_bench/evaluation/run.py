@@ -152,6 +152,7 @@ class _PairScores:
             frame_landmarks=landmarks,
             target_frame_landmarks=target_landmarks,
             seen=seen,
+            shared=part.shared,
         )
         for scorer in self._scorers:
             scorer.update(view)
