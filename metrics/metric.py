@@ -26,7 +26,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-__all__ = ["INF", "Audio", "Column", "Description", "Field", "FrameScorer", "Network", "ScoredClip", "Scorer", "View"]
+__all__ = [
+    "INF",
+    "Audio",
+    "Column",
+    "Description",
+    "Field",
+    "FrameScorer",
+    "Network",
+    "ScoredClip",
+    "Scorer",
+    "Value",
+    "View",
+    "mouth_box",
+]
 
 INF = math.inf
 LIPS = slice(48, 68)  # of the 68 landmarks
