@@ -171,7 +171,8 @@ def _metric_networks(folder: Path) -> Iterator[Check]:
             continue
         home = _home(network.home)
         folders = network.home == "torchvision"  # its options take the folder, the others the file
-        there = [path for path in (*sorted(folder.rglob(network.file)), home / network.file) if path.is_file()]
+        places = [*sorted(folder.rglob(network.file)), *([home / network.file] if home else [])]
+        there = [path for path in places if path.is_file()]
         if there:
             at_home = "torchvision" if folders else ""
             given = at_home if there[0].parent == home else there[0].parent if folders else there[0]
@@ -182,20 +183,18 @@ def _metric_networks(folder: Path) -> Iterator[Check]:
         advice += f"bench evaluate {flag(network, 'torchvision')} says how to fetch it"
         if not folders:
             advice = f"{network.file}: for bench evaluate {flag(network, 'FILE')}"
-        yield Check(
-            f"weights {network.name}", "warn", f"none in {folder}{f' nor {home}' if network.home else ''}", advice
-        )
+        yield Check(f"weights {network.name}", "warn", f"none in {folder}{f' nor {home}' if home else ''}", advice)
 
 
-def _home(home: str) -> Path:
+def _home(home: str) -> Path | None:
     """Where a network's file lies that needs no path, as `metrics.metric.Network` names the place."""
     from models.weight_files import cache_folder
 
     if home == "torchvision":
         return cache_folder()
     package, _, below = home.partition("/")
-    spec = importlib.util.find_spec(package)
-    return Path(spec.origin).parent / below if spec is not None and spec.origin else Path(home)
+    spec = importlib.util.find_spec(package) if package else None
+    return Path(spec.origin).parent / below if spec is not None and spec.origin else None
 
 
 def _data(folder: Path) -> Iterator[Check]:
