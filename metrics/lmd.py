@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.faces import detect_landmarks68
 from metrics.frame_mean import FrameMean
 from metrics.metric import INF, Column, Description, Field, FrameScorer, ScoredClip, Scorer, Value, View
 
@@ -76,6 +75,8 @@ def detect_lip_frames(frames: Iterable[np.ndarray]) -> np.ndarray:
     Returns:
         (T, 68, 2) float64 in pixels of the frame; a row of NaN where no face was found.
     """
+    from datamodules.faces import detect_landmarks68  # brings dlib and MediaPipe, which lmd itself needs not
+
     rows = []
     for frame in frames:
         found = detect_landmarks68(frame)

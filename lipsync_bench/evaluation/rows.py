@@ -147,5 +147,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
     types = dict.fromkeys(texts, str)
     frames = [pd.read_csv(file, dtype=types, keep_default_na=False, na_values=[""]) for file in files]
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+    # A folder of before a metric was added can still be read; nothing is added to it (`RowFile`).
+    rows = rows.reindex(columns=[*rows.columns, *(name for name in FIELDS if name not in rows)])
     rows[["generator_sha256", "paste"]] = rows[["generator_sha256", "paste"]].fillna("")
     return rows.drop_duplicates(list(IDENTITY)).sort_values(list(IDENTITY), kind="stable", ignore_index=True)

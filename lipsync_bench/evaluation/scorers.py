@@ -76,7 +76,7 @@ class Scorers:
         if unknown:
             raise ValueError(
                 f"--metrics {','.join(unknown)}: no metric of that name. Expected one of {', '.join(sorted(named))}; "
-                f"the others of {', '.join(column.name for column in COLUMNS)} need no name"
+                "all others are computed without being named, or with the option that gives their weights"
             )
         self.networks: dict[str, Any] = {}
         self.identity = {network.sha256_field: "" for _, network in NETWORKS if network.recorded}

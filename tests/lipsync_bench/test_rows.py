@@ -66,6 +66,16 @@ def test_a_file_of_another_version_is_refused(tmp_path):
         RowFile(path)
 
 
+def test_rows_of_before_a_metric_was_added_can_be_read(tmp_path):
+    write(tmp_path / "clips.csv", row("a/1"), row("a/2"))
+    whole = pd.read_csv(tmp_path / "clips.csv", dtype=str)
+    whole.drop(columns=["csim_dlib", "csim_dlib_sha256"]).to_csv(tmp_path / "clips.csv", index=False)
+    table = read_rows(tmp_path)
+    assert set(table.columns) == set(FIELDS)
+    assert table["csim_dlib"].isna().all()
+    assert leaderboard(table)["psnr"].tolist() == [30.0]
+
+
 def test_unknown_fields_are_refused(tmp_path):
     file = RowFile(tmp_path / "clips.csv")
     with pytest.raises(ValueError, match="psrn"):
