@@ -143,9 +143,9 @@ class CSIMDlib(FrameMean):
 
     * Crop: one face a frame, cut from the whole frame by its own 68 landmarks with `dlib.get_face_chip`, 150 x 150
       pixels, padding 0.25. dlib finds the similarity transform (rotation, scale, shift) that brings the points best to
-      those of its mean face; of the 68 it leaves out jaw below the brows' ends and brows (0 to 26) and the lower lip
-      (55 to 59 and 65 to 67), so that an open mouth does not move the crop; the mean face takes the middle 1 / (1 + 2 x
-      0.25) of the side; bilinear. No jitter: one embedding a face.
+      those of its mean face; of the 68 it leaves out jaw and brows (0 to 26) and the lower lip (55 to 59 and 65 to 67),
+      so that an open mouth does not move the crop; the mean face takes the middle 1 / (1 + 2 x 0.25) of the side;
+      bilinear, of larger faces from dlib's image pyramid. No jitter: one embedding a face.
     * Average: over frames, whatever clip they come from. Frames where either face has no landmarks (NaN) are left out
       and counted in `skipped_frames`.
     * Reference: dlib 20.0 with its own crop inside, `compute_face_descriptor(image, detection)`.

@@ -80,6 +80,16 @@ def test_it_is_dlibs_own_crop_and_embedding(network, face):
     np.testing.assert_allclose(network(image, points), expected, atol=1e-12)
 
 
+def test_jaw_brows_and_lower_lip_do_not_move_the_crop(network, face):
+    image, points = face
+    left_out = [*range(27), *range(55, 60), *range(65, 68)]
+    moved, others = points.copy(), points.copy()
+    moved[left_out] += 9
+    others[27:55] += 9
+    np.testing.assert_array_equal(network(image, moved), network(image, points))
+    assert np.abs(network(image, others) - network(image, points)).max() > 0.01
+
+
 def test_a_blurred_face_is_further_away_than_a_shifted_one(network, face):
     image, points = face
     shifted = np.ascontiguousarray(np.roll(image, 4, axis=1))
