@@ -230,6 +230,7 @@ class _Features(Scorer):
 
     def __init__(self, network: InceptionFeatures, path: Path) -> None:
         self._network, self._path = network, path
+        path.unlink(missing_ok=True)  # of an earlier row
         self._temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
         self._begun = False
 
@@ -263,6 +264,11 @@ def scorer(clip: ScoredClip) -> Scorer | None:
 
 def pool(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
     """FID and the number of frames on the smaller side; NaN below the fewest that are allowed."""
+    if lost := [path for path in (*pred, *target) if not path.is_file()]:
+        _log.warning(
+            "no FID: %d files of features are gone, such as %s. Evaluate their method again", len(lost), lost[0]
+        )
+        return float("nan"), 0
     frames = min(sum(path.stat().st_size // (4 * network.size) for path in side) for side in (pred, target))
     if frames < MIN_FRAMES:
         _log.warning("no FID of %d frames; expected at least %d on each side. Score more clips", frames, MIN_FRAMES)
