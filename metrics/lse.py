@@ -393,7 +393,7 @@ class _Scorer(Scorer):
         network = clip.networks["lse"]
         self._sound: LSESound = clip.audio.shared("lse", lambda audio: LSESound(network, audio.samples))
         self._clip = LSEClip(network, self._sound)
-        self._detector = clip.networks.get("s3fd")
+        self._detector = clip.networks.get("syncnet_s3fd")
         self._video = clip.video
 
     def update(self, view: View) -> None:
@@ -428,7 +428,7 @@ class _Scorer(Scorer):
 
 
 def load(name: str, given: str | Path, device: str) -> tuple[torch.nn.Module, str]:
-    """SyncNet (`lse`) or its pipeline's face detector (`s3fd`)."""
+    """SyncNet (`lse`) or its pipeline's face detector (`syncnet_s3fd`)."""
     network = load_syncnet(Path(given)) if name == "lse" else load_syncnet_s3fd(Path(given))
     return network.to(device), sha256(Path(given))
 
@@ -461,6 +461,6 @@ METRIC = Description(
     curves=(Field("lse_curve_wav2lip_lrs", "SyncNet's distance"),),
     networks=(
         Network("lse", "syncnet", "syncnet_v2.model"),
-        Network("s3fd", "syncnet_s3fd", "sfd_face.pth", recorded=False, beside="syncnet"),
+        Network("syncnet_s3fd", "syncnet_s3fd", "sfd_face.pth", recorded=False, beside="syncnet"),
     ),
 )
