@@ -163,23 +163,42 @@ def _perceptual() -> Iterator[Check]:
             yield Check(f"weights {name}", "warn", f"none at {path}", advice)
 
 
-def _judges(folder: Path) -> Iterator[Check]:
-    """Networks that metrics look through."""
-    from metrics.inception import FILE
-    from metrics.lpips import TRUNKS
+def _metric_networks(folder: Path) -> Iterator[Check]:
+    """Networks that metrics need, but those whose official files are listed already."""
+    from lipsync_bench.checkpoints import KINDS
+    from lipsync_bench.evaluation.scorers import flag
+    from metrics.registry import NETWORKS
+
+    listed = " ".join(kind.files for kind in KINDS.values())
+    for metric, network in NETWORKS:
+        if not network.file or network.file in listed:
+            continue
+        home = _home(network.home)
+        folders = network.home == "torchvision"  # its options take the folder, the others the file
+        places = [*sorted(folder.rglob(network.file)), *([home / network.file] if home else [])]
+        there = [path for path in places if path.is_file()]
+        if there:
+            at_home = "torchvision" if folders else ""
+            given = at_home if there[0].parent == home else there[0].parent if folders else there[0]
+            yield Check(f"weights {network.name}", "ok", str(there[0]), f"bench evaluate {flag(network, given)}")
+            continue
+        columns = ", ".join(column.name for column in metric.columns if column.network == network.name)
+        advice = f"{network.file}: without it the column {columns} is left out; where there is a network: "
+        advice += f"bench evaluate {flag(network, 'torchvision')} says how to fetch it"
+        if not folders:
+            advice = f"{network.file}: for bench evaluate {flag(network, 'FILE')}"
+        yield Check(f"weights {network.name}", "warn", f"none in {folder}{f' nor {home}' if home else ''}", advice)
+
+
+def _home(home: str) -> Path | None:
+    """Where a network's file lies that needs no path, as `metrics.metric.Network` names the place."""
     from models.weight_files import cache_folder
 
-    cache = cache_folder()
-    wanted = {**{f"lpips_{net}": (file, "--lpips") for net, (_, file) in TRUNKS.items()}, "fid": (FILE, "--inception")}
-    for name, (file, flag) in wanted.items():
-        there = [path for path in (*sorted(folder.rglob(file)), cache / file) if path.is_file()]
-        if there:
-            given = "torchvision" if there[0].parent == cache else there[0].parent
-            yield Check(f"weights {name}", "ok", str(there[0]), f"bench evaluate {flag} {given}")
-        else:
-            advice = f"{file}: without it the column {name} is left out; where there is a network: "
-            advice += f"bench evaluate {flag} torchvision says how to fetch it"
-            yield Check(f"weights {name}", "warn", f"none in {folder} nor {cache}", advice)
+    if home == "torchvision":
+        return cache_folder()
+    package, _, below = home.partition("/")
+    spec = importlib.util.find_spec(package) if package else None
+    return Path(spec.origin).parent / below if spec is not None and spec.origin else None
 
 
 def _data(folder: Path) -> Iterator[Check]:
@@ -230,7 +249,7 @@ def checks(data: Path, weights: Path) -> list[Check]:
     """
     parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
     report = [check for part in parts for check in part()]
-    return [*report, *_weights(weights), *_perceptual(), *_judges(weights), *_data(data)]
+    return [*report, *_weights(weights), *_perceptual(), *_metric_networks(weights), *_data(data)]
 
 
 def doctor(data: Path, weights: Path, as_json: bool) -> int:

@@ -16,10 +16,11 @@ import pandas as pd
 from benchmarks.fuzz.kinds import Kind
 from benchmarks.fuzz.media import FRAMES
 from benchmarks.fuzz.prepared import IDS, make_clips, write_source
-from datamodules.clip import Clip
+from datamodules.clip import Clip, read_header
+from datamodules.damage import Damage
 from lipsync_bench.cli import BenchCLI
 from lipsync_bench.evaluation.benchmark import load_benchmark
-from lipsync_bench.evaluation.features import pooled_fid
+from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.leaderboard import leaderboard, write_leaderboard
 from lipsync_bench.evaluation.manifest import Run, session
 from lipsync_bench.evaluation.merge import merge_leaderboards, read_part
@@ -27,7 +28,7 @@ from lipsync_bench.evaluation.pairs import read_pairs
 from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, load_protocol
 from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, RowFile, read_rows
-from lipsync_bench.evaluation.targets import LANDMARKS, read_target
+from lipsync_bench.evaluation.targets import read_target
 from lipsync_bench.evaluation.videos import row_path
 from lipsync_bench.report.results import read_results
 from lipsync_bench.tables.ratings import Ratings
@@ -162,7 +163,8 @@ def _make_truth(folder: Path) -> None:
         "boxes": np.tile(np.array([4, 4, 44, 44], np.float32), (FRAMES, 1)),
         "seen": np.ones(FRAMES, np.bool_),
     }
-    facts = {"source": "0" * 64, "landmarks_rule": LANDMARKS, "boxes_rule": "mesh"}
+    header = read_header(folder / "s1" / "1.safetensors")
+    facts = {"source": header.source_sha256, "faces": Regions(load_protocol(PAIRED_FACE_BOX)).key(header)}
     (folder / "ground_truth" / "s1").mkdir(parents=True)
     np.savez(folder / "ground_truth" / "s1" / "1.npz", **values, **facts)
 
@@ -171,7 +173,7 @@ def _truth(path: Path) -> None:
     folder = path.parents[2]
     regions = Regions(load_protocol(PAIRED_FACE_BOX))
     with Clip(folder / "s1" / "1.safetensors") as clip:
-        deque(read_target(clip, folder / "sources" / "s1" / "1.mp4", clip, FRAMES, regions, path), maxlen=0)
+        deque(read_target(clip, folder / "sources" / "s1" / "1.mp4", clip, FRAMES, regions, path, Damage()), maxlen=0)
 
 
 def _make_features(folder: Path) -> None:
@@ -187,7 +189,7 @@ def _make_features(folder: Path) -> None:
 
 def _features(path: Path) -> None:
     folder = path.parents[3]
-    pooled_fid(folder, read_rows(folder), _Inception())  # type: ignore[arg-type]
+    pooled_values(folder, read_rows(folder), {"fid": _Inception()})
 
 
 def _copy(name: str, file: str) -> Callable[[Path], object]:

@@ -31,10 +31,10 @@ import pandas as pd
 
 from datamodules.files import printable, write_atomic
 from lipsync_bench.csv_tables import csv_text, read_cells, read_table
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.evaluation.leaderboard import HEAD, TAIL, leaderboard, metric_columns, rich_table
 from lipsync_bench.evaluation.manifest import MANIFEST, read_identity
 from lipsync_bench.evaluation.rows import FIELDS, GROUND_TRUTH, IDENTITY, INPUTS, LINE, ROWS, SCORERS, read_rows
+from metrics.registry import CLIP_COLUMNS, COLUMNS
 
 BOARD = "leaderboard.csv"
 TOLERANCE = 1e-3

@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.evaluation.statistics import (
     CONFIDENCE,
@@ -35,6 +34,7 @@ from lipsync_bench.evaluation.statistics import (
     holm,
     paired_test,
 )
+from metrics.registry import CLIP_COLUMNS
 
 _PAIR = ("clip", "audio_clip")
 _Line = tuple[str, ...]

@@ -24,7 +24,9 @@ import pandas as pd
 from datamodules.csv_files import are_numbers, quoted, unquoted
 from datamodules.files import atomic_path
 from lipsync_bench.csv_tables import read_table
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS
+from metrics.registry import CLIP_COLUMNS, NETWORKS
+from metrics.registry import COUNTS as METRIC_COUNTS
+from metrics.registry import CURVES as METRIC_CURVES
 
 LINE = ("protocol", "method", "generator_sha256", "paste")
 """What identifies a line of the leaderboard."""
@@ -37,10 +39,10 @@ IDENTITY = (*LINE, "clip", "audio_clip")
 INPUTS = ("prediction_sha256", "target_sha256", "audio_sha256", "faces_sha256")
 """What a row was measured from: SHA-256 of the prediction's file (empty where frames are made on the fly), of the two
 clips' sources, and of all that found and cut the faces (the clips' settings, the detectors and their versions)."""
-CURVES = ("lse_curve_wav2lip_lrs", "expert_curve")
+CURVES = tuple(curve.name for curve in METRIC_CURVES)
 """SyncNet's distance and the expert's cosine at each shift of the sound from -15 to 15 frames, means over the clip's
 windows, as numbers with blanks between them; "nan" where there is no sound."""
-SCORERS = ("lse_sha256", "expert_sha256", "lpips_alex_sha256", "lpips_vgg_sha256", "fid_sha256")
+SCORERS = tuple(network.sha256_field for _, network in NETWORKS if network.recorded)
 """SHA-256 of the weights of each network that judges; empty where none was given."""
 FIELDS = (
     *IDENTITY,
@@ -50,8 +52,7 @@ FIELDS = (
     "reason",
     "frames",
     "frames_target",
-    "psnr_infinite_frames",
-    "lmd_skipped_frames",
+    *(count.name for count in METRIC_COUNTS),
     "boxless_frames",
     "fallback_frames",
     "damaged_frames",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lipsync_bench.evaluation.columns import Column
 from lipsync_bench.report.numbers import NOTHING, Heading, headings, interval_text, value_text
 from lipsync_bench.report.results import Line, Results
+from metrics.metric import Column
 
 __all__ = ["Board", "Cell", "Entry", "boards", "number"]
 

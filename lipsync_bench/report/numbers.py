@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lipsync_bench.evaluation.columns import Column
 from lipsync_bench.report.results import Results
 from lipsync_bench.tables.rules import OFFICIAL_SYNCNET_SHA256
+from metrics.metric import Column
 
 NOTHING = "–"
 
@@ -43,15 +43,6 @@ class Heading:
         return f"{self.text}, {self.note}" if self.note else self.text
 
 
-def _field(name: str) -> str:
-    """The rows' field with the weights that judge a metric; empty for a formula."""
-    if name.startswith("lse_"):
-        return "lse_sha256"
-    if name.startswith("expert_"):
-        return "expert_sha256"
-    return f"{name}_sha256" if name in ("lpips_alex", "lpips_vgg", "fid") else ""
-
-
 def _note(name: str, scorers: Iterable[str]) -> str:
     found = list(scorers)
     shown = " and ".join(sha[:12] for sha in found) or "not stated"
@@ -64,8 +55,7 @@ def _note(name: str, scorers: Iterable[str]) -> str:
 
 def heading(results: Results, protocol: str, column: Column) -> Heading:
     """How a metric is called in a protocol's tables."""
-    field = _field(column.name)
-    note = _note(column.name, results.scorers(protocol, field)) if field else ""
+    note = _note(column.name, results.scorers(protocol, f"{column.network}_sha256")) if column.network else ""
     text = column.heading.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")  # an arrow alone on a line tells nothing
     return Heading(column.name, text, note, column.source, column.higher_is_better, column.digits)
 

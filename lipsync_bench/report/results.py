@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 
 from lipsync_bench.csv_tables import read_cells
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS, RANKED, Column
 from lipsync_bench.evaluation.leaderboard import leaderboard, read_leaderboard
 from lipsync_bench.evaluation.manifest import MANIFEST, read_manifest
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE, ROWS, SCORERS, read_rows
 from lipsync_bench.report.names import slugs
+from metrics.metric import Column
+from metrics.registry import CLIP_COLUMNS, RANKED
 
 BOARD = "leaderboard.csv"
 UNPREPARED = Path("targets") / "failures.csv"

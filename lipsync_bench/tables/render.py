@@ -13,10 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from lipsync_bench.csv_tables import csv_text
-from lipsync_bench.evaluation.columns import column
 from lipsync_bench.tables.comparison import Cell, Comparison, Line
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.sources import Score
+from metrics.registry import column
 
 __all__ = ["latex_escape", "to_csv", "to_latex", "to_markdown", "to_text"]
 

@@ -7,9 +7,9 @@ import resource
 import pandas as pd
 import pytest
 
-from lipsync_bench.evaluation.columns import COLUMNS
 from lipsync_bench.evaluation.leaderboard import leaderboard, rich_table, write_leaderboard
 from lipsync_bench.evaluation.rows import FIELDS, RowFile, read_rows
+from metrics.registry import COLUMNS
 
 
 def row(clip: str, method: str = "wav2lip", sha: str = "aa", **values: object) -> dict[str, object]:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FID against given features, SciPy's and torchmetrics' arithmetic. The Inception network is in test_inception.py."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
-from metrics.fid import FID, MIN_FRAMES, fid, frechet_distance
+from metrics.fid import FID, MIN_FRAMES, fid, frechet_distance, pool
 from metrics.inception import InceptionFeatures
 from tests import golden
 
@@ -172,3 +174,11 @@ def test_protocol_names_the_recipe():
     assert FID(Means()).protocol == "fid_pytorch_fid"
     assert FID(Means()).weights == "test"
     assert not list(FID(Means()).parameters())
+
+
+def test_features_that_are_gone_make_no_value_and_are_named(tmp_path, caplog):
+    (tmp_path / "a.f32").write_bytes(bytes(4 * 2048))
+    value, frames = pool(None, [tmp_path / "a.f32"], [tmp_path / "b.f32"])
+    assert (math.isnan(value), frames) == (True, 0)
+    assert "1 files of features are gone" in caplog.text
+    assert "b.f32" in caplog.text
