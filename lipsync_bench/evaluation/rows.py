@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from lipsync_bench.evaluation.columns import CLIP_COLUMNS
+from lipsync_bench.results.errors import OtherResultsError
 
 LINE = ("protocol", "method", "generator_sha256", "paste")
 """What identifies a line of the leaderboard."""
@@ -73,7 +74,7 @@ def _identities(path: Path) -> list[tuple[str, ...]]:
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         if tuple(reader.fieldnames or ()) != FIELDS:
-            raise ValueError(
+            raise OtherResultsError(
                 f"{path} was written by another version: its columns are {reader.fieldnames}. "
                 f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
             )
@@ -88,7 +89,7 @@ class RowFile:
         path: The file; made with its header when missing, mended when its last line is incomplete.
 
     Raises:
-        ValueError: A header is not that of this version.
+        OtherResultsError: A header is not that of this version.
     """
 
     def __init__(self, path: Path) -> None:
