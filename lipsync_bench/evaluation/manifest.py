@@ -192,13 +192,19 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
-    """What all rows of a results folder have in common; manifests without a format told it, too. Empty if not told.
+    """What all rows of a results folder have in common; manifests without a format told it, too.
 
     Raises:
         FileNotFoundError: There is no manifest.
-        OtherResultsError: It is damaged.
+        OtherResultsError: It is damaged, or something else.
     """
-    return dict(_read(folder).get("identity", {}))
+    identity = _read(folder).get("identity")
+    if not isinstance(identity, dict):
+        raise OtherResultsError(
+            f"{folder / MANIFEST} is no manifest of results: it has no identity. Expected the one that bench evaluate "
+            "writes; evaluate again with another --out"
+        )
+    return identity
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

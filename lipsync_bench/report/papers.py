@@ -44,7 +44,7 @@ def comparisons(results: Results, tables: Sequence[str] = ()) -> tuple[list[Comp
     sources: Sequence[Source] = ()
     if chosen:
         try:
-            sources = read_sources(results.folder)
+            sources = read_sources(results.folder.path)
         except ValueError as error:  # such as two weights of one method: no row of a paper is meant by both
             problem = str(error)
             _log.warning("the papers' tables stand without ours: %s", error)
