@@ -18,12 +18,9 @@ from rich.markup import escape
 
 from datamodules.files import printable
 from datamodules.texts import read_json
+from datamodules.versions import versions
 
 PYTHONS = ((3, 10), (3, 12))
-PACKAGES = (
-    *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "mediapipe", "opencv-contrib-python"),
-    *("dlib-bin", "av", "librosa", "lpips", "scikit-image", "pandas"),
-)
 SPEED_SECONDS = 3.0
 _MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
 Status = Literal["ok", "warn", "fail"]
@@ -48,13 +45,6 @@ class Check:
     advice: str = ""
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _python() -> Iterator[Check]:
     here = sys.version_info[:2]
     good = PYTHONS[0] <= here <= PYTHONS[1]
@@ -69,8 +59,7 @@ def _packages() -> Iterator[Check]:
         ),
         "mediapipe": lambda v: v != "0.10.21" and "other wheels lack Face Mesh: pip install mediapipe==0.10.21",
     }
-    for package in PACKAGES:
-        version = _version(package)
+    for package, version in versions().items():
         if version is None:
             yield Check(package, "fail", "not installed", f"pip install {package} (or: make env)")
             continue

@@ -32,6 +32,13 @@ def metric_columns(column: Column) -> tuple[str, ...]:
     return tuple(column.name + suffix for suffix in (*_PIECES, *ranked))
 
 
+_NAMES = tuple(name for column in COLUMNS for name in metric_columns(column))
+GROUPS = tuple(name for name in _NAMES if name.endswith("_group"))
+RANKS = tuple(name for name in _NAMES if name.endswith("_rank"))
+COUNTS = (*HEAD[2:], *(f"{column.name}_n" for column in COLUMNS), *RANKS)
+NUMBERS = tuple(name for name in _NAMES if name not in (*GROUPS, *COUNTS))
+
+
 def _pooled_values(pooled: pd.DataFrame | None, lines: set[tuple[str, ...]]) -> dict[str, dict[tuple[str, ...], tuple]]:
     """Value and count of each metric that has one value a line, by line."""
     if pooled is None:
@@ -120,11 +127,15 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
         "a leaderboard.csv as written by: bench evaluate",
         "Remove the file; it is derived anew from the rows",
     )
-    own = [name for column in COLUMNS for name in metric_columns(column)]
-    groups = [name for name in own if name.endswith("_group")]
-    numbers = [name for name in own if name not in groups]
     table = read_table(
-        path, expected, repair, texts=(*HEAD[:2], *TAIL, *groups), numbers=numbers, counts=HEAD[2:4], filled=HEAD[:4]
+        path,
+        expected,
+        repair,
+        texts=(*HEAD[:2], *TAIL, *GROUPS),
+        numbers=NUMBERS,
+        counts=COUNTS,
+        filled=HEAD[:4],
+        exact=True,
     )
     halves = [c.name + piece for c in COLUMNS if c.name in table for piece in _PIECES if c.name + piece not in table]
     if halves:

@@ -23,7 +23,9 @@ import pandas as pd
 
 from datamodules.csv_files import are_numbers, quoted, unquoted
 from datamodules.files import atomic_path
+from datamodules.texts import TextError
 from lipsync_bench.csv_tables import read_table
+from lipsync_bench.results.errors import OtherResultsError
 from metrics.registry import CLIP_COLUMNS, NETWORKS
 from metrics.registry import COUNTS as METRIC_COUNTS
 from metrics.registry import CURVES as METRIC_CURVES
@@ -110,7 +112,7 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
     """The rows of a file as texts, line by line; None for a line that is no whole row, as after a loss of power.
 
     Raises:
-        ValueError: The head is that of another version, or of no CSV.
+        OtherResultsError: The head is that of another version, or of no CSV.
     """
     for number, line in enumerate(_whole_lines(path)):
         try:
@@ -118,7 +120,7 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
         except (UnicodeDecodeError, csv.Error):
             cells = []
         if number == 0 and tuple(cells) != FIELDS:
-            raise ValueError(
+            raise OtherResultsError(
                 f"{path} was written by another version: its columns are {', '.join(cells) or 'unreadable'}. "
                 f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
             )
@@ -137,7 +139,7 @@ def rows_in(folder: Path) -> Iterator[dict[str, str]]:
     """The rows of all files of a results folder, as texts.
 
     Raises:
-        ValueError: A file is of another version.
+        OtherResultsError: A file is of another version.
     """
     for path in _files(folder):
         yield from (row for row in _records(path) if row is not None)
@@ -208,7 +210,7 @@ class RowFile:
             files beside it, unless their process is at work.
 
     Raises:
-        ValueError: A header is not that of this version.
+        OtherResultsError: A header is not that of this version.
     """
 
     def __init__(self, path: Path, holds: Callable[[Mapping[str, str]], bool] = lambda row: True) -> None:
@@ -259,15 +261,18 @@ class RowFile:
 def _table(file: Path) -> pd.DataFrame:
     next(_records(file), None)  # its head says the version
     expected, repair = "rows of bench evaluate of this version", "Remove the file, or evaluate into another --out"
-    table = read_table(
-        file,
-        expected,
-        repair,
-        texts=_TEXTS,
-        numbers=[name for name in FIELDS if name not in (*_TEXTS, "status")],
-        filled=("protocol", "method", "clip", "status"),
-        growing=True,
-    )
+    try:
+        table = read_table(
+            file,
+            expected,
+            repair,
+            texts=_TEXTS,
+            numbers=[name for name in FIELDS if name not in (*_TEXTS, "status")],
+            filled=("protocol", "method", "clip", "status"),
+            growing=True,
+        )
+    except TextError as error:
+        raise OtherResultsError(str(error)) from error
     missing = [name for name in FIELDS if name not in table]
     strange = sorted({*map(str, table["status"])} - {"ok", "failed"})
     curves = [name for name in CURVES if name in table and not table[name].dropna().map(are_numbers).all()]
@@ -277,7 +282,7 @@ def _table(file: Path) -> pd.DataFrame:
         *(f"has something else than numbers in {name}" for name in curves),
     ]
     if found:
-        raise ValueError(f"{file}: {', '.join(found)}. Expected {expected}. {repair}")
+        raise OtherResultsError(f"{file}: {', '.join(found)}. Expected {expected}. {repair}")
     return table
 
 
@@ -286,7 +291,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: The folder holds no clips*.csv.
-        ValueError: A file is of another version, or holds something else.
+        OtherResultsError: A file is of another version, or holds something else.
     """
     files = [file for file in _files(folder) if file.stat().st_size]
     if not files:

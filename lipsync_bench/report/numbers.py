@@ -9,10 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lipsync_bench.report.results import Results
+from lipsync_bench.results.texts import NOTHING, fixed, value_text
 from lipsync_bench.tables.rules import OFFICIAL_SYNCNET_SHA256
 from metrics.metric import Column
-
-NOTHING = "–"
 
 __all__ = ["NOTHING", "Heading", "fixed", "heading", "headings", "interval_text", "json_number", "value_text"]
 
@@ -63,19 +62,6 @@ def heading(results: Results, protocol: str, column: Column) -> Heading:
 def headings(results: Results, protocol: str, columns: Iterable[Column]) -> list[Heading]:
     """The same of several."""
     return [heading(results, protocol, column) for column in columns]
-
-
-def value_text(value: float, digits: int) -> str:
-    """A value in a cell: a dash for none, "identical" for an infinite one (images without any difference)."""
-    if math.isnan(value):
-        return NOTHING
-    return "identical" if math.isinf(value) else fixed(value, digits)
-
-
-def fixed(value: float, digits: int) -> str:
-    """A finite value with so many digits behind the point; zero has no sign."""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def interval_text(low: float, high: float, digits: int) -> str:

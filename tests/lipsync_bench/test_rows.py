@@ -9,6 +9,7 @@ import pytest
 
 from lipsync_bench.evaluation.leaderboard import leaderboard, rich_table, write_leaderboard
 from lipsync_bench.evaluation.rows import FIELDS, RowFile, read_rows
+from lipsync_bench.results.errors import OtherResultsError
 from metrics.registry import COLUMNS
 
 
@@ -65,7 +66,7 @@ def test_nothing_is_written_twice(tmp_path):
 def test_a_file_of_another_version_is_refused(tmp_path):
     path = tmp_path / "clips.csv"
     path.write_text("method,clip\n")
-    with pytest.raises(ValueError, match=r"another version.*--out"):
+    with pytest.raises(OtherResultsError, match=r"another version.*--out"):
         RowFile(path)
 
 
@@ -213,5 +214,5 @@ def test_a_row_is_written_to_its_end_where_the_system_takes_it_in_parts(tmp_path
 
 def test_reading_rows_of_another_version_says_so(tmp_path):
     (tmp_path / "clips.csv").write_text("protocol,method,clip\np-v1,mine,a/1\n")
-    with pytest.raises(ValueError, match=r"clips\.csv was written by another version"):
+    with pytest.raises(OtherResultsError, match=r"clips\.csv was written by another version"):
         read_rows(tmp_path)
