@@ -99,11 +99,6 @@ class ResultsFolder:
         return self.path / "videos"
 
     @property
-    def features(self) -> Path:
-        """Where FID's features are; see `evaluation.features`."""
-        return self.path / "features"
-
-    @property
     def unprepared_file(self) -> Path:
         """Where the target videos are listed of which no clip could be made."""
         return self.path / "targets" / "failures.csv"

@@ -40,9 +40,9 @@ def counts(monkeypatch):
 
         return call
 
-    def read(path, fps):
+    def read(path, *arguments):
         counter[f"read {Path(path).parent.name}"] += 1
-        return read_frames(path, fps)
+        return read_frames(path, *arguments)
 
     for module in (targets, candidates, lse):
         monkeypatch.setattr(module, "read_frames", read)

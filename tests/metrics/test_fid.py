@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
-from metrics.fid import FID, MIN_FRAMES, fid, frechet_distance, pool
+from metrics.fid import FID, MIN_FRAMES, fid, frechet_distance, pool, scorer, whole
 from metrics.inception import InceptionFeatures
+from metrics.metric import Audio, ScoredClip, View
 from tests import golden
 
 
@@ -182,3 +183,32 @@ def test_features_that_are_gone_make_no_value_and_are_named(tmp_path, caplog):
     assert (math.isnan(value), frames) == (True, 0)
     assert "1 files of features are gone" in caplog.text
     assert "b.f32" in caplog.text
+
+
+class Sums:
+    """Stands for the network: one feature, the sum of an image."""
+
+    size = 1
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.sum(dim=(1, 2, 3), dtype=torch.float32)[:, None]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_features_of_a_clip_are_whole_or_absent(tmp_path, keep):
+    path = tmp_path / "features" / "a.f32"
+    clip = ScoredClip(True, Audio(lambda: np.zeros(0), lambda: np.zeros(0)), {"fid": Sums()}, lambda *_: path)
+    features = scorer(clip)
+    boxes, points = np.zeros((1, 4)), np.zeros((1, 68, 2))
+    for level in (1, 2):
+        crops = [np.full((4, 4, 3), level, np.uint8)]
+        features.update(View(False, crops, crops, boxes, crops, crops, points, 0.25, *[points] * 4, np.ones(1, bool)))
+        assert not path.exists()
+    assert features.result() == {}
+    features.close(keep=keep)
+    assert [file.name for file in path.parent.iterdir()] == (["a.f32"] if keep else [])
+    if keep:
+        assert np.fromfile(path, "<f4").tolist() == [48, 96]
+        assert [whole(Sums(), path, crops) for crops in (1, 2, 3)] == [False, True, False]
+    features.close(keep=False)  # once more, as after an exception between two rows
+    assert path.is_file() == keep
