@@ -285,7 +285,13 @@ def pool(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path
     metric = FID(network, MIN_FRAMES)
     for side, paths in (("pred", pred), ("target", target)):
         for path in paths:
-            features = torch.from_numpy(np.fromfile(path, "<f4").reshape(-1, network.size))
+            values = np.fromfile(path, "<f4")
+            if values.size % network.size or not np.isfinite(values).all():
+                raise ValueError(
+                    f"{path}: damaged. Expected {network.size} finite features of each frame. Remove the file, then "
+                    "evaluate its method again"
+                )
+            features = torch.from_numpy(values.reshape(-1, network.size))
             if len(features):
                 metric.update(features if side == "pred" else None, features if side == "target" else None)
     return float(metric.compute()), frames

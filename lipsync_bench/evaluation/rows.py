@@ -147,7 +147,14 @@ def rows_in(folder: Path) -> Iterator[dict[str, str]]:
 
 def _files(folder: Path) -> list[Path]:
     """The one that was written last comes last."""
-    return sorted(folder.glob(ROWS), key=lambda path: (path.stat().st_mtime_ns, path))
+    found = list(folder.glob(ROWS))
+    strange = [path for path in found if not path.is_file()]
+    if strange:  # a pipe would never end
+        raise OtherResultsError(
+            f"{strange[0]} is no regular file. Expected rows of bench evaluate. Remove it, or choose another folder "
+            "with --out"
+        )
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path))
 
 
 def _locked(descriptor: int, path: Path, how: int) -> bool:

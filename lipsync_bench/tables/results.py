@@ -150,7 +150,7 @@ def _in_use(board: pd.DataFrame, folder: Path, current: Current) -> pd.DataFrame
     if not all(keep):
         others = sorted({name for name, kept in zip(made["method"], keep, strict=True) if not kept})
         _log.info("%s also has rows of other weights or pasting of %s; not shown", folder, ", ".join(others))
-    return board[keep]
+    return board.loc[keep]  # also of no line at all
 
 
 def _of_folder(folder: Path, current: Current) -> list[LeaderboardSource]:

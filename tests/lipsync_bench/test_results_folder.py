@@ -127,3 +127,8 @@ def test_a_leaderboard_without_lines_is_refused(results):
     path.write_text(path.read_text().splitlines()[0] + "\n")
     with pytest.raises(ValueError, match=r"has no line\. Expected a leaderboard\.csv"):
         read_board(path)
+
+
+def test_rows_of_no_clip_make_no_column_of_a_papers_table(tmp_path):
+    RowFile(tmp_path / "clips.csv").close()
+    assert read_sources(tmp_path) == ()

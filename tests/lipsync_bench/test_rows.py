@@ -216,3 +216,10 @@ def test_reading_rows_of_another_version_says_so(tmp_path):
     (tmp_path / "clips.csv").write_text("protocol,method,clip\np-v1,mine,a/1\n")
     with pytest.raises(OtherResultsError, match=r"clips\.csv was written by another version"):
         read_rows(tmp_path)
+
+
+def test_a_pipe_among_the_rows_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "clips.csv")
+    for read in (RowFile, lambda path: read_rows(path.parent)):
+        with pytest.raises(OtherResultsError, match=r"clips\.csv is no regular file"):
+            read(tmp_path / "clips.csv")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
+from metrics import fid as fid_module
 from metrics.fid import FID, MIN_FRAMES, fid, frechet_distance, pool, scorer, whole
 from metrics.inception import InceptionFeatures
 from metrics.metric import Audio, ScoredClip, View
@@ -188,7 +189,7 @@ def test_features_that_are_gone_make_no_value_and_are_named(tmp_path, caplog):
 class Sums:
     """Stands for the network: one feature, the sum of an image."""
 
-    size = 1
+    size, recipe, weights = 1, "pytorch_fid", "test"
 
     def __call__(self, images: Tensor) -> Tensor:
         return images.sum(dim=(1, 2, 3), dtype=torch.float32)[:, None]
@@ -212,3 +213,12 @@ def test_features_of_a_clip_are_whole_or_absent(tmp_path, keep):
         assert [whole(Sums(), path, crops) for crops in (1, 2, 3)] == [False, True, False]
     features.close(keep=False)  # once more, as after an exception between two rows
     assert path.is_file() == keep
+
+
+@pytest.mark.parametrize("values", [[1.0, math.nan], [1.0, math.inf]])
+def test_damaged_features_are_named(tmp_path, monkeypatch, values):
+    monkeypatch.setattr(fid_module, "MIN_FRAMES", 2)
+    for name, found in (("a", [1.0, 2.0]), ("b", values)):
+        np.array(found, "<f4").tofile(tmp_path / f"{name}.f32")
+    with pytest.raises(ValueError, match=r"b\.f32: damaged.*evaluate its method again"):
+        pool(Sums(), [tmp_path / "a.f32"], [tmp_path / "b.f32"])
