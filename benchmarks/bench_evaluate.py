@@ -29,15 +29,15 @@ from lipsync_bench.evaluation.protocol import VIDEO_PAIRS, load_protocol
 from lipsync_bench.evaluation.regions import Regions, compare_crops
 from lipsync_bench.evaluation.rows import read_rows
 from lipsync_bench.evaluation.scorers import ScorerFiles, Scorers
-from lipsync_bench.evaluation.scoring import SCRIPT_PX, mouth_box
 from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
 from metrics.cpbd import cpbd
 from metrics.expert_sync import expert_curve
 from metrics.lpips import lpips
 from metrics.lse import score_clip
+from metrics.metric import mouth_box
 from metrics.mse import mse
 from metrics.psnr import psnr
-from metrics.psnr_uint8 import psnr_uint8
+from metrics.psnr_uint8 import SCRIPT_PX, psnr_uint8
 from metrics.ssim import ssim
 
 SIDES = ("target", "mine")
@@ -113,11 +113,8 @@ def parts(pair: _Pair) -> Parts:
         list(_planes([cv2.resize(c, (SCRIPT_PX, SCRIPT_PX), interpolation=cv2.INTER_AREA) for c in images]).split(1))
         for images in crops
     ]
-    loaded = Scorers(pair.judges)
-    assert loaded.syncnet is not None
-    assert loaded.expert is not None
-    assert loaded.inception is not None
-    syncnet, expert, inception, alex = loaded.syncnet, loaded.expert, loaded.inception, loaded.lpips["lpips_alex"]
+    loaded = Scorers(pair.judges).networks
+    syncnet, expert, inception, alex = (loaded[name] for name in ("lse", "expert", "fid", "lpips_alex"))
     side = expert.image_size
     shown = [_planes(compare_crops(images, boxes, (side, side))).float() / 255 for images in frames]
 

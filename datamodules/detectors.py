@@ -16,7 +16,6 @@ HyperLips preparation gives Face Mesh BGR images for its sketches, which moves p
 """
 
 import functools
-import importlib.util
 import multiprocessing
 import os
 from abc import ABC, abstractmethod
@@ -32,11 +31,11 @@ import dlib
 import mediapipe
 import numpy as np
 
+from datamodules.dlib_models import LANDMARKS68, dlib_model
 from datamodules.files import sha256
 
 DetectorName = Literal["mediapipe", "dlib", "s3fd"]
 MAX_FACES = 4
-_MODELS = "face_recognition_models"
 # dlib's HOG rectangle, told from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper edge
 # (median over 28 frames of four people, spread 3 % of the width). The lower edge is left out, so that the rectangle
 # does not move with the jaw. The 68 points differ by 1.0 px on a face of 200 px from those in the true HOG rectangle,
@@ -66,7 +65,6 @@ __all__ = [
     "iou",
     "landmarks68",
     "make_detector",
-    "model_file",
 ]
 
 
@@ -80,23 +78,9 @@ class Face(NamedTuple):
     mesh: np.ndarray
 
 
-def model_file(name: str) -> Path:
-    """One of the files that the package face_recognition_models brings.
-
-    Raises:
-        FileNotFoundError: The package is missing.
-    """
-    # It is only a folder of models for us; importing it needs pkg_resources, which newer setuptools lack.
-    spec = importlib.util.find_spec(_MODELS)
-    path = Path(spec.origin).parent / "models" / name if spec is not None and spec.origin else None
-    if path is None or not path.is_file():
-        raise FileNotFoundError(f"{_MODELS}/models/{name} not found, expected dlib's file. Run: pip install {_MODELS}")
-    return path
-
-
 @functools.lru_cache(maxsize=1)
 def _predictor() -> Any:
-    return dlib.shape_predictor(str(model_file("shape_predictor_68_face_landmarks.dat")))
+    return dlib.shape_predictor(str(dlib_model(LANDMARKS68, "dlib's 68 points")))
 
 
 @functools.lru_cache(maxsize=1)

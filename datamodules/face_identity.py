@@ -16,7 +16,8 @@ import dlib
 import numpy as np
 import simplejpeg
 
-from datamodules.detectors import Face, frontal_score, model_file
+from datamodules.detectors import Face, frontal_score
+from datamodules.dlib_models import EMBEDDING, dlib_model
 
 # Outer and inner corner of the eye on the picture's right, of the other, and the base of the nose: dlib's five points.
 _POINTS = (263, 362, 33, 133, 2)
@@ -31,7 +32,7 @@ __all__ = ["Identity", "Sighting", "alike"]
 
 @functools.lru_cache(maxsize=1)
 def _network() -> Any:
-    return dlib.face_recognition_model_v1(str(model_file("dlib_face_recognition_resnet_model_v1.dat")))
+    return dlib.face_recognition_model_v1(str(dlib_model(EMBEDDING, "dlib's face recognition network")))
 
 
 def _look(image: np.ndarray) -> np.ndarray:

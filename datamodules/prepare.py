@@ -10,7 +10,6 @@ Output::
 """
 
 import dataclasses
-import importlib.metadata
 import json
 import logging
 import os
@@ -38,10 +37,10 @@ from datamodules.pool import WorkerDied, run_jobs
 from datamodules.prepare_clip import Job, Outcome, Settings, is_current, prepare_one
 from datamodules.sources import DatasetName, Source, find_sources, source_root, split_lists
 from datamodules.texts import read_json
+from datamodules.versions import DISTRIBUTION, installed, versions
 
 SUFFIX = ".safetensors"
 _LOG_INTERVAL_S = 30.0
-_PACKAGES = ("lipsync_bench", "av", "dlib-bin", "mediapipe", "numpy", "opencv-contrib-python", "simplejpeg", "soxr")
 
 logger = logging.getLogger(__name__)
 
@@ -124,16 +123,6 @@ def _old_entries(out: Path) -> dict[str, dict[str, Any]]:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def prepare(
@@ -226,7 +215,7 @@ def prepare(
         "source_root": str(root),
         "settings": json.loads(settings.key()),
         "detector_version": version,
-        "versions": _versions(),
+        "versions": {DISTRIBUTION: installed(DISTRIBUTION), **versions()},
     }
 
     def write_manifest(complete: bool) -> None:

@@ -82,7 +82,7 @@ def read_table(
         repair: What to do about another file, for messages.
         texts: Columns of texts, as `csv_files.quoted` writes them; these and the next ones where they are there.
         numbers: Columns of numbers, or missing values.
-        counts: Columns of whole numbers from 0 on.
+        counts: Columns of whole numbers from 0 on, or missing values.
         filled: Columns that have to be there, with no missing value.
         growing: As for `read_text`.
         exact: Numbers to the last bit, which takes longer.
@@ -120,7 +120,7 @@ def read_table(
         values = pd.to_numeric(table[name].map(_number, na_action="ignore"), errors="coerce").astype(float)
         bad = values.isna() & table[name].notna() & (table[name].astype(str).str.strip().str.lower() != "nan")
         if name in counts:
-            bad |= ~(values.between(0, 2**53) & (values % 1 == 0))
+            bad |= values.notna() & ~(values.between(0, 2**53) & (values % 1 == 0))
         if bad.any():
             kind = "whole number from 0 on" if name in counts else "number"
             raise _refused(path, f"{_first(bad, table[name])} in the column {name}, no {kind}", expected, repair)

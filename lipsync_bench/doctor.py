@@ -18,12 +18,9 @@ from rich.markup import escape
 
 from datamodules.files import printable
 from datamodules.texts import read_json
+from datamodules.versions import versions
 
 PYTHONS = ((3, 10), (3, 12))
-PACKAGES = (
-    *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "numpy", "mediapipe", "opencv-contrib-python"),
-    *("dlib-bin", "av", "librosa", "lpips", "scikit-image", "pandas"),
-)
 SPEED_SECONDS = 3.0
 _MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
 Status = Literal["ok", "warn", "fail"]
@@ -48,13 +45,6 @@ class Check:
     advice: str = ""
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def _python() -> Iterator[Check]:
     here = sys.version_info[:2]
     good = PYTHONS[0] <= here <= PYTHONS[1]
@@ -69,8 +59,7 @@ def _packages() -> Iterator[Check]:
         ),
         "mediapipe": lambda v: v != "0.10.21" and "other wheels lack Face Mesh: pip install mediapipe==0.10.21",
     }
-    for package in PACKAGES:
-        version = _version(package)
+    for package, version in versions().items():
         if version is None:
             yield Check(package, "fail", "not installed", f"pip install {package} (or: make env)")
             continue
@@ -163,23 +152,42 @@ def _perceptual() -> Iterator[Check]:
             yield Check(f"weights {name}", "warn", f"none at {path}", advice)
 
 
-def _judges(folder: Path) -> Iterator[Check]:
-    """Networks that metrics look through."""
-    from metrics.inception import FILE
-    from metrics.lpips import TRUNKS
+def _metric_networks(folder: Path) -> Iterator[Check]:
+    """Networks that metrics need, but those whose official files are listed already."""
+    from lipsync_bench.checkpoints import KINDS
+    from lipsync_bench.evaluation.scorers import flag
+    from metrics.registry import NETWORKS
+
+    listed = " ".join(kind.files for kind in KINDS.values())
+    for metric, network in NETWORKS:
+        if not network.file or network.file in listed:
+            continue
+        home = _home(network.home)
+        folders = network.home == "torchvision"  # its options take the folder, the others the file
+        places = [*sorted(folder.rglob(network.file)), *([home / network.file] if home else [])]
+        there = [path for path in places if path.is_file()]
+        if there:
+            at_home = "torchvision" if folders else ""
+            given = at_home if there[0].parent == home else there[0].parent if folders else there[0]
+            yield Check(f"weights {network.name}", "ok", str(there[0]), f"bench evaluate {flag(network, given)}")
+            continue
+        columns = ", ".join(column.name for column in metric.columns if column.network == network.name)
+        advice = f"{network.file}: without it the column {columns} is left out; where there is a network: "
+        advice += f"bench evaluate {flag(network, 'torchvision')} says how to fetch it"
+        if not folders:
+            advice = f"{network.file}: for bench evaluate {flag(network, 'FILE')}"
+        yield Check(f"weights {network.name}", "warn", f"none in {folder}{f' nor {home}' if home else ''}", advice)
+
+
+def _home(home: str) -> Path | None:
+    """Where a network's file lies that needs no path, as `metrics.metric.Network` names the place."""
     from models.weight_files import cache_folder
 
-    cache = cache_folder()
-    wanted = {**{f"lpips_{net}": (file, "--lpips") for net, (_, file) in TRUNKS.items()}, "fid": (FILE, "--inception")}
-    for name, (file, flag) in wanted.items():
-        there = [path for path in (*sorted(folder.rglob(file)), cache / file) if path.is_file()]
-        if there:
-            given = "torchvision" if there[0].parent == cache else there[0].parent
-            yield Check(f"weights {name}", "ok", str(there[0]), f"bench evaluate {flag} {given}")
-        else:
-            advice = f"{file}: without it the column {name} is left out; where there is a network: "
-            advice += f"bench evaluate {flag} torchvision says how to fetch it"
-            yield Check(f"weights {name}", "warn", f"none in {folder} nor {cache}", advice)
+    if home == "torchvision":
+        return cache_folder()
+    package, _, below = home.partition("/")
+    spec = importlib.util.find_spec(package) if package else None
+    return Path(spec.origin).parent / below if spec is not None and spec.origin else None
 
 
 def _data(folder: Path) -> Iterator[Check]:
@@ -230,7 +238,7 @@ def checks(data: Path, weights: Path) -> list[Check]:
     """
     parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
     report = [check for part in parts for check in part()]
-    return [*report, *_weights(weights), *_perceptual(), *_judges(weights), *_data(data)]
+    return [*report, *_weights(weights), *_perceptual(), *_metric_networks(weights), *_data(data)]
 
 
 def doctor(data: Path, weights: Path, as_json: bool) -> int:

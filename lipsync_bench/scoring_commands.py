@@ -30,6 +30,7 @@ def evaluate(
     lpips: str | None = None,
     inception: str | None = None,
     detector_weights: Path | None = None,
+    metrics: str | None = None,
     parsing: Path | None = None,
     save_videos: bool = False,
     device: str = "auto",
@@ -63,6 +64,8 @@ def evaluate(
             of downloads; LPIPS is computed only with them.
         inception: Folder with pt_inception-2015-12-05-6726825d.pth, or torchvision; FID is computed only with it.
         detector_weights: S3FD's weights (s3fd-619a316812.pth), for protocols that cut by its boxes.
+        metrics: Metrics that take long and are computed only by name, with commas between: csim_dlib (identity). A
+            name may be followed by =FILE, the weights that it is computed with.
         parsing: Weights of the face parser (face_segmentation.pth), for methods that paste through a mask of the face
             (HyperLips); without them the mask is the Face Mesh contour. Each row says which.
         save_videos: Keep what was scored, for the players of bench report.
@@ -79,7 +82,8 @@ def evaluate(
     from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS
 
     folders = _named_folders(pred or [])
-    scorers = ScorerFiles(syncnet, syncnet_s3fd, expert, lpips, inception, detector_weights)
+    named = {name: file for name, _, file in (word.partition("=") for word in _words(metrics))}
+    scorers = ScorerFiles(syncnet, syncnet_s3fd, expert, lpips, inception, detector_weights, named)
     select = Selection(limit, _words(only), _words(clips))
     usual = VIDEO_PAIRS if dataset is None else PAIRED_FACE_BOX
     name = next(iter(folders)) if dataset is None else Path(dataset).stem

@@ -2,17 +2,19 @@
 """Sharpness without a reference: the cumulative probability of blur detection (CPBD), one value per image."""
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from scipy.ndimage import correlate
 from skimage.feature import canny
 from torch import Tensor
-from torchmetrics import Metric
 
+from metrics.frame_mean import FrameMean
 from metrics.gray import gray_8bit
 from metrics.image_checks import checked_images
+from metrics.image_scorer import image, one_thread
+from metrics.metric import Column, Description, FrameScorer, ScoredClip, Scorer, View
 
 __all__ = ["CPBD", "CPBDVariant", "EdgeSharpness", "cpbd", "edge_sharpness"]
 
@@ -196,7 +198,7 @@ def cpbd(images: Tensor, variant: CPBDVariant = "package") -> Tensor:
     return torch.tensor(scores, dtype=torch.float64, device=images.device)
 
 
-class CPBD(Metric):
+class CPBD(FrameMean):
     r"""Mean over frames of the CPBD of Narvekar and Karam, IEEE TIP 20(9), 2011 (QoMEX 2009).
 
     .. math:: \mathrm{CPBD} = P(P_\mathrm{blur} \le 0.63), \qquad P_\mathrm{blur} = 1 - e^{-(w / w_\mathrm{jnb})^{3.6}}
@@ -234,33 +236,46 @@ class CPBD(Metric):
 
     higher_is_better = True
     is_differentiable = False
-    full_state_update = False
-    unit: ClassVar[str] = "1"
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
 
-    cpbd_sum: Tensor
-    count: Tensor
-
-    def __init__(self, variant: CPBDVariant = "package") -> None:
-        super().__init__()
+    def __init__(self, variant: CPBDVariant = "package", **kwargs: Any) -> None:
         if variant not in get_args(CPBDVariant):
             raise ValueError(f"variant is {variant!r}. Expected one of {', '.join(get_args(CPBDVariant))}. Set variant")
+        super().__init__(f"cpbd_{variant}", **kwargs)
         self.variant = variant
-        self.protocol = f"cpbd_{variant}"
-        for state in ("cpbd_sum", "count"):
-            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
-    def update(self, images: Tensor) -> None:
-        """Add the frames of one batch; see `cpbd` for the argument."""
-        values = cpbd(images, self.variant)
-        self.cpbd_sum += values.sum()
-        self.count += values.numel()
+    def update(self, images: Tensor, target: Tensor | None = None) -> None:
+        """Add the frames of one batch; see `cpbd` for the argument.
 
-    def compute(self) -> Tensor:
-        """Mean over frames, float64; nan without any frame."""
-        return self.cpbd_sum / self.count
+        The target is not looked at: a `MetricCollection` passes it to all its metrics.
+        """
+        self.add(cpbd(images, self.variant))
 
-    @property
-    def frames(self) -> int:
-        """Frames seen (of this process, unless states are synchronised)."""
-        return int(self.count)
+
+class _Scorer(FrameScorer):
+    def update(self, view: View) -> None:
+        with one_thread():
+            for crop in view.crops:
+                self.add("cpbd", cpbd(image(crop)).numpy())
+
+
+def scorer(clip: ScoredClip) -> Scorer:
+    """Of the candidate's crops."""
+    return _Scorer()
+
+
+METRIC = Description(
+    columns=(
+        Column(
+            "cpbd",
+            "CPBD",
+            "",
+            True,
+            3,
+            (0, 1),
+            "none",
+            "Narvekar and Karam, IEEE TIP 20(9), 2011, cpbd 1.0.7",
+            order=90,
+        ),
+    ),
+    checked="golden arrays of the package 1.0.7, 1e-9",
+)

@@ -5,13 +5,22 @@ The expert is the one Wav2Lip is trained with (Prajwal et al., ACM MM 2020): a u
 not be used, and a biased one for methods trained against the same expert.
 """
 
-from typing import ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from datamodules.audio import MEL_BANDS, MEL_WINDOW, mel_start
+from datamodules.crops import cut
+from datamodules.errors import MediaError
+from datamodules.files import sha256
+from metrics.metric import Column, Description, Field, Network, ScoredClip, Scorer, Value, View
+from metrics.sync_distances import curve_text
+from models import load_expert
 from models.sync_expert import SyncExpert
 
 __all__ = ["ExpertClip", "ExpertSync", "expert_curve", "expert_score"]
@@ -207,6 +216,7 @@ class ExpertSync(Metric):
             not part of this metric's parameters or checkpoint.
         weights: identity of its weights, such as "sha256:...", kept as an attribute for the tables.
         max_shift_frames: largest shift in either direction.
+        **kwargs: Of `torchmetrics.Metric`.
 
     Example:
         >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
@@ -225,7 +235,6 @@ class ExpertSync(Metric):
         "expert_confidence": True,
         "expert_offset_frames": None,
     }
-    unit: ClassVar[dict[str, str]] = {"expert_cosine": "1", "expert_confidence": "1", "expert_offset_frames": "frames"}
     protocol: ClassVar[str] = "expert_sync"
 
     cosine_sum: Tensor
@@ -233,8 +242,10 @@ class ExpertSync(Metric):
     offset_sum: Tensor
     count: Tensor
 
-    def __init__(self, expert: SyncExpert, weights: str, max_shift_frames: int = MAX_SHIFT_FRAMES) -> None:
-        super().__init__()
+    def __init__(
+        self, expert: SyncExpert, weights: str, max_shift_frames: int = MAX_SHIFT_FRAMES, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
         if not weights:
             raise ValueError(
                 'weights is empty. Expected the identity of the expert\'s weights. Set weights="sha256:..."'
@@ -246,12 +257,6 @@ class ExpertSync(Metric):
         self.max_shift_frames = max_shift_frames
         for state in ("cosine_sum", "confidence_sum", "offset_sum", "count"):
             self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-
-    @property
-    def bounds(self) -> dict[str, tuple[float, float]]:
-        """Least and greatest possible value of each number."""
-        shift = float(self.max_shift_frames)
-        return {"expert_cosine": (-1.0, 1.0), "expert_confidence": (0.0, 2.0), "expert_offset_frames": (-shift, shift)}
 
     def score(self, faces: Tensor, mel: Tensor) -> dict[str, float]:
         """The three numbers of one clip without adding them; arguments as for `expert_curve`."""
@@ -277,3 +282,56 @@ class ExpertSync(Metric):
             "expert_confidence": self.confidence_sum / self.count,
             "expert_offset_frames": self.offset_sum / self.count,
         }
+
+
+class _Scorer(Scorer):
+    def __init__(self, clip: ScoredClip) -> None:
+        module = clip.networks["expert"]
+        self._side = module.image_size
+        self._clip = ExpertClip(module.network, torch.from_numpy(clip.audio.mel))
+
+    def update(self, view: View) -> None:
+        size = (self._side, self._side)
+        faces = [cut(frame, box) for frame, box in zip(view.frames, view.face_boxes, strict=True)]
+        faces = [cv2.resize(face, size, interpolation=cv2.INTER_LINEAR) for face in faces]
+        self._clip.add(torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255)
+
+    def result(self) -> dict[str, Value]:
+        try:
+            _, means = self._clip.curve()
+        except ValueError as error:
+            raise MediaError(str(error)) from error
+        return {**expert_score(means), "expert_curve": curve_text(means)}
+
+
+def load(name: str, given: str | Path, device: str) -> tuple[torch.nn.Module, str]:
+    """A sync expert of this suite, from its checkpoint."""
+    return load_expert(Path(given)).to(device), sha256(Path(given))
+
+
+def scorer(clip: ScoredClip) -> Scorer | None:
+    """On the clip's face boxes."""
+    return _Scorer(clip) if "expert" in clip.networks else None
+
+
+METRIC = Description(
+    columns=(
+        Column("expert_cosine", "Expert cosine", "", True, 3, (-1, 1), "sound", network="expert", order=190),
+        Column("expert_confidence", "Expert confidence", "", True, 3, (0, 2), "sound", network="expert", order=200),
+        Column(
+            "expert_offset_frames",
+            "Expert offset",
+            "frames",
+            None,
+            1,
+            (-15.0, 15.0),
+            "sound",
+            network="expert",
+            order=210,
+        ),
+    ),
+    source="this suite: a sync expert trained with it, no LSE",
+    checked="this suite's own sync expert; never LSE",
+    curves=(Field("expert_curve", "The expert's cosine"),),
+    networks=(Network("expert", "expert"),),
+)

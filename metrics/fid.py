@@ -1,16 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Frechet inception distance (FID) between two sets of frames: one value for all of them."""
 
-from typing import ClassVar
+import logging
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from datamodules.files import atomic_path
+from metrics.image_scorer import image
 from metrics.inception import InceptionFeatures
+from metrics.metric import INF, Column, Description, Network, ScoredClip, Scorer, Value, View
 
 __all__ = ["FID", "MIN_FRAMES", "fid", "frechet_distance"]
 
+_log = logging.getLogger(__name__)
 MIN_FRAMES = 2048  # with fewer than it has features the covariance is singular
 
 
@@ -116,6 +125,7 @@ class FID(Metric):
             parameters or checkpoint.
         min_frames: Fewest frames on each side, 2 or more. Below 2048 the covariance of 2048 features is singular: say
             the number of frames wherever such a value is printed.
+        **kwargs: Of `torchmetrics.Metric`.
 
     Example:
         >>> metric = FID(InceptionFeatures())  # doctest: +SKIP
@@ -127,8 +137,6 @@ class FID(Metric):
     higher_is_better = False
     is_differentiable = False
     full_state_update = False
-    unit: ClassVar[str] = "1"
-    bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     pred_count: Tensor
     pred_sum: Tensor
@@ -137,8 +145,8 @@ class FID(Metric):
     target_sum: Tensor
     target_outer: Tensor
 
-    def __init__(self, network: InceptionFeatures, min_frames: int = MIN_FRAMES) -> None:
-        super().__init__()
+    def __init__(self, network: InceptionFeatures, min_frames: int = MIN_FRAMES, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         if min_frames < 2:
             raise ValueError(f"min_frames is {min_frames}. Expected at least 2. Use the default {MIN_FRAMES}")
         # In a tuple nn.Module does not see it: an enclosing module's train(), parameters() and checkpoints leave it
@@ -212,3 +220,100 @@ class FID(Metric):
     def target_frames(self) -> int:
         """Frames seen of the target (of this process, unless states are synchronised)."""
         return int(self.target_count)
+
+
+class _DroppedError(Exception):
+    """Ends what is being written without giving it its name."""
+
+
+class _Features(Scorer):
+    """Features of the crops, on disk as they come, named when the clip is finished: 8 kB a frame, float32.
+
+    FID needs those of all clips at once. As files they survive a killed run like the rows, add up over ranks, and are
+    read one clip at a time.
+    """
+
+    def __init__(self, network: InceptionFeatures, path: Path) -> None:
+        self._network, self._path = network, path
+        self._open = ExitStack()
+        self._temporary: Path | None = None
+
+    def update(self, view: View) -> None:
+        if self._temporary is None:
+            self._temporary = self._open.enter_context(atomic_path(self._path))
+        with self._temporary.open("ab") as file:
+            for crop in view.crops:
+                file.write(self._network(image(crop)).cpu().numpy().astype("<f4").tobytes())
+
+    def result(self) -> dict[str, Value]:
+        return {}
+
+    def close(self, keep: bool) -> None:
+        with suppress(_DroppedError), self._open:
+            if not keep:
+                raise _DroppedError
+
+
+def load(name: str, given: str | Path, device: str) -> tuple[InceptionFeatures, str]:
+    """Inception with pytorch-fid's weights."""
+    network = InceptionFeatures(weights=str(given)).to(device)
+    return network, network.weights
+
+
+def scorer(clip: ScoredClip) -> Scorer | None:
+    """Keeps the features of the candidate's crops for `pool`."""
+    network = clip.networks.get("fid")
+    return None if network is None else _Features(network, clip.path(*METRIC.files))
+
+
+def whole(network: InceptionFeatures, path: Path, crops: int) -> bool:
+    """Whether the file has the features of all crops."""
+    return path.stat().st_size == 4 * network.size * crops
+
+
+def pool(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
+    """FID and the number of frames on the smaller side; NaN below the fewest that are allowed."""
+    if lost := [path for path in (*pred, *target) if not path.is_file()]:
+        _log.warning(
+            "no FID: %d files of features are gone, such as %s. Evaluate their method again", len(lost), lost[0]
+        )
+        return float("nan"), 0
+    frames = min(sum(path.stat().st_size // (4 * network.size) for path in side) for side in (pred, target))
+    if frames < MIN_FRAMES:
+        _log.warning("no FID of %d frames; expected at least %d on each side. Score more clips", frames, MIN_FRAMES)
+        return float("nan"), frames
+    metric = FID(network, MIN_FRAMES)
+    for side, paths in (("pred", pred), ("target", target)):
+        for path in paths:
+            values = np.fromfile(path, "<f4")
+            if values.size % network.size or not np.isfinite(values).all():
+                raise ValueError(
+                    f"{path}: damaged. Expected {network.size} finite features of each frame. Remove the file, then "
+                    "evaluate its method again"
+                )
+            features = torch.from_numpy(values.reshape(-1, network.size))
+            if len(features):
+                metric.update(features if side == "pred" else None, features if side == "target" else None)
+    return float(metric.compute()), frames
+
+
+METRIC = Description(
+    columns=(
+        Column(
+            "fid",
+            "FID",
+            "",
+            False,
+            2,
+            (0, INF),
+            "target",
+            "Heusel et al., NeurIPS 2017, pytorch-fid 0.3",
+            kind="pooled",
+            network="fid",
+            order=80,
+        ),
+    ),
+    checked="SciPy's matrix root and torch-fidelity's eigenvalues on given features, 1e-8; needs 2048 frames",
+    networks=(Network("fid", "inception", "pt_inception-2015-12-05-6726825d.pth", "torchvision"),),
+    files=("features", ".f32"),
+)

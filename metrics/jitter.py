@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Temporal jitter of the lips: how unsteadily their landmarks move, one value for three frames in a row."""
 
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+
+from metrics.frame_mean import FrameMean
+from metrics.metric import INF, Column, Description, FrameScorer, ScoredClip, Scorer, View
 
 __all__ = ["ANCHOR_POINTS", "Jitter", "jitter"]
 
@@ -69,7 +71,7 @@ def jitter(landmarks: Landmarks) -> Tensor:
     return lips.diff(dim=0).diff(dim=0).norm(dim=2).mean(dim=1)
 
 
-class Jitter(Metric):
+class Jitter(FrameMean):
     r"""Mean over inner frames of the lips' second difference, relative to the face.
 
     .. math:: \mathrm{J} = \frac{1}{T-2} \sum_t \frac{1}{20} \sum_p \lVert r_{t+1,p} - 2 r_{tp} + r_{t-1,p} \rVert_2,
@@ -80,8 +82,8 @@ class Jitter(Metric):
       compare at one size and one rate only.
     * It is zero for a mouth that is still or moves evenly. A mouth that speaks has some of its own, and so has the
       landmark detector: report the same metric of the target beside it. Near the target's value is good; far above it
-      the mouth trembles, far below it the mouth is frozen or smoothed. "Lower is better" holds between videos of the
-      same speech that move as much.
+      the mouth trembles, far below it the mouth is frozen or smoothed. So neither side is better
+      (`higher_is_better = None`).
     * Average: over the 20 points, then over inner frames, whatever clip they come from. Inner frames of which one of
       three detections is missing (NaN) are left out and counted in `skipped_frames`; a clip of fewer than three frames
       adds nothing.
@@ -98,40 +100,47 @@ class Jitter(Metric):
         tensor(6.6667, dtype=torch.float64)
     """
 
-    higher_is_better = False
+    higher_is_better = None  # too much is a tremble, too little a frozen mouth
     is_differentiable = True
-    full_state_update = False
-    unit: ClassVar[str] = "px"
-    bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
-    protocol: ClassVar[str] = "jitter_second_difference"
 
-    jitter_sum: Tensor
-    count: Tensor
-    skipped: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for state in ("jitter_sum", "count", "skipped"):
-            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("jitter_second_difference", **kwargs)
 
     def update(self, landmarks: Landmarks) -> None:
         """Add one clip (or a part of it that overlaps the last one by two frames); see `jitter` for the argument."""
         values = jitter(landmarks)
-        found = ~values.isnan()
-        self.jitter_sum += values[found].sum().to(self.jitter_sum.device)
-        self.count += int(found.sum())
-        self.skipped += int((~found).sum())
+        self.add(values, ~values.isnan())
 
-    def compute(self) -> Tensor:
-        """Mean over the inner frames with three detections, float64, in pixels; nan without any."""
-        return self.jitter_sum / self.count
 
-    @property
-    def skipped_frames(self) -> int:
-        """Inner frames left out for a missing detection (of this process, unless states are synchronised)."""
-        return int(self.skipped)
+class _Scorer(FrameScorer):
+    def __init__(self) -> None:
+        super().__init__()
+        self._tail = np.empty((0, 68, 2))  # the last two frames' landmarks: jitter looks at three in a row
 
-    @property
-    def frames(self) -> int:
-        """All inner frames seen (of this process, unless states are synchronised)."""
-        return int(self.count + self.skipped)
+    def update(self, view: View) -> None:
+        points = np.concatenate([self._tail, view.landmarks])
+        self.add("jitter", jitter(points).numpy())
+        self._tail = points[-2:]
+
+
+def scorer(clip: ScoredClip) -> Scorer:
+    """Of the candidate's landmarks."""
+    return _Scorer()
+
+
+METRIC = Description(
+    columns=(
+        Column(
+            "jitter",
+            "Lip jitter",
+            "px",
+            None,
+            3,
+            (0, INF),
+            "none",
+            "this suite: second difference of lip landmarks",
+            order=120,
+        ),
+    ),
+    checked="formula; no better side: a tremble is too much, a frozen mouth too little",
+)

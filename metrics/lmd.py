@@ -2,14 +2,14 @@
 """Landmark distance of the lips, one value per frame."""
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
-from datamodules.faces import detect_landmarks68
+from metrics.frame_mean import FrameMean
+from metrics.metric import INF, Column, Description, Field, FrameScorer, ScoredClip, Scorer, Value, View
 
 __all__ = ["LIP_POINTS", "LMD", "detect_lip_frames", "lmd"]
 
@@ -75,6 +75,8 @@ def detect_lip_frames(frames: Iterable[np.ndarray]) -> np.ndarray:
     Returns:
         (T, 68, 2) float64 in pixels of the frame; a row of NaN where no face was found.
     """
+    from datamodules.faces import detect_landmarks68  # brings dlib and MediaPipe, which lmd itself needs not
+
     rows = []
     for frame in frames:
         found = detect_landmarks68(frame)
@@ -82,7 +84,7 @@ def detect_lip_frames(frames: Iterable[np.ndarray]) -> np.ndarray:
     return np.stack(rows) if rows else np.empty((0, 68, 2))
 
 
-class LMD(Metric):
+class LMD(FrameMean):
     r"""Mean over frames of the lip landmark distance (Chen et al., "Lip movements generation at a glance", ECCV 2018).
 
     .. math:: \mathrm{LMD} = \frac{1}{T} \sum_t \frac{1}{20} \sum_p \lVert L^R_{tp} - L^F_{tp} \rVert_2
@@ -113,39 +115,48 @@ class LMD(Metric):
 
     higher_is_better = False
     is_differentiable = True
-    full_state_update = False
-    unit: ClassVar[str] = "px"
-    bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
-    lmd_sum: Tensor
-    count: Tensor
-    skipped: Tensor
-
-    def __init__(self, centred: bool) -> None:
-        super().__init__()
+    def __init__(self, centred: bool, **kwargs: Any) -> None:
+        super().__init__("lmd_lipformer" if centred else "lmd_hyperlips", **kwargs)
         self.centred = centred
-        self.protocol = "lmd_lipformer" if centred else "lmd_hyperlips"
-        for state in ("lmd_sum", "count", "skipped"):
-            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, landmarks_pred: Landmarks, landmarks_ref: Landmarks) -> None:
         """Add the frames of one batch; see `lmd` for the arguments."""
         values = lmd(landmarks_pred, landmarks_ref, self.centred)
-        found = ~values.isnan()
-        self.lmd_sum += values[found].sum().to(self.lmd_sum.device)
-        self.count += int(found.sum())
-        self.skipped += int((~found).sum())
+        self.add(values, ~values.isnan())
 
-    def compute(self) -> Tensor:
-        """Mean over the frames with both detections, float64, in pixels; nan without any."""
-        return self.lmd_sum / self.count
 
-    @property
-    def skipped_frames(self) -> int:
-        """Frames left out because a detection was missing (of this process, unless states are synchronised)."""
-        return int(self.skipped)
+class _Scorer(FrameScorer):
+    def update(self, view: View) -> None:
+        self.add("lmd", lmd(view.landmarks, view.target_landmarks, centred=False).numpy())
+        self.add("lmd_centred", lmd(view.landmarks, view.target_landmarks, centred=True).numpy())
 
-    @property
-    def frames(self) -> int:
-        """All frames seen (of this process, unless states are synchronised)."""
-        return int(self.count + self.skipped)
+    def result(self) -> dict[str, Value]:
+        return {**super().result(), "lmd_skipped_frames": int(np.isnan(self.values("lmd")).sum())}
+
+
+def scorer(clip: ScoredClip) -> Scorer | None:
+    """Raw and centred."""
+    return _Scorer() if clip.paired else None
+
+
+METRIC = Description(
+    columns=(
+        Column(
+            "lmd", "LMD", "px", False, 3, (0, INF), "target", "Chen et al., ECCV 2018, lip landmarks of dlib", order=100
+        ),
+        Column(
+            "lmd_centred",
+            "LMD centred",
+            "px",
+            False,
+            3,
+            (0, INF),
+            "target",
+            "Chen et al., ECCV 2018, lip landmarks of dlib, common mean point",
+            order=110,
+        ),
+    ),
+    checked="golden arrays",
+    counts=(Field("lmd_skipped_frames", "Frames without lips, outside the mean of LMD."),),
+)

@@ -4,14 +4,19 @@
 import contextlib
 import io
 import warnings
-from typing import ClassVar, Literal, get_args
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 import lpips as package
 import torch
 from torch import Tensor, nn
-from torchmetrics import Metric
 
+from metrics.frame_mean import FrameMean
 from metrics.image_checks import DATA_RANGE, checked_pair
+from metrics.image_scorer import PairScorer
+from metrics.metric import INF, Column, Description, Network, ScoredClip, Scorer, Value, View
 from models.weight_files import TORCHVISION, WeightsFile, WithoutInit
 
 __all__ = ["LPIPS", "TRUNKS", "LPIPSNet", "LPIPSNetwork", "lpips"]
@@ -120,7 +125,7 @@ def lpips(pred: Tensor, target: Tensor, network: LPIPSNetwork) -> Tensor:
     return torch.cat(values).to(pred.device, torch.float64)
 
 
-class LPIPS(Metric):
+class LPIPS(FrameMean):
     r"""Mean over frames of LPIPS v0.1 (Zhang, Isola, Efros, Shechtman, Wang, CVPR 2018, arXiv 1801.03924).
 
     .. math:: d = \sum_l \frac{1}{H_l W_l} \sum_p \left\lVert w_l \odot (\hat{x}_{lp} - \hat{y}_{lp}) \right\rVert_2^2
@@ -150,35 +155,60 @@ class LPIPS(Metric):
 
     higher_is_better = False
     is_differentiable = True
-    full_state_update = False
-    unit: ClassVar[str] = "1"
-    bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
-    lpips_sum: Tensor
-    count: Tensor
-
-    def __init__(self, network: LPIPSNetwork) -> None:
-        super().__init__()
+    def __init__(self, network: LPIPSNetwork, **kwargs: Any) -> None:
+        super().__init__(f"lpips_{network.net}", **kwargs)
         # In a tuple nn.Module does not see it: an enclosing module's train(), parameters() and checkpoints leave it
         # alone.
         self._network = (network,)
         self.weights = network.weights
-        self.protocol = f"lpips_{network.net}"
-        for state in ("lpips_sum", "count"):
-            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add the frames of one batch; see `lpips` for the arguments."""
         (network,) = self._network
-        values = lpips(pred, target, network)
-        self.lpips_sum += values.sum()
-        self.count += values.numel()
+        self.add(lpips(pred, target, network))
 
-    def compute(self) -> Tensor:
-        """Mean over frames, float64; nan without any frame."""
-        return self.lpips_sum / self.count
 
-    @property
-    def frames(self) -> int:
-        """Frames seen (of this process, unless states are synchronised)."""
-        return int(self.count)
+class _Scorers(Scorer):
+    """One for each network."""
+
+    def __init__(self, networks: Mapping[str, LPIPSNetwork]) -> None:
+        self._scorers = [
+            PairScorer(name, partial(lpips, network=network), 0.0, all_threads=True)
+            for name, network in networks.items()
+        ]
+
+    def update(self, view: View) -> None:
+        for scorer in self._scorers:
+            scorer.update(view)
+
+    def result(self) -> dict[str, Value]:
+        return {name: value for scorer in self._scorers for name, value in scorer.result().items()}
+
+
+def load(name: str, given: str | Path, device: str) -> tuple[LPIPSNetwork, str]:
+    """`lpips_alex` or `lpips_vgg`; see `LPIPSNetwork`."""
+    (net,) = (net for net in TRUNKS if name == f"lpips_{net}")
+    network = LPIPSNetwork(net, str(given)).to(device)
+    return network, network.weights
+
+
+def scorer(clip: ScoredClip) -> Scorer | None:
+    """Of the crops, by the networks that there are."""
+    names = [f"lpips_{net}" for net in TRUNKS]
+    networks = {name: clip.networks[name] for name in names if name in clip.networks}
+    return _Scorers(networks) if clip.paired and networks else None
+
+
+METRIC = Description(
+    columns=(
+        Column("lpips_alex", "LPIPS (alex)", "", False, 3, (0, INF), "target", network="lpips_alex", order=60),
+        Column("lpips_vgg", "LPIPS (vgg)", "", False, 3, (0, INF), "target", network="lpips_vgg", order=70),
+    ),
+    source="Zhang et al., CVPR 2018, lpips 0.1.4 (v0.1)",
+    checked="the package lpips 0.1.4 on the same frames, 1e-6",
+    networks=(
+        Network("lpips_alex", "lpips", "alexnet-owt-7be5be79.pth", "torchvision"),
+        Network("lpips_vgg", "lpips", "vgg16-397923af.pth", "torchvision"),
+    ),
+)

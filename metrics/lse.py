@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import cached_property
-from typing import ClassVar, Literal, get_args
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
 
 import cv2
 import numpy as np
@@ -21,10 +22,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
+from datamodules.errors import MediaError
+from datamodules.files import sha256
+from datamodules.video import FPS, read_frames
 from metrics.face_tracks import Detector, real_video_tracks
+from metrics.metric import INF, Column, Description, Field, Network, ScoredClip, Scorer, Value, View
 from metrics.mfcc import mfcc
-from metrics.sync_distances import SHIFT_FRAMES, SyncScore, shifted_distances, sync_score
-from models.syncnet import SyncNetV2
+from metrics.sync_distances import SHIFT_FRAMES, SyncScore, curve_text, shifted_distances, sync_score
+from models.syncnet import SyncNetV2, load_syncnet
+from models.syncnet_s3fd import load_syncnet_s3fd
 
 __all__ = [
     "LSE",
@@ -300,6 +306,7 @@ class LSE(Metric):
             the official file makes another number.
         protocol: `lse_wav2lip_lrs` or `lse_wav2lip_real`.
         detector: for `lse_wav2lip_real` alone: (H, W, 3) uint8 RGB -> (n, 5) boxes and score.
+        **kwargs: Of `torchmetrics.Metric`.
 
     Example:
         >>> from metrics.sync_distances import sync_distances, sync_score
@@ -313,8 +320,6 @@ class LSE(Metric):
     is_differentiable = False
     full_state_update = False
     directions: ClassVar[dict[str, bool]] = {"lse_c": True, "lse_d": False}
-    unit: ClassVar[str] = "1"
-    bounds: ClassVar[tuple[float, float]] = (0.0, float("inf"))
 
     lse_c_sum: Tensor
     lse_d_sum: Tensor
@@ -326,8 +331,9 @@ class LSE(Metric):
         weights: str,
         protocol: LSEProtocol = "lse_wav2lip_lrs",
         detector: Detector | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**kwargs)
         if protocol not in get_args(LSEProtocol):
             raise ValueError(
                 f"protocol is {protocol!r}. Expected one of {', '.join(get_args(LSEProtocol))}. Set protocol"
@@ -380,3 +386,81 @@ class LSE(Metric):
     def compute(self) -> dict[str, Tensor]:
         """`lse_c` and `lse_d`: means over the clips or tracks, float64; nan without any."""
         return {"lse_c": self.lse_c_sum / self.count, "lse_d": self.lse_d_sum / self.count}
+
+
+class _Scorer(Scorer):
+    def __init__(self, clip: ScoredClip) -> None:
+        network = clip.networks["lse"]
+        self._sound: LSESound = clip.audio.shared("lse", lambda audio: LSESound(network, audio.samples))
+        self._clip = LSEClip(network, self._sound)
+        self._detector = clip.networks.get("syncnet_s3fd")
+        self._video = clip.video
+
+    def update(self, view: View) -> None:
+        for frame in view.frames:
+            self._clip.add(frame)
+
+    def result(self) -> dict[str, Value]:
+        try:
+            return {**self._of_frames(), **self._of_tracks()}
+        except ValueError as error:
+            raise MediaError(str(error)) from error
+
+    def _of_frames(self) -> dict[str, Value]:
+        score = self._clip.score()
+        return {
+            "lse_c_wav2lip_lrs": score.lse_c,
+            "lse_d_wav2lip_lrs": score.lse_d,
+            "lse_offset_wav2lip_lrs": score.offset_frames,
+            "lse_curve_wav2lip_lrs": curve_text(score.distances.mean(dim=0)),
+        }
+
+    def _of_tracks(self) -> dict[str, Value]:
+        video = self._video
+        if self._detector is None or video is None:
+            return {}
+        sound, detect = self._sound, self._detector.detect
+        tracks = score_real_video(sound.network, lambda: read_frames(video, FPS), sound.samples, detect)
+        return {
+            "lse_c_wav2lip_real": float(np.mean([track.lse_c for track in tracks])),
+            "lse_d_wav2lip_real": float(np.mean([track.lse_d for track in tracks])),
+        }
+
+
+def load(name: str, given: str | Path, device: str) -> tuple[torch.nn.Module, str]:
+    """SyncNet (`lse`) or its pipeline's face detector (`syncnet_s3fd`)."""
+    network = load_syncnet(Path(given)) if name == "lse" else load_syncnet_s3fd(Path(given))
+    return network.to(device), sha256(Path(given))
+
+
+def scorer(clip: ScoredClip) -> Scorer | None:
+    """On whole frames, and with a detector and a video file on its face tracks."""
+    return _Scorer(clip) if "lse" in clip.networks else None
+
+
+METRIC = Description(
+    columns=(
+        Column("lse_c_wav2lip_lrs", "LSE-C (Wav2Lip LRS)", "", True, 3, (0, INF), "sound", network="lse", order=140),
+        Column("lse_d_wav2lip_lrs", "LSE-D (Wav2Lip LRS)", "", False, 3, (0, INF), "sound", network="lse", order=150),
+        Column(
+            "lse_offset_wav2lip_lrs",
+            "LSE offset (Wav2Lip LRS)",
+            "frames",
+            None,
+            1,
+            (-15.0, 15.0),
+            "sound",
+            network="lse",
+            order=160,
+        ),
+        Column("lse_c_wav2lip_real", "LSE-C (Wav2Lip real)", "", True, 3, (0, INF), "sound", network="lse", order=170),
+        Column("lse_d_wav2lip_real", "LSE-D (Wav2Lip real)", "", False, 3, (0, INF), "sound", network="lse", order=180),
+    ),
+    source="Chung and Zisserman, ACCV-W 2016; Prajwal et al., ACM MM 2020",
+    checked="golden arrays; `lse_*_real`, on face tracks, needs `--syncnet_s3fd FILE` too",
+    curves=(Field("lse_curve_wav2lip_lrs", "SyncNet's distance"),),
+    networks=(
+        Network("lse", "syncnet", "syncnet_v2.model"),
+        Network("syncnet_s3fd", "syncnet_s3fd", "sfd_face.pth", recorded=False, beside="syncnet"),
+    ),
+)

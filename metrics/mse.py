@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Mean squared error of images in [0, 1], one value per image."""
 
-from typing import ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from metrics.frame_mean import FrameMean
 from metrics.image_checks import DATA_RANGE, checked_pair
+from metrics.image_scorer import PairScorer
+from metrics.metric import Column, Description, ScoredClip, Scorer
 
 __all__ = ["MSE", "mse"]
 
@@ -38,7 +39,7 @@ def mse(pred: Tensor, target: Tensor) -> Tensor:
     return (x - y).square().mean(dim=(1, 2, 3)) / DATA_RANGE**2
 
 
-class MSE(Metric):
+class MSE(FrameMean):
     r"""Mean over frames of the mean squared error on [0, 1], the column MSE of G4G's tables.
 
     .. math:: \mathrm{MSE} = \frac{1}{n} \sum_t \frac{1}{3HW} \sum_{c,p} \left(\frac{x_{tcp} - y_{tcp}}{255}\right)^2
@@ -61,30 +62,21 @@ class MSE(Metric):
 
     higher_is_better = False
     is_differentiable = True
-    full_state_update = False
-    unit: ClassVar[str] = "1"
-    bounds: ClassVar[tuple[float, float]] = (0.0, 1.0)
-    protocol: ClassVar[str] = "mse_unit_range"
 
-    mse_sum: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for state in ("mse_sum", "count"):
-            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("mse_unit_range", **kwargs)
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add the frames of one batch; see `mse` for the arguments."""
-        values = mse(pred, target)
-        self.mse_sum += values.sum()
-        self.count += values.numel()
+        self.add(mse(pred, target))
 
-    def compute(self) -> Tensor:
-        """Mean over frames, float64; nan without any frame."""
-        return self.mse_sum / self.count
 
-    @property
-    def frames(self) -> int:
-        """Frames seen (of this process, unless states are synchronised)."""
-        return int(self.count)
+def scorer(clip: ScoredClip) -> Scorer | None:
+    """Of the crops."""
+    return PairScorer("mse", mse, 0.0) if clip.paired else None
+
+
+METRIC = Description(
+    columns=(Column("mse", "MSE", "", False, 5, (0, 1), "target", "mean squared error of RGB in 0..1", order=50),),
+    checked="scikit-image on the same frames, 1e-12; golden arrays, 1e-6",
+)

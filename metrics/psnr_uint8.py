@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """A PSNR that is none: the 8-bit arithmetic that wraps around, as a published evaluation script computes it."""
 
-from typing import ClassVar
+from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from metrics.frame_mean import FrameMean
 from metrics.gray import gray_8bit
 from metrics.image_checks import DATA_RANGE, checked_pair
+from metrics.image_scorer import PairScorer, image
+from metrics.metric import Column, Description, ScoredClip, Scorer
 
 __all__ = ["PSNRUint8", "psnr_uint8"]
 
 NO_ERROR_DB = 100.0
+SCRIPT_PX = 256  # to which the script resizes both images
 WORST_SQUARE = 249  # the largest square modulo 256: 24.2 dB
 
 
@@ -46,7 +51,7 @@ def psnr_uint8(pred: Tensor, target: Tensor) -> Tensor:
     return torch.where(squares == 0, NO_ERROR_DB, values)
 
 
-class PSNRUint8(Metric):
+class PSNRUint8(FrameMean):
     r"""Mean over frames of the "PSNR" of a script that subtracts and squares 8-bit arrays without widening them.
 
     .. math:: 10 \log_{10} \frac{255^2}{\frac{1}{HW} \sum_p \left((x_p - y_p)^2 \bmod 256\right)}
@@ -55,8 +60,9 @@ class PSNRUint8(Metric):
       modulo 256 are 249 at most, so that the value hardly leaves 28 to 35 dB however bad the image: 31 dB beside an
       SSIM of 0.70 is typical of it. That the papers' tables do come from it is an inference from their numbers; none
       says so.
-    * What it is not for: comparing methods. It is not monotonic in the error (black against white scores 48.1 dB),
-      belongs in no leaderboard, and is shown only where a paper's table is reproduced, beside the true PSNR.
+    * What it is not for: comparing methods. It is not monotonic in the error (black against white scores 48.1 dB), so
+      that neither side is better (`higher_is_better = None`). It belongs in no leaderboard, and is shown only where a
+      paper's table is reproduced, beside the true PSNR.
     * Input: pairs of frames (B, C, H, W), RGB or gray, uint8, or float in 0..255, rounded. Compared in gray (PIL's mode
       L). The script resizes both images to 256 x 256 first (OpenCV's INTER_AREA); here nothing is resized: do it
       before.
@@ -74,32 +80,43 @@ class PSNRUint8(Metric):
         tensor(24.6090, dtype=torch.float64)
     """
 
-    higher_is_better = True
+    higher_is_better = None  # it is not monotonic in the error
     is_differentiable = False
-    full_state_update = False
-    unit: ClassVar[str] = "dB"
-    bounds: ClassVar[tuple[float, float]] = (24.16, NO_ERROR_DB)
-    protocol: ClassVar[str] = "psnr_uint8_gray"
 
-    psnr_sum: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for state in ("psnr_sum", "count"):
-            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("psnr_uint8_gray", **kwargs)
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add the frames of one batch; see `psnr_uint8` for the arguments."""
-        values = psnr_uint8(pred, target)
-        self.psnr_sum += values.sum()
-        self.count += values.numel()
+        self.add(psnr_uint8(pred, target))
 
-    def compute(self) -> Tensor:
-        """Mean over frames, float64, in dB; nan without any frame."""
-        return self.psnr_sum / self.count
 
-    @property
-    def frames(self) -> int:
-        """Frames seen (of this process, unless states are synchronised)."""
-        return int(self.count)
+def _at_script_size(pred: Tensor, target: Tensor) -> Tensor:
+    size = (SCRIPT_PX, SCRIPT_PX)
+    crops = (images[0].permute(1, 2, 0).numpy() for images in (pred, target))
+    resized = (cv2.resize(np.ascontiguousarray(crop), size, interpolation=cv2.INTER_AREA) for crop in crops)
+    return psnr_uint8(*(image(crop) for crop in resized))
+
+
+def scorer(clip: ScoredClip) -> Scorer | None:
+    """Of the crops, both resized as the script does."""
+    return PairScorer("psnr_uint8", _at_script_size, NO_ERROR_DB) if clip.paired else None
+
+
+METRIC = Description(
+    columns=(
+        Column(
+            "psnr_uint8",
+            "PSNR uint8",
+            "dB",
+            None,
+            2,
+            (24, 100),
+            "target",
+            "wrapping 8-bit arithmetic of ATVGnet's script, 2019",
+            kind="diagnostic",
+            order=900,
+        ),
+    ),
+    checked="golden values; the arithmetic that may be behind printed 31 dB, shown only beside a paper's PSNR",
+)

@@ -3,13 +3,15 @@
 
 from collections.abc import Sequence
 from functools import cache
-from typing import ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 
+from metrics.frame_mean import FrameMean
 from metrics.image_checks import DATA_RANGE, checked_pair
+from metrics.image_scorer import PairScorer
+from metrics.metric import Column, Description, ScoredClip, Scorer
 
 __all__ = ["SSIM", "ssim"]
 
@@ -109,7 +111,7 @@ def ssim(pred: Tensor, target: Tensor) -> Tensor:
     return values.reshape(x.shape[:2]).mean(dim=1)
 
 
-class SSIM(Metric):
+class SSIM(FrameMean):
     r"""Mean over frames of the SSIM of Wang, Bovik, Sheikh and Simoncelli, IEEE TIP 13(4), 2004.
 
     .. math:: \mathrm{SSIM}(p) = \frac{(2 m_x m_y + C_1)(2 c_{xy} + C_2)}{(m_x^2 + m_y^2 + C_1)(v_x + v_y + C_2)}
@@ -134,30 +136,34 @@ class SSIM(Metric):
 
     higher_is_better = True
     is_differentiable = True
-    full_state_update = False
-    unit: ClassVar[str] = "1"
-    bounds: ClassVar[tuple[float, float]] = (-1.0, 1.0)
-    protocol: ClassVar[str] = "ssim_wang2004"
 
-    ssim_sum: Tensor
-    count: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for state in ("ssim_sum", "count"):
-            self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("ssim_wang2004", **kwargs)
 
     def update(self, pred: Tensor, target: Tensor) -> None:
         """Add the frames of one batch; see `ssim` for the arguments."""
-        values = ssim(pred, target)
-        self.ssim_sum += values.sum()
-        self.count += values.numel()
+        self.add(ssim(pred, target))
 
-    def compute(self) -> Tensor:
-        """Mean over frames, float64; nan without any frame."""
-        return self.ssim_sum / self.count
 
-    @property
-    def frames(self) -> int:
-        """Frames seen (of this process, unless states are synchronised)."""
-        return int(self.count)
+def scorer(clip: ScoredClip) -> Scorer | None:
+    """Of the crops and of their mouth regions."""
+    return PairScorer("ssim", ssim, 1.0, mouth=True) if clip.paired else None
+
+
+METRIC = Description(
+    columns=(
+        Column("ssim", "SSIM", "", True, 3, (-1, 1), "target", "Wang et al., IEEE TIP 13(4), 2004", order=20),
+        Column(
+            "ssim_mouth",
+            "SSIM mouth",
+            "",
+            True,
+            3,
+            (-1, 1),
+            "target",
+            "SSIM of the box around the target's lips",
+            order=40,
+        ),
+    ),
+    checked="scikit-image on the same frames, 1e-12; golden arrays, 1e-6",
+)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 SHIFT_FRAMES = 15
 MEDIAN_FRAMES = 9
 
-__all__ = ["SHIFT_FRAMES", "SyncScore", "shifted_distances", "sync_distances", "sync_score"]
+__all__ = ["SHIFT_FRAMES", "SyncScore", "curve_text", "shifted_distances", "sync_distances", "sync_score"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,3 +104,8 @@ def sync_score(distances: Tensor) -> SyncScore:
         windows=len(distances),
         distances=distances,
     )
+
+
+def curve_text(curve: Tensor) -> str:
+    """One number for each shift, (2 * shift + 1,), as rows hold it: 6 digits, with blanks between."""
+    return " ".join(f"{float(value):.6g}" for value in curve)

@@ -21,7 +21,7 @@ from datamodules.damage import Damage
 from lipsync_bench.cli import BenchCLI
 from lipsync_bench.command_line import bound_configs
 from lipsync_bench.evaluation.benchmark import load_benchmark
-from lipsync_bench.evaluation.features import pooled_fid
+from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.leaderboard import leaderboard, write_leaderboard
 from lipsync_bench.evaluation.manifest import Run, session
 from lipsync_bench.evaluation.merge import merge_leaderboards, read_part
@@ -190,7 +190,7 @@ def _make_features(folder: Path) -> None:
 
 def _features(path: Path) -> None:
     folder = path.parents[3]
-    pooled_fid(folder, read_rows(folder), _Inception())  # type: ignore[arg-type]
+    pooled_values(folder, read_rows(folder), {"fid": _Inception()})
 
 
 def _copy(name: str, file: str) -> Callable[[Path], object]:

@@ -11,22 +11,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lipsync_bench.evaluation.columns import COLUMNS, Column, column
     from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
     from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
     from lipsync_bench.evaluation.ranks import intervals, paired_tests
     from lipsync_bench.evaluation.rows import read_rows
     from lipsync_bench.evaluation.scorers import ScorerFiles
     from lipsync_bench.evaluation.selection import Result, Selection
+    from metrics.metric import Column
+    from metrics.registry import COLUMNS, column
 
 _HOMES = {
-    "columns": ("COLUMNS", "Column", "column"),
-    "evaluate": ("evaluate_dataset", "evaluate_videos"),
-    "protocol": ("Protocol", "list_protocols", "load_protocol"),
-    "ranks": ("intervals", "paired_tests"),
-    "rows": ("read_rows",),
-    "scorers": ("ScorerFiles",),
-    "selection": ("Result", "Selection"),
+    "metrics.metric": ("Column",),
+    "metrics.registry": ("COLUMNS", "column"),
+    ".evaluate": ("evaluate_dataset", "evaluate_videos"),
+    ".protocol": ("Protocol", "list_protocols", "load_protocol"),
+    ".ranks": ("intervals", "paired_tests"),
+    ".rows": ("read_rows",),
+    ".scorers": ("ScorerFiles",),
+    ".selection": ("Result", "Selection"),
 }
 
 __all__ = [
@@ -51,5 +53,5 @@ def __getattr__(name: str) -> Any:
     """Imported when first asked for: reading rows needs no networks, and evaluating them takes seconds to import."""
     for home, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(f"{__name__}.{home}"), name)
+            return getattr(import_module(home, __name__), name)
     raise AttributeError(f"module {__name__} has no attribute {name!r}")

@@ -18,7 +18,7 @@ from datamodules.prepare import SUFFIX, prepare
 from lipsync_bench.evaluation import manifest
 from lipsync_bench.evaluation.benchmark import load_benchmark
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
-from lipsync_bench.evaluation.features import pooled_fid
+from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.inputs import Standing
 from lipsync_bench.evaluation.leaderboard import write_leaderboard
 from lipsync_bench.evaluation.pairs import Pair, draw_pairs
@@ -66,11 +66,18 @@ def _run(
         weights=scorers.identity,
         seeds={"pairs": protocol.seed},
     )
-    features = None if scorers.inception is None else (out, 4 * scorers.inception.size)
 
     def standing(again: bool) -> Standing:
         return Standing(
-            run.source_root, run.regions, run.candidates, headers, everything, pairs, features=features, again=again
+            run.source_root,
+            run.regions,
+            run.candidates,
+            headers,
+            everything,
+            pairs,
+            out=out,
+            networks=scorers.networks,
+            again=again,
         )
 
     return_memory()  # of preparing targets and loading weights
@@ -95,9 +102,9 @@ def _run(
             )
         if missing or (rank != 0 and has_meeting_place()):
             return Result(out, pd.DataFrame(), table, missing)
-        scorers.release_judges()
+        scorers.release()
         return_memory()  # for the statistics, and for FID's matrices of 34 MB each
-        pooled = None if scorers.inception is None else pooled_fid(out, table, scorers.inception)
+        pooled = pooled_values(out, table, scorers.networks)
         result = Result(out, write_leaderboard(table, out / BOARD, pooled), table)
         manifest.finish(out)
         return result

@@ -1,124 +1,76 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Inception's features of every scored frame, kept a file for each row, and the FID of all of them together.
+"""Metrics of which all clips together make one value, such as FID: from the files that their scorers left.
 
-FID is no mean over clips: it needs the features of all clips at once. As files (8 kB a frame, float32) they survive a
-killed run like the rows, add up over ranks, and are read one clip at a time.
+Such a value is no mean over clips. As files what it needs of each row survives a killed run, and adds up over ranks.
 """
 
-import logging
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
 
-from datamodules.files import atomic_path
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.evaluation.videos import row_path
-from metrics.fid import FID, MIN_FRAMES
-from metrics.inception import InceptionFeatures
+from metrics.metric import Column, Description
+from metrics.registry import METRICS
 
-_log = logging.getLogger(__name__)
-
-__all__ = ["FrameFeatures", "features_path", "pooled_fid"]
+__all__ = ["has_files", "pooled_values", "remove_files"]
 
 
-def features_path(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str) -> Path:
-    """Where the features of a row of a results folder are; arguments as in the row."""
-    return row_path(folder / "features", line, clip, audio_clip, ".f32")
+def _file(folder: Path, metric: Description, line: tuple[str, str, str], clip: str, audio_clip: str) -> Path:
+    kind, suffix = metric.files
+    return row_path(folder / kind, line, clip, audio_clip, suffix)
 
 
-class FrameFeatures:
-    """Features of one candidate on one clip, on disk as they come, named when the clip is finished.
-
-    Args:
-        network: FID's network.
-        folder: The results folder.
-        line: Method, generator_sha256 and paste.
-        clip: Of the row.
-        audio_clip: Of the row.
-    """
-
-    def __init__(
-        self, network: InceptionFeatures, folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str
-    ) -> None:
-        self._network = network
-        self._path = features_path(folder, line, clip, audio_clip)
-        self._path.unlink(missing_ok=True)  # of an earlier row
-        self._open = ExitStack()
-        self._temporary: Path | None = None
-
-    def add(self, crops: Sequence[np.ndarray]) -> None:
-        """The next crops, uint8 RGB (H, W, 3), as they are compared."""
-        if self._temporary is None:
-            self._temporary = self._open.enter_context(atomic_path(self._path))
-            self._temporary.write_bytes(b"")  # one of that name may be left of a killed process
-        with self._temporary.open("ab") as file:
-            for crop in crops:
-                image = torch.from_numpy(np.ascontiguousarray(crop)).permute(2, 0, 1)[None]
-                file.write(self._network(image).cpu().numpy().astype("<f4").tobytes())
-
-    def close(self, failure: BaseException | None = None) -> None:
-        """Give the file its name; after a failure nothing is left of it."""
-        if failure is None:
-            self._open.close()
-            return
-        with suppress(type(failure)):
-            self._open.__exit__(type(failure), failure, failure.__traceback__)
+def _pooled(networks: Mapping[str, Any]) -> list[tuple[Description, Column]]:
+    """The pooled columns that can be computed."""
+    return [
+        (metric, column)
+        for metric in METRICS
+        for column in metric.columns
+        if column.kind == "pooled" and (not column.network or column.network in networks)
+    ]
 
 
-def _files(folder: Path, rows: pd.DataFrame) -> list[Path]:
+def remove_files(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str) -> None:
+    """Remove what scorers left for a row of a results folder; arguments as in the row."""
+    for metric in METRICS:
+        if metric.files[0]:
+            _file(folder, metric, line, clip, audio_clip).unlink(missing_ok=True)
+
+
+def has_files(
+    folder: Path, networks: Mapping[str, Any], line: tuple[str, str, str], clip: str, audio_clip: str, crops: int
+) -> bool:
+    """Whether all is there that pooled columns need of a row in which so many crops were compared."""
+    for metric, column in _pooled(networks):
+        path = _file(folder, metric, line, clip, audio_clip)
+        if not path.is_file() or not metric.whole(networks.get(column.network), path, crops):
+            return False
+    return True
+
+
+def _files(folder: Path, metric: Description, rows: pd.DataFrame) -> list[Path]:
     rows = rows.sort_values(["clip", "audio_clip"])
     names = zip(*(rows[name].astype(str) for name in (*LINE[1:], "clip", "audio_clip")), strict=True)
-    return [features_path(folder, (method, sha, paste), clip, sound) for method, sha, paste, clip, sound in names]
+    return [_file(folder, metric, (method, sha, paste), clip, audio) for method, sha, paste, clip, audio in names]
 
 
-def _read(path: Path, size: int) -> np.ndarray:
-    """Features (N, size) of a row. Raises ValueError where the file holds something else."""
-    values = np.fromfile(path, "<f4")
-    if path.stat().st_size % (4 * size) or not np.isfinite(values).all():
-        raise ValueError(
-            f"{path}: {path.stat().st_size} bytes, cut short or with values that are not finite. Expected {size} "
-            "numbers a frame. Remove the file, then run the same bench evaluate again"
-        )
-    return values.reshape(-1, size)
+def pooled_values(folder: Path, rows: pd.DataFrame, networks: Mapping[str, Any]) -> pd.DataFrame:
+    """Pooled columns of each line over all its scored frames against the real frames of the same videos, each once.
 
-
-def _value(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
-    """FID and the number of frames on the smaller side; NaN below the fewest that are allowed."""
-    if lost := [path for path in (*pred, *target) if not path.is_file()]:
-        _log.warning(
-            "no FID: %d files of features are gone, such as %s. Evaluate their method again", len(lost), lost[0]
-        )
-        return float("nan"), 0
-    frames = min(sum(path.stat().st_size // (4 * network.size) for path in side) for side in (pred, target))
-    if frames < MIN_FRAMES:
-        _log.warning("no FID of %d frames; expected at least %d on each side. Score more clips", frames, MIN_FRAMES)
-        return float("nan"), frames
-    metric = FID(network, MIN_FRAMES)
-    for side, paths in (("pred", pred), ("target", target)):
-        for path in paths:
-            features = torch.from_numpy(_read(path, network.size))
-            if len(features):
-                metric.update(features if side == "pred" else None, features if side == "target" else None)
-    return float(metric.compute()), frames
-
-
-def pooled_fid(folder: Path, rows: pd.DataFrame, network: InceptionFeatures) -> pd.DataFrame:
-    """FID of each line over all its scored frames against the real frames of the same videos, each video once.
-
-    The truth's value is the floor: the real frames of every other video against those of the rest.
+    The value of the ground truth compares two halves of the real videos: what sampling alone makes of it.
 
     Args:
-        folder: Results folder with the features.
+        folder: Results folder with the files.
         rows: As `read_rows` gives them.
-        network: That of the features.
+        networks: Those that were loaded, by name; a column without its network is left out.
 
     Returns:
-        Columns of `LINE`, fid, fid_n (frames on the smaller side).
+        Columns of `LINE`, and of each pooled column its value and `_n` (frames on the smaller side).
     """
+    pooled = _pooled(networks)
     good = rows[rows["status"] == "ok"]
     out = []
     for line, own in good.groupby(list(LINE), sort=True):
@@ -128,6 +80,10 @@ def pooled_fid(folder: Path, rows: pd.DataFrame, network: InceptionFeatures) -> 
             sides = real.iloc[0::2], real.iloc[1::2]
         else:
             sides = own, real[real["clip"].isin(own["clip"])]
-        value, frames = _value(network, *(_files(folder, side) for side in sides))
-        out.append({**dict(zip(LINE, line, strict=True)), "fid": value, "fid_n": frames})
-    return pd.DataFrame(out, columns=[*LINE, "fid", "fid_n"])
+        values: dict[str, object] = dict(zip(LINE, line, strict=True))
+        for metric, column in pooled:
+            pred, target = (_files(folder, metric, side) for side in sides)
+            value, frames = metric.pool(networks.get(column.network), pred, target)
+            values |= {column.name: value, f"{column.name}_n": frames}
+        out.append(values)
+    return pd.DataFrame(out, columns=[*LINE, *(name for _, c in pooled for name in (c.name, f"{c.name}_n"))])

@@ -4,11 +4,12 @@
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from datamodules.clip import ClipHeader
 from datamodules.files import sha256
 from lipsync_bench.evaluation.candidates import Candidate
-from lipsync_bench.evaluation.features import features_path
+from lipsync_bench.evaluation.features import has_files
 from lipsync_bench.evaluation.pairs import Pair
 from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, IDENTITY
@@ -61,7 +62,8 @@ class Standing:
         headers: Of all clips.
         everything: All pairs of the data set; rows of others are of clips that are no more.
         chosen: Those of this run.
-        features: The results folder if rows need features there, with the bytes of one frame's.
+        out: The results folder.
+        networks: Those that judge: pooled columns need files of each row there.
         again: Whether failed rows of this run are to be tried again.
     """
 
@@ -73,10 +75,12 @@ class Standing:
         headers: Mapping[Path, ClipHeader],
         everything: Collection[Pair],
         chosen: Collection[Pair],
-        features: tuple[Path, int] | None = None,
+        out: Path,
+        networks: Mapping[str, Any],
         again: bool = True,
     ) -> None:
-        self._source_root, self._regions, self._features, self._again = source_root, regions, features, again
+        self._source_root, self._regions, self._again = source_root, regions, again
+        self._out, self._networks = out, networks
         self._candidates = {(c.name, c.sha256, c.paste): c for c in candidates}
         self._headers, self._chosen = headers, chosen
         self._pairs = {self._ids(pair): pair for pair in everything}
@@ -119,7 +123,7 @@ class Standing:
             return True
         if row["status"] != "ok":
             return not self._again or tuple(row[name] for name in IDENTITY) not in self.expected
-        return self._prediction(candidate, ids) == row["prediction_sha256"] and self._has_features(line, ids, row)
+        return self._prediction(candidate, ids) == row["prediction_sha256"] and self._has_files(line, ids, row)
 
     def _prediction(self, candidate: Candidate, ids: tuple[str, str]) -> str:
         key = (candidate.name, *ids)
@@ -127,10 +131,6 @@ class Standing:
             self._predictions[key] = candidate.prediction_sha256(*ids)
         return self._predictions[key]
 
-    def _has_features(self, line: tuple[str, str, str], ids: tuple[str, str], row: Mapping[str, str]) -> bool:
-        if self._features is None:
-            return True
-        folder, frame_bytes = self._features
-        path = features_path(folder, line, *ids)
-        frames = int(row["frames"]) - int(row["boxless_frames"])
-        return path.is_file() and path.stat().st_size == frames * frame_bytes
+    def _has_files(self, line: tuple[str, str, str], ids: tuple[str, str], row: Mapping[str, str]) -> bool:
+        crops = int(row["frames"]) - int(row["boxless_frames"])
+        return has_files(self._out, self._networks, line, *ids, crops)

@@ -11,10 +11,11 @@ from rich.table import Table
 
 from datamodules.files import printable, write_atomic
 from lipsync_bench.csv_tables import csv_text, read_table
-from lipsync_bench.evaluation.columns import COLUMNS, RANKED, Column
 from lipsync_bench.evaluation.ranks import intervals, paired_tests, ranks
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE, SCORERS
 from lipsync_bench.evaluation.statistics import Estimate
+from metrics.metric import Column
+from metrics.registry import COLUMNS, RANKED
 
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")
 TAIL = ("generator_sha256", "paste", *SCORERS, "package_version")
@@ -29,6 +30,13 @@ def metric_columns(column: Column) -> tuple[str, ...]:
     """Names of the leaderboard's columns for one metric, in order; one that is pooled over clips has no rank."""
     ranked = () if column.kind == "pooled" else ("_rank", "_group")
     return tuple(column.name + suffix for suffix in (*_PIECES, *ranked))
+
+
+_NAMES = tuple(name for column in COLUMNS for name in metric_columns(column))
+GROUPS = tuple(name for name in _NAMES if name.endswith("_group"))
+RANKS = tuple(name for name in _NAMES if name.endswith("_rank"))
+COUNTS = (*HEAD[2:], *(f"{column.name}_n" for column in COLUMNS), *RANKS)
+NUMBERS = tuple(name for name in _NAMES if name not in (*GROUPS, *COUNTS))
 
 
 def _pooled_values(pooled: pd.DataFrame | None, lines: set[tuple[str, ...]]) -> dict[str, dict[tuple[str, ...], tuple]]:
@@ -119,11 +127,15 @@ def read_leaderboard(path: Path) -> pd.DataFrame:
         "a leaderboard.csv as written by: bench evaluate",
         "Remove the file; it is derived anew from the rows",
     )
-    own = [name for column in COLUMNS for name in metric_columns(column)]
-    groups = [name for name in own if name.endswith("_group")]
-    numbers = [name for name in own if name not in groups]
     table = read_table(
-        path, expected, repair, texts=(*HEAD[:2], *TAIL, *groups), numbers=numbers, counts=HEAD[2:4], filled=HEAD[:4]
+        path,
+        expected,
+        repair,
+        texts=(*HEAD[:2], *TAIL, *GROUPS),
+        numbers=NUMBERS,
+        counts=COUNTS,
+        filled=HEAD[:4],
+        exact=True,
     )
     halves = [c.name + piece for c in COLUMNS if c.name in table for piece in _PIECES if c.name + piece not in table]
     if halves:

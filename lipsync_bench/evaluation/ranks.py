@@ -20,11 +20,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 
+import networkx
 import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.evaluation.statistics import (
     CONFIDENCE,
@@ -35,6 +35,8 @@ from lipsync_bench.evaluation.statistics import (
     holm,
     paired_test,
 )
+from lipsync_bench.results.texts import letters
+from metrics.registry import CLIP_COLUMNS
 
 _PAIR = ("clip", "audio_clip")
 _Line = tuple[str, ...]
@@ -160,30 +162,6 @@ def _better(test: PairedTest, p_holm: float, difference: float, higher: bool) ->
     return "a" if (test.direction > 0) == higher else "b"
 
 
-def _cliques(joined: np.ndarray) -> list[tuple[int, ...]]:
-    """Largest sets of lines all of which are joined (C. Bron, J. Kerbosch, Communications of the ACM 16, 1973)."""
-    found: list[tuple[int, ...]] = []
-    neighbours = [set(np.flatnonzero(row)) - {k} for k, row in enumerate(joined)]
-
-    def extend(clique: set[int], candidates: set[int], seen: set[int]) -> None:
-        if not candidates and not seen:
-            found.append(tuple(sorted(int(k) for k in clique)))
-            return
-        pivot = max(sorted(candidates | seen), key=lambda k: len(candidates & neighbours[k]))
-        for k in sorted(candidates - neighbours[pivot]):
-            extend(clique | {k}, candidates & neighbours[k], seen & neighbours[k])
-            candidates = candidates - {k}
-            seen = seen | {k}
-
-    extend(set(), set(range(len(joined))), set())
-    return sorted(found)
-
-
-def _letters(number: int) -> str:
-    """a ... z, aa, ab ..."""
-    return ("" if number < 26 else _letters(number // 26 - 1)) + chr(ord("a") + number % 26)
-
-
 def ranks(tests: pd.DataFrame) -> pd.DataFrame:
     """Ranks with ties and letters of the groups that the data cannot separate (see the head of this file).
 
@@ -207,10 +185,10 @@ def ranks(tests: pd.DataFrame) -> pd.DataFrame:
         rank, beaten_by = 1 + above.sum(axis=0), beats.sum(axis=0)
         order = sorted(range(len(lines)), key=lambda k: (rank[k], beaten_by[k], -beats[k].sum(), lines[k]))
         joined = ~(beats | beats.T)[np.ix_(order, order)]
-        cliques = _cliques(joined)
+        cliques = sorted(sorted(clique) for clique in networkx.find_cliques(networkx.from_numpy_array(joined)))
         for place, k in enumerate(order):
-            letters = "".join(_letters(number) for number, clique in enumerate(cliques) if place in clique)
-            found = {"rank": int(rank[k]), "group": letters, "beaten_by": int(beaten_by[k])}
+            group_letters = "".join(letters(number) for number, clique in enumerate(cliques) if place in clique)
+            found = {"rank": int(rank[k]), "group": group_letters, "beaten_by": int(beaten_by[k])}
             counts = {"beats": int(beats[k].sum()), "lines": len(lines)}
             out.append({**dict(zip(LINE, (protocol, *lines[k]), strict=True)), "metric": metric, **found, **counts})
     return pd.DataFrame(out, columns=[*LINE, "metric", "rank", "group", "beaten_by", "beats", "lines"])

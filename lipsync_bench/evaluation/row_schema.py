@@ -1,20 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON schema of a row of clips.csv, built from the fields of rows and the metrics' definitions.
 
-row_schema.json beside this file is what this builds; `python -m lipsync_bench.evaluation.row_schema` writes it anew.
-What a protocol leaves empty or demands is not in it.
+`python -m lipsync_bench.evaluation.row_schema` prints it. What a protocol leaves empty or demands is not in it.
 """
 
 import json
 import math
-from pathlib import Path
+import sys
 from typing import Any
 
-from datamodules.files import write_atomic
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS, Column
-from lipsync_bench.evaluation.rows import CURVES, FIELDS, SCORERS
+from lipsync_bench.evaluation.rows import FIELDS, SCORERS
+from metrics.metric import Column
+from metrics.registry import CLIP_COLUMNS, COUNTS, CURVES
 
-SCHEMA_FILE = Path(__file__).with_suffix(".json")
 _NUMBER = r"(nan|-?[0-9]+([.][0-9]+)?(e[+-]?[0-9]+)?)"
 _SHIFTS = 31
 _REFERENCES = {
@@ -24,7 +22,7 @@ _REFERENCES = {
 }
 _DIRECTIONS = {True: "higher is better", False: "lower is better", None: "no better side"}
 
-__all__ = ["SCHEMA_FILE", "row_schema"]
+__all__ = ["row_schema"]
 
 
 def _text(description: str, **rules: object) -> dict[str, object]:
@@ -68,7 +66,6 @@ def _metric(column: Column) -> dict[str, object]:
 def _properties() -> dict[str, dict[str, object]]:
     curve = f"^{_NUMBER}( {_NUMBER}){{{_SHIFTS - 1}}}$"
     shifts = f"at each shift of the sound from -{_SHIFTS // 2} to {_SHIFTS // 2} frames, {_SHIFTS} numbers with blanks"
-    curves = dict(zip(CURVES, ("SyncNet's distance", "The expert's cosine"), strict=True))
     names = [name.removesuffix("_sha256") for name in SCORERS]
     return {
         "protocol": _text("Name and version of the protocol.", pattern="^[a-z0-9_]+-v[0-9]+$"),
@@ -88,8 +85,7 @@ def _properties() -> dict[str, dict[str, object]]:
         "reason": _text_or_none("Why it failed; null if it did not."),
         "frames": _count("Frames that were scored."),
         "frames_target": _count("Frames of the clip."),
-        "psnr_infinite_frames": _count("Frames identical to the target, outside the mean of PSNR."),
-        "lmd_skipped_frames": _count("Frames without lips, outside the mean of LMD."),
+        **{count.name: _count(count.about) for count in COUNTS},
         "boxless_frames": _count("Frames without the protocol's box in target or prediction, not compared."),
         "fallback_frames": _count("Frames made by the method's second choice."),
         "damaged_frames": _count(
@@ -97,7 +93,7 @@ def _properties() -> dict[str, dict[str, object]]:
             "left out."
         ),
         **{column.name: _metric(column) for column in CLIP_COLUMNS},
-        **{name: _text_or_none(f"{what} {shifts} between.", pattern=curve) for name, what in curves.items()},
+        **{c.name: _text_or_none(f"{c.about} {shifts} between.", pattern=curve) for c in CURVES},
         "generate_seconds": _seconds("Time that the method took."),
         "seconds": _seconds("Time that the method and its scores took."),
         **{
@@ -131,9 +127,5 @@ def row_schema() -> dict[str, Any]:
     }
 
 
-def _write() -> None:
-    write_atomic(SCHEMA_FILE, json.dumps(row_schema(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
 if __name__ == "__main__":
-    _write()
+    sys.stdout.write(json.dumps(row_schema(), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

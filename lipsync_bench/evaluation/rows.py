@@ -23,8 +23,12 @@ import pandas as pd
 
 from datamodules.csv_files import are_numbers, quoted, unquoted
 from datamodules.files import atomic_path
+from datamodules.texts import TextError
 from lipsync_bench.csv_tables import read_table
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS
+from lipsync_bench.results.errors import OtherResultsError
+from metrics.registry import CLIP_COLUMNS, NETWORKS
+from metrics.registry import COUNTS as METRIC_COUNTS
+from metrics.registry import CURVES as METRIC_CURVES
 
 LINE = ("protocol", "method", "generator_sha256", "paste")
 """What identifies a line of the leaderboard."""
@@ -37,10 +41,10 @@ IDENTITY = (*LINE, "clip", "audio_clip")
 INPUTS = ("prediction_sha256", "target_sha256", "audio_sha256", "faces_sha256")
 """What a row was measured from: SHA-256 of the prediction's file (empty where frames are made on the fly), of the two
 clips' sources, and of all that found and cut the faces (the clips' settings, the detectors and their versions)."""
-CURVES = ("lse_curve_wav2lip_lrs", "expert_curve")
+CURVES = tuple(curve.name for curve in METRIC_CURVES)
 """SyncNet's distance and the expert's cosine at each shift of the sound from -15 to 15 frames, means over the clip's
 windows, as numbers with blanks between them; "nan" where there is no sound."""
-SCORERS = ("lse_sha256", "expert_sha256", "lpips_alex_sha256", "lpips_vgg_sha256", "fid_sha256")
+SCORERS = tuple(network.sha256_field for _, network in NETWORKS if network.recorded)
 """SHA-256 of the weights of each network that judges; empty where none was given."""
 FIELDS = (
     *IDENTITY,
@@ -50,8 +54,7 @@ FIELDS = (
     "reason",
     "frames",
     "frames_target",
-    "psnr_infinite_frames",
-    "lmd_skipped_frames",
+    *(count.name for count in METRIC_COUNTS),
     "boxless_frames",
     "fallback_frames",
     "damaged_frames",
@@ -109,7 +112,7 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
     """The rows of a file as texts, line by line; None for a line that is no whole row, as after a loss of power.
 
     Raises:
-        ValueError: The head is that of another version, or of no CSV.
+        OtherResultsError: The head is that of another version, or of no CSV.
     """
     for number, line in enumerate(_whole_lines(path)):
         try:
@@ -117,7 +120,7 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
         except (UnicodeDecodeError, csv.Error):
             cells = []
         if number == 0 and tuple(cells) != FIELDS:
-            raise ValueError(
+            raise OtherResultsError(
                 f"{path} was written by another version: its columns are {', '.join(cells) or 'unreadable'}. "
                 f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
             )
@@ -136,7 +139,7 @@ def rows_in(folder: Path) -> Iterator[dict[str, str]]:
     """The rows of all files of a results folder, as texts.
 
     Raises:
-        ValueError: A file is of another version.
+        OtherResultsError: A file is of another version.
     """
     for path in _files(folder):
         yield from (row for row in _records(path) if row is not None)
@@ -145,9 +148,12 @@ def rows_in(folder: Path) -> Iterator[dict[str, str]]:
 def _files(folder: Path) -> list[Path]:
     """The one that was written last comes last."""
     found = list(folder.glob(ROWS))
-    for path in found:
-        if not path.is_file():  # a pipe would be waited for
-            raise ValueError(f"{path}: is no file. Expected rows of bench evaluate. Remove it, or choose another --out")
+    strange = [path for path in found if not path.is_file()]
+    if strange:  # a pipe would never end
+        raise OtherResultsError(
+            f"{strange[0]} is no regular file. Expected rows of bench evaluate. Remove it, or choose another folder "
+            "with --out"
+        )
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path))
 
 
@@ -211,7 +217,7 @@ class RowFile:
             files beside it, unless their process is at work.
 
     Raises:
-        ValueError: A header is not that of this version.
+        OtherResultsError: A header is not that of this version.
     """
 
     def __init__(self, path: Path, holds: Callable[[Mapping[str, str]], bool] = lambda row: True) -> None:
@@ -262,15 +268,18 @@ class RowFile:
 def _table(file: Path) -> pd.DataFrame:
     next(_records(file), None)  # its head says the version
     expected, repair = "rows of bench evaluate of this version", "Remove the file, or evaluate into another --out"
-    table = read_table(
-        file,
-        expected,
-        repair,
-        texts=_TEXTS,
-        numbers=[name for name in FIELDS if name not in (*_TEXTS, "status")],
-        filled=("protocol", "method", "clip", "status"),
-        growing=True,
-    )
+    try:
+        table = read_table(
+            file,
+            expected,
+            repair,
+            texts=_TEXTS,
+            numbers=[name for name in FIELDS if name not in (*_TEXTS, "status")],
+            filled=("protocol", "method", "clip", "status"),
+            growing=True,
+        )
+    except TextError as error:
+        raise OtherResultsError(str(error)) from error
     missing = [name for name in FIELDS if name not in table]
     strange = sorted({*map(str, table["status"])} - {"ok", "failed"})
     curves = [name for name in CURVES if name in table and not table[name].dropna().map(are_numbers).all()]
@@ -280,7 +289,7 @@ def _table(file: Path) -> pd.DataFrame:
         *(f"has something else than numbers in {name}" for name in curves),
     ]
     if found:
-        raise ValueError(f"{file}: {', '.join(found)}. Expected {expected}. {repair}")
+        raise OtherResultsError(f"{file}: {', '.join(found)}. Expected {expected}. {repair}")
     return table
 
 
@@ -289,7 +298,7 @@ def read_rows(folder: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: The folder holds no clips*.csv.
-        ValueError: A file is of another version, or holds something else.
+        OtherResultsError: A file is of another version, or holds something else.
     """
     files = [file for file in _files(folder) if file.stat().st_size]
     if not files:

@@ -9,25 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.audio import load_audio
+from datamodules.audio import load_audio, mel_spectrogram, to_float, to_int16
 from datamodules.checksums import verify_clip
 from datamodules.clip import Clip, ClipHeader
 from datamodules.damage import Damage
 from datamodules.errors import ClipError, MediaError
 from datamodules.video import FPS, probe
 from lipsync_bench.evaluation.candidates import Candidate
-from lipsync_bench.evaluation.features import FrameFeatures
+from lipsync_bench.evaluation.features import remove_files
 from lipsync_bench.evaluation.inputs import clip_inputs, identity_of, target_sha256
 from lipsync_bench.evaluation.live import RunningTable
 from lipsync_bench.evaluation.pairs import Pair
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 from lipsync_bench.evaluation.rows import RowFile
-from lipsync_bench.evaluation.scorers import ClipSound, OwnSound, Scorers, SyncScores
-from lipsync_bench.evaluation.scoring import FrameScores
+from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
-from lipsync_bench.evaluation.videos import KeptVideo, through_h264, video_path
+from lipsync_bench.evaluation.videos import KeptVideo, row_path, through_h264, video_path
 from lipsync_bench.processes import return_memory
 from lipsync_bench.version import __version__
+from metrics.metric import Audio, ScoredClip, Scorer, View
+from metrics.registry import METRICS
 
 FAILURES = (MediaError, ClipError, FileNotFoundError)  # a clip's own trouble; anything else is a bug and stops the run
 
@@ -65,41 +66,51 @@ class Evaluation:
         return longest if audio is video else min(longest, len(audio))
 
 
+def _own_audio(wave: np.ndarray) -> Audio:
+    """Of a candidate's own file: float32 (S,), 16 kHz."""
+    return Audio(lambda: to_int16(wave), lambda: mel_spectrogram(wave))
+
+
 class _PairScores:
     """All numbers of one candidate on one pair of video and sound."""
 
-    def __init__(self, run: Evaluation, candidate: Candidate, video: Clip, audio: Clip, sound: ClipSound) -> None:
+    def __init__(self, run: Evaluation, candidate: Candidate, video: Clip, audio: Clip, sound: Audio) -> None:
         self.candidate = candidate
         self.ids = (video.header.id, audio.header.id)
         self.failure: Exception | None = None
         self.frames = 0
         self._run = run
         self._protocol = run.regions.protocol
-        self._frame_scores = FrameScores(self._protocol, run.scorers.lpips)
         self._line = (candidate.name, candidate.sha256, candidate.paste)
         self._earlier_fallbacks = candidate.fallback_frames()
         self._earlier_damage = candidate.damaged_frames()
         self._sound_damage = Damage()
         self._seconds = self._generate_seconds = 0.0
         self._without_box = 0
-        inception = run.scorers.inception
-        self._features = None if inception is None else FrameFeatures(inception, run.out, self._line, *self.ids)
+        self._scorers: list[Scorer] = []
         self._kept: KeptVideo | None = None
         self.prediction_sha256 = ""
         kept = video_path(run.out, *self._line, *self.ids)
         kept.unlink(missing_ok=True)  # of an earlier row
+        remove_files(run.out, self._line, *self.ids)
         try:
             file = candidate.file(*self.ids)
             self.prediction_sha256 = candidate.prediction_sha256(*self.ids)
-            heard: ClipSound | OwnSound = sound
+            heard, wave = sound, None
             if file is not None and candidate.own_sound and probe(file).has_audio:
-                heard = OwnSound(run.scorers, load_audio(file, self._sound_damage))
-            self._sync = SyncScores(run.scorers, heard, file)
+                wave = load_audio(file, self._sound_damage)
+                heard = _own_audio(wave)
+            clip = ScoredClip(self._protocol.pairing == "paired", heard, run.scorers.networks, self._path, file)
+            found = (metric.scorer(clip) for metric in METRICS)
+            self._scorers.extend(scorer for scorer in found if scorer is not None)
             self._encode = self._protocol.codec == "h264" and file is None
             if run.save_videos:
-                self._kept = KeptVideo(kept, heard.wave)
+                self._kept = KeptVideo(kept, to_float(heard.samples) if wave is None else wave)
         except FAILURES as error:
             self.failure = error
+
+    def _path(self, folder: str, suffix: str) -> Path:
+        return row_path(self._run.out / folder, self._line, *self.ids, suffix)
 
     def update(self, part: TargetPart) -> None:
         """Score a chunk; a failure of this candidate is kept and does not touch the others."""
@@ -136,15 +147,26 @@ class _PairScores:
             crops = target
         else:
             crops = compare_crops([f for f, use in zip(frames, both, strict=True) if use], boxes[both], size_hw)
-        self._frame_scores.add_crops(crops, target, part.lips[:count][both])
-        self._frame_scores.add_landmarks(
-            in_crop(landmarks, boxes, size_hw), in_crop(part.landmarks[:count], part.boxes[:count], size_hw)
+        target_landmarks, target_boxes = part.landmarks[:count], part.boxes[:count]
+        view = View(
+            is_target=truth,
+            frames=frames,
+            target_frames=part.chunk.frames[:count],
+            face_boxes=part.chunk.boxes[:count],
+            crops=crops,
+            target_crops=target,
+            lips=part.lips[:count][both],
+            mouth_margin=self._protocol.mouth_margin,
+            landmarks=in_crop(landmarks, boxes, size_hw),
+            target_landmarks=in_crop(target_landmarks, target_boxes, size_hw),
+            frame_landmarks=landmarks,
+            target_frame_landmarks=target_landmarks,
+            seen=seen,
+            shared=part.shared,
         )
-        self._frame_scores.add_seen(seen)
-        if self._features is not None:
-            self._features.add(crops)
-        self._sync.update(frames, part.chunk.boxes[:count])
-        if self._run.scorers.any_network:
+        for scorer in self._scorers:
+            scorer.update(view)
+        if self._run.scorers.networks:
             return_memory()  # else the holes left by buffers of so many sizes add up from chunk to chunk
         if self._kept is not None:
             self._kept.add(frames)
@@ -158,7 +180,7 @@ class _PairScores:
         values: dict[str, object] = {}
         if self.failure is None:
             try:
-                values = {**self._frame_scores.result(), **self._sync.result()}
+                values = {name: value for scorer in self._scorers for name, value in scorer.result().items()}
             except FAILURES as error:
                 self.failure = error
         self.close(self.failure)
@@ -179,8 +201,8 @@ class _PairScores:
         """End what is written beside the row; after a failure nothing of it is left."""
         if self._kept is not None:
             self._kept.close(failure)
-        if self._features is not None:
-            self._features.close(failure)
+        for scorer in self._scorers:
+            scorer.close(keep=failure is None)
 
 
 def evaluate_pairs(pairs: Sequence[Pair], run: Evaluation, rows: RowFile, progress: bool = True) -> None:
@@ -220,7 +242,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     if not todo:
         return
     frames = run.frames(video, audio)
-    sounds = {id(clip): ClipSound(run.scorers, clip) for clip in (video, audio)}
+    sounds = {id(clip): Audio(clip.wav, clip.mel) for clip in (video, audio)}
     scores = [_PairScores(run, candidate, video, heard, sounds[id(heard)]) for candidate, heard in todo]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
     found = target_sha256(run.source_root, header)

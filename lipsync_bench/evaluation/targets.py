@@ -3,9 +3,10 @@
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +90,7 @@ class TargetPart:
         rectangles: (N, 4) of the face, frame pixels.
         lips: (N, 68, 2) the prepared clip's points in crop pixels; they place the mouth region.
         seen: (N,) whether Face Mesh sees a face in the frame alone.
+        shared: What metrics found in these frames, as `metrics.metric.View` has it.
     """
 
     chunk: TargetChunk
@@ -98,6 +100,7 @@ class TargetPart:
     rectangles: np.ndarray
     lips: np.ndarray
     seen: np.ndarray
+    shared: dict[str, Any] = field(default_factory=dict)
 
 
 class _Cache:

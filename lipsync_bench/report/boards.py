@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lipsync_bench.evaluation.columns import Column
+import pandas as pd
+
 from lipsync_bench.report.numbers import NOTHING, Heading, headings, interval_text, value_text
 from lipsync_bench.report.results import Line, Results
+from metrics.metric import Column
 
 __all__ = ["Board", "Cell", "Entry", "boards", "number"]
 
@@ -68,7 +70,7 @@ class Board:
 def number(line: Mapping[str, Any], name: str) -> float:
     """A number of a leaderboard's line, NaN where the column or the value is missing."""
     value = line.get(name)
-    return math.nan if value is None or value == "" else float(value)
+    return math.nan if value is None or pd.isna(value) else float(value)
 
 
 def _rank(line: Mapping[str, Any], name: str) -> str:

@@ -8,11 +8,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lipsync_bench.evaluation.columns import Column
 from lipsync_bench.report.results import Results
+from lipsync_bench.results.texts import NOTHING, fixed, value_text
 from lipsync_bench.tables.rules import OFFICIAL_SYNCNET_SHA256
-
-NOTHING = "–"
+from metrics.metric import Column
 
 __all__ = ["NOTHING", "Heading", "fixed", "heading", "headings", "interval_text", "json_number", "value_text"]
 
@@ -43,15 +42,6 @@ class Heading:
         return f"{self.text}, {self.note}" if self.note else self.text
 
 
-def _field(name: str) -> str:
-    """The rows' field with the weights that judge a metric; empty for a formula."""
-    if name.startswith("lse_"):
-        return "lse_sha256"
-    if name.startswith("expert_"):
-        return "expert_sha256"
-    return f"{name}_sha256" if name in ("lpips_alex", "lpips_vgg", "fid") else ""
-
-
 def _note(name: str, scorers: Iterable[str]) -> str:
     found = list(scorers)
     shown = " and ".join(sha[:12] for sha in found) or "not stated"
@@ -64,8 +54,7 @@ def _note(name: str, scorers: Iterable[str]) -> str:
 
 def heading(results: Results, protocol: str, column: Column) -> Heading:
     """How a metric is called in a protocol's tables."""
-    field = _field(column.name)
-    note = _note(column.name, results.scorers(protocol, field)) if field else ""
+    note = _note(column.name, results.scorers(protocol, f"{column.network}_sha256")) if column.network else ""
     text = column.heading.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")  # an arrow alone on a line tells nothing
     return Heading(column.name, text, note, column.source, column.higher_is_better, column.digits)
 
@@ -73,19 +62,6 @@ def heading(results: Results, protocol: str, column: Column) -> Heading:
 def headings(results: Results, protocol: str, columns: Iterable[Column]) -> list[Heading]:
     """The same of several."""
     return [heading(results, protocol, column) for column in columns]
-
-
-def value_text(value: float, digits: int) -> str:
-    """A value in a cell: a dash for none, "identical" for an infinite one (images without any difference)."""
-    if math.isnan(value):
-        return NOTHING
-    return "identical" if math.isinf(value) else fixed(value, digits)
-
-
-def fixed(value: float, digits: int) -> str:
-    """A finite value with so many digits behind the point; zero has no sign."""
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def interval_text(low: float, high: float, digits: int) -> str:

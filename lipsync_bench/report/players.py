@@ -70,14 +70,14 @@ class ClipPage:
 
 def _source(results: Results, line: Line, clip: str, sound: str) -> Path | None:
     """The video that the run kept of this row, if it did; never a file outside the results folder's videos."""
-    root = (results.folder / VIDEOS).resolve()
-    path = video_path(results.folder, line.method, line.sha256, line.paste, clip, sound).resolve()
+    root = results.folder.videos.resolve()
+    path = video_path(results.folder.path, line.method, line.sha256, line.paste, clip, sound).resolve()
     return path if path.is_relative_to(root) and path.is_file() else None
 
 
 def kept_videos(results: Results) -> bool:
     """Whether the run kept any video."""
-    return any((results.folder / VIDEOS).rglob("*.mp4"))
+    return any(results.folder.videos.rglob("*.mp4"))
 
 
 def _take_over(source: Path, out: Path) -> None:

@@ -11,18 +11,15 @@ import numpy as np
 import pandas as pd
 
 from lipsync_bench.csv_tables import read_cells
-from lipsync_bench.evaluation.columns import CLIP_COLUMNS, RANKED, Column
-from lipsync_bench.evaluation.leaderboard import leaderboard, read_leaderboard
-from lipsync_bench.evaluation.manifest import MANIFEST, read_manifest
-from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE, ROWS, SCORERS, read_rows
+from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.report.names import slugs
-
-BOARD = "leaderboard.csv"
-UNPREPARED = Path("targets") / "failures.csv"
+from lipsync_bench.results.folder import ResultsFolder
+from metrics.metric import Column
+from metrics.registry import CLIP_COLUMNS, RANKED
 
 Key = tuple[str, str, str, str]
 
-__all__ = ["BOARD", "Key", "Line", "Results", "Unprepared", "matrix", "read_results"]
+__all__ = ["Key", "Line", "Results", "Unprepared", "matrix", "read_results"]
 
 
 @dataclass(frozen=True)
@@ -86,7 +83,7 @@ class Results:
 
     Args:
         folder: The results folder.
-        rows: As `read_rows` gives them; texts are never missing, "" instead.
+        rows: As `ResultsFolder` gives them; a clip with its own audio has it as `audio_clip`.
         board: The leaderboard.
         manifest: None if the folder has none.
         unprepared: Targets of which no clip could be made.
@@ -94,7 +91,7 @@ class Results:
         clips: Slug by clip id.
     """
 
-    folder: Path
+    folder: ResultsFolder
     rows: pd.DataFrame
     board: pd.DataFrame
     manifest: Mapping[str, Any] | None
@@ -146,28 +143,6 @@ def _key(line: Mapping[Any, Any]) -> Key:
     return protocol, method, sha256, paste
 
 
-def _texts(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    present = [name for name in names if name in frame]
-    return frame.assign(**{name: frame[name].astype(object).fillna("").astype(str) for name in present})
-
-
-def _board(folder: Path, rows: pd.DataFrame) -> pd.DataFrame:
-    """leaderboard.csv, or derived anew where the rows are younger: a killed run leaves it behind."""
-    path = folder / BOARD
-    texts = (*LINE, *SCORERS, "package_version")
-    if not path.is_file() or any(path.stat().st_mtime_ns < file.stat().st_mtime_ns for file in folder.glob(ROWS)):
-        derived = [leaderboard(own) for _, own in rows.groupby("protocol", sort=True)]  # each with metrics of its own
-        return _texts(pd.concat(derived, ignore_index=True), texts)
-    board = read_leaderboard(path)
-    missing = [name for name in (*LINE, "clips", "failures") if name not in board]
-    if missing:
-        raise ValueError(
-            f"{path} has no column {', '.join(missing)}. Expected a leaderboard.csv as bench evaluate writes it. "
-            "Remove the file; it is derived anew from the rows."
-        )
-    return _texts(board, texts)
-
-
 def _lines(keys: Sequence[Key]) -> dict[Key, Line]:
     names = slugs(["\n".join(key) for key in keys])
     methods = [(key[0], key[1]) for key in keys]
@@ -206,22 +181,20 @@ def read_results(folder: Path) -> Results:
         FileNotFoundError: It holds no rows.
         ValueError: A file in it is damaged or of another version.
     """
-    rows = read_rows(folder)
+    found = ResultsFolder(folder)
+    rows = found.rows()
     if rows.empty:
         raise FileNotFoundError(
             f"{folder} holds rows of no clip. Expected at least one row in clips.csv. Let this go on: bench evaluate"
         )
-    rows = _texts(rows, (*LINE, "clip", "audio_clip", "speaker", "status", "reason", *SCORERS, "package_version"))
     rows["audio_clip"] = np.where(rows["audio_clip"] == "", rows["clip"], rows["audio_clip"])
-    numbers = [c.name for c in CLIP_COLUMNS] + ["frames", "generate_seconds"]
-    rows = rows.assign(**{name: rows[name].astype(float) for name in numbers})
     keys = sorted({_key(line) for line in rows[list(LINE)].drop_duplicates().to_dict("records")})
     return Results(
-        folder,
+        found,
         rows,
-        _board(folder, rows),
-        read_manifest(folder) if (folder / MANIFEST).is_file() else None,
-        _unprepared(folder / UNPREPARED),
+        found.board(),
+        found.manifest(),
+        _unprepared(found.unprepared_file),
         _lines(keys),
         slugs(rows["clip"]),
     )

@@ -20,7 +20,7 @@ from datamodules.video_files import REPORT_MARKER
 from lipsync_bench.report.boards import boards
 from lipsync_bench.report.charts import charts
 from lipsync_bench.report.clips import clip_list
-from lipsync_bench.report.papers import paper_grids
+from lipsync_bench.report.papers import comparisons
 from lipsync_bench.report.players import clip_pages, kept_videos
 from lipsync_bench.report.records import failures, flat, repeat_command, save_videos_command, unprepared
 from lipsync_bench.report.results import Results, read_results
@@ -143,8 +143,8 @@ def write_report(results: Path, out: Path, tables: Sequence[str] = (), title: st
         drawn = [charts(found, protocol, f"p{i}") for i, protocol in enumerate(found.protocols)]
         write("plots.html", "plots.html", charts=drawn)
         del drawn
-        grids, problem = paper_grids(found, tables)
-        write("papers.html", "papers.html", grids=grids, problem=problem, dataset=found.dataset)
+        compared, problem = comparisons(found, tables)
+        write("papers.html", "papers.html", comparisons=compared, problem=problem, dataset=found.dataset)
         write("clips.html", "clips.html", lists=(clip_list(found, protocol) for protocol in found.protocols))
         failed = int((found.rows["status"] != "ok").sum())
         counts = {"failed": failed, "rows": len(found.rows), "lost": len(found.unprepared)}

@@ -6,8 +6,9 @@ frame = compare(load_table("hyperlips-1"), read_sources(Path("results/lrs2"))).f
 ```
 """
 
+from lipsync_bench.tables.cells import Comparison
 from lipsync_bench.tables.command import table
-from lipsync_bench.tables.comparison import Comparison, compare
+from lipsync_bench.tables.comparison import compare
 from lipsync_bench.tables.needs import RunOptions
 from lipsync_bench.tables.ratings import Ratings, opinion_scores, read_ratings
 from lipsync_bench.tables.results import LeaderboardSource, read_sources

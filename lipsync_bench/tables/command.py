@@ -13,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from datamodules.files import printable, write_atomic
-from lipsync_bench.tables.comparison import Comparison, compare
+from lipsync_bench.tables.cells import Comparison
+from lipsync_bench.tables.comparison import compare
 from lipsync_bench.tables.needs import RunOptions
 from lipsync_bench.tables.paper_table import PaperTable
 from lipsync_bench.tables.ratings import Ratings

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import lipsync_bench
 from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
 from lipsync_bench.evaluation.rows import GROUND_TRUTH
+from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import PaperTable
-from lipsync_bench.tables.results import is_results, methods_in
+from lipsync_bench.tables.results import methods_in
 from lipsync_bench.tables.rules import DATASETS
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def _without_weights(table: PaperTable, part: Part, finished: Container[str]) ->
 
 def verb(folders: Sequence[Path]) -> str:
     """What is said of what cannot be run, by whether earlier results of it are there."""
-    return "Shown as found, not run" if any(map(is_results, folders)) else "Not run"
+    return "Shown as found, not run" if any(ResultsFolder(folder).is_begun for folder in folders) else "Not run"
 
 
 def part_of(table: PaperTable, dataset: str, options: RunOptions, folders: Sequence[Path]) -> Part:

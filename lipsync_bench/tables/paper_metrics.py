@@ -4,7 +4,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from lipsync_bench.evaluation.columns import column as our_column
+from metrics.registry import NETWORKS
+from metrics.registry import column as our_column
 
 __all__ = ["PAPER_METRICS", "PaperMetric"]
 
@@ -22,8 +23,6 @@ class PaperMetric:
         column: Ours in leaderboard.csv; empty for people, whose scores come from a file of ratings.
         unstated: What no paper says about it and ours had to settle, as a sentence; empty if nothing.
         need: What `bench evaluate` must be given to measure it.
-        scorer: The network that judges, as rows call its weights (`<scorer>_sha256`); empty for a formula.
-        flag: The option that gives its weights; empty for a formula.
         diagnostic: Column of ours that may explain the paper's values and compares no methods; empty without one.
     """
 
@@ -34,9 +33,17 @@ class PaperMetric:
     column: str = ""
     unstated: str = ""
     need: str = ""
-    scorer: str = ""
-    flag: str = ""
     diagnostic: str = ""
+
+    @property
+    def scorer(self) -> str:
+        """The network that judges, as rows call its weights (`<scorer>_sha256`); empty for a formula."""
+        return our_column(self.column).network if self.column else ""
+
+    @property
+    def flag(self) -> str:
+        """The option that gives its weights; empty for a formula."""
+        return next((network.option for _, network in NETWORKS if network.name == self.scorer), "")
 
     @property
     def pooled(self) -> bool:
@@ -73,8 +80,6 @@ PAPER_METRICS = {
         "lpips_alex",
         unstated="The papers do not state the net of LPIPS; ours is alex.",
         need=_ALEXNET,
-        scorer="lpips_alex",
-        flag="lpips",
     ),
     "mse": PaperMetric("MSE", "", False, "frames", "mse"),
     "fid": PaperMetric(
@@ -85,8 +90,6 @@ PAPER_METRICS = {
         "fid",
         unstated="The papers do not say which real frames FID is against; ours are those of the videos dubbed.",
         need=_INCEPTION,
-        scorer="fid",
-        flag="inception",
     ),
     "cpbd": PaperMetric(
         "CPBD",
@@ -96,8 +99,8 @@ PAPER_METRICS = {
         "cpbd",
         unstated="The papers do not say which program computed CPBD; ours agrees with the Python package cpbd.",
     ),
-    "lse_c": PaperMetric("LSE-C", "", True, "sync", "lse_c_wav2lip_lrs", _SCRIPT, _SYNCNET, "lse", "syncnet"),
-    "lse_d": PaperMetric("LSE-D", "", False, "sync", "lse_d_wav2lip_lrs", _SCRIPT, _SYNCNET, "lse", "syncnet"),
+    "lse_c": PaperMetric("LSE-C", "", True, "sync", "lse_c_wav2lip_lrs", _SCRIPT, _SYNCNET),
+    "lse_d": PaperMetric("LSE-D", "", False, "sync", "lse_d_wav2lip_lrs", _SCRIPT, _SYNCNET),
     "visual_mos": PaperMetric("Visual quality", "1-5", True, "people"),
     "sync_mos": PaperMetric("Lip sync", "1-5", True, "people"),
     "realness_mos": PaperMetric("Realness", "1-5", True, "people"),

@@ -43,6 +43,12 @@ class Paper:
     year: int
     ref: str
 
+    @property
+    def citation(self) -> str:
+        """Title, venue and year."""
+        year = "" if str(self.year) in self.ref else f", {self.year}"
+        return f"{self.title}, {self.ref}{year}"
+
 
 @dataclass(frozen=True)
 class PaperProtocol:

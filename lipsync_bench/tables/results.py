@@ -6,24 +6,24 @@ import math
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from lipsync_bench.evaluation.leaderboard import leaderboard, read_leaderboard
-from lipsync_bench.evaluation.manifest import read_identity
-from lipsync_bench.evaluation.rows import ROWS, read_rows
+from lipsync_bench.evaluation.rows import BOARD
+from lipsync_bench.results.folder import ResultsFolder, read_board
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable
 from lipsync_bench.tables.rules import DATASETS, Measured, judge, known_protocol
 from lipsync_bench.tables.sources import Score, Source, Verdict
 
-__all__ = ["Current", "LeaderboardSource", "is_results", "methods_in", "read_folders", "read_sources"]
+__all__ = ["Current", "LeaderboardSource", "methods_in", "read_folders", "read_sources"]
 
-BOARD = "leaderboard.csv"
-_IDENTITY = ("generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version")
-_NEEDED = ("protocol", "method", "clips", "failures", *_IDENTITY)
+_IDENTITY = (
+    *("generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version", "lpips_alex_sha256", "fid_sha256"),
+)
+"""What made a number."""
 _NETWORKS = {"lse": "SyncNet", "lpips_alex": "AlexNet", "fid": "Inception"}  # by what rows call their weights
-_TEXTS = ("protocol", "method", *_IDENTITY, "lpips_alex_sha256", "fid_sha256")
 _UINT8 = Verdict(
     False,
     "PSNR uint8 is no PSNR and compares no methods: it is the 8-bit arithmetic of ATVGnet's script, whose squared "
@@ -115,7 +115,7 @@ class LeaderboardSource(Source):
         if math.isnan(value) and not count > 0:  # a metric that another line of the file has
             return None
         tried = int(line["clips"] + line["failures"])
-        identity = {text: str(line.get(text, "")) for text in _TEXTS[2:]}
+        identity = {text: str(line.get(text, "")) for text in _IDENTITY}
         identity |= {"place": self._place, "protocol": self._protocol}
         return Score(value, low, high, int(count), tried, _UINT8, identity, pooled)
 
@@ -129,67 +129,37 @@ def _pairs(lines: pd.DataFrame) -> list[tuple[str, str]]:
     return list(zip(lines["generator_sha256"], lines["paste"], strict=True))
 
 
-def _read_board(path: Path) -> pd.DataFrame:
-    board = read_leaderboard(path)
-    missing = [name for name in _NEEDED if name not in board]
-    if missing or board.empty:
-        found = f"has no column {', '.join(missing)}" if missing else "has no line"
-        raise ValueError(f"{path} {found}. Expected a leaderboard.csv as written by: bench evaluate")
-    return board
-
-
-def _board(folder: Path) -> pd.DataFrame:
-    """The leaderboard of a results folder, derived anew where its rows are younger: a killed run leaves it behind."""
-    board, rows = folder / BOARD, list(folder.glob(ROWS))
-    if board.is_file() and all(board.stat().st_mtime_ns >= file.stat().st_mtime_ns for file in rows):
-        return _read_board(board)
-    return leaderboard(read_rows(folder))
-
-
-def _identity(folder: Path) -> tuple[str, str]:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return "", ""
-    identity = read_identity(folder)
-    return str(identity.get("dataset", "")), str(identity.get("split", ""))
-
-
-def _split(board: pd.DataFrame, place: str, dataset: str = "", split: str = "") -> list[LeaderboardSource]:
-    board = board.copy()
-    texts = [name for name in _TEXTS if name in board]
-    board[texts] = board[texts].fillna("").astype(str)
+def _split(board: pd.DataFrame, place: str, identity: Mapping[str, Any]) -> list[LeaderboardSource]:
+    dataset, split = (str(identity.get(name, "")) for name in ("dataset", "split"))
     return [LeaderboardSource(lines, place, dataset, split) for _, lines in board.groupby("protocol", sort=True)]
-
-
-def is_results(folder: Path) -> bool:
-    """Whether an evaluation left something in this folder."""
-    return (folder / BOARD).is_file() or any(folder.glob(ROWS))
 
 
 def methods_in(folder: Path) -> frozenset[str]:
     """The methods that have rows in a results folder; none where there is no such folder. Raises as `read_sources`."""
-    return frozenset(map(str, _board(folder).get("method", ()))) if is_results(folder) else frozenset()
+    results = ResultsFolder(folder)
+    return frozenset(results.board()["method"]) if results.is_begun else frozenset()
 
 
 def _in_use(board: pd.DataFrame, folder: Path, current: Current) -> pd.DataFrame:
     """Without the lines of weights or ways of pasting that are not in use any more."""
-    made = board[["method", "generator_sha256", "paste"]].astype(object).fillna("")
+    made = board[["method", "generator_sha256", "paste"]]
     keep = [
         name not in current or (sha256 == current[name][0] and paste in current[name][1])
         for name, sha256, paste in made.itertuples(index=False)
     ]
     if not all(keep):
-        others = sorted({str(name) for name, kept in zip(made["method"], keep, strict=True) if not kept})
+        others = sorted({name for name, kept in zip(made["method"], keep, strict=True) if not kept})
         _log.info("%s also has rows of other weights or pasting of %s; not shown", folder, ", ".join(others))
-    return board[keep]
+    return board.loc[keep]  # also of no line at all
 
 
 def _of_folder(folder: Path, current: Current) -> list[LeaderboardSource]:
-    board = _board(folder)
+    results = ResultsFolder(folder)
+    board = results.board()
     if board.empty:  # a run that was stopped before its first clip
         _log.warning("%s has no row yet; not shown", folder)
         return []
-    return _split(_in_use(board, folder, current), str(folder), *_identity(folder))
+    return _split(_in_use(board, folder, current), str(folder), results.identity())
 
 
 def read_folders(folders: Iterable[tuple[Path, Current]]) -> tuple[LeaderboardSource, ...]:
@@ -219,10 +189,10 @@ def read_sources(path: Path) -> tuple[LeaderboardSource, ...]:
         ValueError: A file is no leaderboard or manifest; a leaderboard is ambiguous.
     """
     if path.is_file():  # a merged one names no data set; one in its results folder has the manifest beside it
-        known = _identity(path.parent) if path.name == BOARD else ("", "")
-        return _told_apart(_split(_read_board(path), str(path), *known))
+        known = ResultsFolder(path.parent).identity() if path.name == BOARD else {}
+        return _told_apart(_split(read_board(path), str(path), known))
     below = sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
-    folders = [path] if path.is_dir() and is_results(path) else [child for child in below if is_results(child)]
+    folders = [path] if ResultsFolder(path).is_begun else [child for child in below if ResultsFolder(child).is_begun]
     if not folders:
         raise FileNotFoundError(
             f"{path} holds no results. Expected a folder with leaderboard.csv or clips.csv, or such folders in it. "

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from lipsync_bench.evaluation.protocol import Protocol
 from lipsync_bench.evaluation.rows import GROUND_TRUTH
+from lipsync_bench.results.errors import OtherResultsError
+from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.tables.needs import Part, RunOptions, benchmark_name, check_options, part_of, protocols_of, verb
 from lipsync_bench.tables.paper_table import PaperTable
-from lipsync_bench.tables.results import Current, LeaderboardSource, is_results, read_folders
+from lipsync_bench.tables.results import Current, LeaderboardSource, read_folders
 
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.scorers import ScorerFiles
@@ -87,10 +89,8 @@ def _evaluate(step: _Step, scorers: "ScorerFiles", options: RunOptions) -> list[
             select=Selection(options.limit, names),
             device=options.device,
         )
-    except ValueError as error:
-        if "--out" not in str(error):
-            raise
-        raise ValueError(
+    except OtherResultsError as error:
+        raise OtherResultsError(
             f"{error} With bench table --run that is --results; what lies there is shown without --run."
         ) from error
     return [f"{name} ({out})" for name in result.without_any_score if name in names]
@@ -142,7 +142,7 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
         for name, (protocol, wants) in protocols.items():
             if wants:
                 notes.append(f"{verb([folders[name]])} on {dataset}: {wants}")
-            if (part.ready and not wants) or is_results(folders[name]):
+            if (part.ready and not wants) or ResultsFolder(folders[name]).is_begun:
                 steps.append(_Step(part, protocol, folders[name], part.ready and not wants))
     if not steps:
         raise FileNotFoundError(

@@ -9,10 +9,11 @@ import pytest
 from lipsync_bench.csv_tables import csv_text, read_cells, read_table
 from lipsync_bench.evaluation.leaderboard import read_leaderboard
 from lipsync_bench.evaluation.rows import FIELDS, RowFile, read_rows
+from lipsync_bench.results.errors import OtherResultsError
 
 
 def read(path: Path) -> pd.DataFrame:
-    return read_table(path, "a table", "Mend it", texts=["name"], numbers=["x"], counts=["n"], filled=["name"])
+    return read_table(path, "a table", "Mend it", texts=["name"], numbers=["x"], counts=["n", "k"], filled=["name"])
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def read(path: Path) -> pd.DataFrame:
         ("name,x\na,1\nb,one\n", "line 3 has 'one' in the column x, no number"),
         ("name,x\na,True\n", "line 2 has 'True' in the column x, no number"),
         ("name,n\na,-1\n", "in the column n, no whole number"),
-        ("name,n\na,\n", "in the column n, no whole number"),
+        ("name,n\na,1.5\n", "in the column n, no whole number"),
         ("name,n\na,1e400\n", "in the column n, no whole number"),
         ('name,x\na,"1\n', "is no CSV"),
         ("name,x\na," + "1" * 200_000 + "\n", "is no CSV"),
@@ -41,13 +42,14 @@ def test_a_table_of_another_shape_is_refused(tmp_path: Path, text: str, found: s
 
 
 def test_a_table_in_order_is_read(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfname,x,n\r\n'=1+1,-1.5,2\r\nNA,,0\r\n")
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfname,x,n,k\r\n'=1+1,-1.5,2,\r\nNA,,0,3\r\n")
     table = read(tmp_path / "a.csv")
     assert table["name"].tolist() == ["=1+1", "NA"]
     assert table["x"][0] == -1.5
     assert table["x"].isna().tolist() == [False, True]
-    assert csv_text(table) == "name,x,n\n'=1+1,-1.5,2\nNA,,0\n"
-    assert list(read_cells(tmp_path / "a.csv", "", ""))[1] == ["=1+1", "-1.5", "2"]
+    assert table["k"].isna().tolist() == [True, False]
+    assert csv_text(table) == "name,x,n,k\n'=1+1,-1.5,2,\nNA,,0,3.0\n"
+    assert list(read_cells(tmp_path / "a.csv", "", ""))[1] == ["=1+1", "-1.5", "2", ""]
 
 
 def row(**cells: object) -> dict[str, object]:
@@ -83,7 +85,7 @@ def test_rows_with_other_values_name_the_file(tmp_path: Path, cells: dict[str, o
     rows = RowFile(tmp_path / "clips.csv")
     rows.append(row(**cells))
     rows.close()
-    with pytest.raises(ValueError, match=rf"clips\.csv: .*{found}"):
+    with pytest.raises(OtherResultsError, match=rf"clips\.csv: .*{found}"):
         read_rows(tmp_path)
 
 
@@ -91,7 +93,7 @@ def test_rows_with_other_values_name_the_file(tmp_path: Path, cells: dict[str, o
 def test_lines_of_another_kind_among_rows_name_the_file(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "clips.csv"
     path.write_bytes(",".join(FIELDS).encode() + b"\n" + data)
-    with pytest.raises(ValueError, match=r"clips\.csv"):
+    with pytest.raises(OtherResultsError, match=r"clips\.csv"):
         read_rows(tmp_path)
 
 

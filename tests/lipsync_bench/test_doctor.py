@@ -29,8 +29,8 @@ def test_a_working_installation_has_no_failure_and_every_warning_says_what_to_do
 
 
 def test_broken_versions_are_named_with_the_command_that_mends_them(monkeypatch):
-    versions = {"numpy": "2.1.0", "mediapipe": "0.10.30"}
-    monkeypatch.setattr(doctor, "_version", lambda package: versions.get(package, "1.0") if package != "av" else None)
+    versions = {"torch": "2.9", "numpy": "2.1.0", "mediapipe": "0.10.30", "av": None}
+    monkeypatch.setattr(doctor, "versions", lambda: versions)
     monkeypatch.setattr(
         doctor.importlib.metadata,
         "packages_distributions",

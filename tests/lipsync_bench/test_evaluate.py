@@ -12,17 +12,23 @@ import pandas as pd
 import pytest
 import torch
 
+import metrics.cpbd
+import metrics.lse
+import metrics.psnr
+import metrics.ssim
 from datamodules.audio import frame_mels, load_audio, to_int16
 from datamodules.clip import Clip
 from datamodules.video import VideoWriter, read_frames
-from lipsync_bench.evaluation import candidates, regions, run, scorers, scoring, targets
+from lipsync_bench.evaluation import candidates, regions, run, targets
 from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset, evaluate_videos
 from lipsync_bench.evaluation.leaderboard import write_leaderboard
-from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, load_protocol
 from lipsync_bench.evaluation.rows import read_rows
 from lipsync_bench.evaluation.scorers import ScorerFiles
+from metrics import expert_sync
 from metrics.lse import score_clip
+from metrics.metric import Audio, ScoredClip, View
 from metrics.psnr import psnr
+from metrics.registry import METRICS
 from metrics.ssim import ssim
 from models import SyncExpertModule, Wav2Lip
 from models.checkpoints import save_module
@@ -273,6 +279,22 @@ def test_sound_and_picture_are_aligned_all_the_way_through(corpus):
     assert int(mean.argmax()) - 4 == 2
 
 
+def view(pred, target, lips, landmarks, is_target=False) -> View:
+    boxes = np.zeros((len(pred), 4))
+    points = (landmarks,) * 4
+    return View(is_target, pred, target, boxes, pred, target, lips, 0.25, *points, np.ones(len(pred), bool))
+
+
+def scored(seen: View) -> dict[str, object]:
+    """What all scorers without a network say of these frames."""
+    nothing = Audio(lambda: np.zeros(0), lambda: np.zeros(0))
+    found = [metric.scorer(ScoredClip(True, nothing, {}, lambda *_: Path("none"))) for metric in METRICS]
+    for scorer in found:
+        if scorer is not None:
+            scorer.update(seen)
+    return {name: value for scorer in found if scorer is not None for name, value in scorer.result().items()}
+
+
 def test_the_truth_against_itself_has_the_numbers_of_the_full_computation_without_computing(corpus, monkeypatch):
     (path, *_) = sorted((corpus / "clips").glob("*/*.safetensors"))
     with Clip(path) as clip:
@@ -282,13 +304,10 @@ def test_the_truth_against_itself_has_the_numbers_of_the_full_computation_withou
     points = lips_01 * 160
     points[3] = np.nan
     results = []
-    for pred in (list(crops), crops):  # computed, then known
-        scores = scoring.FrameScores(load_protocol(PAIRED_FACE_BOX))
-        scores.add_crops(pred, crops, lips_01 * 160)
-        scores.add_landmarks(points, points)
-        results.append(scores.result())
-        monkeypatch.setattr(scoring, "ssim", None)
-        monkeypatch.setattr(scoring, "psnr", None)
+    for known in (False, True):  # computed, then known
+        results.append(scored(view(crops, crops, lips_01 * 160, points, is_target=known)))
+        for module in (metrics.ssim, metrics.psnr):
+            monkeypatch.setattr(module, module.__name__.rpartition(".")[2], None)
     assert results[0] == results[1]
     assert results[1]["psnr"] == results[1]["psnr_mouth"] == np.inf
     assert results[1]["ssim"] == results[1]["ssim_mouth"] == 1
@@ -302,7 +321,7 @@ def test_in_an_evaluation_no_image_of_the_truth_is_compared(corpus, weights, tmp
         compared.append(len(pred))
         return ssim(pred, target)
 
-    monkeypatch.setattr(scoring, "ssim", counting)
+    monkeypatch.setattr(metrics.ssim, "ssim", counting)
     evaluate(corpus, weights, tmp_path, methods={}, select=Selection(limit=1))
     assert sum(compared) == 2 * 40  # face and mouth of the repeated frame
 
@@ -314,17 +333,15 @@ def test_frames_are_compared_one_by_one_with_the_digits_of_the_whole_chunk(corpu
     frames = list(read_frames(corpus / "videos" / header.source))
     target = regions.compare_crops(frames, boxes, (160, 160))
     pred = [target[-1], *target[:-1]]
-    scores = scoring.FrameScores(load_protocol(PAIRED_FACE_BOX))
-    scores.add_crops(pred, target, lips_01 * 160)
-    scores.add_landmarks(lips_01, lips_01)
+    found = scored(view(pred, target, lips_01 * 160, lips_01))
     images = [torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) for crops in (pred, target)]
-    assert scores.result()["psnr"] == psnr(*images).numpy().mean()
-    assert scores.result()["ssim"] == ssim(*images).numpy().mean()
+    assert found["psnr"] == psnr(*images).numpy().mean()
+    assert found["ssim"] == ssim(*images).numpy().mean()
 
 
 def test_judges_are_released_before_the_statistics(corpus, weights, tmp_path, monkeypatch):
     judges, still_there = [], []
-    load = scorers.load_expert
+    load = expert_sync.load_expert
 
     def loading(path):
         expert = load(path)
@@ -336,7 +353,7 @@ def test_judges_are_released_before_the_statistics(corpus, weights, tmp_path, mo
         still_there.extend(judge() is not None for judge in judges)
         return write_leaderboard(*arguments)
 
-    monkeypatch.setattr(scorers, "load_expert", loading)
+    monkeypatch.setattr(expert_sync, "load_expert", loading)
     monkeypatch.setattr("lipsync_bench.evaluation.evaluate.write_leaderboard", writing)
     found = evaluate(corpus, weights, tmp_path, methods={}, select=Selection(limit=1))
     assert still_there == [False]
@@ -356,20 +373,20 @@ def test_images_are_scored_on_one_thread_and_the_others_come_back(monkeypatch):
 
         return score
 
-    monkeypatch.setattr(scoring, "ssim", counting(ssim))
-    monkeypatch.setattr(scoring, "cpbd", counting(scoring.cpbd))
+    monkeypatch.setattr(metrics.ssim, "ssim", counting(ssim))
+    monkeypatch.setattr(metrics.cpbd, "cpbd", counting(metrics.cpbd.cpbd))
     crops = list(np.random.default_rng(0).integers(0, 256, (2, 160, 160, 3), dtype=np.uint8))
     lips = np.random.default_rng(1).uniform(60, 120, (2, 68, 2))
     threads = torch.get_num_threads()
     torch.set_num_threads(3)
     try:
-        scores = scoring.FrameScores(load_protocol(PAIRED_FACE_BOX))
-        scores.add_crops(crops, crops[::-1], lips)
+        compared = view(crops, crops[::-1], lips, lips)
+        scored(compared)
         assert used == [1] * 6  # face and mouth of each pair, then each image alone
         assert torch.get_num_threads() == 3
         failing.append(True)
         with pytest.raises(ValueError, match="does not take"):
-            scores.add_crops(crops, crops[::-1], lips)
+            scored(compared)
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(threads)
@@ -377,7 +394,7 @@ def test_images_are_scored_on_one_thread_and_the_others_come_back(monkeypatch):
 
 def test_the_sound_of_a_clip_is_embedded_once_for_all_without_a_sound_of_their_own(corpus, tmp_path, monkeypatch):
     network = QuickSyncNet()
-    monkeypatch.setattr(scorers, "load_syncnet", lambda path: network)
+    monkeypatch.setattr(metrics.lse, "load_syncnet", lambda path: network)
     weights = tmp_path / "syncnet"
     weights.write_bytes(b"stands for the weights in the rows")
     target, silent, sounding = (tmp_path / name for name in ("target", "silent", "sounding"))

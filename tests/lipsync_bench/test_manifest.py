@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The manifest: what it says, how sessions follow each other, what it keeps to itself, and a run repeated from it."""
 
-import configparser
 import hashlib
 import re
+import shutil
+import subprocess
 import sys
 from datetime import datetime
 from importlib.metadata import version
@@ -15,15 +16,16 @@ import pytest
 from datamodules.clip import read_header
 from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset
 from lipsync_bench.evaluation.manifest import (
-    PACKAGES,
     Run,
     clip_list_sha256,
     commit,
     machine,
     read_manifest,
     session,
+    uncommitted_changes,
 )
 from lipsync_bench.evaluation.scorers import ScorerFiles
+from lipsync_bench.results.errors import OtherResultsError
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -70,6 +72,7 @@ def test_a_session_says_everything_that_a_repetition_needs(tmp_path):
     assert entry["machine"]["memory_gib"] > 0.1
     assert entry["processes"] == 1
     assert re.fullmatch(r"[0-9a-f]{64}", entry["code"]["sources_sha256"])
+    assert set(entry["code"]) == {"version", "commit", "uncommitted_changes", "sources_sha256"}
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["manifest.json"]
 
 
@@ -108,7 +111,10 @@ def test_another_identity_is_refused_and_nothing_is_written(tmp_path):
         pass
     before = (tmp_path / "manifest.json").read_bytes()
     other = {**run().identity, "scorers": {"lse_sha256": "ee"}}
-    with pytest.raises(ValueError, match=r"another scorers.*'ee'.*--out"), session(tmp_path, run(identity=other)):
+    with (
+        pytest.raises(OtherResultsError, match=r"another scorers.*'ee'.*--out"),
+        session(tmp_path, run(identity=other)),
+    ):
         pytest.fail("the session began")
     without = {key: value for key, value in run().identity.items() if key != "dataset"}
     with pytest.raises(ValueError, match="another dataset"), session(tmp_path, run(identity=without)):
@@ -126,7 +132,7 @@ def test_another_identity_is_refused_and_nothing_is_written(tmp_path):
 )
 def test_a_damaged_or_foreign_manifest_is_refused(tmp_path, content, message):
     (tmp_path / "manifest.json").write_text(content)
-    with pytest.raises(ValueError, match=rf"{message}.*--out"), session(tmp_path, run()):
+    with pytest.raises(OtherResultsError, match=rf"{message}.*--out"), session(tmp_path, run()):
         pytest.fail("the session began")
     assert (tmp_path / "manifest.json").read_text() == content
     with pytest.raises(FileNotFoundError, match="bench evaluate"):
@@ -176,35 +182,44 @@ def test_the_list_of_clips_is_hashed_whatever_its_order():
     assert clip_list_sha256(clips) != clip_list_sha256({"a": "1"})
 
 
-def test_the_commit_is_read_from_every_kind_of_checkout(tmp_path):
-    sha = "0123456789abcdef" * 2 + "01234567"
-    git = tmp_path / "plain" / ".git"
-    (git / "refs" / "heads").mkdir(parents=True)
-    (git / "HEAD").write_text("ref: refs/heads/main\n")
-    assert commit(tmp_path / "plain") is None  # no commit yet
-    (git / "packed-refs").write_text(
-        f"# pack-refs with: peeled\n{'f' * 40} refs/heads/not-main\n{sha} refs/heads/main\n"
-    )
-    assert commit(tmp_path / "plain") == sha
-    (git / "refs" / "heads" / "main").write_text("a" * 40 + "\n")
-    assert commit(tmp_path / "plain") == "a" * 40
-    (git / "HEAD").write_text(f"{sha}\n")  # detached
-    assert commit(tmp_path / "plain") == sha
-    tree = git / "worktrees" / "two"
-    tree.mkdir(parents=True)
-    (tree / "HEAD").write_text("ref: refs/heads/main\n")
-    (tree / "commondir").write_text("../..\n")
-    (tmp_path / "two").mkdir()
-    (tmp_path / "two" / ".git").write_text(f"gitdir: {tree}\n")
-    assert commit(tmp_path / "two") == "a" * 40
+def git(folder: Path, *arguments: str) -> str:
+    name = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main"]
+    return subprocess.run(
+        ["git", "-C", str(folder), *name, *arguments], check=True, capture_output=True, text=True
+    ).stdout
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+def test_the_commit_is_read_from_every_kind_of_checkout(tmp_path, monkeypatch):
+    plain = tmp_path / "plain"
+    plain.mkdir()
+    assert (commit(plain), uncommitted_changes(plain)) == (None, None)
+    git(plain, "init")
+    assert commit(plain) is None  # no commit yet
+    (plain / "a.py").write_text("a = 1\n")
+    git(plain, "add", ".")
+    git(plain, "commit", "-m", "first")
+    sha = git(plain, "rev-parse", "HEAD").strip()
+    assert re.fullmatch(r"[0-9a-f]{40}", sha)
+    assert (commit(plain), uncommitted_changes(plain)) == (sha, False)
+    (plain / "new.py").write_text("b = 1\n")
+    assert uncommitted_changes(plain) is False
+    (plain / "a.py").write_text("a = 2\n")
+    assert (commit(plain), uncommitted_changes(plain)) == (sha, True)
+    git(plain, "worktree", "add", str(tmp_path / "two"))
+    git(plain, "checkout", "--detach")
+    assert commit(plain) == commit(tmp_path / "two") == sha
+    (plain / "inside").mkdir()  # as an installed package in somebody's repository
+    assert commit(plain / "inside") is None
+    (plain / "inside" / ".git").mkdir()
+    assert commit(plain / "inside") is None
+    monkeypatch.setenv("GIT_DIR", str(plain / ".git"))  # as in a hook of git
     assert commit(tmp_path) is None
 
 
-def test_the_listed_packages_are_those_that_setup_cfg_requires():
-    config = configparser.ConfigParser()
-    config.read(REPOSITORY / "setup.cfg")
-    lines = [line for line in config["options"]["install_requires"].splitlines() if line and not line.startswith("#")]
-    assert {re.split(r"[\[<>=]", line)[0] for line in lines} == set(PACKAGES)
+def test_without_git_there_is_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert (commit(REPOSITORY), uncommitted_changes(REPOSITORY)) == (None, None)
 
 
 def test_the_machine_has_no_name():

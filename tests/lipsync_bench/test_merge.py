@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from lipsync_bench.evaluation.columns import COLUMNS, column
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.leaderboard import leaderboard, metric_columns, write_leaderboard
 from lipsync_bench.evaluation.manifest import Run, session
 from lipsync_bench.evaluation.merge import Part, leaderboard_merge, merge_leaderboards, read_part
 from lipsync_bench.evaluation.rows import LINE, SCORERS, RowFile, read_rows
+from metrics.registry import COLUMNS, column
 from models import Wav2Lip
 from models.checkpoints import save_module
 

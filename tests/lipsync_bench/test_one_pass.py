@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from datamodules.video import VideoWriter, read_frames
-from lipsync_bench.evaluation import ScorerFiles, Selection, candidates, evaluate_videos, regions, scorers, targets
-from metrics import face_tracks
+from lipsync_bench.evaluation import ScorerFiles, Selection, candidates, evaluate_videos, regions, targets
+from metrics import face_tracks, lse
 from tests.quick_networks import QuickSyncNet
 
 FRAMES = 40
@@ -40,11 +40,11 @@ def counts(monkeypatch):
 
         return call
 
-    def read(path, fps):
+    def read(path, *arguments):
         counter[f"read {Path(path).parent.name}"] += 1
-        return read_frames(path, fps)
+        return read_frames(path, *arguments)
 
-    for module in (targets, candidates, scorers):
+    for module in (targets, candidates, lse):
         monkeypatch.setattr(module, "read_frames", read)
     monkeypatch.setattr(targets, "landmarks68", counting("landmarks", targets.landmarks68))
     monkeypatch.setattr(regions.FaceCheck, "__call__", counting("checks", regions.FaceCheck.__call__))
@@ -125,8 +125,8 @@ def test_lse_on_face_tracks_alone_reads_a_file_again_twice(videos, counts, monke
     weights = {name: videos / name for name in ("syncnet", "syncnet_s3fd")}
     for path in weights.values():
         path.write_bytes(b"stands for the weights in the rows")
-    monkeypatch.setattr(scorers, "load_syncnet", lambda path: QuickSyncNet())
-    monkeypatch.setattr(scorers, "load_syncnet_s3fd", lambda path: OneFace())
+    monkeypatch.setattr(lse, "load_syncnet", lambda path: QuickSyncNet())
+    monkeypatch.setattr(lse, "load_syncnet_s3fd", lambda path: OneFace())
     for limit in ("MIN_SHOT_FRAMES", "MIN_DETECTIONS"):  # 4 s, which the corpus does not have
         monkeypatch.setattr(face_tracks, limit, 20)
     rows = evaluate(videos, ["one"], scorers=ScorerFiles(**weights)).set_index("method")
@@ -139,7 +139,7 @@ def test_lse_on_face_tracks_alone_reads_a_file_again_twice(videos, counts, monke
 def test_without_face_tracks_lse_reads_nothing_of_its_own(videos, counts, monkeypatch):
     weights = videos / "syncnet"
     weights.write_bytes(b"stands for the weights in the rows")
-    monkeypatch.setattr(scorers, "load_syncnet", lambda path: QuickSyncNet())
+    monkeypatch.setattr(lse, "load_syncnet", lambda path: QuickSyncNet())
     rows = evaluate(videos, ["one", "two"], scorers=ScorerFiles(syncnet=weights))
     assert rows["lse_d_wav2lip_lrs"].notna().all()
     assert {name: n for name, n in counts.items() if name.startswith("read")} == {

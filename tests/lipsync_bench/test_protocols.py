@@ -10,13 +10,12 @@ from datamodules.clip import Clip, read_header
 from datamodules.video import read_frames
 from lipsync_bench.bench import main
 from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_dataset, list_protocols, load_protocol
-from lipsync_bench.evaluation import features as features_module
 from lipsync_bench.evaluation import regions as regions_module
-from lipsync_bench.evaluation import scorers as scorers_module
 from lipsync_bench.evaluation.pairs import draw_pairs, read_pairs
 from lipsync_bench.evaluation.protocol import Protocol
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 from lipsync_bench.evaluation.videos import through_h264, video_path
+from metrics import fid as fid_module
 from metrics.fid import fid
 
 TARGETS = {"psnr", "ssim", "psnr_mouth", "ssim_mouth", "mse", "lmd", "lmd_centred", "psnr_uint8"}
@@ -259,12 +258,12 @@ class Colours(torch.nn.Module):
 
 
 def test_fid_is_one_number_of_all_frames_and_survives_an_interruption(corpus, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(scorers_module, "InceptionFeatures", Colours)
+    monkeypatch.setattr(fid_module, "InceptionFeatures", Colours)
     scorers = ScorerFiles(inception="anywhere")
     few = run(corpus, tmp_path / "few", "paired_face_box", scorers=scorers, select=Selection()).leaderboard
     assert "fid" not in few
     assert "no FID" in caplog.text
-    monkeypatch.setattr(features_module, "MIN_FRAMES", 2)
+    monkeypatch.setattr(fid_module, "MIN_FRAMES", 2)
     run(corpus, tmp_path / "out", "paired_face_box", scorers=scorers)
     board = run(corpus, tmp_path / "out", "paired_face_box", scorers=scorers, select=Selection()).leaderboard
     board = board.set_index("method")

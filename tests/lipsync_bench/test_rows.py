@@ -7,10 +7,11 @@ import resource
 import pandas as pd
 import pytest
 
-from lipsync_bench.evaluation.columns import COLUMNS
 from lipsync_bench.evaluation.leaderboard import leaderboard, rich_table, write_leaderboard
 from lipsync_bench.evaluation.rows import FIELDS, RowFile, read_rows
+from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.tables.results import methods_in, read_sources
+from metrics.registry import COLUMNS
 
 
 def row(clip: str, method: str = "wav2lip", sha: str = "aa", **values: object) -> dict[str, object]:
@@ -62,12 +63,6 @@ def test_the_blanks_of_a_name_stay(tmp_path):
     assert (read["method"], read["reason"]) == ("my  method", "two lines")
 
 
-def test_a_pipe_in_the_place_of_rows_is_not_waited_for(tmp_path):
-    os.mkfifo(tmp_path / "clips.csv")
-    with pytest.raises(ValueError, match=r"clips\.csv: is no file"):
-        RowFile(tmp_path / "clips.csv")
-
-
 def test_a_folder_without_a_row_yet_has_no_line(tmp_path):
     """As a run leaves it that was stopped before its first clip."""
     write(tmp_path / "clips.csv")
@@ -86,7 +81,7 @@ def test_nothing_is_written_twice(tmp_path):
 def test_a_file_of_another_version_is_refused(tmp_path):
     path = tmp_path / "clips.csv"
     path.write_text("method,clip\n")
-    with pytest.raises(ValueError, match=r"another version.*--out"):
+    with pytest.raises(OtherResultsError, match=r"another version.*--out"):
         RowFile(path)
 
 
@@ -234,5 +229,12 @@ def test_a_row_is_written_to_its_end_where_the_system_takes_it_in_parts(tmp_path
 
 def test_reading_rows_of_another_version_says_so(tmp_path):
     (tmp_path / "clips.csv").write_text("protocol,method,clip\np-v1,mine,a/1\n")
-    with pytest.raises(ValueError, match=r"clips\.csv was written by another version"):
+    with pytest.raises(OtherResultsError, match=r"clips\.csv was written by another version"):
         read_rows(tmp_path)
+
+
+def test_a_pipe_among_the_rows_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "clips.csv")
+    for read in (RowFile, lambda path: read_rows(path.parent)):
+        with pytest.raises(OtherResultsError, match=r"clips\.csv is no regular file"):
+            read(tmp_path / "clips.csv")

@@ -9,10 +9,10 @@ import pytest
 from scipy import stats
 
 from lipsync_bench.evaluation import statistics
-from lipsync_bench.evaluation.columns import COLUMNS
 from lipsync_bench.evaluation.ranks import intervals, paired_tests, ranks
 from lipsync_bench.evaluation.rows import FIELDS, LINE
 from lipsync_bench.evaluation.statistics import Units, bootstrap_intervals, holm, paired_test, unit_of
+from metrics.registry import COLUMNS
 
 
 def rng(seed: int = 0) -> np.random.Generator:

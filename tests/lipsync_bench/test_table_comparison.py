@@ -388,7 +388,7 @@ def test_the_command_lists_the_tables(capsys):
     assert table("list") == 0
     shown = capsys.readouterr().out
     assert all(id in shown for id in ("hyperlips-1", "videoretalking-4", "g4g-3", "lipformer-3"))
-    with pytest.raises(FileNotFoundError, match="no table .table-1.. Expected one of g4g-1, .*lipformer-2"):
+    with pytest.raises(FileNotFoundError, match=r"no table .table-1.. Expected one of g4g-1, .*lipformer-2"):
         table("table-1")
 
 

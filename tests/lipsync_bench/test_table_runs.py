@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from lipsync_bench import bench
+from lipsync_bench.evaluation import evaluate
 from lipsync_bench.evaluation import run as scoring_run
 from lipsync_bench.evaluation.rows import read_rows
-from lipsync_bench.tables import needs, runs
+from lipsync_bench.results.errors import OtherResultsError
+from lipsync_bench.tables import needs, runs, table
 from models import Wav2Lip
 from models.checkpoints import save_module
 
@@ -216,6 +218,23 @@ def test_a_results_folder_of_other_judges_says_which_option_names_it(here, check
     assert run_bench("table", "lipformer-1", "--run", "--limit", 1, "--expert", "expert.ckpt") == 1
     assert "rows measured with another scorers" in caplog.text
     assert "With bench table --run that is --results" in caplog.text
+
+
+def test_the_hint_stands_by_the_kind_of_error_not_by_its_words(here, monkeypatch):
+    def refusing(error):
+        def refuse(*_, **__):
+            raise error
+
+        return refuse
+
+    named = "\\. With bench table --run that is --results"
+    for error, expected in (
+        (OtherResultsError("the folder is somebody else's."), named),
+        (ValueError("--out is mentioned."), "mentioned\\.$"),
+    ):
+        monkeypatch.setattr(evaluate, "evaluate_dataset", refusing(error))
+        with pytest.raises(type(error), match=expected):
+            table("lipformer-1", run=True)
 
 
 @pytest.mark.parametrize(

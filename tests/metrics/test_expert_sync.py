@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from metrics.expert_sync import ExpertClip, ExpertSync, expert_curve
+from metrics.expert_sync import METRIC, ExpertClip, ExpertSync, expert_curve
 from models.sync_expert import SyncExpert
 
 
@@ -128,7 +128,7 @@ def test_scorer_stays_out_of_an_enclosing_module():
 def test_names_cannot_be_taken_for_lse():
     metric = ExpertSync(TinyExpert(), "test")
     assert not any(name.startswith("lse") for name in metric.directions)
-    assert set(metric.directions) == set(metric.bounds) == set(metric.unit)
+    assert set(metric.directions) == {column.name for column in METRIC.columns}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """FID against given features, SciPy's and torchmetrics' arithmetic. The Inception network is in test_inception.py."""
 
+import math
+
 import numpy as np
 import pytest
 import scipy.linalg
@@ -8,8 +10,10 @@ import torch
 from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
-from metrics.fid import FID, MIN_FRAMES, fid, frechet_distance
+from metrics import fid as fid_module
+from metrics.fid import FID, MIN_FRAMES, fid, frechet_distance, pool, scorer, whole
 from metrics.inception import InceptionFeatures
+from metrics.metric import Audio, ScoredClip, View
 from tests import golden
 
 
@@ -172,3 +176,49 @@ def test_protocol_names_the_recipe():
     assert FID(Means()).protocol == "fid_pytorch_fid"
     assert FID(Means()).weights == "test"
     assert not list(FID(Means()).parameters())
+
+
+def test_features_that_are_gone_make_no_value_and_are_named(tmp_path, caplog):
+    (tmp_path / "a.f32").write_bytes(bytes(4 * 2048))
+    value, frames = pool(None, [tmp_path / "a.f32"], [tmp_path / "b.f32"])
+    assert (math.isnan(value), frames) == (True, 0)
+    assert "1 files of features are gone" in caplog.text
+    assert "b.f32" in caplog.text
+
+
+class Sums:
+    """Stands for the network: one feature, the sum of an image."""
+
+    size, recipe, weights = 1, "pytorch_fid", "test"
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return images.sum(dim=(1, 2, 3), dtype=torch.float32)[:, None]
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_features_of_a_clip_are_whole_or_absent(tmp_path, keep):
+    path = tmp_path / "features" / "a.f32"
+    clip = ScoredClip(True, Audio(lambda: np.zeros(0), lambda: np.zeros(0)), {"fid": Sums()}, lambda *_: path)
+    features = scorer(clip)
+    boxes, points = np.zeros((1, 4)), np.zeros((1, 68, 2))
+    for level in (1, 2):
+        crops = [np.full((4, 4, 3), level, np.uint8)]
+        features.update(View(False, crops, crops, boxes, crops, crops, points, 0.25, *[points] * 4, np.ones(1, bool)))
+        assert not path.exists()
+    assert features.result() == {}
+    features.close(keep=keep)
+    assert [file.name for file in path.parent.iterdir()] == (["a.f32"] if keep else [])
+    if keep:
+        assert np.fromfile(path, "<f4").tolist() == [48, 96]
+        assert [whole(Sums(), path, crops) for crops in (1, 2, 3)] == [False, True, False]
+    features.close(keep=False)  # once more, as after an exception between two rows
+    assert path.is_file() == keep
+
+
+@pytest.mark.parametrize("values", [[1.0, math.nan], [1.0, math.inf]])
+def test_damaged_features_are_named(tmp_path, monkeypatch, values):
+    monkeypatch.setattr(fid_module, "MIN_FRAMES", 2)
+    for name, found in (("a", [1.0, 2.0]), ("b", values)):
+        np.array(found, "<f4").tofile(tmp_path / f"{name}.f32")
+    with pytest.raises(ValueError, match=r"b\.f32: damaged.*evaluate its method again"):
+        pool(Sums(), [tmp_path / "a.f32"], [tmp_path / "b.f32"])

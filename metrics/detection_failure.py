@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Share of the frames in which no face is found."""
+
+from metrics.metric import Column, Description, FrameScorer, ScoredClip, Scorer, View
+
+__all__: list[str] = []
+
+
+class _Scorer(FrameScorer):
+    def update(self, view: View) -> None:
+        self.add("detection_failure", 1.0 - view.seen)
+
+
+def scorer(clip: ScoredClip) -> Scorer:
+    """Of the candidate's frames."""
+    return _Scorer()
+
+
+METRIC = Description(
+    columns=(
+        Column(
+            "detection_failure",
+            "Face not found",
+            "share",
+            False,
+            3,
+            (0, 1),
+            "none",
+            "this suite: frames without a face",
+            order=130,
+        ),
+    ),
+    checked="share of frames in which Face Mesh (or the protocol's own detector) sees no face",
+)

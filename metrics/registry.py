@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""All metrics there are: the descriptions at the ends of the files of this folder, in a stable order.
+
+The list is the folder's. Of a file only its last statement, `METRIC = Description(...)`, is run here, with the names of
+`metrics.metric`: a file's imports (torch, torchmetrics, dlib ...) wait until something is computed.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from metrics import __name__ as PACKAGE
+from metrics import __path__ as FOLDERS
+from metrics import metric
+from metrics.metric import Column, Description, Network
+
+CLAUSE = "\nMETRIC = "
+
+__all__ = ["CLIP_COLUMNS", "COLUMNS", "COUNTS", "CURVES", "METRICS", "NETWORKS", "RANKED", "column", "describe"]
+
+
+def describe(path: Path) -> Description | None:
+    """The description of a metric's file; None for a file without one.
+
+    Raises:
+        ValueError: The last statement is not as it should be.
+    """
+    _, clause, text = path.read_text(encoding="utf-8").rpartition(CLAUSE)
+    if not clause:
+        return None
+    try:
+        found = eval(text, {name: getattr(metric, name) for name in metric.__all__})
+    except (NameError, SyntaxError, TypeError) as error:
+        raise ValueError(
+            f"{path}: the description cannot be read ({error}). Expected METRIC = Description(...) as the last "
+            "statement of the file, of literals and the names of metrics.metric"
+        ) from error
+    if not isinstance(found, Description):
+        raise ValueError(f"{path}: METRIC is {type(found).__name__}. Expected a metrics.metric.Description")
+    return replace(found, module=f"{PACKAGE}.{path.stem}")
+
+
+def _all() -> tuple[Description, ...]:
+    files = sorted((path for folder in FOLDERS for path in Path(folder).glob("*.py")), key=lambda path: path.name)
+    found = [description for path in files if (description := describe(path)) is not None]
+    names = [c.name for description in found for c in description.columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"several metrics are called {', '.join(twice)}. Expected one file for each name: rename one")
+    return tuple(sorted(found, key=lambda description: min(c.order for c in description.columns)))
+
+
+METRICS = _all()
+"""One description for each file."""
+COLUMNS = tuple(sorted((c for metric in METRICS for c in metric.columns), key=lambda c: c.order))
+CLIP_COLUMNS = tuple(column for column in COLUMNS if column.kind != "pooled")
+"""Those that a row of clips.csv holds."""
+RANKED = tuple(column for column in COLUMNS if column.kind != "diagnostic")
+"""Those that a leaderboard shows."""
+COUNTS = tuple(field for metric in METRICS for field in metric.counts)
+CURVES = tuple(field for metric in METRICS for field in metric.curves)
+NETWORKS: tuple[tuple[Description, Network], ...] = tuple(
+    (metric, network)
+    for metric in sorted(METRICS, key=lambda m: all(c.reference != "sound" for c in m.columns))  # sync comes first
+    for network in metric.networks
+)
+"""Networks with the metric that needs them."""
+
+
+def column(name: str) -> Column:
+    """The column of that name. Raises KeyError for a name no row can hold."""
+    for candidate in COLUMNS:
+        if candidate.name == name:
+            return candidate
+    raise KeyError(f"no metric {name!r}; there are {', '.join(c.name for c in COLUMNS)}")
