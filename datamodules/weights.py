@@ -39,7 +39,7 @@ _ZIP_FACTOR = 4  # weights hardly shrink; and PyTorch itself stores them as they
 _ZIP_SLACK = 1 << 24
 _EXPANDED_BYTES = 1 << 20  # strides of 0 let a few bytes stand for a tensor of any size
 
-__all__ = ["is_safetensors", "is_state", "load_weights", "mismatch", "read_torch", "refuse_archive"]
+__all__ = ["is_dense", "is_safetensors", "is_state", "load_weights", "mismatch", "read_torch", "refuse_archive"]
 
 
 def is_safetensors(path: Path) -> bool:
@@ -120,14 +120,19 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def is_state(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
-    """Whether this is a mapping of names to plain dense tensors."""
-    return isinstance(content, Mapping) and all(
-        isinstance(name, str)
-        and isinstance(value, Tensor)
+def is_dense(value: Any) -> TypeGuard[Tensor]:
+    """Whether this is a plain dense tensor, though its values may stand in the file once for many."""
+    return (
+        isinstance(value, Tensor)
         and value.layout is torch.strided
         and not (value.is_quantized or value.is_complex() or value.is_meta)
-        and value.nbytes <= value.untyped_storage().nbytes() + _EXPANDED_BYTES
+    )
+
+
+def is_state(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
+    """Whether this is a mapping of names to plain dense tensors that are not much larger than their file."""
+    return isinstance(content, Mapping) and all(
+        isinstance(name, str) and is_dense(value) and value.nbytes <= value.untyped_storage().nbytes() + _EXPANDED_BYTES
         for name, value in content.items()
     )
 

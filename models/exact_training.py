@@ -14,6 +14,7 @@ from torch import Tensor
 
 from datamodules.files import sha256
 from datamodules.loading import FaceDataModule
+from datamodules.weights import is_state
 from models.checkpoint_files import RECORD, install_atomic_saving, not_finite, refuse_not_finite
 
 _NAMED = 8  # files or values in a message
@@ -122,6 +123,8 @@ class ExactTraining(pl.LightningModule):
         self._noise_seed = seed if isinstance(seed, int) else self._noise_seed
         if self._trainer is None:
             return
+        if is_state(checkpoint["state_dict"]):  # else it does not fit either, and a look at its values may be large
+            refuse_not_finite(self.trainer.ckpt_path, checkpoint["state_dict"])
         stored = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
         self._changed = {
             name: (stored[name], value)
@@ -129,7 +132,6 @@ class ExactTraining(pl.LightningModule):
             if name in stored and not name.startswith("_") and _plain(stored[name]) != _plain(value)
         }
         self._check_fits(checkpoint)
-        refuse_not_finite(self.trainer.ckpt_path, checkpoint["state_dict"])
         if self._changed and self.trainer.is_global_zero:
             _log.info("%s: goes on with %s", type(self).__name__, self._differences())
 

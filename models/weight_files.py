@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from datamodules.files import sha256
-from datamodules.weights import is_state, read_torch
+from datamodules.weights import is_dense, read_torch
 
 TORCHVISION = "torchvision"
 
@@ -83,7 +83,9 @@ class WeightsFile:
         own = module.state_dict()
         chosen = {name: state.get(name) for name in names.values()}
         wrong = [name for key, name in names.items() if getattr(chosen[name], "shape", None) != own[key].shape]
-        wrong += [name for name, value in chosen.items() if name not in wrong and not is_state({name: value})]
+        wrong += [
+            name for name, value in chosen.items() if name not in wrong and not is_dense(value)
+        ]  # of the right size
         if wrong:
             raise ValueError(
                 f"{self.path}: {wrong[0]} is missing or has another shape ({len(wrong)} of {len(names)} tensors do not "

@@ -131,7 +131,7 @@ def test_load_refuses_what_is_missing_or_other(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.pth: no such file\. .*face-alignment.*--detector_weights"):
         load_s3fd(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("<html>not found</html>")
-    with pytest.raises(ValueError, match=r"text\.pth: cannot be read.*--detector_weights"):
+    with pytest.raises(ValueError, match=r"text\.pth: is a web page.*s3fd"):
         load_s3fd(tmp_path / "text.pth")
     torch.save({"fc6.weight": torch.zeros(1)}, tmp_path / "short.pth")
     with pytest.raises(ValueError, match=r"(?s)short\.pth: does not fit.*conv1_1\.weight.*Other shape: fc6\.weight"):

@@ -172,7 +172,7 @@ def test_a_folder_of_all_sorts_is_prepared(bad, good, frames, two_faces, tmp_pat
         "cut.mp4": ("MediaError", r"cut\.mp4: (audio|video) ends after .* cut off or damaged\. Expected 1\.\d+ s"),
         "mute.mp4": ("MediaError", r"mute\.mp4: no sound track\. Expected a video with sound"),
         "no index.mp4": ("MediaError", r"no index\.mp4: cannot be opened as media .*Expected a whole video"),
-        "nobody.mp4": ("FaceError", r"no face on any of 40 frames; expected one of .*--detector"),
+        "nobody.mp4": ("FaceError", r"no face on any of 40 frames; expected an upright one of .*--detector"),
         "sound only.mp4": ("MediaError", r"holds sound but no video track\. Expected a video"),
         "still.mp4": ("MediaError", r"still\.mp4: holds a single image\. Expected a video"),
         "zero.mp4": ("MediaError", r"zero\.mp4: the file is empty \(0 bytes\)\. Expected a video"),
@@ -356,7 +356,7 @@ def run_dub(checkpoint: Path, video: Path, audio: Path, out: Path) -> int:
     [
         ("cut.mp4", r"cut\.mp4: video ends after .* cut off or damaged\. Expected 1\.60 s, .*Replace the file"),
         ("no index.mp4", r"no index\.mp4: cannot be opened as media .*Expected a whole video .*Replace the file"),
-        ("nobody.mp4", r"nobody\.mp4: no face on any of 40 frames; expected one of .*--detector"),
+        ("nobody.mp4", r"nobody\.mp4: no face on any of 40 frames; expected an upright one of .*--detector"),
         ("zero.mp4", r"zero\.mp4: the file is empty \(0 bytes\)\. Expected a video .*Copy it again"),
         ("still.mp4", r"still\.mp4: holds a single image\. Expected a video.*Choose another file"),
         ("sound only.mp4", r"sound only\.mp4: holds sound but no video track\. Expected a video.*Choose another file"),
