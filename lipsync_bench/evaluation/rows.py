@@ -112,13 +112,18 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
     """The rows of a file as texts, line by line; None for a line that is no whole row, as after a loss of power.
 
     Raises:
-        OtherResultsError: The head is that of another version, or of no CSV.
+        OtherResultsError: The head is that of another version, or of no CSV; or a whole line is no UTF-8.
     """
     for number, line in enumerate(_whole_lines(path)):
         try:
             cells = next(csv.reader([line.decode()], strict=True))
-        except (UnicodeDecodeError, csv.Error):
+        except csv.Error:
             cells = []
+        except UnicodeDecodeError as error:  # another program has written here
+            raise OtherResultsError(
+                f"{path}: line {number + 1} is no UTF-8. Expected rows of bench evaluate. Correct the line or remove "
+                "it, or choose another folder with --out."
+            ) from error
         if number == 0 and tuple(cells) != FIELDS:
             raise OtherResultsError(
                 f"{path} was written by another version: its columns are {', '.join(cells) or 'unreadable'}. "

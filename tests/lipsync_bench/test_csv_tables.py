@@ -97,7 +97,7 @@ def test_lines_of_another_kind_among_rows_name_the_file(tmp_path: Path, data: by
         read_rows(tmp_path)
 
 
-@pytest.mark.parametrize("data", [b"\xff\n", b"a,b\n", b'"\n'])
+@pytest.mark.parametrize("data", [b"a,b\n", b'"\n'])
 def test_an_evaluation_takes_out_lines_that_are_no_rows_and_says_so(
     tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -108,6 +108,13 @@ def test_an_evaluation_takes_out_lines_that_are_no_rows_and_says_so(
     rows.close()
     assert "clips.csv: 1 lines are no whole rows and are taken out" in caplog.text
     assert len(read_rows(tmp_path)) == 1
+
+
+def test_an_evaluation_does_not_go_on_in_a_file_of_other_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "clips.csv"
+    path.write_bytes(",".join(FIELDS).encode() + b"\n\xff\n")
+    with pytest.raises(ValueError, match=r"clips\.csv: line 2 is no UTF-8"):
+        RowFile(path)
 
 
 def test_a_line_that_is_being_written_is_no_row_yet(tmp_path: Path) -> None:
