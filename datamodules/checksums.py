@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether a clip file is still the one that the preparation wrote, told by the manifest's SHA-256."""
 
-import json
 from functools import lru_cache
 from pathlib import Path
 
 from datamodules.errors import ClipError
 from datamodules.files import sha256
+from datamodules.texts import read_json
 
 __all__ = ["verify_clip"]
 
@@ -15,7 +15,7 @@ __all__ = ["verify_clip"]
 def _digests(manifest: Path, changed_ns: int) -> dict[str, str]:
     """SHA-256 of each clip by its id; empty where there is no manifest that says so."""
     try:
-        entries = json.loads(manifest.read_text(encoding="utf-8"))["clips"]
+        entries = read_json(manifest, "the manifest of prepared clips", "Run bench prepare again")["clips"]
         return {entry["id"]: entry["sha256"] for entry in entries}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -2,16 +2,15 @@
 """The `lightning` command: fit, validate, test and predict over the methods and data sets of this suite."""
 
 import json
-import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
+from datamodules.weights import read_torch
 from lipsync_bench.command_line import bound_configs, config_files
 from lipsync_bench.endings import errors_in_a_line
 from lipsync_bench.logs import show_logs
@@ -22,9 +21,9 @@ __all__ = ["BenchCLI", "main"]
 def _arguments(path: Path) -> dict[str, Any]:
     """The constructor's arguments that a checkpoint holds; none of one that is not read without running its code."""
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        checkpoint = read_torch(path, "a checkpoint", "Name another --ckpt_path", mapped=True)
         stored = checkpoint.get(pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY, {})
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, AttributeError):
+    except (ValueError, AttributeError):
         return {}  # what reads it next says what is wrong with it
     return {name: list(x) if isinstance(x, tuple) else x for name, x in stored.items() if not name.startswith("_")}
 

@@ -24,3 +24,5 @@ def test_one_changed_bit_is_noticed(corpus: Path, tmp_path: Path) -> None:
     verify_clip(others[0])
     (tmp_path / "clips" / "manifest.json").unlink()
     verify_clip(first)  # nothing says what it was
+    (tmp_path / "clips" / "manifest.json").write_text("[" * 100_000)
+    verify_clip(first)  # nor does this, and it is read within bounds
