@@ -17,10 +17,10 @@ import torch
 from benchmarks.comparison import Aim, Comparison, Rounds
 from benchmarks.watching import Watched, imports_mb, watch
 from benchmarks.wide_video import write_wide_video
-from datamodules.audio import SAMPLE_RATE, to_int16
-from datamodules.video import probe
-from models import Wav2Lip
-from models.checkpoints import save_module
+from lipsync_bench.datamodules.audio import SAMPLE_RATE, to_int16
+from lipsync_bench.datamodules.video import probe
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 
 BENCH = Path(sys.executable).with_name("bench")
 VARIABLE = "LIPSYNC_BENCH_DUB_MINUTES"

@@ -20,25 +20,25 @@ import torch
 
 from benchmarks.comparison import Aim, Comparison, Rounds
 from benchmarks.random_judges import write_random_judges
-from datamodules.audio import load_audio, mel_spectrogram, to_int16
-from datamodules.clip import Clip
-from datamodules.prepare import prepare
-from datamodules.video import VideoWriter, read_frames
+from lipsync_bench.datamodules.audio import load_audio, mel_spectrogram, to_int16
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.prepare import prepare
+from lipsync_bench.datamodules.video import VideoWriter, read_frames
 from lipsync_bench.evaluation.evaluate import Selection, evaluate_videos
 from lipsync_bench.evaluation.protocol import VIDEO_PAIRS, load_protocol
 from lipsync_bench.evaluation.regions import Regions, compare_crops
 from lipsync_bench.evaluation.rows import read_rows
 from lipsync_bench.evaluation.scorers import ScorerFiles, Scorers
 from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
-from metrics.cpbd import cpbd
-from metrics.expert_sync import expert_curve
-from metrics.lpips import lpips
-from metrics.lse import score_clip
-from metrics.metric import mouth_box
-from metrics.mse import mse
-from metrics.psnr import psnr
-from metrics.psnr_uint8 import SCRIPT_PX, psnr_uint8
-from metrics.ssim import ssim
+from lipsync_bench.metrics.cpbd import cpbd
+from lipsync_bench.metrics.expert_sync import expert_curve
+from lipsync_bench.metrics.lpips import lpips
+from lipsync_bench.metrics.lse import score_clip
+from lipsync_bench.metrics.metric import mouth_box
+from lipsync_bench.metrics.mse import mse
+from lipsync_bench.metrics.psnr import psnr
+from lipsync_bench.metrics.psnr_uint8 import SCRIPT_PX, psnr_uint8
+from lipsync_bench.metrics.ssim import ssim
 
 SIDES = ("target", "mine")
 WITHOUT_NETWORKS = ("decoding", "landmarks", "Face Mesh", "CPBD", "PSNR, SSIM, MSE", "8-bit PSNR")

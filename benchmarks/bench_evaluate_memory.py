@@ -19,7 +19,7 @@ from benchmarks.comparison import Aim, Comparison, Rounds
 from benchmarks.random_judges import JUDGES, Judge, write_random_judges
 from benchmarks.watching import Watched, imports_mb, watch
 from benchmarks.wide_video import write_wide_video
-from datamodules.video import FPS
+from lipsync_bench.datamodules.video import FPS
 from lipsync_bench.evaluation import ScorerFiles
 from lipsync_bench.evaluation.rows import read_rows
 

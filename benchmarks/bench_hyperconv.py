@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.comparison import Comparison, Rounds
-from models.hyperlips.hyperconv import HyperConv
+from lipsync_bench.models.hyperlips.hyperconv import HyperConv
 
 SAMPLES = 20
 CODE = 64

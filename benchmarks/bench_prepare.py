@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.comparison import Aim, Comparison
-from datamodules.detectors import make_detector
-from datamodules.prepare import prepare
-from datamodules.video import read_frames
+from lipsync_bench.datamodules.detectors import make_detector
+from lipsync_bench.datamodules.prepare import prepare
+from lipsync_bench.datamodules.video import read_frames
 
 __all__: list[str] = []
 

@@ -13,10 +13,10 @@ import torchvision
 from torch import nn
 
 from lipsync_bench.evaluation import ScorerFiles
-from metrics.inception import FILE as INCEPTION
-from models import SyncExpertModule
-from models.checkpoints import save_module
-from models.syncnet import SyncNetV2
+from lipsync_bench.metrics.inception import FILE as INCEPTION
+from lipsync_bench.models import SyncExpertModule
+from lipsync_bench.models.checkpoints import save_module
+from lipsync_bench.models.syncnet import SyncNetV2
 
 ALEXNET = "alexnet-owt-7be5be79.pth"
 Judge = Literal["syncnet", "expert", "lpips", "inception"]

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datamodules.synthetic.corpus import make_take
-from datamodules.video import FPS, VideoWriter
+from lipsync_bench.datamodules.synthetic.corpus import make_take
+from lipsync_bench.datamodules.video import FPS, VideoWriter
 
 __all__ = ["write_wide_video"]
 

@@ -15,9 +15,9 @@ from typing import Literal
 import numpy as np
 import soxr
 
-from datamodules.audio_track import audio_frames, mono_samples
-from datamodules.damage import REPAIR, Damage
-from datamodules.errors import MediaError
+from lipsync_bench.datamodules.audio_track import audio_frames, mono_samples
+from lipsync_bench.datamodules.damage import REPAIR, Damage
+from lipsync_bench.datamodules.errors import MediaError
 
 SAMPLE_RATE = 16000
 MEL_BANDS = 80
@@ -154,7 +154,7 @@ def mel_spectrogram(wave: np.ndarray, pad_mode: Literal["reflect", "constant"] =
     if wave.ndim != 1 or wave.dtype.kind != "f":
         raise ValueError(
             f"mel_spectrogram: got {wave.dtype} samples of shape {wave.shape}. Expected float samples of shape (S,). "
-            "Use datamodules.audio.to_float for int16 and the mean over channels for stereo."
+            "Use lipsync_bench.datamodules.audio.to_float for int16 and the mean over channels for stereo."
         )
     if wave.size == 0 or not np.isfinite(wave).all():
         found = "no samples" if wave.size == 0 else "NaN or infinite samples"

@@ -9,10 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.damage import REPAIR, Damage, check_end, until_error
-from datamodules.errors import MediaError
-from datamodules.media import audio_stream, open_media, video_stream
-from datamodules.track_times import PRIMING, inexact_s, stated_duration, tick, time_zero, unstated_priming, unstretched
+from lipsync_bench.datamodules.damage import REPAIR, Damage, check_end, until_error
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.media import audio_stream, open_media, video_stream
+from lipsync_bench.datamodules.track_times import (
+    PRIMING,
+    inexact_s,
+    stated_duration,
+    tick,
+    time_zero,
+    unstated_priming,
+    unstretched,
+)
 
 # A longer hole in the timestamps is taken for a broken timestamp: filling it would need unbounded time and memory.
 MAX_GAP_S = 60.0

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Literal
 
 from torch.utils.data import DataLoader
 
-from datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
-from datamodules.hr_windows import HRWindowDataset, separate_unready
-from datamodules.loading import FaceDataModule
-from datamodules.texts import read_json, read_text
-from datamodules.windows import SyncWindow, Window, WindowDataset, separate_short
+from lipsync_bench.datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
+from lipsync_bench.datamodules.hr_windows import HRWindowDataset, separate_unready
+from lipsync_bench.datamodules.loading import FaceDataModule
+from lipsync_bench.datamodules.texts import read_json, read_text
+from lipsync_bench.datamodules.windows import SyncWindow, Window, WindowDataset, separate_short
 
 WindowKind = Literal["generator", "expert", "hr"]
 Split = Literal["train", "val", "test"]

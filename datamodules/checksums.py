@@ -4,9 +4,9 @@
 from functools import lru_cache
 from pathlib import Path
 
-from datamodules.errors import ClipError
-from datamodules.files import sha256
-from datamodules.texts import read_json
+from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.texts import read_json
 
 __all__ = ["verify_clip"]
 

@@ -29,9 +29,9 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from datamodules.errors import ClipError
-from datamodules.files import write_tensors
-from datamodules.tensor_file import FileKind, StoredTensor, open_file, read_head
+from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.files import write_tensors
+from lipsync_bench.datamodules.tensor_file import FileKind, StoredTensor, open_file, read_head
 
 SCHEMA = "1"
 MESH_POINTS = 478

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from datamodules.base import SPLITS, ClipDataModule, Split, WindowKind, read_list
+from lipsync_bench.datamodules.base import SPLITS, ClipDataModule, Split, WindowKind, read_list
 
 __all__ = ["ClipFolder", "shuffled"]
 

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from datamodules.errors import MediaError
+from lipsync_bench.datamodules.errors import MediaError
 
 # libav's fast conversion between YUV and RGB is ten times as fast, one level too dark, and differs between processors.
 EXACT = 0x02 | 0x2000 | 0x40000 | 0x80000  # SWS_BILINEAR, FULL_CHR_H_INT, ACCURATE_RND, BITEXACT

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.faces import FaceTrack
+from lipsync_bench.datamodules.faces import FaceTrack
 
 CropRule = Literal["mesh", "detector"]
 SMOOTHING_RADIUS = 14  # no box depends on a frame further away: 12 of the maximum and 2 of the mean after it

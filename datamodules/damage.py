@@ -10,7 +10,7 @@ from typing import Any
 
 import av
 
-from datamodules.errors import MediaError
+from lipsync_bench.datamodules.errors import MediaError
 
 REPAIR = "Replace the file, or re-encode what can be read of it with: ffmpeg -i INPUT OUTPUT.mp4"
 # What may be missing at the end: one frame or packet, or this share of what the file states, but never more than 0.5 s.

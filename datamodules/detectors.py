@@ -31,8 +31,8 @@ import dlib
 import mediapipe
 import numpy as np
 
-from datamodules.dlib_models import LANDMARKS68, dlib_model
-from datamodules.files import sha256
+from lipsync_bench.datamodules.dlib_models import LANDMARKS68, dlib_model
+from lipsync_bench.datamodules.files import sha256
 
 DetectorName = Literal["mediapipe", "dlib", "s3fd"]
 MAX_FACES = 4
@@ -294,7 +294,7 @@ class DlibDetector(FaceDetector):
 def _s3fd(path: Path, digest: str) -> Any:
     import torch
 
-    from datamodules import s3fd
+    from lipsync_bench.datamodules import s3fd
 
     if multiprocessing.parent_process() is not None:
         torch.set_num_threads(1)  # there is one worker a core already
@@ -331,7 +331,7 @@ class S3FDDetector(FaceDetector):
         self._mesh = _Mesh(faces=1, still=True)
 
     def detect(self, frame: np.ndarray) -> list[Face]:
-        from datamodules import s3fd
+        from lipsync_bench.datamodules import s3fd
 
         frame = _check_image(frame)
         found = s3fd.rectangles(self._network, frame[None])[0] if min(frame.shape[:2]) >= s3fd.MIN_SIDE_PX else None

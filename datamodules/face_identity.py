@@ -16,8 +16,8 @@ import dlib
 import numpy as np
 import simplejpeg
 
-from datamodules.detectors import Face, frontal_score
-from datamodules.dlib_models import EMBEDDING, dlib_model
+from lipsync_bench.datamodules.detectors import Face, frontal_score
+from lipsync_bench.datamodules.dlib_models import EMBEDDING, dlib_model
 
 # Outer and inner corner of the eye on the picture's right, of the other, and the base of the nose: dlib's five points.
 _POINTS = (263, 362, 33, 133, 2)

@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.base import ClipDataModule
-from datamodules.clip import Clip, read_header
-from datamodules.clip_folder import shuffled
-from datamodules.errors import MediaError
-from datamodules.loading import FaceDataModule
-from datamodules.media import MAX_PIXELS
-from datamodules.windows import stack_frames
+from lipsync_bench.datamodules.base import ClipDataModule
+from lipsync_bench.datamodules.clip import Clip, read_header
+from lipsync_bench.datamodules.clip_folder import shuffled
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.loading import FaceDataModule
+from lipsync_bench.datamodules.media import MAX_PIXELS
+from lipsync_bench.datamodules.windows import stack_frames
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _REPAIR = "Copy it again from its source, or move it out of the folder"

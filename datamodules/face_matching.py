@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from datamodules.detectors import Face, area, centre, iou
-from datamodules.face_identity import Identity, Sighting, alike
+from lipsync_bench.datamodules.detectors import Face, area, centre, iou
+from lipsync_bench.datamodules.face_identity import Identity, Sighting, alike
 
 _MIN_IOU = 0.1
 _MAX_STEP = 1.0  # distance from the last position, in box sides, at which a face can still be the same

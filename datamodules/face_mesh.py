@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """MediaPipe's Face Mesh on single face crops, as HyperLips' sketches need it.
 
-`datamodules.detectors` follows faces through whole frames; here every image is looked at by itself, so that what is
+`lipsync_bench.datamodules.detectors` follows faces through whole frames; here every image is looked at by itself, so that what is
 found in it does not depend on the images before it, on the size of a batch or on where a run was interrupted.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.detectors import mediapipe  # set up to be quiet there
+from lipsync_bench.datamodules.detectors import mediapipe  # set up to be quiet there
 
 MESH_POINTS = 478
 _CONFIDENCE = 0.5

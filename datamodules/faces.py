@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from datamodules.detectors import (
+from lipsync_bench.datamodules.detectors import (
     MAX_FACES,
     DetectorName,
     DlibDetector,
@@ -22,9 +22,9 @@ from datamodules.detectors import (
     landmarks68,
     make_detector,
 )
-from datamodules.errors import FaceError, MediaError
-from datamodules.face_identity import Sighting
-from datamodules.face_matching import Track, assign
+from lipsync_bench.datamodules.errors import FaceError, MediaError
+from lipsync_bench.datamodules.face_identity import Sighting
+from lipsync_bench.datamodules.face_matching import Track, assign
 
 FaceChoice = Literal["largest", "first", "left", "right", "centre"] | int
 _MIN_SHARE = 0.5  # a track shorter than this share of the longest is taken for a false detection

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from datamodules.errors import of_reading
+from lipsync_bench.datamodules.errors import of_reading
 
 if TYPE_CHECKING:
     import numpy as np

@@ -26,11 +26,11 @@ import cv2
 import numpy as np
 import torch
 
-from datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
-from datamodules.clip import Clip, read_header
-from datamodules.errors import ClipError
-from datamodules.sketch import BOTTLENECK_PX, TRAINING_KERNEL_PX, lip_box, lip_mask, training_sketch
-from datamodules.windows import MIN_FRAMES, WINDOW_FRAMES, WindowDataset, stack_frames
+from lipsync_bench.datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
+from lipsync_bench.datamodules.clip import Clip, read_header
+from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.sketch import BOTTLENECK_PX, TRAINING_KERNEL_PX, lip_box, lip_mask, training_sketch
+from lipsync_bench.datamodules.windows import MIN_FRAMES, WINDOW_FRAMES, WindowDataset, stack_frames
 
 HR_SIZES = (128, 256, 512)
 _MIN_LIPS = 0.05  # of the crop's width and height; the ring around the lips of a frontal face is 0.4 by 0.2

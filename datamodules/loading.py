@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.loops.loop import _Loop
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.windows import EpochSampler, EvaluationSampler
+from lipsync_bench.datamodules.windows import EpochSampler, EvaluationSampler
 
 __all__ = ["FaceDataModule"]
 

@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from datamodules.base import ClipDataModule, Split
+from lipsync_bench.datamodules.base import ClipDataModule, Split
 
 __all__ = ["LRS2"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from datamodules.base import ClipDataModule, Split, WindowKind
-from datamodules.clip_folder import shuffled
+from lipsync_bench.datamodules.base import ClipDataModule, Split, WindowKind
+from lipsync_bench.datamodules.clip_folder import shuffled
 
 CLIPS_PER_SPEAKER = 35
 _REGULAR = frozenset(range(6, 41))

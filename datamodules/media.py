@@ -9,8 +9,8 @@ from typing import Any, Literal
 import av
 from av.stream import Disposition
 
-from datamodules.damage import REPAIR
-from datamodules.errors import MediaError
+from lipsync_bench.datamodules.damage import REPAIR
+from lipsync_bench.datamodules.errors import MediaError
 
 MAX_PIXELS = 36_000_000  # of a picture, a little more than 8K: a few bytes can ask for gigabytes
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails

@@ -25,19 +25,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from datamodules.clip import MAX_CROP_PX, SCHEMA
-from datamodules.crops import CropRule
-from datamodules.csv_files import write_csv
-from datamodules.damage import Damage
-from datamodules.detectors import make_detector
-from datamodules.errors import JobsFailed
-from datamodules.faces import DetectorName, FaceChoice
-from datamodules.files import printable, remove_leftovers, write_atomic
-from datamodules.pool import WorkerDied, run_jobs
-from datamodules.prepare_clip import Job, Outcome, Settings, is_current, prepare_one
-from datamodules.sources import DatasetName, Source, find_sources, source_root, split_lists
-from datamodules.texts import read_json
-from datamodules.versions import DISTRIBUTION, installed, versions
+from lipsync_bench.datamodules.clip import MAX_CROP_PX, SCHEMA
+from lipsync_bench.datamodules.crops import CropRule
+from lipsync_bench.datamodules.csv_files import write_csv
+from lipsync_bench.datamodules.damage import Damage
+from lipsync_bench.datamodules.detectors import make_detector
+from lipsync_bench.datamodules.errors import JobsFailed
+from lipsync_bench.datamodules.faces import DetectorName, FaceChoice
+from lipsync_bench.datamodules.files import printable, remove_leftovers, write_atomic
+from lipsync_bench.datamodules.pool import WorkerDied, run_jobs
+from lipsync_bench.datamodules.prepare_clip import Job, Outcome, Settings, is_current, prepare_one
+from lipsync_bench.datamodules.sources import DatasetName, Source, find_sources, source_root, split_lists
+from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
 
 SUFFIX = ".safetensors"
 _LOG_INTERVAL_S = 30.0

@@ -20,16 +20,23 @@ import cv2
 import numpy as np
 import simplejpeg
 
-from datamodules.audio import MEL_WINDOW, MELS_PER_SECOND, SAMPLE_RATE, load_audio, mel_spectrogram, to_int16
-from datamodules.clip import ClipHeader, read_header, write_clip
-from datamodules.crops import SMOOTHING_RADIUS, CropRule, crop_boxes, cut
-from datamodules.damage import Damage
-from datamodules.detectors import detector_version
-from datamodules.errors import ClipError, MediaError, system_error
-from datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
-from datamodules.files import printable, sha256
-from datamodules.sources import Source
-from datamodules.video import FPS, probe, read_frames
+from lipsync_bench.datamodules.audio import (
+    MEL_WINDOW,
+    MELS_PER_SECOND,
+    SAMPLE_RATE,
+    load_audio,
+    mel_spectrogram,
+    to_int16,
+)
+from lipsync_bench.datamodules.clip import ClipHeader, read_header, write_clip
+from lipsync_bench.datamodules.crops import SMOOTHING_RADIUS, CropRule, crop_boxes, cut
+from lipsync_bench.datamodules.damage import Damage
+from lipsync_bench.datamodules.detectors import detector_version
+from lipsync_bench.datamodules.errors import ClipError, MediaError, system_error
+from lipsync_bench.datamodules.faces import DetectorName, FaceChoice, FaceTrack, FaceTracker
+from lipsync_bench.datamodules.files import printable, sha256
+from lipsync_bench.datamodules.sources import Source
+from lipsync_bench.datamodules.video import FPS, probe, read_frames
 
 JPEG_QUALITY = 95
 MIN_FRAMES = 5  # one window of the published networks

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from datamodules.weights import load_weights
+from lipsync_bench.datamodules.weights import load_weights
 
 # Name, channels in and out, kernel, stride, padding; "M" is a 2x2 pool. fc6 makes the map 4 larger: as published.
 _LAYERS: tuple[tuple[str, int, int, int, int, int] | str, ...] = (
@@ -103,7 +103,7 @@ def network_input(images: np.ndarray) -> Tensor:
     if images.ndim != 4 or images.shape[3] != 3 or images.dtype != np.uint8:
         raise ValueError(
             f"images are {images.dtype} {images.shape}. Expected uint8 RGB (B, H, W, 3). Read them with "
-            "datamodules.video.read_frames"
+            "lipsync_bench.datamodules.video.read_frames"
         )
     pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float()
     return pixels - torch.tensor(MEANS)[:, None, None]

@@ -13,9 +13,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from datamodules.audio_track import audio_frames, checked_audio, mono_samples
-from datamodules.damage import Damage
-from datamodules.media import open_media
+from lipsync_bench.datamodules.audio_track import audio_frames, checked_audio, mono_samples
+from lipsync_bench.datamodules.damage import Damage
+from lipsync_bench.datamodules.media import open_media
 
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 _FALLBACK_RATE = 48000

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from datamodules.texts import read_text
-from datamodules.video_files import find_videos
+from lipsync_bench.datamodules.texts import read_text
+from lipsync_bench.datamodules.video_files import find_videos
 
 DatasetName = Literal["folder", "lrs2", "mead", "synthetic"]
 SPLITS = ("train", "val", "test")

@@ -15,8 +15,8 @@ from typing import Any
 
 import av
 
-from datamodules.media import audio_stream, video_stream
-from datamodules.wav import wav_duration
+from lipsync_bench.datamodules.media import audio_stream, video_stream
+from lipsync_bench.datamodules.wav import wav_duration
 
 # Tracks that start no further apart start together, whatever the reason; three quarters of a frame at 25 fps.
 _TOGETHER_S = Fraction(30, 1000)

@@ -11,13 +11,13 @@ from typing import Any
 import av
 import numpy as np
 
-from datamodules.audio_track import MAX_GAP_S
-from datamodules.colour import SdrFrames
-from datamodules.damage import REPAIR, Damage, check_end, until_error
-from datamodules.errors import MediaError
-from datamodules.media import MAX_PIXELS, audio_stream, open_media, video_stream
-from datamodules.track_times import decoding_times, inexact_s, stated_duration, time_zero, track_fps
-from datamodules.video_writing import FPS, PRESETS, VideoWriter, exact_rate
+from lipsync_bench.datamodules.audio_track import MAX_GAP_S
+from lipsync_bench.datamodules.colour import SdrFrames
+from lipsync_bench.datamodules.damage import REPAIR, Damage, check_end, until_error
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.media import MAX_PIXELS, audio_stream, open_media, video_stream
+from lipsync_bench.datamodules.track_times import decoding_times, inexact_s, stated_duration, time_zero, track_fps
+from lipsync_bench.datamodules.video_writing import FPS, PRESETS, VideoWriter, exact_rate
 
 READING = 2  # raised when the same file gives other frames than before
 # Cameras and containers that count in milliseconds put frames this much beside the regular grid.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import av
 
-from datamodules.media import MAX_PIXELS, is_picture
+from lipsync_bench.datamodules.media import MAX_PIXELS, is_picture
 
 VIDEO_SUFFIXES = frozenset(
     {

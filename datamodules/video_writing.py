@@ -12,10 +12,10 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
-from datamodules.audio import SAMPLE_RATE
-from datamodules.colour import EXACT
-from datamodules.files import remove_leftovers, temporary_path
-from datamodules.sound import Sound
+from lipsync_bench.datamodules.audio import SAMPLE_RATE
+from lipsync_bench.datamodules.colour import EXACT
+from lipsync_bench.datamodules.files import remove_leftovers, temporary_path
+from lipsync_bench.datamodules.sound import Sound
 
 FPS = 25.0
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -43,7 +43,7 @@ def _as_sound(audio: "np.ndarray | Sound | None") -> Sound | None:
     if audio.ndim != 1 or audio.dtype.kind != "f" or not np.isfinite(audio).all():
         raise ValueError(
             f"audio is {audio.dtype} of shape {audio.shape}. Expected finite floats of shape (S,) at 16 kHz. Use "
-            "datamodules.audio.load_audio or to_float."
+            "lipsync_bench.datamodules.audio.load_audio or to_float."
         )
     starts = range(0, len(audio), _AAC_SAMPLES)
     return Sound(SAMPLE_RATE, 1, (audio[None, i : i + _AAC_SAMPLES].astype(np.float32) for i in starts))

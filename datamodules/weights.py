@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from datamodules.errors import of_reading
+from lipsync_bench.datamodules.errors import of_reading
 
 _COUNTER = "num_batches_tracked"  # of batch norms; files of old framework versions lack it, evaluation never reads it
 _Network = TypeVar("_Network", bound=nn.Module)

@@ -30,9 +30,9 @@ import simplejpeg
 import torch
 from torch.utils.data import Dataset, DistributedSampler, SequentialSampler
 
-from datamodules.audio import MEL_BANDS, MEL_WINDOW, mel_start
-from datamodules.clip import Clip
-from datamodules.errors import ClipError
+from lipsync_bench.datamodules.audio import MEL_BANDS, MEL_WINDOW, mel_start
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.errors import ClipError
 
 WINDOW_FRAMES = 5
 MIN_FRAMES = 16  # as published: clips of at most three windows' frames are not used

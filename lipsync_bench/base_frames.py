@@ -13,20 +13,26 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datamodules.audio import frame_mels
-from datamodules.base import prepared_clips
-from datamodules.base_frames import BaseFrames, BaseFramesHeader, MeshOrder, base_frames_path, write_base_frames
-from datamodules.checksums import verify_clip
-from datamodules.clip import Clip
-from datamodules.csv_files import write_csv
-from datamodules.errors import ClipError, MediaError
-from datamodules.face_mesh import find_meshes
-from datamodules.files import remove_leftovers, sha256
-from datamodules.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
+from lipsync_bench.datamodules.audio import frame_mels
+from lipsync_bench.datamodules.base import prepared_clips
+from lipsync_bench.datamodules.base_frames import (
+    BaseFrames,
+    BaseFramesHeader,
+    MeshOrder,
+    base_frames_path,
+    write_base_frames,
+)
+from lipsync_bench.datamodules.checksums import verify_clip
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.csv_files import write_csv
+from lipsync_bench.datamodules.errors import ClipError, MediaError
+from lipsync_bench.datamodules.face_mesh import find_meshes
+from lipsync_bench.datamodules.files import remove_leftovers, sha256
+from lipsync_bench.datamodules.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
 from lipsync_bench.inference import generate_faces
+from lipsync_bench.models import HyperLipsBase
+from lipsync_bench.models.checkpoints import load_module
 from lipsync_bench.processes import device_of, rank_and_world
-from models import HyperLipsBase
-from models.checkpoints import load_module
 
 CHUNK_FRAMES = 64
 FAILURES = "base_frames_failures.csv"

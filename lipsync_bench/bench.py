@@ -65,7 +65,7 @@ def prepare(
         workers: Processes; all cores if not given.
         overwrite: Make finished clips anew.
     """
-    from datamodules.prepare import prepare as run
+    from lipsync_bench.datamodules.prepare import prepare as run
 
     report = run(
         source,
@@ -120,7 +120,7 @@ def synthetic(
         seed: Same seed, same corpus.
         workers: Processes; all cores if not given.
     """
-    from datamodules.synthetic import make_corpus
+    from lipsync_bench.datamodules.synthetic import make_corpus
 
     make_corpus(
         out, speakers=speakers, clips_per_speaker=clips_per_speaker, seconds=seconds, seed=seed, workers=workers

@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from datamodules.weights import read_torch
 from lipsync_bench.command_line import bound_configs, config_files
+from lipsync_bench.datamodules.weights import read_torch
 from lipsync_bench.endings import errors_in_a_line
 from lipsync_bench.logs import show_logs
 

@@ -113,7 +113,7 @@ def bound_configs(words: Sequence[str], overlays: bool = False) -> None:
     from jsonargparse import get_loader, set_loader
     from yaml import YAMLError
 
-    from datamodules.texts import check_yaml, read_yaml
+    from lipsync_bench.datamodules.texts import check_yaml, read_yaml
 
     for path in files:
         read_yaml(Path(path), "a YAML of arguments, as in experiments/", "Correct the file")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from datamodules.audio import SAMPLE_RATE, load_audio
-from datamodules.errors import MediaError
-from datamodules.files import write_atomic
-from datamodules.video import FPS, VideoWriter, probe, read_frames
+from lipsync_bench.datamodules.audio import SAMPLE_RATE, load_audio
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.files import write_atomic
+from lipsync_bench.datamodules.video import FPS, VideoWriter, probe, read_frames
 
 MIN_SECONDS = 2.0
 _LONGEST_S = 1e6

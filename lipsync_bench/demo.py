@@ -23,28 +23,28 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
-import lipsync_bench
-from datamodules import Synthetic
-from datamodules.audio import SAMPLE_RATE, frame_mels, mel_spectrogram, to_float
-from datamodules.clip import Clip
-from datamodules.crops import cut
-from datamodules.files import write_atomic
-from datamodules.prepare import prepare
-from datamodules.synthetic import make_corpus
-from datamodules.texts import read_json
-from datamodules.video import FPS, read_frames
+from lipsync_bench.experiment_files import installed_experiments
 from lipsync_bench.base_frames import make_base_frames
 from lipsync_bench.blending import CONTOUR
 from lipsync_bench.csv_tables import csv_text
+from lipsync_bench.datamodules import Synthetic
+from lipsync_bench.datamodules.audio import SAMPLE_RATE, frame_mels, mel_spectrogram, to_float
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.crops import cut
+from lipsync_bench.datamodules.files import write_atomic
+from lipsync_bench.datamodules.prepare import prepare
+from lipsync_bench.datamodules.synthetic import make_corpus
+from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.datamodules.video import FPS, read_frames
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.leaderboard import rich_table
 from lipsync_bench.evaluation.scorers import ScorerFiles
 from lipsync_bench.evaluation.targets import in_frame
 from lipsync_bench.face_mask import FaceMaskPaste
 from lipsync_bench.inference import lip_sync, paste_crop
+from lipsync_bench.metrics.expert_sync import expert_curve
+from lipsync_bench.models import load_expert, load_method
 from lipsync_bench.preview import write_preview
-from metrics.expert_sync import expert_curve
-from models import load_expert, load_method
 
 SPEAKERS = 6
 CLIPS_PER_SPEAKER = 8
@@ -60,7 +60,7 @@ TRAININGS: dict[DemoMethod, tuple[str, ...]] = {
 }
 """What is trained, in this order: the expert, which also judges the held-out clips, then what is ranked."""
 MAKES_NO_LIPS = ("lipformer_codebook",)
-EXPERIMENTS = Path(lipsync_bench.__file__).parent.parent / "experiments"
+EXPERIMENTS = installed_experiments()
 
 _log = logging.getLogger(__name__)
 

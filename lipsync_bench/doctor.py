@@ -16,9 +16,9 @@ from typing import Literal
 from rich.console import Console
 from rich.markup import escape
 
-from datamodules.files import printable
-from datamodules.texts import read_json
-from datamodules.versions import versions
+from lipsync_bench.datamodules.files import printable
+from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.datamodules.versions import versions
 
 PYTHONS = ((3, 10), (3, 12))
 SPEED_SECONDS = 3.0
@@ -123,8 +123,8 @@ def _face_models() -> Iterator[Check]:
 
 
 def _weights(folder: Path) -> Iterator[Check]:
-    from datamodules.files import sha256
     from lipsync_bench.checkpoints import KINDS
+    from lipsync_bench.datamodules.files import sha256
 
     names = {path.name: path for path in sorted(folder.rglob("*")) if path.is_file()} if folder.is_dir() else {}
     for kind in KINDS.values():
@@ -138,7 +138,7 @@ def _weights(folder: Path) -> Iterator[Check]:
 
 
 def _perceptual() -> Iterator[Check]:
-    from models.perceptual import BACKBONES, backbone_file
+    from lipsync_bench.models.perceptual import BACKBONES, backbone_file
 
     for name in BACKBONES:
         path = backbone_file(name)
@@ -156,7 +156,7 @@ def _metric_networks(folder: Path) -> Iterator[Check]:
     """Networks that metrics need, but those whose official files are listed already."""
     from lipsync_bench.checkpoints import KINDS
     from lipsync_bench.evaluation.scorers import flag
-    from metrics.registry import NETWORKS
+    from lipsync_bench.metrics.registry import NETWORKS
 
     listed = " ".join(kind.files for kind in KINDS.values())
     for metric, network in NETWORKS:
@@ -180,8 +180,8 @@ def _metric_networks(folder: Path) -> Iterator[Check]:
 
 
 def _home(home: str) -> Path | None:
-    """Where a network's file lies that needs no path, as `metrics.metric.Network` names the place."""
-    from models.weight_files import cache_folder
+    """Where a network's file lies that needs no path, as `lipsync_bench.metrics.metric.Network` names the place."""
+    from lipsync_bench.models.weight_files import cache_folder
 
     if home == "torchvision":
         return cache_folder()
@@ -214,7 +214,7 @@ def _data(folder: Path) -> Iterator[Check]:
 
 def _loader_speed(root: Path) -> Check:
     """Windows a second of one loader process."""
-    from datamodules.windows import WindowDataset, separate_short
+    from lipsync_bench.datamodules.windows import WindowDataset, separate_short
 
     clips, _ = separate_short(sorted(root.glob("*/*.safetensors"))[:64], "generator")
     if not clips:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from datamodules.errors import DescribedOSError, JobsFailed
+from lipsync_bench.datamodules.errors import DescribedOSError, JobsFailed
 
 DEBUG = "LIPSYNC_DEBUG"
 _RESUME = "What is finished is kept; the same command resumes"

@@ -16,10 +16,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datamodules.crops import cut
-from datamodules.files import sha256
 from lipsync_bench.blending import face_mask
-from models.face_parsing import load_face_parser, parse_face
+from lipsync_bench.datamodules.crops import cut
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.models.face_parsing import load_face_parser, parse_face
 
 REDRAWN_LABELS = (1, 11, 12, 13)  # skin, mouth, upper lip, lower lip
 LABELS_PX = 512
@@ -105,7 +105,7 @@ def paste_parsed(
         frame: uint8 (H, W, 3).
         box: x1, y1, x2, y2 in pixels inside the frame.
         generated: float32 (3, h, w) in [0, 1], of any size.
-        labels: (512, 512), the parser's classes of the original crop (`models.face_parsing.parse_face`).
+        labels: (512, 512), the parser's classes of the original crop (`lipsync_bench.models.face_parsing.parse_face`).
         released: blur with a vertical sigma of 4 px, as the released script does by a shifted argument; without it
             both sigmas are OpenCV's automatic ones, 11.6 px.
 
@@ -119,7 +119,7 @@ def paste_parsed(
     corners = x1, y1, x2, y2 = _corners(box, frame, generated)
     if labels.shape != (LABELS_PX, LABELS_PX):
         raise ValueError(
-            f"labels are {labels.shape}. Expected ({LABELS_PX}, {LABELS_PX}). Pass what models.face_parsing.parse_face "
+            f"labels are {labels.shape}. Expected ({LABELS_PX}, {LABELS_PX}). Pass what lipsync_bench.models.face_parsing.parse_face "
             "returns."
         )
     redrawn = np.isin(labels, REDRAWN_LABELS)

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 import torch
 
-from datamodules.crops import cut
-from datamodules.errors import MediaError
-from models import TalkingFaceModule
+from lipsync_bench.datamodules.crops import cut
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.models import TalkingFaceModule
 
 PutBack = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
 """(number of the frame, uint8 RGB frame, generated face as `paste` takes it) -> the changed frame."""

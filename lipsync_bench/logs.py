@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What our own four packages have to say goes to stderr, without the chatter of the libraries."""
+"""What this package has to say goes to stderr, without the chatter of the libraries."""
 
 import logging
 from typing import Any
 
-from datamodules.files import printable
+from lipsync_bench.datamodules.files import printable
 
 __all__ = ["show_logs"]
 
-PACKAGES = ("datamodules", "models", "metrics", "lipsync_bench")
+PACKAGE = "lipsync_bench"
 
 
 class _Printable(logging.Formatter):
@@ -22,11 +22,10 @@ class _Printable(logging.Formatter):
 
 
 def show_logs(level: int = logging.INFO) -> None:
-    """Print messages of our packages from `level` on; calling it again changes the level only."""
-    for name in PACKAGES:
-        logger = logging.getLogger(name)
-        logger.setLevel(level)
-        if not logger.handlers:
-            handler = logging.StreamHandler()
-            handler.setFormatter(_Printable("%(message)s"))
-            logger.addHandler(handler)
+    """Print messages of this package from `level` on; calling it again changes the level only."""
+    logger = logging.getLogger(PACKAGE)
+    logger.setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_Printable("%(message)s"))
+        logger.addHandler(handler)

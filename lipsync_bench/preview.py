@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datamodules.audio import to_float
-from datamodules.video import FPS, VideoWriter
+from lipsync_bench.datamodules.audio import to_float
+from lipsync_bench.datamodules.video import FPS, VideoWriter
 
 LABEL_PX = 24
 _FONT = cv2.FONT_HERSHEY_SIMPLEX

@@ -76,7 +76,7 @@ def evaluate(
         raise ValueError("expected either --dataset NAME, or both --pred DIR and --target DIR")
     from rich.console import Console
 
-    from datamodules.files import printable
+    from lipsync_bench.datamodules.files import printable
     from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_dataset, evaluate_videos
     from lipsync_bench.evaluation.leaderboard import rich_table
     from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS
@@ -160,7 +160,7 @@ def sync(video: Path, *, syncnet: Path, syncnet_s3fd: Path | None = None, device
         syncnet_s3fd: Official weights of the pipeline's detector (sfd_face.pth): each face track is scored by itself.
         device: auto, cpu or cuda:N.
     """
-    from datamodules.files import printable
+    from lipsync_bench.datamodules.files import printable
     from lipsync_bench.evaluation.sync_check import check_sync
 
     sys.stdout.write(

@@ -10,11 +10,11 @@ from scipy.ndimage import correlate
 from skimage.feature import canny
 from torch import Tensor
 
-from metrics.frame_mean import FrameMean
-from metrics.gray import gray_8bit
-from metrics.image_checks import checked_images
-from metrics.image_scorer import image, one_thread
-from metrics.metric import Column, Description, FrameScorer, ScoredClip, Scorer, View
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.gray import gray_8bit
+from lipsync_bench.metrics.image_checks import checked_images
+from lipsync_bench.metrics.image_scorer import image, one_thread
+from lipsync_bench.metrics.metric import Column, Description, FrameScorer, ScoredClip, Scorer, View
 
 __all__ = ["CPBD", "CPBDVariant", "EdgeSharpness", "cpbd", "edge_sharpness"]
 

@@ -12,11 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.dlib_models import EMBEDDING, dlib_model
-from datamodules.files import sha256
-from metrics.frame_mean import FrameMean
-from metrics.image_checks import checked_pair
-from metrics.metric import Column, Description, Field, FrameScorer, Network, ScoredClip, Scorer, Value, View
+from lipsync_bench.datamodules.dlib_models import EMBEDDING, dlib_model
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.image_checks import checked_pair
+from lipsync_bench.metrics.metric import (
+    Column,
+    Description,
+    Field,
+    FrameScorer,
+    Network,
+    ScoredClip,
+    Scorer,
+    Value,
+    View,
+)
 
 if TYPE_CHECKING:
     import dlib
@@ -86,13 +96,13 @@ def _checked(name: str, landmarks: Landmarks, frames: int) -> np.ndarray:
     if points.shape != (frames, 68, 2) or points.dtype.kind not in "fiu":
         raise ValueError(
             f"{name} has shape {points.shape} and dtype {points.dtype}. Expected ({frames}, 68, 2), pixels of the "
-            "images. Use metrics.lmd.detect_lip_frames(frames)"
+            "images. Use lipsync_bench.metrics.lmd.detect_lip_frames(frames)"
         )
     points = points.astype(np.float64)
     if np.isinf(points).any():
         raise ValueError(
             f"{name} has infinite values. Expected finite pixel coordinates, or NaN in a frame without a face. Use "
-            "metrics.lmd.detect_lip_frames(frames)"
+            "lipsync_bench.metrics.lmd.detect_lip_frames(frames)"
         )
     return points
 

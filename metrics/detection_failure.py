@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Share of the frames in which no face is found."""
 
-from metrics.metric import Column, Description, FrameScorer, ScoredClip, Scorer, View
+from lipsync_bench.metrics.metric import Column, Description, FrameScorer, ScoredClip, Scorer, View
 
 __all__: list[str] = []
 

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from datamodules.audio import MEL_BANDS, MEL_WINDOW, mel_start
-from datamodules.crops import cut
-from datamodules.errors import MediaError
-from datamodules.files import sha256
-from metrics.metric import Column, Description, Field, Network, ScoredClip, Scorer, Value, View
-from metrics.sync_distances import curve_text
-from models import load_expert
-from models.sync_expert import SyncExpert
+from lipsync_bench.datamodules.audio import MEL_BANDS, MEL_WINDOW, mel_start
+from lipsync_bench.datamodules.crops import cut
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.metrics.metric import Column, Description, Field, Network, ScoredClip, Scorer, Value, View
+from lipsync_bench.metrics.sync_distances import curve_text
+from lipsync_bench.models import load_expert
+from lipsync_bench.models.sync_expert import SyncExpert
 
 __all__ = ["ExpertClip", "ExpertSync", "expert_curve", "expert_score"]
 
@@ -61,7 +61,7 @@ class ExpertClip:
         if mel.ndim != 2 or mel.shape[0] != MEL_BANDS or not mel.is_floating_point():
             raise ValueError(
                 f"mel has shape {tuple(mel.shape)} and dtype {mel.dtype}. Expected ({MEL_BANDS}, M), floating. "
-                "Use datamodules.audio.mel_spectrogram(wave)"
+                "Use lipsync_bench.datamodules.audio.mel_spectrogram(wave)"
             )
         if max_shift_frames < 1:
             raise ValueError(
@@ -212,7 +212,7 @@ class ExpertSync(Metric):
       zeros.
 
     Args:
-        expert: the trained `models.sync_expert.SyncExpert`, Wav2Lip's or HyperLips'; it stays on its own device and is
+        expert: the trained `lipsync_bench.models.sync_expert.SyncExpert`, Wav2Lip's or HyperLips'; it stays on its own device and is
             not part of this metric's parameters or checkpoint.
         weights: identity of its weights, such as "sha256:...", kept as an attribute for the tables.
         max_shift_frames: largest shift in either direction.

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from datamodules.files import atomic_path
-from metrics.image_scorer import image
-from metrics.inception import InceptionFeatures
-from metrics.metric import INF, Column, Description, Network, ScoredClip, Scorer, Value, View
+from lipsync_bench.datamodules.files import atomic_path
+from lipsync_bench.metrics.image_scorer import image
+from lipsync_bench.metrics.inception import InceptionFeatures
+from lipsync_bench.metrics.metric import INF, Column, Description, Network, ScoredClip, Scorer, Value, View
 
 __all__ = ["FID", "MIN_FRAMES", "fid", "frechet_distance"]
 
@@ -110,7 +110,7 @@ class FID(Metric):
       one size. pytorch-fid reads frames from files, that is 8-bit frames: pass those to compare with it.
     * Average: none. All frames of all clips together make one number; there is no FID of a clip, and no mean of FIDs.
     * Recipes, named apart because the resize changes the value: protocol `fid_pytorch_fid` (default; Wav2Lip and
-      those who follow it), `fid_torch_fidelity`, `fid_torchmetrics`; see `metrics.inception.inception_input`.
+      those who follow it), `fid_torch_fidelity`, `fid_torchmetrics`; see `lipsync_bench.metrics.inception.inception_input`.
     * Biased upwards with few frames, so that the floor is not zero: report the number of frames, and beside it the
       value of one half of the real videos against the other. Below `min_frames` there is no value.
     * Only n, sum and sum of outer products are kept, 67 MB for both sides, in float64: memory does not grow, ranks add

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.metric import FrameScorer, Value, View
+from lipsync_bench.metrics.metric import FrameScorer, Value, View
 
 __all__ = ["PairScorer", "image", "one_thread"]
 

@@ -14,8 +14,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models import inception
 
-from metrics.image_checks import checked_images
-from models.weight_files import TORCHVISION, WeightsFile
+from lipsync_bench.metrics.image_checks import checked_images
+from lipsync_bench.models.weight_files import TORCHVISION, WeightsFile
 
 __all__ = ["FILE", "FIDRecipe", "InceptionFeatures", "inception_input"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.frame_mean import FrameMean
-from metrics.metric import INF, Column, Description, FrameScorer, ScoredClip, Scorer, View
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.metric import INF, Column, Description, FrameScorer, ScoredClip, Scorer, View
 
 __all__ = ["ANCHOR_POINTS", "Jitter", "jitter"]
 
@@ -22,18 +22,18 @@ def _checked(landmarks: Landmarks) -> Tensor:
     if points.ndim != 3 or points.shape[1:] != (68, 2):
         raise ValueError(
             f"landmarks has shape {tuple(points.shape)}. Expected (T, 68, 2): the lips, and the nose and eyes that "
-            "tell how the face moves. Use metrics.lmd.detect_lip_frames(frames)"
+            "tell how the face moves. Use lipsync_bench.metrics.lmd.detect_lip_frames(frames)"
         )
     if points.dtype == torch.bool or points.is_complex():
         raise ValueError(
-            f"landmarks has dtype {points.dtype}. Expected pixel coordinates. Use metrics.lmd.detect_lip_frames(frames)"
+            f"landmarks has dtype {points.dtype}. Expected pixel coordinates. Use lipsync_bench.metrics.lmd.detect_lip_frames(frames)"
         )
     points = points.to(torch.float64)
     if points.isinf().any():
         low, high = (float(value) for value in torch.aminmax(points[~points.isnan()]))
         raise ValueError(
             f"landmarks has values from {low:g} to {high:g}. Expected finite pixel coordinates, or NaN in a frame "
-            "without a face. Use metrics.lmd.detect_lip_frames(frames)"
+            "without a face. Use lipsync_bench.metrics.lmd.detect_lip_frames(frames)"
         )
     return points
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.frame_mean import FrameMean
-from metrics.metric import INF, Column, Description, Field, FrameScorer, ScoredClip, Scorer, Value, View
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.metric import INF, Column, Description, Field, FrameScorer, ScoredClip, Scorer, Value, View
 
 __all__ = ["LIP_POINTS", "LMD", "detect_lip_frames", "lmd"]
 
@@ -75,7 +75,9 @@ def detect_lip_frames(frames: Iterable[np.ndarray]) -> np.ndarray:
     Returns:
         (T, 68, 2) float64 in pixels of the frame; a row of NaN where no face was found.
     """
-    from datamodules.faces import detect_landmarks68  # brings dlib and MediaPipe, which lmd itself needs not
+    from lipsync_bench.datamodules.faces import (
+        detect_landmarks68,  # brings dlib and MediaPipe, which lmd itself needs not
+    )
 
     rows = []
     for frame in frames:

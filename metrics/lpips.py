@@ -13,11 +13,11 @@ import lpips as package
 import torch
 from torch import Tensor, nn
 
-from metrics.frame_mean import FrameMean
-from metrics.image_checks import DATA_RANGE, checked_pair
-from metrics.image_scorer import PairScorer
-from metrics.metric import INF, Column, Description, Network, ScoredClip, Scorer, Value, View
-from models.weight_files import TORCHVISION, WeightsFile, WithoutInit
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.image_checks import DATA_RANGE, checked_pair
+from lipsync_bench.metrics.image_scorer import PairScorer
+from lipsync_bench.metrics.metric import INF, Column, Description, Network, ScoredClip, Scorer, Value, View
+from lipsync_bench.models.weight_files import TORCHVISION, WeightsFile, WithoutInit
 
 __all__ = ["LPIPS", "TRUNKS", "LPIPSNet", "LPIPSNetwork", "lpips"]
 

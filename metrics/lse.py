@@ -22,15 +22,15 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics import Metric
 
-from datamodules.errors import MediaError
-from datamodules.files import sha256
-from datamodules.video import FPS, read_frames
-from metrics.face_tracks import Detector, real_video_tracks
-from metrics.metric import INF, Column, Description, Field, Network, ScoredClip, Scorer, Value, View
-from metrics.mfcc import mfcc
-from metrics.sync_distances import SHIFT_FRAMES, SyncScore, curve_text, shifted_distances, sync_score
-from models.syncnet import SyncNetV2, load_syncnet
-from models.syncnet_s3fd import load_syncnet_s3fd
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.video import FPS, read_frames
+from lipsync_bench.metrics.face_tracks import Detector, real_video_tracks
+from lipsync_bench.metrics.metric import INF, Column, Description, Field, Network, ScoredClip, Scorer, Value, View
+from lipsync_bench.metrics.mfcc import mfcc
+from lipsync_bench.metrics.sync_distances import SHIFT_FRAMES, SyncScore, curve_text, shifted_distances, sync_score
+from lipsync_bench.models.syncnet import SyncNetV2, load_syncnet
+from lipsync_bench.models.syncnet_s3fd import load_syncnet_s3fd
 
 __all__ = [
     "LSE",
@@ -59,7 +59,7 @@ def _check_samples(samples: np.ndarray) -> None:
         seen = f", values from {samples.min():g} to {samples.max():g}" if samples.size else ""
         raise ValueError(
             f"samples has shape {samples.shape} and dtype {samples.dtype}{seen}. Expected a vector of int16 at 16 kHz. "
-            "Use datamodules.audio.to_int16(wave)"
+            "Use lipsync_bench.datamodules.audio.to_int16(wave)"
         )
 
 
@@ -168,7 +168,7 @@ class LSEClip:
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
             raise ValueError(
                 f"frame {self.frames} has shape {frame.shape} and dtype {frame.dtype}. Expected (H, W, 3) uint8, RGB. "
-                "Use datamodules.video.read_frames"
+                "Use lipsync_bench.datamodules.video.read_frames"
             )
         if frame.shape[:2] != (INPUT_PX, INPUT_PX):
             frame = cv2.resize(frame, (INPUT_PX, INPUT_PX), interpolation=cv2.INTER_LINEAR)
@@ -246,13 +246,13 @@ def score_clip(network: SyncNetV2, frames: Iterable[np.ndarray], samples: np.nda
 def score_real_video(
     network: SyncNetV2, frames_factory: FrameSource, samples: np.ndarray, detector: Detector
 ) -> list[SyncScore]:
-    """Score every face track of a video (protocol `lse_wav2lip_real`), see `metrics.face_tracks`.
+    """Score every face track of a video (protocol `lse_wav2lip_real`), see `lipsync_bench.metrics.face_tracks`.
 
     Args:
         network: SyncNet v2 with its weights; it is put into eval mode.
         frames_factory: called twice; gives the frames (H, W, 3), uint8 RGB, at 25 fps.
         samples: (S,) int16, 16 kHz, the sound of the whole video.
-        detector: (H, W, 3) uint8 RGB -> (n, 5) boxes and score: `models.syncnet_s3fd.SyncNetS3FD.detect` for published
+        detector: (H, W, 3) uint8 RGB -> (n, 5) boxes and score: `lipsync_bench.models.syncnet_s3fd.SyncNetS3FD.detect` for published
             numbers.
 
     Returns:
@@ -290,7 +290,7 @@ class LSE(Metric):
       video.
     * `lse_wav2lip_lrs`: whole frames resized to 224 x 224 (bilinear, aspect ratio not kept), for data that is cropped
       to the face already (LRW, LRS2, LRS3). In a large frame the face becomes too small to judge.
-    * `lse_wav2lip_real`: S3FD detection, shots, tracks, crops (`metrics.face_tracks`); a clip with two tracks counts
+    * `lse_wav2lip_real`: S3FD detection, shots, tracks, crops (`lipsync_bench.metrics.face_tracks`); a clip with two tracks counts
       twice.
     * Average: over windows before the minimum over shifts (no mean of minima, no fixed shift), then over clips or
       tracks.
@@ -300,7 +300,7 @@ class LSE(Metric):
       SyncNet-like loss can score better than real video.
 
     Args:
-        network: SyncNet v2 with its weights (`models.syncnet.load_syncnet`); it stays on its own device and is not part
+        network: SyncNet v2 with its weights (`lipsync_bench.models.syncnet.load_syncnet`); it stays on its own device and is not part
             of this metric's parameters or checkpoint.
         weights: identity of those weights, such as "sha256:...", kept as an attribute for the tables; any other than
             the official file makes another number.
@@ -309,7 +309,7 @@ class LSE(Metric):
         **kwargs: Of `torchmetrics.Metric`.
 
     Example:
-        >>> from metrics.sync_distances import sync_distances, sync_score
+        >>> from lipsync_bench.metrics.sync_distances import sync_distances, sync_score
         >>> lips = torch.eye(40)
         >>> score = sync_score(sync_distances(lips, lips.roll(-2, dims=0)))  # the sound comes 2 frames early
         >>> score.offset_frames, round(score.lse_d, 3), round(score.lse_c, 3)
@@ -342,7 +342,7 @@ class LSE(Metric):
             raise ValueError(
                 f"protocol {protocol} {'without' if detector is None else 'with'} a face detector. Expected a "
                 "detector for lse_wav2lip_real and none for lse_wav2lip_lrs. Load one by "
-                "models.syncnet_s3fd.load_syncnet_s3fd (--syncnet_s3fd FILE)"
+                "lipsync_bench.models.syncnet_s3fd.load_syncnet_s3fd (--syncnet_s3fd FILE)"
             )
         if not weights:
             raise ValueError(

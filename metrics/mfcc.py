@@ -70,7 +70,7 @@ def mfcc(samples: np.ndarray) -> np.ndarray:
         seen = f", values from {samples.min():g} to {samples.max():g}" if samples.size else ""
         raise ValueError(
             f"samples has shape {samples.shape} and dtype {samples.dtype}{seen}. Expected a non-empty vector of int16 "
-            "at 16 kHz. Use datamodules.audio.to_int16(wave)"
+            "at 16 kHz. Use lipsync_bench.datamodules.audio.to_int16(wave)"
         )
     x = samples.astype(np.float64)
     columns = 1 if len(x) <= WINDOW_SAMPLES else 1 + -(-(len(x) - WINDOW_SAMPLES) // HOP_SAMPLES)

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
-from metrics.frame_mean import FrameMean
-from metrics.image_checks import DATA_RANGE, checked_pair
-from metrics.image_scorer import PairScorer
-from metrics.metric import Column, Description, ScoredClip, Scorer
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.image_checks import DATA_RANGE, checked_pair
+from lipsync_bench.metrics.image_scorer import PairScorer
+from lipsync_bench.metrics.metric import Column, Description, ScoredClip, Scorer
 
 __all__ = ["MSE", "mse"]
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metrics.frame_mean import FrameMean
-from metrics.image_checks import DATA_RANGE, checked_pair
-from metrics.image_scorer import PairScorer
-from metrics.metric import INF, Column, Description, Field, ScoredClip, Scorer
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.image_checks import DATA_RANGE, checked_pair
+from lipsync_bench.metrics.image_scorer import PairScorer
+from lipsync_bench.metrics.metric import INF, Column, Description, Field, ScoredClip, Scorer
 
 __all__ = ["PSNR", "psnr"]
 

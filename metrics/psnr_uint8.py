@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metrics.frame_mean import FrameMean
-from metrics.gray import gray_8bit
-from metrics.image_checks import DATA_RANGE, checked_pair
-from metrics.image_scorer import PairScorer, image
-from metrics.metric import Column, Description, ScoredClip, Scorer
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.gray import gray_8bit
+from lipsync_bench.metrics.image_checks import DATA_RANGE, checked_pair
+from lipsync_bench.metrics.image_scorer import PairScorer, image
+from lipsync_bench.metrics.metric import Column, Description, ScoredClip, Scorer
 
 __all__ = ["PSNRUint8", "psnr_uint8"]
 

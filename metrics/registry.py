@@ -2,16 +2,16 @@
 """All metrics there are: the descriptions at the ends of the files of this folder, in a stable order.
 
 The list is the folder's. Of a file only its last statement, `METRIC = Description(...)`, is run here, with the names of
-`metrics.metric`: a file's imports (torch, torchmetrics, dlib ...) wait until something is computed.
+`lipsync_bench.metrics.metric`: a file's imports (torch, torchmetrics, dlib ...) wait until something is computed.
 """
 
 from dataclasses import replace
 from pathlib import Path
 
-from metrics import __name__ as PACKAGE
-from metrics import __path__ as FOLDERS
-from metrics import metric
-from metrics.metric import Column, Description, Network
+from lipsync_bench.metrics import __name__ as PACKAGE
+from lipsync_bench.metrics import __path__ as FOLDERS
+from lipsync_bench.metrics import metric
+from lipsync_bench.metrics.metric import Column, Description, Network
 
 CLAUSE = "\nMETRIC = "
 
@@ -32,10 +32,12 @@ def describe(path: Path) -> Description | None:
     except (NameError, SyntaxError, TypeError) as error:
         raise ValueError(
             f"{path}: the description cannot be read ({error}). Expected METRIC = Description(...) as the last "
-            "statement of the file, of literals and the names of metrics.metric"
+            "statement of the file, of literals and the names of lipsync_bench.metrics.metric"
         ) from error
     if not isinstance(found, Description):
-        raise ValueError(f"{path}: METRIC is {type(found).__name__}. Expected a metrics.metric.Description")
+        raise ValueError(
+            f"{path}: METRIC is {type(found).__name__}. Expected a lipsync_bench.metrics.metric.Description"
+        )
     return replace(found, module=f"{PACKAGE}.{path.stem}")
 
 

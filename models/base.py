@@ -9,9 +9,9 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from datamodules.files import sha256
-from models.checkpoints import RECORD, BenchModule, load_module, save_module
-from models.layers import mask_lower_half
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.models.checkpoints import RECORD, BenchModule, load_module, save_module
+from lipsync_bench.models.layers import mask_lower_half
 
 _Own = TypeVar("_Own", bound="TalkingFaceModule")
 _log = logging.getLogger(__name__)

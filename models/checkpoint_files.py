@@ -11,8 +11,8 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
-from datamodules.errors import DescribedOSError
-from datamodules.files import atomic_path, remove_leftovers
+from lipsync_bench.datamodules.errors import DescribedOSError
+from lipsync_bench.datamodules.files import atomic_path, remove_leftovers
 
 RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
 

@@ -13,10 +13,10 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from datamodules.texts import flat
-from datamodules.weights import is_state, read_torch
-from models.checkpoint_files import RECORD, refuse_not_finite, write_checkpoint
-from models.exact_training import ExactTraining
+from lipsync_bench.datamodules.texts import flat
+from lipsync_bench.datamodules.weights import is_state, read_torch
+from lipsync_bench.models.checkpoint_files import RECORD, refuse_not_finite, write_checkpoint
+from lipsync_bench.models.exact_training import ExactTraining
 
 _SPARE_VALUES = 100_000_000  # of parts that are made and not stored
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.tensor, torch.arange}

@@ -12,10 +12,10 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from datamodules.files import sha256
-from datamodules.loading import FaceDataModule
-from datamodules.weights import is_state
-from models.checkpoint_files import RECORD, install_atomic_saving, not_finite, refuse_not_finite
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.loading import FaceDataModule
+from lipsync_bench.datamodules.weights import is_state
+from lipsync_bench.models.checkpoint_files import RECORD, install_atomic_saving, not_finite, refuse_not_finite
 
 _NAMED = 8  # files or values in a message
 _log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from datamodules.weights import load_weights
+from lipsync_bench.datamodules.weights import load_weights
 
 CLASSES = (
     "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "glasses", "left_ear", "right_ear",
@@ -162,7 +162,7 @@ def parse_face(network: FaceParser, image_rgb: np.ndarray) -> np.ndarray:
     if image_rgb.ndim != 3 or image_rgb.shape[2] != 3 or image_rgb.dtype != np.uint8:
         raise ValueError(
             f"image_rgb has shape {image_rgb.shape} and dtype {image_rgb.dtype}. Expected (H, W, 3) uint8, RGB. Use "
-            "datamodules.video.read_frames"
+            "lipsync_bench.datamodules.video.read_frames"
         )
     pixels = cv2.resize(np.ascontiguousarray(image_rgb), (SIZE, SIZE), interpolation=cv2.INTER_LINEAR)
     weight = next(network.parameters())

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import stack_lower_halves
+from lipsync_bench.models.layers import stack_lower_halves
 
 __all__ = ["CosineBCE", "DiscriminatorLoss", "PerceptualLoss", "ReconstructionLoss", "SyncLoss", "check_weights"]
 

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from models.weight_files import TORCHVISION, WeightsFile
+from lipsync_bench.models.weight_files import TORCHVISION, WeightsFile
 
 Backbone = Literal["vgg16", "vgg19"]
 RANDOM = "random"

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import scaled
+from lipsync_bench.models.layers import scaled
 
 CHANNEL_BUDGET = 32768  # channels of config F: this by the size, at most 512; 64 at 512 pixels
 MOST_CHANNELS = 512

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from models.checkpoints import BenchModule, load_module
-from models.layers import ConvBlock, ResidualBlock, audio_encoder, scaled, stack_lower_halves
-from models.losses import CosineBCE
+from lipsync_bench.models.checkpoints import BenchModule, load_module
+from lipsync_bench.models.layers import ConvBlock, ResidualBlock, audio_encoder, scaled, stack_lower_halves
+from lipsync_bench.models.losses import CosineBCE
 
 CHANCE = math.log(2)  # BCE of a constant answer of one half
 _log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
-from datamodules.weights import load_weights
+from lipsync_bench.datamodules.weights import load_weights
 
 __all__ = ["SyncNetS3FD", "decode", "load_syncnet_s3fd", "priors", "suppress"]
 
@@ -169,7 +169,7 @@ class SyncNetS3FD(nn.Module):
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
             raise ValueError(
                 f"image has shape {image.shape} and dtype {image.dtype}. Expected (H, W, 3) uint8, RGB. Use "
-                "datamodules.video.read_frames"
+                "lipsync_bench.datamodules.video.read_frames"
             )
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
         pixels = small.astype(np.float32) - np.array(MEAN_RGB, np.float32)

@@ -12,9 +12,9 @@ from pytorch_lightning.trainer.states import TrainerFn
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from models.base import TalkingFaceModule
-from models.checkpoints import RECORD
-from models.layers import (
+from lipsync_bench.models.base import TalkingFaceModule
+from lipsync_bench.models.checkpoints import RECORD
+from lipsync_bench.models.layers import (
     ConvBlock,
     PlainBlock,
     ResidualBlock,
@@ -25,8 +25,8 @@ from models.layers import (
     scaled,
     to_time_major,
 )
-from models.losses import DiscriminatorLoss, PerceptualLoss, ReconstructionLoss, SyncLoss
-from models.sync_expert import SyncExpertModule
+from lipsync_bench.models.losses import DiscriminatorLoss, PerceptualLoss, ReconstructionLoss, SyncLoss
+from lipsync_bench.models.sync_expert import SyncExpertModule
 
 _log = logging.getLogger(__name__)
 

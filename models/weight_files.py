@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from datamodules.files import sha256
-from datamodules.weights import is_dense, read_torch
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.weights import is_dense, read_torch
 
 TORCHVISION = "torchvision"
 

@@ -16,10 +16,10 @@ import pandas as pd
 from benchmarks.fuzz.kinds import Kind
 from benchmarks.fuzz.media import FRAMES
 from benchmarks.fuzz.prepared import IDS, make_clips, write_source
-from datamodules.clip import Clip, read_header
-from datamodules.damage import Damage
 from lipsync_bench.cli import BenchCLI
 from lipsync_bench.command_line import bound_configs
+from lipsync_bench.datamodules.clip import Clip, read_header
+from lipsync_bench.datamodules.damage import Damage
 from lipsync_bench.evaluation.benchmark import load_benchmark
 from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.leaderboard import leaderboard, write_leaderboard
@@ -31,11 +31,11 @@ from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, RowFile, read_rows
 from lipsync_bench.evaluation.targets import read_target
 from lipsync_bench.evaluation.videos import row_path
+from lipsync_bench.metrics.fid import MIN_FRAMES
 from lipsync_bench.report.results import read_results
 from lipsync_bench.tables.ratings import Ratings
 from lipsync_bench.tables.results import read_sources
 from lipsync_bench.tables.table_files import read_table
-from metrics.fid import MIN_FRAMES
 
 _EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 _METHODS = {GROUND_TRUTH: "", "mine": "a" * 64}

@@ -27,7 +27,6 @@ from benchmarks.fuzz.mutations import PLACES, malform
 
 SLACK_MB = 768  # of addresses: stacks and arenas of decoders' threads, of which little is used
 WHOLE = "nothing is spoilt"
-_PACKAGES = ("datamodules", "models", "metrics", "lipsync_bench")
 
 __all__ = ["Input", "Limits", "Outcome", "make_wholes", "run_all", "spoil"]
 
@@ -139,10 +138,9 @@ def _place(error: BaseException) -> str:
     found = ""
     for frame in traceback.extract_tb(error.__traceback__):
         parts = Path(frame.filename).parts
-        for package in _PACKAGES:
-            if package in parts and "site-packages" not in parts:
-                name = "/".join(parts[parts.index(package) :])
-                found = f"{name}:{frame.lineno} {frame.name}"
+        if "lipsync_bench" in parts and "site-packages" not in parts:
+            name = "/".join(parts[len(parts) - parts[::-1].index("lipsync_bench") - 1 :])
+            found = f"{name}:{frame.lineno} {frame.name}"
     return found
 
 

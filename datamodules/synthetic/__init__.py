@@ -15,8 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from datamodules.synthetic.corpus import CorpusReport, make_corpus
-    from datamodules.synthetic.datamodule import Synthetic
+    from lipsync_bench.datamodules.synthetic.corpus import CorpusReport, make_corpus
+    from lipsync_bench.datamodules.synthetic.datamodule import Synthetic
 
 # Imported at first use: the processes that render need no Lightning.
 _HOMES = {"CorpusReport": "corpus", "Synthetic": "datamodule", "make_corpus": "corpus"}

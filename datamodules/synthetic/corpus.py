@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
-from datamodules.errors import JobsFailed, system_error
-from datamodules.files import atomic_path, write_arrays
-from datamodules.pool import WorkerDied, run_jobs
-from datamodules.synthetic.articulation import Articulation, make_articulation
-from datamodules.synthetic.face import FRAME_PX, Face, Pose
-from datamodules.synthetic.identity import Identity, make_identity
-from datamodules.synthetic.speech import synthesise
-from datamodules.texts import read_json
-from datamodules.video import FPS, VideoWriter
+from lipsync_bench.datamodules.errors import JobsFailed, system_error
+from lipsync_bench.datamodules.files import atomic_path, write_arrays
+from lipsync_bench.datamodules.pool import WorkerDied, run_jobs
+from lipsync_bench.datamodules.synthetic.articulation import Articulation, make_articulation
+from lipsync_bench.datamodules.synthetic.face import FRAME_PX, Face, Pose
+from lipsync_bench.datamodules.synthetic.identity import Identity, make_identity
+from lipsync_bench.datamodules.synthetic.speech import synthesise
+from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.datamodules.video import FPS, VideoWriter
 
 __all__ = ["CorpusReport", "Take", "make_corpus", "make_take"]
 
@@ -224,7 +224,7 @@ def make_corpus(
     overwrite: bool = False,
     progress: bool = True,
 ) -> CorpusReport:
-    """Makes a corpus of talking heads, laid out like LRS2; `datamodules.Synthetic` shows the folders and the licence.
+    """Makes a corpus of talking heads, laid out like LRS2; `lipsync_bench.datamodules.Synthetic` shows the folders and the licence.
 
     The same seed gives the same frames and samples, on any number of workers: each clip is drawn from (seed, speaker,
     clip) and encoded

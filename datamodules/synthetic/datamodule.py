@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The synthetic corpus as windows."""
 
-from datamodules.base import ClipDataModule
+from lipsync_bench.datamodules.base import ClipDataModule
 
 __all__ = ["Synthetic"]
 

@@ -8,9 +8,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datamodules.synthetic.identity import Identity
-from datamodules.synthetic.photograph import MOUTH_CENTRE, MOUTH_HALF_WIDTH, ORIGIN, SCALE, mouth_line, smoothstep
-from datamodules.synthetic.portrait import Portrait, make_portrait
+from lipsync_bench.datamodules.synthetic.identity import Identity
+from lipsync_bench.datamodules.synthetic.photograph import (
+    MOUTH_CENTRE,
+    MOUTH_HALF_WIDTH,
+    ORIGIN,
+    SCALE,
+    mouth_line,
+    smoothstep,
+)
+from lipsync_bench.datamodules.synthetic.portrait import Portrait, make_portrait
 
 __all__ = ["FRAME_PX", "GAP_PX", "Face", "Pose"]
 

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
-from datamodules.synthetic.identity import Identity
-from datamodules.synthetic.photograph import (
+from lipsync_bench.datamodules.synthetic.identity import Identity
+from lipsync_bench.datamodules.synthetic.photograph import (
     MOUTH_CENTRE,
     MOUTH_HALF_WIDTH,
     ORIGIN,

@@ -9,9 +9,9 @@ Klatt, "Software for a cascade/parallel formant synthesizer", JASA 1980; pulse a
 import numpy as np
 from scipy.signal import sosfilt
 
-from datamodules.audio import SAMPLE_RATE
-from datamodules.synthetic.articulation import Articulation
-from datamodules.synthetic.identity import Identity
+from lipsync_bench.datamodules.audio import SAMPLE_RATE
+from lipsync_bench.datamodules.synthetic.articulation import Articulation
+from lipsync_bench.datamodules.synthetic.identity import Identity
 
 __all__ = ["formants", "synthesise"]
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from datamodules.files import atomic_path, sha256
-from datamodules.weights import is_state, mismatch
 from lipsync_bench.checkpoints.kinds import KINDS, Kind
 from lipsync_bench.checkpoints.weight_files import read_entries
-from models import HyperLipsBase, HyperLipsHR
-from models.checkpoints import load_module, save_module
+from lipsync_bench.datamodules.files import atomic_path, sha256
+from lipsync_bench.datamodules.weights import is_state, mismatch
+from lipsync_bench.models import HyperLipsBase, HyperLipsHR
+from lipsync_bench.models.checkpoints import load_module, save_module
 
 _log = logging.getLogger(__name__)
 

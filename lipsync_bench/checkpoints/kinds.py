@@ -7,19 +7,19 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from datamodules.s3fd import S3FD
-from models.checkpoints import BenchModule
-from models.face_parsing import FaceParser
-from models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
-from models.hyperlips.base_network import HyperLipsBaseGenerator
-from models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
-from models.hyperlips.hr_network import HRDecoder
-from models.hyperlips.sync_expert import HyperLipsSyncExpert
-from models.sync_expert import SyncExpert, SyncExpertModule
-from models.syncnet import SyncNetV2
-from models.videoretalking import VideoReTalkingLNet
-from models.videoretalking.lnet_network import LNet
-from models.wav2lip import QualityDiscriminator, Wav2Lip, Wav2LipGenerator
+from lipsync_bench.datamodules.s3fd import S3FD
+from lipsync_bench.models.checkpoints import BenchModule
+from lipsync_bench.models.face_parsing import FaceParser
+from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
+from lipsync_bench.models.hyperlips.base_network import HyperLipsBaseGenerator
+from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
+from lipsync_bench.models.hyperlips.hr_network import HRDecoder
+from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
+from lipsync_bench.models.sync_expert import SyncExpert, SyncExpertModule
+from lipsync_bench.models.syncnet import SyncNetV2
+from lipsync_bench.models.videoretalking import VideoReTalkingLNet
+from lipsync_bench.models.videoretalking.lnet_network import LNet
+from lipsync_bench.models.wav2lip import QualityDiscriminator, Wav2Lip, Wav2LipGenerator
 
 _NON_COMMERCIAL = "no licence file; its README allows personal, research and non-commercial use only"
 _HYPERLIPS = "github.com/semchan/HyperLips (README)"

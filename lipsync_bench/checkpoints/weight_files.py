@@ -18,8 +18,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from datamodules.errors import of_reading
-from datamodules.weights import is_safetensors, refuse_archive
+from lipsync_bench.datamodules.errors import of_reading
+from lipsync_bench.datamodules.weights import is_safetensors, refuse_archive
 
 _DTYPES = {
     "DoubleStorage": torch.float64,

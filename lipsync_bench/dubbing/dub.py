@@ -22,19 +22,27 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datamodules.audio import HOP_SAMPLES, MEL_WINDOW, SAMPLE_RATE, load_audio, mel_spectrogram, mel_start, mel_window
-from datamodules.crops import CropRule, cut
-from datamodules.errors import FaceError, MediaError
-from datamodules.faces import DetectorName, FaceChoice
-from datamodules.files import sha256
-from datamodules.sound import read_sound
-from datamodules.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.blending import BLENDS, Blend, blend
+from lipsync_bench.datamodules.audio import (
+    HOP_SAMPLES,
+    MEL_WINDOW,
+    SAMPLE_RATE,
+    load_audio,
+    mel_spectrogram,
+    mel_start,
+    mel_window,
+)
+from lipsync_bench.datamodules.crops import CropRule, cut
+from lipsync_bench.datamodules.errors import FaceError, MediaError
+from lipsync_bench.datamodules.faces import DetectorName, FaceChoice
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.sound import read_sound
+from lipsync_bench.datamodules.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.dubbing.face_path import FacePath, find_face
 from lipsync_bench.face_mask import FaceMaskPaste
 from lipsync_bench.inference import generate_faces
+from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
 from lipsync_bench.version import __version__
-from models import TalkingFaceModule, list_methods, load_method
 
 Fit = Literal["loop", "cut"]
 Reference = Literal["same", "first"]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from datamodules.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_wav2lip
-from datamodules.detectors import DetectorName, Face, make_detector
-from datamodules.faces import FaceChoice, FaceTracker
 from lipsync_bench.blending import CONTOUR
+from lipsync_bench.datamodules.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_wav2lip
+from lipsync_bench.datamodules.detectors import DetectorName, Face, make_detector
+from lipsync_bench.datamodules.faces import FaceChoice, FaceTracker
 
 __all__ = ["FacePath", "find_face"]
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from lipsync_bench.evaluation.rows import read_rows
     from lipsync_bench.evaluation.scorers import ScorerFiles
     from lipsync_bench.evaluation.selection import Result, Selection
-    from metrics.metric import Column
-    from metrics.registry import COLUMNS, column
+    from lipsync_bench.metrics.metric import Column
+    from lipsync_bench.metrics.registry import COLUMNS, column
 
 _HOMES = {
-    "metrics.metric": ("Column",),
-    "metrics.registry": ("COLUMNS", "column"),
+    "lipsync_bench.metrics.metric": ("Column",),
+    "lipsync_bench.metrics.registry": ("COLUMNS", "column"),
     ".evaluate": ("evaluate_dataset", "evaluate_videos"),
     ".protocol": ("Protocol", "list_protocols", "load_protocol"),
     ".ranks": ("intervals", "paired_tests"),

@@ -8,9 +8,9 @@ from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-import lipsync_bench
-from datamodules import ClipDataModule
-from datamodules.texts import flat, read_yaml
+from lipsync_bench.experiment_files import experiment_file, experiment_names
+from lipsync_bench.datamodules import ClipDataModule
+from lipsync_bench.datamodules.texts import flat, read_yaml
 
 __all__ = ["Benchmark", "benchmark_file", "load_benchmark"]
 
@@ -45,17 +45,13 @@ def benchmark_file(name: str) -> Path:
         raise FileNotFoundError(
             f"no benchmark file {path}. Expected a YAML with data and methods; see experiments/benchmarks/"
         )
-    folders = [
-        Path("experiments/benchmarks"),
-        Path(lipsync_bench.__file__).parent.parent / "experiments" / "benchmarks",
-    ]
-    for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    raise FileNotFoundError(
-        f"no benchmark {name!r}. Expected one of {', '.join(known)}, or the path of a YAML: --dataset FILE.yaml"
-    )
+    found = experiment_file("benchmarks", name)
+    if found is None:
+        known = ", ".join(experiment_names("benchmarks"))
+        raise FileNotFoundError(
+            f"no benchmark {name!r}. Expected one of {known}, or the path of a YAML: --dataset FILE.yaml"
+        )
+    return found
 
 
 def load_benchmark(

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from datamodules.clip import ClipHeader, read_header
-from datamodules.errors import ClipError
-from datamodules.files import remove_leftovers, sha256
-from datamodules.prepare import SUFFIX, prepare
+from lipsync_bench.datamodules.clip import ClipHeader, read_header
+from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.files import remove_leftovers, sha256
+from lipsync_bench.datamodules.prepare import SUFFIX, prepare
 from lipsync_bench.evaluation import manifest
 from lipsync_bench.evaluation.benchmark import load_benchmark
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder

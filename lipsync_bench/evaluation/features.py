@@ -12,8 +12,8 @@ import pandas as pd
 
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.evaluation.videos import row_path
-from metrics.metric import Column, Description
-from metrics.registry import METRICS
+from lipsync_bench.metrics.metric import Column, Description
+from lipsync_bench.metrics.registry import METRICS
 
 __all__ = ["has_files", "pooled_values", "remove_files"]
 

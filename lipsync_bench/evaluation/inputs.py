@@ -6,8 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datamodules.clip import ClipHeader
-from datamodules.files import sha256
+from lipsync_bench.datamodules.clip import ClipHeader
+from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import has_files
 from lipsync_bench.evaluation.pairs import Pair

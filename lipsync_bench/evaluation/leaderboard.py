@@ -9,13 +9,13 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from datamodules.files import printable, write_atomic
 from lipsync_bench.csv_tables import csv_text, read_table
+from lipsync_bench.datamodules.files import printable, write_atomic
 from lipsync_bench.evaluation.ranks import intervals, paired_tests, ranks
 from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE, SCORERS
 from lipsync_bench.evaluation.statistics import Estimate
-from metrics.metric import Column
-from metrics.registry import COLUMNS, RANKED
+from lipsync_bench.metrics.metric import Column
+from lipsync_bench.metrics.registry import COLUMNS, RANKED
 
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")
 TAIL = ("generator_sha256", "paste", *SCORERS, "package_version")

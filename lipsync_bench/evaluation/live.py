@@ -13,8 +13,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from datamodules.files import printable
-from metrics.registry import COLUMNS
+from lipsync_bench.datamodules.files import printable
+from lipsync_bench.metrics.registry import COLUMNS
 
 __all__ = ["RunningTable"]
 

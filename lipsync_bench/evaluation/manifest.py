@@ -32,9 +32,10 @@ from pathlib import Path
 from typing import Any
 
 import lipsync_bench
-from datamodules.files import printable, write_atomic
-from datamodules.texts import TextError, read_json
-from datamodules.versions import versions
+from lipsync_bench import datamodules, metrics, models
+from lipsync_bench.datamodules.files import printable, write_atomic
+from lipsync_bench.datamodules.texts import TextError, read_json
+from lipsync_bench.datamodules.versions import versions
 from lipsync_bench.processes import rank_and_world
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.version import __version__
@@ -43,7 +44,6 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 _REPAIR = "Choose another folder with --out, or remove this one; evaluate again with bench evaluate"
 _GIT_SECONDS = 10.0
-_FLOORS = ("lipsync_bench", "metrics", "models", "datamodules")
 
 __all__ = [
     "MANIFEST",
@@ -123,10 +123,16 @@ def uncommitted_changes(root: Path) -> bool | None:
     return None if changes is None else bool(changes)
 
 
-def _sources_sha256(root: Path) -> str:
+def _sources_sha256() -> str:
+    folders = {package.__name__: Path(package.__path__[0]) for package in (lipsync_bench, datamodules, models, metrics)}
+    files = {
+        f"{name.replace('.', '/')}/{path.relative_to(folder).as_posix()}": path
+        for name, folder in folders.items()
+        for path in folder.rglob("*.py")
+    }
     digest = hashlib.sha256()
-    for path in sorted(path for floor in _FLOORS for path in (root / floor).rglob("*.py")):
-        digest.update(f"{path.relative_to(root).as_posix()}\n".encode())
+    for name, path in sorted(files.items()):
+        digest.update(f"{name}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -280,7 +286,7 @@ def session(out: Path, run: Run) -> Iterator[Ending]:
     identity = _plain(run.identity, typed)
     old = read_manifest(out) if (out / MANIFEST).is_file() else {"methods": {}, "sessions": []}
     _refuse_other(out, old.get("identity", identity), identity)
-    root = Path(lipsync_bench.__file__).parent.parent
+    package = Path(lipsync_bench.__file__).parent
     entry: dict[str, object] = {
         "id": uuid.uuid4().hex[:12],
         "started": _now(),
@@ -293,9 +299,9 @@ def session(out: Path, run: Run) -> Iterator[Ending]:
         "clips": {"count": len(run.clips), "sha256": clip_list_sha256(run.clips)},
         "code": {
             "version": __version__,
-            "commit": commit(root),
-            "uncommitted_changes": uncommitted_changes(root),
-            "sources_sha256": _sources_sha256(root),
+            "commit": commit(package.parent),
+            "uncommitted_changes": uncommitted_changes(package.parent),
+            "sources_sha256": _sources_sha256(),
         },
         "versions": _versions(),
         "machine": machine(),

@@ -29,12 +29,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datamodules.files import printable, write_atomic
 from lipsync_bench.csv_tables import csv_text, read_cells
+from lipsync_bench.datamodules.files import printable, write_atomic
 from lipsync_bench.evaluation.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns, rich_table
 from lipsync_bench.evaluation.rows import BOARD, FIELDS, GROUND_TRUTH, IDENTITY, LINE, SCORERS
+from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
-from metrics.registry import CLIP_COLUMNS, COLUMNS
 
 TOLERANCE = 1e-3
 """Of the larger value: two machines compute the last digits of a network's output differently."""

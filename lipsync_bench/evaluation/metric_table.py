@@ -8,9 +8,9 @@ import re
 import sys
 from pathlib import Path
 
-from datamodules.files import write_atomic
+from lipsync_bench.datamodules.files import write_atomic
 from lipsync_bench.evaluation.scorers import flag
-from metrics.registry import METRICS
+from lipsync_bench.metrics.registry import METRICS
 
 _PLACE = re.compile(r"(<!-- metrics.*?-->\n\n).*?(\n\n<!-- end of metrics -->)", re.DOTALL)
 _ARROWS = {True: " ↑", False: " ↓", None: ""}

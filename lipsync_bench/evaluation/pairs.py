@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from datamodules.clip import read_header
-from datamodules.texts import read_text
+from lipsync_bench.datamodules.clip import read_header
+from lipsync_bench.datamodules.texts import read_text
 from lipsync_bench.evaluation.protocol import Protocol
 
 __all__ = ["Pair", "draw_pairs", "read_pairs"]

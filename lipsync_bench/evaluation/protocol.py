@@ -8,8 +8,8 @@ from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-import lipsync_bench
-from datamodules.texts import flat, read_yaml
+from lipsync_bench.experiment_files import experiment_file, experiment_names
+from lipsync_bench.datamodules.texts import flat, read_yaml
 
 _SIDES = (16, 4096)  # SSIM's window has 11 pixels
 _MOST = 10**9
@@ -112,14 +112,9 @@ class Protocol:
         return f"{whose} {detector} box{size}"
 
 
-def _folders() -> list[Path]:
-    inside = Path("experiments/protocols")
-    return [inside, Path(lipsync_bench.__file__).parent.parent / inside]
-
-
 def list_protocols() -> list[str]:
     """Names of the protocols in experiments/protocols/, here or of the installation."""
-    return sorted({path.stem for folder in _folders() for path in folder.glob("*.yaml")})
+    return experiment_names("protocols")
 
 
 def load_protocol(name: str) -> Protocol:
@@ -129,9 +124,8 @@ def load_protocol(name: str) -> Protocol:
         FileNotFoundError: No such protocol; lists those there are.
         ValueError: The YAML has other keys, types or values than expected.
     """
-    candidates = [Path(name)] if name.endswith((".yaml", ".yml")) else [f / f"{name}.yaml" for f in _folders()]
-    path = next((path for path in candidates if path.is_file()), None)
-    if path is None:
+    path = Path(name) if name.endswith((".yaml", ".yml")) else experiment_file("protocols", name)
+    if path is None or not path.is_file():
         raise FileNotFoundError(
             f"no protocol {name!r}. Expected one of {', '.join(list_protocols())}, or the path of a YAML: --protocol "
             "FILE.yaml"

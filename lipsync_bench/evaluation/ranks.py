@@ -35,8 +35,8 @@ from lipsync_bench.evaluation.statistics import (
     holm,
     paired_test,
 )
+from lipsync_bench.metrics.registry import CLIP_COLUMNS
 from lipsync_bench.results.texts import letters
-from metrics.registry import CLIP_COLUMNS
 
 _PAIR = ("clip", "audio_clip")
 _Line = tuple[str, ...]

@@ -9,11 +9,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datamodules.clip import ClipHeader
-from datamodules.crops import cut
-from datamodules.detectors import FaceCheck, detector_version, dlib_rectangle
-from datamodules.s3fd import MIN_SIDE_PX, load_s3fd, rectangles
-from datamodules.video import READING
+from lipsync_bench.datamodules.clip import ClipHeader
+from lipsync_bench.datamodules.crops import cut
+from lipsync_bench.datamodules.detectors import FaceCheck, detector_version, dlib_rectangle
+from lipsync_bench.datamodules.s3fd import MIN_SIDE_PX, load_s3fd, rectangles
+from lipsync_bench.datamodules.video import READING
 from lipsync_bench.evaluation.protocol import Protocol
 
 LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever what is found can change

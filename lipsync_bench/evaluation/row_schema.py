@@ -10,8 +10,8 @@ import sys
 from typing import Any
 
 from lipsync_bench.evaluation.rows import FIELDS, SCORERS
-from metrics.metric import Column
-from metrics.registry import CLIP_COLUMNS, COUNTS, CURVES
+from lipsync_bench.metrics.metric import Column
+from lipsync_bench.metrics.registry import CLIP_COLUMNS, COUNTS, CURVES
 
 _NUMBER = r"(nan|-?[0-9]+([.][0-9]+)?(e[+-]?[0-9]+)?)"
 _SHIFTS = 31

@@ -21,14 +21,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from datamodules.csv_files import are_numbers, quoted, unquoted
-from datamodules.files import atomic_path
-from datamodules.texts import TextError
 from lipsync_bench.csv_tables import read_table
+from lipsync_bench.datamodules.csv_files import are_numbers, quoted, unquoted
+from lipsync_bench.datamodules.files import atomic_path
+from lipsync_bench.datamodules.texts import TextError
+from lipsync_bench.metrics.registry import CLIP_COLUMNS, NETWORKS
+from lipsync_bench.metrics.registry import COUNTS as METRIC_COUNTS
+from lipsync_bench.metrics.registry import CURVES as METRIC_CURVES
 from lipsync_bench.results.errors import OtherResultsError
-from metrics.registry import CLIP_COLUMNS, NETWORKS
-from metrics.registry import COUNTS as METRIC_COUNTS
-from metrics.registry import CURVES as METRIC_CURVES
 
 LINE = ("protocol", "method", "generator_sha256", "paste")
 """What identifies a line of the leaderboard."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from metrics.metric import Network
-from metrics.registry import COLUMNS, NETWORKS
+from lipsync_bench.metrics.metric import Network
+from lipsync_bench.metrics.registry import COLUMNS, NETWORKS
 
 __all__ = ["NO_SCORERS", "ScorerFiles", "Scorers", "flag"]
 

@@ -4,15 +4,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from datamodules.audio import load_audio, to_int16
-from datamodules.errors import MediaError
-from datamodules.files import sha256
-from datamodules.video import FPS, probe, read_frames
+from lipsync_bench.datamodules.audio import load_audio, to_int16
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.video import FPS, probe, read_frames
+from lipsync_bench.metrics.lse import score_clip, score_real_video
+from lipsync_bench.metrics.sync_distances import SyncScore
+from lipsync_bench.models.syncnet import load_syncnet
+from lipsync_bench.models.syncnet_s3fd import load_syncnet_s3fd
 from lipsync_bench.processes import device_of
-from metrics.lse import score_clip, score_real_video
-from metrics.sync_distances import SyncScore
-from models.syncnet import load_syncnet
-from models.syncnet_s3fd import load_syncnet_s3fd
 
 __all__ = ["SyncVerdict", "check_sync"]
 

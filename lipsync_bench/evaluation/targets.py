@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.audio import frame_mels
-from datamodules.clip import Clip
-from datamodules.crops import cut
-from datamodules.damage import Damage
-from datamodules.detectors import hog_like_rectangle, landmarks68
-from datamodules.errors import MediaError
-from datamodules.files import read_arrays, write_arrays
-from datamodules.video import FPS, read_frames
 from lipsync_bench.blending import CONTOUR
+from lipsync_bench.datamodules.audio import frame_mels
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.crops import cut
+from lipsync_bench.datamodules.damage import Damage
+from lipsync_bench.datamodules.detectors import hog_like_rectangle, landmarks68
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.files import read_arrays, write_arrays
+from lipsync_bench.datamodules.video import FPS, read_frames
 from lipsync_bench.evaluation.candidates import TargetChunk
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 
@@ -90,7 +90,7 @@ class TargetPart:
         rectangles: (N, 4) of the face, frame pixels.
         lips: (N, 68, 2) the prepared clip's points in crop pixels; they place the mouth region.
         seen: (N,) whether Face Mesh sees a face in the frame alone.
-        shared: What metrics found in these frames, as `metrics.metric.View` has it.
+        shared: What metrics found in these frames, as `lipsync_bench.metrics.metric.View` has it.
     """
 
     chunk: TargetChunk

@@ -9,9 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from lipsync_bench.metrics.metric import Column
 from lipsync_bench.report.numbers import NOTHING, Heading, headings, interval_text, value_text
 from lipsync_bench.report.results import Line, Results
-from metrics.metric import Column
 
 __all__ = ["Board", "Cell", "Entry", "boards", "number"]
 

@@ -13,11 +13,11 @@ from typing import Literal
 
 import pandas as pd
 
+from lipsync_bench.metrics.registry import column as our_column
 from lipsync_bench.results.texts import NOTHING, fixed, value_text
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable, Printed
 from lipsync_bench.tables.sources import Score, Source
-from metrics.registry import column as our_column
 
 __all__ = ["Cell", "Comparison", "Grid", "GridCell", "GridColumn", "Line"]
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from datamodules.files import printable, write_atomic
+from lipsync_bench.datamodules.files import printable, write_atomic
 from lipsync_bench.tables.cells import Comparison
 from lipsync_bench.tables.comparison import compare
 from lipsync_bench.tables.needs import RunOptions

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import lipsync_bench
+from lipsync_bench.experiment_files import experiment_file
 from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
 from lipsync_bench.evaluation.rows import GROUND_TRUTH
 from lipsync_bench.results.folder import ResultsFolder
@@ -173,9 +173,8 @@ def _unprepared(benchmark: "Benchmark") -> str:
 
 def _missing(table: PaperTable, name: str, path: Path) -> str:
     """What is said of a checkpoint that a benchmark names and that is not there."""
-    folders = (Path("experiments"), Path(lipsync_bench.__file__).parent.parent / "experiments")
     methods = [name, *(row.method for row in table.rows if row.name == name)]
-    known = [m for m in methods if any((folder / f"{m}.yaml").is_file() for folder in folders)]
+    known = [method for method in methods if experiment_file("", method) is not None]
     train = f"Train one with: lightning fit -c experiments/{known[0]}.yaml, or name" if known else "Name"
     return f"no checkpoint of {name} at {path}. {train} another with --methods.{name} CKPT."
 

@@ -4,8 +4,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from metrics.registry import NETWORKS
-from metrics.registry import column as our_column
+from lipsync_bench.metrics.registry import NETWORKS
+from lipsync_bench.metrics.registry import column as our_column
 
 __all__ = ["PAPER_METRICS", "PaperMetric"]
 

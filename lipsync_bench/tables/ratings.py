@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datamodules.texts import CSV_BYTES, flat, read_text
+from lipsync_bench.datamodules.texts import CSV_BYTES, flat, read_text
 from lipsync_bench.evaluation.statistics import bootstrap_intervals
 from lipsync_bench.tables.paper_table import PaperRow, PaperTable
 from lipsync_bench.tables.sources import Score, Source, Verdict

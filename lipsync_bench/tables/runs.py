@@ -101,7 +101,7 @@ def _in_use(part: Part, parsing: Path | None) -> Current:
     videos = dict.fromkeys(part.pred, ("", ("",)))
     if not part.checkpoints:
         return videos
-    from datamodules.files import sha256
+    from lipsync_bench.datamodules.files import sha256
     from lipsync_bench.face_mask import FaceMaskPaste
 
     pastes = ("box", FaceMaskPaste(parsing).name)

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import lipsync_bench
-from datamodules.texts import read_yaml
+from lipsync_bench.experiment_files import experiment_file, experiment_names
+from lipsync_bench.datamodules.texts import read_yaml
 from lipsync_bench.tables.paper_metrics import PAPER_METRICS
 from lipsync_bench.tables.paper_table import Paper, PaperProtocol, PaperRow, PaperTable, Printed
 
@@ -173,15 +173,9 @@ def read_table(path: Path) -> PaperTable:
     )
 
 
-def _files() -> dict[str, Path]:
-    """Tables by id: those of the working folder, else those of the installation."""
-    folders = (Path(lipsync_bench.__file__).parent.parent / "experiments" / "tables", Path("experiments/tables"))
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
-
-
 def list_tables() -> dict[str, PaperTable]:
     """All tables by id, sorted. Raises ValueError for one that is broken."""
-    return {name: read_table(path) for name, path in sorted(_files().items())}
+    return {name: load_table(name) for name in experiment_names("tables")}
 
 
 def load_table(id: str) -> PaperTable:
@@ -191,7 +185,8 @@ def load_table(id: str) -> PaperTable:
         FileNotFoundError: There is none; lists those there are.
         ValueError: Its file is broken.
     """
-    files = _files()
-    if id not in files:
-        raise FileNotFoundError(f"no table {id!r}. Expected one of {', '.join(sorted(files))}; see: bench table list")
-    return read_table(files[id])
+    path = experiment_file("tables", id)
+    if path is None:
+        known = ", ".join(experiment_names("tables"))
+        raise FileNotFoundError(f"no table {id!r}. Expected one of {known}; see: bench table list")
+    return read_table(path)

@@ -8,15 +8,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from models.checkpoints import RECORD
-from models.hyperlips.base_network import HyperLipsBaseGenerator
-from models.hyperlips.discriminators import BaseDiscriminator
-from models.hyperlips.losses import AdversarialName, make_adversarial
-from models.hyperlips.stage import _Stage
-from models.hyperlips.sync_expert import HyperLipsSyncExpertModule
-from models.layers import mask_lower_half, to_time_major
-from models.losses import ReconstructionLoss, SyncLoss, check_weights
-from models.perceptual import RANDOM, TORCHVISION, LPIPSLoss
+from lipsync_bench.models.checkpoints import RECORD
+from lipsync_bench.models.hyperlips.base_network import HyperLipsBaseGenerator
+from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator
+from lipsync_bench.models.hyperlips.losses import AdversarialName, make_adversarial
+from lipsync_bench.models.hyperlips.stage import _Stage
+from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpertModule
+from lipsync_bench.models.layers import mask_lower_half, to_time_major
+from lipsync_bench.models.losses import ReconstructionLoss, SyncLoss, check_weights
+from lipsync_bench.models.perceptual import RANDOM, TORCHVISION, LPIPSLoss
 
 Variant = Literal["paper", "released"]
 _WEIGHTS: dict[Variant, dict[str, float]] = {

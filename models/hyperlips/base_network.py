@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.hyperlips.encoder import LRASPP, MobileNetV3Encoder, Taps
-from models.hyperlips.hyperconv import HyperControlNet
-from models.layers import ConvBlock, ResidualBlock, from_time_major, scaled, to_time_major
+from lipsync_bench.models.hyperlips.encoder import LRASPP, MobileNetV3Encoder, Taps
+from lipsync_bench.models.hyperlips.hyperconv import HyperControlNet
+from lipsync_bench.models.layers import ConvBlock, ResidualBlock, from_time_major, scaled, to_time_major
 
 _FACE_CHANNELS = 6
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from torch import Tensor, nn
 from torchvision.ops.misc import Conv2dNormActivation, SqueezeExcitation
 
-from models.layers import scaled
+from lipsync_bench.models.layers import scaled
 
 Taps = tuple[Tensor, Tensor, Tensor, Tensor]
 

@@ -8,8 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.face_mesh import find_meshes
-from datamodules.sketch import BOTTLENECK_PX, draw_sketch, inference_sketch, smooth_landmarks, training_sketch
+from lipsync_bench.datamodules.face_mesh import find_meshes
+from lipsync_bench.datamodules.sketch import (
+    BOTTLENECK_PX,
+    draw_sketch,
+    inference_sketch,
+    smooth_landmarks,
+    training_sketch,
+)
 
 Rule = Literal["training", "released"]
 

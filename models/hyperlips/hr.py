@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.files import sha256
-from models.checkpoints import RECORD, load_module, save_module
-from models.hyperlips.base import HyperLipsBase, Variant
-from models.hyperlips.base_network import HyperLipsBaseGenerator
-from models.hyperlips.discriminators import HRDiscriminator
-from models.hyperlips.guide import Guide, Rule, guide
-from models.hyperlips.hr_network import HRDecoder
-from models.hyperlips.losses import AdversarialName, LipLoss, make_adversarial
-from models.hyperlips.stage import _Stage
-from models.layers import mask_lower_half
-from models.losses import ReconstructionLoss, check_weights
-from models.perceptual import RANDOM, TORCHVISION, LPIPSLoss, VGGLoss
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.models.checkpoints import RECORD, load_module, save_module
+from lipsync_bench.models.hyperlips.base import HyperLipsBase, Variant
+from lipsync_bench.models.hyperlips.base_network import HyperLipsBaseGenerator
+from lipsync_bench.models.hyperlips.discriminators import HRDiscriminator
+from lipsync_bench.models.hyperlips.guide import Guide, Rule, guide
+from lipsync_bench.models.hyperlips.hr_network import HRDecoder
+from lipsync_bench.models.hyperlips.losses import AdversarialName, LipLoss, make_adversarial
+from lipsync_bench.models.hyperlips.stage import _Stage
+from lipsync_bench.models.layers import mask_lower_half
+from lipsync_bench.models.losses import ReconstructionLoss, check_weights
+from lipsync_bench.models.perceptual import RANDOM, TORCHVISION, LPIPSLoss, VGGLoss
 
 BASE_PX = 128
 DECODER_PIXELS = 1 << 20  # of output in one call at inference: a quarter of a gigabyte for each of its maps

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from models.layers import ConvBlock, ResidualBlock, TransposedBlock, scaled
+from lipsync_bench.models.layers import ConvBlock, ResidualBlock, TransposedBlock, scaled
 
 __all__ = ["HRDecoder"]
 

@@ -9,8 +9,8 @@ convolved with: each sample of a batch has kernels of its own.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.hyperlips.encoder import LRASPP, MobileNetV3Encoder, Taps
-from models.layers import scaled
+from lipsync_bench.models.hyperlips.encoder import LRASPP, MobileNetV3Encoder, Taps
+from lipsync_bench.models.layers import scaled
 
 _MEL_SHAPE = (1, 80, 16)  # channel, bands, steps
 _MEL_CELLS = (40 * 8, 20 * 4, 10 * 2, 5 * 1)  # size of the audio encoder's maps for such a mel
@@ -120,7 +120,7 @@ class HyperControlNet(nn.Module):
         if tuple(audio.shape) != expected:
             raise ValueError(
                 f"HyperLips: audio is {tuple(audio.shape)} after windows are flattened. Expected {expected}, one mel "
-                "of 80 bands by 16 steps a face. Use datamodules.audio.frame_mels"
+                "of 80 bands by 16 steps a face. Use lipsync_bench.datamodules.audio.frame_mels"
             )
         first, second, third, fourth = self.audio_encoder(audio)
         c0, c1, c2, c3 = faces

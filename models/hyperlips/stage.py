@@ -9,8 +9,8 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from models.base import TalkingFaceModule
-from models.hyperlips.losses import Adversarial
+from lipsync_bench.models.base import TalkingFaceModule
+from lipsync_bench.models.hyperlips.losses import Adversarial
 
 __all__ = ["_Stage"]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import scaled
+from lipsync_bench.models.layers import scaled
 
 MULTIPLIERS = (1, 2, 2, 4, 4, 8)
 _MOST_GROUPS = 32

@@ -11,11 +11,16 @@ import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from models.checkpoints import RECORD, BenchModule
-from models.lipformer.autoencoder import MULTIPLIERS, FaceDecoder, FaceEncoder, down_sampling
-from models.lipformer.quantiser import Quantised, Quantiser
-from models.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
-from models.stylegan2 import StyleGAN2Discriminator, discriminator_terms, logistic_terms, non_saturating_loss
+from lipsync_bench.models.checkpoints import RECORD, BenchModule
+from lipsync_bench.models.lipformer.autoencoder import MULTIPLIERS, FaceDecoder, FaceEncoder, down_sampling
+from lipsync_bench.models.lipformer.quantiser import Quantised, Quantiser
+from lipsync_bench.models.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
+from lipsync_bench.models.stylegan2 import (
+    StyleGAN2Discriminator,
+    discriminator_terms,
+    logistic_terms,
+    non_saturating_loss,
+)
 
 __all__ = ["FacialCodebook", "LipFormerCodebook"]
 
@@ -103,7 +108,7 @@ class LipFormerCodebook(BenchModule):
                                             |            reconstruction - discriminator
                                             +- F_U, H_U, F_B, H_B - L_VQ
     ```
-    Batches: `image` (B,3,H,W) float32 RGB in [0, 1] (datamodules.FaceImages). Loss (Eq. 3 and 4):
+    Batches: `image` (B,3,H,W) float32 RGB in [0, 1] (lipsync_bench.datamodules.FaceImages). Loss (Eq. 3 and 4):
     L_VQ + L2 + 0.1 perceptual + 0.1 adversarial, where L_VQ is the sum over both halves of ||sg[F] - H||^2 +
     0.25 ||sg[H] - F||^2. Published: this loss, the halves and codebooks, StyleGAN2's discriminator with StyleGAN's
     loss, 512 x 512, Adam's rate and betas. Chosen here, as the paper is silent: all sizes of the networks, means for

@@ -12,15 +12,15 @@ import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from datamodules.files import sha256
-from models.base import TalkingFaceModule
-from models.checkpoints import RECORD, load_module, save_module
-from models.lipformer.codebook import FacialCodebook, LipFormerCodebook
-from models.lipformer.network import FrozenCodes, LipCodes, LipFormerGenerator
-from models.lipformer.transformer import Queries
-from models.losses import check_weights
-from models.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
-from models.stylegan2 import StyleGAN2Discriminator, discriminator_terms, non_saturating_loss
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.models.base import TalkingFaceModule
+from lipsync_bench.models.checkpoints import RECORD, load_module, save_module
+from lipsync_bench.models.lipformer.codebook import FacialCodebook, LipFormerCodebook
+from lipsync_bench.models.lipformer.network import FrozenCodes, LipCodes, LipFormerGenerator
+from lipsync_bench.models.lipformer.transformer import Queries
+from lipsync_bench.models.losses import check_weights
+from lipsync_bench.models.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
+from lipsync_bench.models.stylegan2 import StyleGAN2Discriminator, discriminator_terms, non_saturating_loss
 
 _SHARED = ("image_size", "width", "entries", "code_channels", "channels", "multipliers", "residual_blocks")
 """Arguments that both stages must have alike."""

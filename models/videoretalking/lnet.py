@@ -9,13 +9,13 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from models.base import TalkingFaceModule
-from models.checkpoints import RECORD
-from models.layers import mask_lower_half, to_time_major
-from models.losses import ReconstructionLoss, SyncLoss, check_weights
-from models.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
-from models.sync_expert import SyncExpertModule
-from models.videoretalking.lnet_network import LNet
+from lipsync_bench.models.base import TalkingFaceModule
+from lipsync_bench.models.checkpoints import RECORD
+from lipsync_bench.models.layers import mask_lower_half, to_time_major
+from lipsync_bench.models.losses import ReconstructionLoss, SyncLoss, check_weights
+from lipsync_bench.models.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
+from lipsync_bench.models.sync_expert import SyncExpertModule
+from lipsync_bench.models.videoretalking.lnet_network import LNet
 
 __all__ = ["VideoReTalkingLNet"]
 

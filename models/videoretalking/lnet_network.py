@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.layers import audio_encoder, from_time_major, scaled, to_time_major
-from models.videoretalking.ffc import FFCResidualBlock
+from lipsync_bench.models.layers import audio_encoder, from_time_major, scaled, to_time_major
+from lipsync_bench.models.videoretalking.ffc import FFCResidualBlock
 
 _SLOPE = 0.1
 _HEADS = 4

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from datamodules import video
+from lipsync_bench.datamodules import video
 
 __all__ = ["LEVELS", "flat", "numbers", "write_numbered"]
 

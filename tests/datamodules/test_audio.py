@@ -11,8 +11,8 @@ import librosa
 import numpy as np
 import pytest
 
-from datamodules import audio
-from datamodules.errors import MediaError
+from lipsync_bench.datamodules import audio
+from lipsync_bench.datamodules.errors import MediaError
 from tests import golden
 
 MEL = golden.arrays("mel")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.base import prepared_clips
-from datamodules.checksums import verify_clip
-from datamodules.errors import ClipError
+from lipsync_bench.datamodules.base import prepared_clips
+from lipsync_bench.datamodules.checksums import verify_clip
+from lipsync_bench.datamodules.errors import ClipError
 
 
 def test_one_changed_bit_is_noticed(corpus: Path, tmp_path: Path) -> None:

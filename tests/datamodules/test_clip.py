@@ -16,8 +16,8 @@ import simplejpeg
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from datamodules.clip import Clip, ClipHeader, read_header, write_clip
-from datamodules.errors import ClipError
+from lipsync_bench.datamodules.clip import Clip, ClipHeader, read_header, write_clip
+from lipsync_bench.datamodules.errors import ClipError
 
 READS: tuple[Literal["mmap", "file"], ...] = ("mmap", "file")
 FRAMES = 7
@@ -294,8 +294,8 @@ def test_a_clip_that_is_cut_short_while_it_is_open_is_named(path: Path, read: Li
     # In a process of its own: a touch of mapped bytes that are gone is a signal that ends it.
     code = f"""
 import os
-from datamodules.clip import Clip
-from datamodules.errors import ClipError
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.errors import ClipError
 clip = Clip({str(path)!r}, read={read!r})
 assert len(clip.jpegs()) == {FRAMES}
 os.truncate({str(path)!r}, 3000)

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datamodules.clip import MAX_CROP_PX, Clip, ClipHeader, read_header, write_clip
-from datamodules.errors import ClipError
+from lipsync_bench.datamodules.clip import MAX_CROP_PX, Clip, ClipHeader, read_header, write_clip
+from lipsync_bench.datamodules.errors import ClipError
 
 Head = dict[str, Any]
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from datamodules.colour import SdrFrames
-from datamodules.errors import MediaError
-from datamodules.video import VideoWriter, read_frames
+from lipsync_bench.datamodules.colour import SdrFrames
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.video import VideoWriter, read_frames
 from tests.datamodules.wide_videos import BT2020, DISPLAY_P3, hlg, pq, sdr, write_wide
 
 
@@ -57,7 +57,7 @@ def test_hdr_of_phones_is_converted_and_named_once(tmp_path: Path, caplog: pytes
     for _ in range(2):
         with caplog.at_level(logging.WARNING):
             assert all(psnr(frame, portrait()) > 35 for frame in read_frames(path))
-    (record,) = [r for r in caplog.records if r.name == "datamodules.colour"]
+    (record,) = [r for r in caplog.records if r.name == "lipsync_bench.datamodules.colour"]
     assert "phone.mp4: HDR video, transfer function HLG (ARIB STD-B67)" in record.getMessage()
 
 

@@ -6,8 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from datamodules.crops import MIN_SIDE_PX, SMOOTHING_RADIUS, crop_boxes, cut, smooth_boxes_wav2lip
-from datamodules.faces import FaceTrack
+from lipsync_bench.datamodules.crops import MIN_SIDE_PX, SMOOTHING_RADIUS, crop_boxes, cut, smooth_boxes_wav2lip
+from lipsync_bench.datamodules.faces import FaceTrack
 from tests import golden
 
 SIZE_HW = (480, 640)

@@ -10,10 +10,10 @@ import av
 import numpy as np
 import pytest
 
-from datamodules.audio import load_audio
-from datamodules.damage import Damage, check_end
-from datamodules.errors import MediaError
-from datamodules.video import read_frames
+from lipsync_bench.datamodules.audio import load_audio
+from lipsync_bench.datamodules.damage import Damage, check_end
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.video import read_frames
 
 FRAMES = 40
 

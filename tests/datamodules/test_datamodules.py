@@ -17,13 +17,13 @@ import pytorch_lightning as pl
 import simplejpeg
 import torch
 
-import datamodules
-from datamodules import LRS2, MEAD, ClipDataModule, ClipFolder, Synthetic
-from datamodules.base import SPLITS, Split, read_list
-from datamodules.clip import ClipHeader, write_clip
-from datamodules.errors import ClipError
-from datamodules.loading import FaceDataModule
-from datamodules.mead import selected_numbers
+from lipsync_bench import datamodules
+from lipsync_bench.datamodules import LRS2, MEAD, ClipDataModule, ClipFolder, Synthetic
+from lipsync_bench.datamodules.base import SPLITS, Split, read_list
+from lipsync_bench.datamodules.clip import ClipHeader, write_clip
+from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.loading import FaceDataModule
+from lipsync_bench.datamodules.mead import selected_numbers
 from tests.datamodules.fake_trainer import FakeTrainer
 
 LISTS: dict[Split, list[str]] = {

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from datamodules import face_matching
-from datamodules.errors import FaceError
-from datamodules.face_identity import Identity, Sighting
-from datamodules.faces import FaceTrack, FaceTracker, MediaPipeDetector, track_faces
-from datamodules.video import read_frames
+from lipsync_bench.datamodules import face_matching
+from lipsync_bench.datamodules.errors import FaceError
+from lipsync_bench.datamodules.face_identity import Identity, Sighting
+from lipsync_bench.datamodules.faces import FaceTrack, FaceTracker, MediaPipeDetector, track_faces
+from lipsync_bench.datamodules.video import read_frames
 from lipsync_bench.dubbing.face_path import find_face
 
 GREY = 110

@@ -16,10 +16,10 @@ import simplejpeg
 import torch
 from jsonargparse import ArgumentParser
 
-from datamodules import ClipFolder, FaceImages, Synthetic
-from datamodules.clip import Clip, ClipHeader, write_clip
-from datamodules.errors import ClipError, MediaError
-from datamodules.face_images import read_clip_frame, read_still
+from lipsync_bench.datamodules import ClipFolder, FaceImages, Synthetic
+from lipsync_bench.datamodules.clip import Clip, ClipHeader, write_clip
+from lipsync_bench.datamodules.errors import ClipError, MediaError
+from lipsync_bench.datamodules.face_images import read_clip_frame, read_still
 from tests.datamodules.fake_trainer import FakeTrainer
 
 CLIP_FRAMES = 15
@@ -447,11 +447,11 @@ def test_a_yaml_with_nested_clips(stills: Path, clips: Path, tmp_path: Path) -> 
     path.write_text(
         f"""
 data:
-  class_path: datamodules.FaceImages
+  class_path: lipsync_bench.datamodules.FaceImages
   init_args:
     images: {stills}
     clips:
-      class_path: datamodules.ClipFolder
+      class_path: lipsync_bench.datamodules.ClipFolder
       init_args: {{root: {clips}, splits: {clips}/splits}}
     clip_share: 0.25
     image_size: 16

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from datamodules.face_mesh import MESH_POINTS, find_meshes
+from lipsync_bench.datamodules.face_mesh import MESH_POINTS, find_meshes
 from tests import golden
 
 NATIVE_WH = (130, 150)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from datamodules import detectors
-from datamodules.crops import crop_boxes
-from datamodules.errors import FaceError, MediaError
-from datamodules.faces import (
+from lipsync_bench.datamodules import detectors
+from lipsync_bench.datamodules.crops import crop_boxes
+from lipsync_bench.datamodules.errors import FaceError, MediaError
+from lipsync_bench.datamodules.faces import (
     FaceTracker,
     MediaPipeDetector,
     detect_landmarks68,

@@ -12,13 +12,19 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules import hr_windows
-from datamodules.base_frames import BaseFrames, BaseFramesHeader, base_frames_path, write_base_frames
-from datamodules.clip import Clip
-from datamodules.errors import ClipError
-from datamodules.hr_windows import HRWindow, HRWindowDataset, cut_hr_window, separate_unready, usable_starts
-from datamodules.sketch import draw_sketch, lip_box, lip_mask, lip_outline, training_sketch
-from datamodules.windows import EpochSampler
+from lipsync_bench.datamodules import hr_windows
+from lipsync_bench.datamodules.base_frames import BaseFrames, BaseFramesHeader, base_frames_path, write_base_frames
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.hr_windows import (
+    HRWindow,
+    HRWindowDataset,
+    cut_hr_window,
+    separate_unready,
+    usable_starts,
+)
+from lipsync_bench.datamodules.sketch import draw_sketch, lip_box, lip_mask, lip_outline, training_sketch
+from lipsync_bench.datamodules.windows import EpochSampler
 
 OUTSIDE = (3.0, 3.0)  # in crop coordinates
 

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from av.stream import Disposition
 
-from datamodules.audio import load_audio
-from datamodules.errors import MediaError
-from datamodules.sound import read_sound
-from datamodules.video import probe, read_frames
+from lipsync_bench.datamodules.audio import load_audio
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.sound import read_sound
+from lipsync_bench.datamodules.video import probe, read_frames
 from tests.datamodules.numbered_videos import flat, numbers
 
 _NONE = Disposition(0)

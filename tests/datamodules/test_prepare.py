@@ -14,17 +14,17 @@ import pytest
 import simplejpeg
 from skimage.data import astronaut
 
-from datamodules import prepare as prepare_module
-from datamodules import prepare_clip
-from datamodules.audio import load_audio, mel_spectrogram, to_int16
-from datamodules.clip import Clip, read_header
-from datamodules.crops import SMOOTHING_RADIUS, crop_boxes, cut
-from datamodules.faces import track_faces
-from datamodules.files import sha256
-from datamodules.prepare import prepare
-from datamodules.prepare_clip import Settings
-from datamodules.sources import find_sources
-from datamodules.video import read_frames
+from lipsync_bench.datamodules import prepare as prepare_module
+from lipsync_bench.datamodules import prepare_clip
+from lipsync_bench.datamodules.audio import load_audio, mel_spectrogram, to_int16
+from lipsync_bench.datamodules.clip import Clip, read_header
+from lipsync_bench.datamodules.crops import SMOOTHING_RADIUS, crop_boxes, cut
+from lipsync_bench.datamodules.faces import track_faces
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.prepare import prepare
+from lipsync_bench.datamodules.prepare_clip import Settings
+from lipsync_bench.datamodules.sources import find_sources
+from lipsync_bench.datamodules.video import read_frames
 from tests.datamodules.preparation import SIZE_HW, contents, failures, manifest, run, write_video
 
 
@@ -153,7 +153,7 @@ def test_what_is_made_anew(source: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (report := run(source, max_crop_px=64)).skipped == 3, report
     (out / "manifest.json").write_text("{")
     assert (report := run(source, max_crop_px=64)).skipped == 3, report
-    monkeypatch.setattr("datamodules.detectors.MediaPipeDetector.version", "mediapipe 99")
+    monkeypatch.setattr("lipsync_bench.datamodules.detectors.MediaPipeDetector.version", "mediapipe 99")
     assert (report := run(source, max_crop_px=64)).done == 3, report
 
 
@@ -248,11 +248,11 @@ def test_lines_in_the_log_where_there_is_no_terminal(
     source: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prepare_module, "_LOG_INTERVAL_S", 0.0)
-    with caplog.at_level(logging.INFO, logger="datamodules.prepare"):
+    with caplog.at_level(logging.INFO, logger="lipsync_bench.datamodules.prepare"):
         run(source)
     assert sum("clips/s" in record.message for record in caplog.records) == 3
     caplog.clear()
-    with caplog.at_level(logging.INFO, logger="datamodules.prepare"):
+    with caplog.at_level(logging.INFO, logger="lipsync_bench.datamodules.prepare"):
         run(source, overwrite=True, progress=False)
     assert not caplog.records
 

@@ -18,11 +18,11 @@ import av
 import numpy as np
 import pytest
 
-from datamodules import prepare as prepare_module
-from datamodules.clip import read_header
-from datamodules.files import temporary_path
-from datamodules.pool import WorkerDied, run_jobs
-from datamodules.prepare import prepare
+from lipsync_bench.datamodules import prepare as prepare_module
+from lipsync_bench.datamodules.clip import read_header
+from lipsync_bench.datamodules.files import temporary_path
+from lipsync_bench.datamodules.pool import WorkerDied, run_jobs
+from lipsync_bench.datamodules.prepare import prepare
 from tests.datamodules.preparation import alive_in_group, contents, failures, manifest, run, write_video
 from tests.leftovers import left_by_the_dead
 
@@ -179,7 +179,7 @@ def test_ctrl_c_leaves_whole_files_and_no_processes(tmp_path: Path, good: Path) 
         shutil.copy(good, source / f"{k:02d}.mp4")
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom datamodules.prepare import prepare\n"
+        "from pathlib import Path\nfrom lipsync_bench.datamodules.prepare import prepare\n"
         f"if __name__ == '__main__':\n    prepare(Path({str(source)!r}), Path({str(out)!r}), workers=2)\n"
     )
     process = subprocess.Popen(

@@ -8,8 +8,8 @@ import av
 import pytest
 from safetensors.numpy import load_file
 
-from datamodules.clip import read_header
-from datamodules.prepare import prepare
+from lipsync_bench.datamodules.clip import read_header
+from lipsync_bench.datamodules.prepare import prepare
 
 CONTAINERS = {
     "mkv": ("matroska", {}),

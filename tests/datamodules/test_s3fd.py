@@ -12,17 +12,17 @@ import pytest
 import torch
 from skimage.data import astronaut
 
-from datamodules import s3fd
-from datamodules.clip import Clip
-from datamodules.crops import crop_boxes
-from datamodules.detectors import S3FDDetector, detector_version, make_detector
-from datamodules.errors import FaceError
-from datamodules.faces import track_faces
-from datamodules.files import sha256
-from datamodules.prepare import prepare
-from datamodules.prepare_clip import Settings
-from datamodules.s3fd import S3FD, find_faces, load_s3fd, network_input, rectangle, rectangles
-from datamodules.video import VideoWriter
+from lipsync_bench.datamodules import s3fd
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.crops import crop_boxes
+from lipsync_bench.datamodules.detectors import S3FDDetector, detector_version, make_detector
+from lipsync_bench.datamodules.errors import FaceError
+from lipsync_bench.datamodules.faces import track_faces
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.prepare import prepare
+from lipsync_bench.datamodules.prepare_clip import Settings
+from lipsync_bench.datamodules.s3fd import S3FD, find_faces, load_s3fd, network_input, rectangle, rectangles
+from lipsync_bench.datamodules.video import VideoWriter
 from tests import golden
 
 ROOT = Path(__file__).parent.parent.parent
@@ -252,6 +252,6 @@ def test_settings_without_weights_are_those_of_earlier_clips() -> None:
 
 
 def test_other_detectors_do_not_pay_for_pytorch() -> None:
-    code = "import sys, datamodules.prepare; assert 'torch' not in sys.modules"
+    code = "import sys, lipsync_bench.datamodules.prepare; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

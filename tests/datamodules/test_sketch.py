@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import pytest
 
-from datamodules.sketch import (
+from lipsync_bench.datamodules.sketch import (
     LIP_OUTLINE,
     SKETCH_EDGES,
     draw_sketch,
@@ -219,5 +219,5 @@ def test_other_arguments_are_refused() -> None:
 
 
 def test_mediapipe_is_not_needed_to_draw() -> None:
-    code = "import sys, datamodules.sketch; sys.exit('mediapipe' in sys.modules)"
+    code = "import sys, lipsync_bench.datamodules.sketch; sys.exit('mediapipe' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

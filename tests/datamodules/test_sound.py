@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from datamodules.audio import load_audio
-from datamodules.errors import MediaError
-from datamodules.sound import read_sound
+from lipsync_bench.datamodules.audio import load_audio
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.sound import read_sound
 
 
 def _wav(path: Path, samples: np.ndarray, rate: int) -> Path:

@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules.audio import SAMPLE_RATE, load_audio
-from datamodules.detectors import MediaPipeDetector, detect_landmarks68
-from datamodules.synthetic import Synthetic, make_corpus
-from datamodules.synthetic.articulation import PHONEMES, make_articulation
-from datamodules.synthetic.corpus import Take, make_take
-from datamodules.synthetic.face import FRAME_PX, Face, Pose
-from datamodules.synthetic.identity import make_identity
-from datamodules.synthetic.speech import formants, synthesise
-from datamodules.video import probe, read_frames
+from lipsync_bench.datamodules.audio import SAMPLE_RATE, load_audio
+from lipsync_bench.datamodules.detectors import MediaPipeDetector, detect_landmarks68
+from lipsync_bench.datamodules.synthetic import Synthetic, make_corpus
+from lipsync_bench.datamodules.synthetic.articulation import PHONEMES, make_articulation
+from lipsync_bench.datamodules.synthetic.corpus import Take, make_take
+from lipsync_bench.datamodules.synthetic.face import FRAME_PX, Face, Pose
+from lipsync_bench.datamodules.synthetic.identity import make_identity
+from lipsync_bench.datamodules.synthetic.speech import formants, synthesise
+from lipsync_bench.datamodules.video import probe, read_frames
 
 CAST = 6
 PER_FRAME = SAMPLE_RATE // 25

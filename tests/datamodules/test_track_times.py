@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from datamodules.audio import load_audio
-from datamodules.sound import read_sound
-from datamodules.video import probe, read_frames
+from lipsync_bench.datamodules.audio import load_audio
+from lipsync_bench.datamodules.sound import read_sound
+from lipsync_bench.datamodules.video import probe, read_frames
 from tests.datamodules.numbered_videos import flat, numbers
 
 FRAMES = 40

@@ -5,7 +5,7 @@ import importlib.metadata
 
 import pytest
 
-from datamodules.versions import installed, required, versions
+from lipsync_bench.datamodules.versions import installed, required, versions
 
 
 def test_required_packages_are_those_of_the_installed_metadata(monkeypatch):

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datamodules import audio, video
-from datamodules.errors import MediaError
+from lipsync_bench.datamodules import audio, video
+from lipsync_bench.datamodules.errors import MediaError
 from tests.datamodules.numbered_videos import flat, numbers, write_numbered
 
 

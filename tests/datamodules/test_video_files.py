@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from datamodules.prepare import prepare
-from datamodules.sources import find_sources
-from datamodules.video_files import REPORT_MARKER, find_videos, is_video
+from lipsync_bench.datamodules.prepare import prepare
+from lipsync_bench.datamodules.sources import find_sources
+from lipsync_bench.datamodules.video_files import REPORT_MARKER, find_videos, is_video
 from tests.datamodules.preparation import failures, write_video
 
 

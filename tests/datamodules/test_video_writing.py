@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from datamodules import audio, video
-from datamodules.sound import Sound
+from lipsync_bench.datamodules import audio, video
+from lipsync_bench.datamodules.sound import Sound
 from tests.datamodules.numbered_videos import flat, numbers, write_numbered
 from tests.leftovers import left_by_the_dead
 

@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from datamodules.audio import load_audio
-from datamodules.errors import MediaError
-from datamodules.wav import wav_duration
+from lipsync_bench.datamodules.audio import load_audio
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.wav import wav_duration
 
 RATE, SAMPLES = 16000, 25600
 

@@ -12,11 +12,11 @@ import simplejpeg
 import torch
 from torch.utils.data import DataLoader
 
-from datamodules import clip, windows
-from datamodules.audio import mel_start
-from datamodules.clip import Clip, ClipHeader, write_clip
-from datamodules.errors import ClipError
-from datamodules.windows import (
+from lipsync_bench.datamodules import clip, windows
+from lipsync_bench.datamodules.audio import mel_start
+from lipsync_bench.datamodules.clip import Clip, ClipHeader, write_clip
+from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.windows import (
     MIN_FRAMES,
     EpochSampler,
     EvaluationSampler,

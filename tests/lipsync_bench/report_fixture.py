@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from datamodules.video import VideoWriter
+from lipsync_bench.datamodules.video import VideoWriter
 from lipsync_bench.evaluation.leaderboard import leaderboard
 from lipsync_bench.evaluation.manifest import Run, session
 from lipsync_bench.evaluation.rows import LINE, RowFile, read_rows
 from lipsync_bench.evaluation.videos import video_path
-from metrics.registry import column
+from lipsync_bench.metrics.registry import column
 
 PAIRED, UNPAIRED = "paired_face_box-v1", "unpaired_face_box-v1"
 SYNCNET = "5a" * 32

@@ -20,14 +20,14 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules.clip import Clip
-from datamodules.errors import MediaError
-from datamodules.video import VideoWriter, probe, read_frames
 from lipsync_bench import bench
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.video import VideoWriter, probe, read_frames
 from lipsync_bench.evaluation.candidates import VideoFolder
 from lipsync_bench.evaluation.rows import read_rows
-from models import Wav2Lip
-from models.checkpoints import save_module
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 
 CHANNELS = {"mono": 1, "stereo": 2, "5.1": 6}
 TONE_HZ = 440

@@ -15,22 +15,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from datamodules.s3fd import S3FD, load_s3fd
-from datamodules.weights import is_state
 from lipsync_bench import bench
 from lipsync_bench.checkpoints import KINDS, import_file, import_official
-from models import Wav2Lip, load_method
-from models.checkpoints import RECORD, load_checkpoint
-from models.face_parsing import FaceParser
-from models.hyperlips.base_network import HyperLipsBaseGenerator
-from models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
-from models.hyperlips.hr_network import HRDecoder
-from models.hyperlips.sync_expert import HyperLipsSyncExpert
-from models.sync_expert import SyncExpert, SyncExpertModule
-from models.syncnet import SyncNetV2, load_syncnet
-from models.videoretalking import VideoReTalkingLNet
-from models.videoretalking.lnet_network import LNet
-from models.wav2lip import QualityDiscriminator, Wav2LipGenerator
+from lipsync_bench.datamodules.s3fd import S3FD, load_s3fd
+from lipsync_bench.datamodules.weights import is_state
+from lipsync_bench.models import Wav2Lip, load_method
+from lipsync_bench.models.checkpoints import RECORD, load_checkpoint
+from lipsync_bench.models.face_parsing import FaceParser
+from lipsync_bench.models.hyperlips.base_network import HyperLipsBaseGenerator
+from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
+from lipsync_bench.models.hyperlips.hr_network import HRDecoder
+from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
+from lipsync_bench.models.sync_expert import SyncExpert, SyncExpertModule
+from lipsync_bench.models.syncnet import SyncNetV2, load_syncnet
+from lipsync_bench.models.videoretalking import VideoReTalkingLNet
+from lipsync_bench.models.videoretalking.lnet_network import LNet
+from lipsync_bench.models.wav2lip import QualityDiscriminator, Wav2LipGenerator
 from tests import golden
 
 NETWORKS = {

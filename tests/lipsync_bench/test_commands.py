@@ -149,7 +149,9 @@ def test_an_unknown_benchmark_lists_the_known_ones():
 
 def test_a_broken_benchmark_says_what_is_wrong(tmp_path):
     path = tmp_path / "bad.yaml"
-    path.write_text("data: {class_path: datamodules.LRS2, init_args: {root: x}}\nmetods: {wav2lip: x.ckpt}\n")
+    path.write_text(
+        "data: {class_path: lipsync_bench.datamodules.LRS2, init_args: {root: x}}\nmetods: {wav2lip: x.ckpt}\n"
+    )
     with pytest.raises(ValueError, match="metods"):
         load_benchmark(str(path))
 

@@ -2,13 +2,13 @@
 import numpy as np
 import pytest
 
-from datamodules import ClipFolder
-from datamodules.audio import load_audio
-from datamodules.errors import MediaError
-from datamodules.prepare import prepare
-from datamodules.synthetic import make_corpus
-from datamodules.video import VideoWriter, read_frames
 from lipsync_bench.cutting import cut_by_time
+from lipsync_bench.datamodules import ClipFolder
+from lipsync_bench.datamodules.audio import load_audio
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.prepare import prepare
+from lipsync_bench.datamodules.synthetic import make_corpus
+from lipsync_bench.datamodules.video import VideoWriter, read_frames
 
 
 @pytest.fixture(scope="module")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import Synthetic
-from datamodules.video import probe, read_frames
 from lipsync_bench import demo
 from lipsync_bench.callbacks import ChannelsLast
 from lipsync_bench.cli import BenchCLI
+from lipsync_bench.datamodules import Synthetic
+from lipsync_bench.datamodules.video import probe, read_frames
+from lipsync_bench.models import SyncExpertModule, Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 from lipsync_bench.preview import LABEL_PX, write_preview
-from models import SyncExpertModule, Wav2Lip
-from models.checkpoints import save_module
 
 
 def test_a_demo_never_touches_a_folder_that_is_not_its_own(tmp_path):

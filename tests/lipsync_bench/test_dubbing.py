@@ -18,20 +18,20 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import detectors
-from datamodules.audio import frame_mels, load_audio, mel_spectrogram
-from datamodules.crops import crop_boxes, smooth_boxes_wav2lip
-from datamodules.errors import FaceError, MediaError
-from datamodules.faces import track_faces
-from datamodules.files import sha256
-from datamodules.video import VideoWriter, probe, read_frames
 from lipsync_bench import bench
+from lipsync_bench.datamodules import detectors
+from lipsync_bench.datamodules.audio import frame_mels, load_audio, mel_spectrogram
+from lipsync_bench.datamodules.crops import crop_boxes, smooth_boxes_wav2lip
+from lipsync_bench.datamodules.errors import FaceError, MediaError
+from lipsync_bench.datamodules.faces import track_faces
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.video import VideoWriter, probe, read_frames
 from lipsync_bench.dubbing import dub as dubbing
 from lipsync_bench.dubbing.dub import dub, dub_frames
 from lipsync_bench.dubbing.face_path import FacePath, find_face
 from lipsync_bench.inference import lip_sync
-from models import Wav2Lip
-from models.checkpoints import save_module
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import prepare as preparing
-from datamodules.errors import MediaError
-from datamodules.prepare_clip import prepare_one
 from lipsync_bench import bench, cli
 from lipsync_bench.cutting import cut_by_time
+from lipsync_bench.datamodules import prepare as preparing
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.prepare_clip import prepare_one
 from lipsync_bench.endings import DEBUG, errors_in_a_line, told
 from lipsync_bench.evaluation import Selection
 from lipsync_bench.evaluation.protocol import load_protocol
@@ -203,7 +203,7 @@ def test_a_full_disk_below_the_standard_output_is_a_line():
 
 
 def test_every_value_of_a_cached_target_fits_or_it_is_made_anew(tmp_path, caplog):
-    from datamodules.files import write_arrays
+    from lipsync_bench.datamodules.files import write_arrays
     from lipsync_bench.evaluation.targets import _Cache
 
     class Found:

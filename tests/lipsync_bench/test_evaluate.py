@@ -12,26 +12,26 @@ import pandas as pd
 import pytest
 import torch
 
-import metrics.cpbd
-import metrics.lse
-import metrics.psnr
-import metrics.ssim
-from datamodules.audio import frame_mels, load_audio, to_int16
-from datamodules.clip import Clip
-from datamodules.video import VideoWriter, read_frames
+import lipsync_bench.metrics.cpbd
+import lipsync_bench.metrics.lse
+import lipsync_bench.metrics.psnr
+import lipsync_bench.metrics.ssim
+from lipsync_bench.datamodules.audio import frame_mels, load_audio, to_int16
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import candidates, regions, run, targets
 from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset, evaluate_videos
 from lipsync_bench.evaluation.leaderboard import write_leaderboard
 from lipsync_bench.evaluation.rows import read_rows
 from lipsync_bench.evaluation.scorers import ScorerFiles
-from metrics import expert_sync
-from metrics.lse import score_clip
-from metrics.metric import Audio, ScoredClip, View
-from metrics.psnr import psnr
-from metrics.registry import METRICS
-from metrics.ssim import ssim
-from models import SyncExpertModule, Wav2Lip
-from models.checkpoints import save_module
+from lipsync_bench.metrics import expert_sync
+from lipsync_bench.metrics.lse import score_clip
+from lipsync_bench.metrics.metric import Audio, ScoredClip, View
+from lipsync_bench.metrics.psnr import psnr
+from lipsync_bench.metrics.registry import METRICS
+from lipsync_bench.metrics.ssim import ssim
+from lipsync_bench.models import SyncExpertModule, Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 from tests.quick_networks import QuickSyncNet
 
 WITHOUT_TIME = ["seconds", "generate_seconds"]
@@ -82,7 +82,7 @@ def test_every_candidate_has_a_row_for_every_clip_and_the_truth_is_best(result):
 
 
 def test_a_row_carries_what_it_was_measured_with(result, weights):
-    from datamodules.files import sha256
+    from lipsync_bench.datamodules.files import sha256
 
     rows = read_rows(result.folder)
     wav2lip = rows[rows["method"] == "wav2lip"].iloc[0]
@@ -159,7 +159,7 @@ def test_the_target_is_decoded_once_for_all_candidates_and_its_landmarks_are_kep
 
 @pytest.mark.slow
 def test_lse_appears_with_syncnet_weights_under_the_name_of_its_protocol(corpus, tmp_path):
-    from datamodules.files import sha256
+    from lipsync_bench.datamodules.files import sha256
     from tests import golden
 
     weights = tmp_path / "syncnet_v2.model"
@@ -242,7 +242,7 @@ def test_anybodys_videos_are_scored_without_a_model(corpus, tmp_path):
 
 
 def test_a_shorter_prediction_is_scored_as_far_as_it_goes(corpus, tmp_path):
-    from datamodules.video import VideoWriter, read_frames
+    from lipsync_bench.datamodules.video import VideoWriter, read_frames
 
     target, pred = tmp_path / "t", tmp_path / "p"
     target.mkdir()
@@ -306,7 +306,7 @@ def test_the_truth_against_itself_has_the_numbers_of_the_full_computation_withou
     results = []
     for known in (False, True):  # computed, then known
         results.append(scored(view(crops, crops, lips_01 * 160, points, is_target=known)))
-        for module in (metrics.ssim, metrics.psnr):
+        for module in (lipsync_bench.metrics.ssim, lipsync_bench.metrics.psnr):
             monkeypatch.setattr(module, module.__name__.rpartition(".")[2], None)
     assert results[0] == results[1]
     assert results[1]["psnr"] == results[1]["psnr_mouth"] == np.inf
@@ -321,7 +321,7 @@ def test_in_an_evaluation_no_image_of_the_truth_is_compared(corpus, weights, tmp
         compared.append(len(pred))
         return ssim(pred, target)
 
-    monkeypatch.setattr(metrics.ssim, "ssim", counting)
+    monkeypatch.setattr(lipsync_bench.metrics.ssim, "ssim", counting)
     evaluate(corpus, weights, tmp_path, methods={}, select=Selection(limit=1))
     assert sum(compared) == 2 * 40  # face and mouth of the repeated frame
 
@@ -373,8 +373,8 @@ def test_images_are_scored_on_one_thread_and_the_others_come_back(monkeypatch):
 
         return score
 
-    monkeypatch.setattr(metrics.ssim, "ssim", counting(ssim))
-    monkeypatch.setattr(metrics.cpbd, "cpbd", counting(metrics.cpbd.cpbd))
+    monkeypatch.setattr(lipsync_bench.metrics.ssim, "ssim", counting(ssim))
+    monkeypatch.setattr(lipsync_bench.metrics.cpbd, "cpbd", counting(lipsync_bench.metrics.cpbd.cpbd))
     crops = list(np.random.default_rng(0).integers(0, 256, (2, 160, 160, 3), dtype=np.uint8))
     lips = np.random.default_rng(1).uniform(60, 120, (2, 68, 2))
     threads = torch.get_num_threads()
@@ -394,7 +394,7 @@ def test_images_are_scored_on_one_thread_and_the_others_come_back(monkeypatch):
 
 def test_the_sound_of_a_clip_is_embedded_once_for_all_without_a_sound_of_their_own(corpus, tmp_path, monkeypatch):
     network = QuickSyncNet()
-    monkeypatch.setattr(metrics.lse, "load_syncnet", lambda path: network)
+    monkeypatch.setattr(lipsync_bench.metrics.lse, "load_syncnet", lambda path: network)
     weights = tmp_path / "syncnet"
     weights.write_bytes(b"stands for the weights in the rows")
     target, silent, sounding = (tmp_path / name for name in ("target", "silent", "sounding"))

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules.audio import MEL_WINDOW, chunk_starts, mel_spectrogram
-from datamodules.crops import smooth_boxes_wav2lip
+from lipsync_bench.datamodules.audio import MEL_WINDOW, chunk_starts, mel_spectrogram
+from lipsync_bench.datamodules.crops import smooth_boxes_wav2lip
 from lipsync_bench.face_mask import paste_parsed
 from lipsync_bench.inference import to_batch
-from models.face_parsing import parse_face
-from models.hyperlips.base_network import HyperLipsBaseGenerator
+from lipsync_bench.models.face_parsing import parse_face
+from lipsync_bench.models.hyperlips.base_network import HyperLipsBaseGenerator
 from tests import golden
 
 PAD_BOTTOM_PX = 10

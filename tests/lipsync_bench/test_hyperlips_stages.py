@@ -13,15 +13,15 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from datamodules import Synthetic
-from datamodules.base_frames import BaseFrames, base_frames_path, write_base_frames
-from datamodules.clip import Clip
-from datamodules.files import sha256
-from datamodules.video import read_frames
 from lipsync_bench import bench
 from lipsync_bench.base_frames import FAILURES
-from models import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule, load_method
-from models.checkpoints import RECORD, load_checkpoint, save_module
+from lipsync_bench.datamodules import Synthetic
+from lipsync_bench.datamodules.base_frames import BaseFrames, base_frames_path, write_base_frames
+from lipsync_bench.datamodules.clip import Clip
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.video import read_frames
+from lipsync_bench.models import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule, load_method
+from lipsync_bench.models.checkpoints import RECORD, load_checkpoint, save_module
 from tests import golden
 
 
@@ -113,7 +113,7 @@ def test_base_frames_are_made_once_and_read_by_hr_windows(stages, clips, caplog)
         assert len(frames) == len(clip)
         assert frames.header.checkpoint_sha256 == sha256(stages / "base.ckpt")
         module = load_method(stages / "base.ckpt")
-        from datamodules.audio import frame_mels
+        from lipsync_bench.datamodules.audio import frame_mels
         from lipsync_bench.inference import generate_faces
 
         crop = clip.frames(0, 1)[0]
@@ -151,8 +151,8 @@ def test_wrong_folders_and_checkpoints(stages, clips, tmp_path, caplog):
     assert run_bench("base-frames", "--checkpoint", stages / "base.ckpt", "--root", tmp_path / "none") == 1
     assert "no clips in" in caplog.text
     assert run_bench("base-frames", "--checkpoint", stages / "hr.ckpt", "--root", clips) == 1
-    assert "holds a models.hyperlips.hr.HyperLipsHR (written by version" in caplog.text
-    assert "Expected one of: models.hyperlips.base" in caplog.text
+    assert "holds a lipsync_bench.models.hyperlips.hr.HyperLipsHR (written by version" in caplog.text
+    assert "Expected one of: lipsync_bench.models.hyperlips.base" in caplog.text
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.audio import chunk_starts, mel_spectrogram
-from datamodules.crops import smooth_boxes_wav2lip
-from datamodules.errors import MediaError
+from lipsync_bench.datamodules.audio import chunk_starts, mel_spectrogram
+from lipsync_bench.datamodules.crops import smooth_boxes_wav2lip
+from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.inference import generate_faces, lip_sync, paste, to_batch
-from models import Wav2Lip
+from lipsync_bench.models import Wav2Lip
 from tests import golden
 
 

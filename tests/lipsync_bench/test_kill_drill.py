@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules.prepare import prepare
 from lipsync_bench import bench
+from lipsync_bench.datamodules.prepare import prepare
 from lipsync_bench.evaluation.rows import IDENTITY, read_rows
-from models import Wav2Lip
-from models.checkpoints import save_module
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 from tests.datamodules.preparation import alive_in_group, failures, manifest, write_video
 from tests.lipsync_bench.killing import digests, kill_when
 
@@ -78,7 +78,7 @@ def test_evaluate_killed_three_times(corpus: Path, tmp_path: Path) -> None:
     save_module(Wav2Lip(width=0.25), checkpoint)
     arguments = {"root": str(corpus / "clips"), "source": str(corpus / "videos"), "overfit": True}
     benchmark.write_text(
-        f"data: {{class_path: datamodules.ClipFolder, init_args: {arguments}}}\n".replace("True", "true")
+        f"data: {{class_path: lipsync_bench.datamodules.ClipFolder, init_args: {arguments}}}\n".replace("True", "true")
     )
     command = ("evaluate", "--dataset", benchmark, "--methods.wav2lip", checkpoint)
     killed, whole = tmp_path / "killed", tmp_path / "whole"

@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from datamodules.clip import read_header
-from datamodules.files import sha256
 from lipsync_bench import bench
+from lipsync_bench.datamodules.clip import read_header
+from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.evaluation.rows import read_rows
-from models import Wav2Lip
-from models.checkpoints import save_module
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 from tests.leftovers import left_by_the_dead
 from tests.lipsync_bench.killing import digests, kill_when
 

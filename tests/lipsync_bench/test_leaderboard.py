@@ -13,7 +13,7 @@ from rich.console import Console
 from lipsync_bench.evaluation.leaderboard import leaderboard, metric_columns, rich_table, write_leaderboard
 from lipsync_bench.evaluation.ranks import intervals
 from lipsync_bench.evaluation.rows import FIELDS, LINE, SCORERS
-from metrics.registry import COLUMNS, column
+from lipsync_bench.metrics.registry import COLUMNS, column
 
 EIGHT = (
     *("ground_truth", "repeated_frame", "wav2lip", "wav2lip_gan"),

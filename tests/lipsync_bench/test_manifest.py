@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from datamodules.clip import read_header
+from lipsync_bench.datamodules.clip import read_header
 from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset
 from lipsync_bench.evaluation.manifest import (
     Run,

@@ -13,9 +13,9 @@ from lipsync_bench.evaluation.leaderboard import leaderboard, metric_columns, wr
 from lipsync_bench.evaluation.manifest import Run, session
 from lipsync_bench.evaluation.merge import Part, leaderboard_merge, merge_leaderboards, read_part
 from lipsync_bench.evaluation.rows import LINE, SCORERS, RowFile, read_rows
-from metrics.registry import COLUMNS, column
-from models import Wav2Lip
-from models.checkpoints import save_module
+from lipsync_bench.metrics.registry import COLUMNS, column
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 
 
 def row(method: str, clip: str, **values: object) -> dict[str, object]:

@@ -7,14 +7,14 @@ import av
 import numpy as np
 import pytest
 
-from datamodules.audio import load_audio
-from datamodules.errors import MediaError
-from datamodules.video import VideoWriter, read_frames
+from lipsync_bench.datamodules.audio import load_audio
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_videos
 from lipsync_bench.evaluation.candidates import TargetChunk, VideoFolder
 from lipsync_bench.evaluation.protocol import load_protocol
-from models import SyncExpertModule
-from models.checkpoints import save_module
+from lipsync_bench.models import SyncExpertModule
+from lipsync_bench.models.checkpoints import save_module
 from tests.datamodules.wide_videos import hlg, write_wide
 
 FRAMES = 40

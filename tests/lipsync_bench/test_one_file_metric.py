@@ -21,8 +21,8 @@ from pathlib import Path
 
 import numpy as np
 
-from metrics.frame_mean import FrameMean
-from metrics.metric import Column, Description, Field, FrameScorer, Network, ScoredClip, Scorer, Value, View
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.metric import Column, Description, Field, FrameScorer, Network, ScoredClip, Scorer, Value, View
 
 
 class Brightness(FrameMean):
@@ -75,7 +75,7 @@ METRIC = Description(
 RUN = """
 import json, sys
 from pathlib import Path
-import metrics
+from lipsync_bench import metrics
 metrics.__path__.append(sys.argv[1])
 
 from rich.console import Console
@@ -136,7 +136,7 @@ def test_a_file_in_another_folder_is_a_metric_everywhere(corpus, tmp_path):
     assert "Brightness (levels) ↑" in found["screen"]
     assert "| `brightness` ↑, `darkness` ↓ | `--metrics darkness=FILE` | nothing |" in found["docs"]
     assert ["weights level", f"bench evaluate --metrics darkness={tmp_path / 'level.txt'}"] in found["doctor"]
-    assert found["class"] == "metrics.brightness"
+    assert found["class"] == "lipsync_bench.metrics.brightness"
 
 
 def test_the_table_of_the_documentation_is_that_of_the_descriptions():

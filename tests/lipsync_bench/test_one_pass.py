@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.video import VideoWriter, read_frames
+from lipsync_bench.datamodules.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import ScorerFiles, Selection, candidates, evaluate_videos, regions, targets
-from metrics import face_tracks, lse
+from lipsync_bench.metrics import face_tracks, lse
 from tests.quick_networks import QuickSyncNet
 
 FRAMES = 40

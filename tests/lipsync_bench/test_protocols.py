@@ -5,18 +5,18 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules import Synthetic
-from datamodules.clip import Clip, read_header
-from datamodules.video import read_frames
 from lipsync_bench.bench import main
+from lipsync_bench.datamodules import Synthetic
+from lipsync_bench.datamodules.clip import Clip, read_header
+from lipsync_bench.datamodules.video import read_frames
 from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_dataset, list_protocols, load_protocol
 from lipsync_bench.evaluation import regions as regions_module
 from lipsync_bench.evaluation.pairs import draw_pairs, read_pairs
 from lipsync_bench.evaluation.protocol import Protocol
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 from lipsync_bench.evaluation.videos import through_h264, video_path
-from metrics import fid as fid_module
-from metrics.fid import fid
+from lipsync_bench.metrics import fid as fid_module
+from lipsync_bench.metrics.fid import fid
 
 TARGETS = {"psnr", "ssim", "psnr_mouth", "ssim_mouth", "mse", "lmd", "lmd_centred", "psnr_uint8"}
 
@@ -295,7 +295,7 @@ def test_lpips_of_both_nets_with_given_weights(corpus, tmp_path):
     """Random trunks under the published names: the value means nothing, the columns and hashes do."""
     import torchvision
 
-    from datamodules.files import sha256
+    from lipsync_bench.datamodules.files import sha256
 
     folder = tmp_path / "weights"
     folder.mkdir()
@@ -313,7 +313,7 @@ def test_lpips_of_both_nets_with_given_weights(corpus, tmp_path):
 
 
 def test_kept_videos_are_whole_and_have_the_sound(corpus, tmp_path):
-    from datamodules.video import probe
+    from lipsync_bench.datamodules.video import probe
 
     result = run(corpus, tmp_path / "out", "paired_face_box", save_videos=True)
     for row in result.rows.itertuples():

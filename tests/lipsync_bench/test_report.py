@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from lipsync_bench.evaluation.rows import FIELDS
+from lipsync_bench.metrics.registry import column
 from lipsync_bench.report import charts as charts_of
 from lipsync_bench.report import write_report
 from lipsync_bench.report.boards import boards
@@ -23,7 +24,6 @@ from lipsync_bench.report.records import failures, repeat_command, save_videos_c
 from lipsync_bench.report.results import read_results
 from lipsync_bench.report.site import PAGES
 from lipsync_bench.tables import rules
-from metrics.registry import column
 from tests.lipsync_bench.report_fixture import (
     HOSTILE,
     METHODS,

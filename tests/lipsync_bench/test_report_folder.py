@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from datamodules.files import temporary_path
 from lipsync_bench import bench, report
+from lipsync_bench.datamodules.files import temporary_path
 from lipsync_bench.report import charts, site, write_report
 from lipsync_bench.report.site import MARKER
 from tests.leftovers import left_by_the_dead

@@ -12,7 +12,7 @@ import yaml
 from torch.utils.data import DataLoader
 
 from lipsync_bench.cli import BenchCLI, main
-from models.checkpoints import BenchModule, save_module
+from lipsync_bench.models.checkpoints import BenchModule, save_module
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*args parameter is intended.*"

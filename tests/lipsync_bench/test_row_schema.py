@@ -15,9 +15,9 @@ from jsonschema import Draft202012Validator
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.row_schema import row_schema
 from lipsync_bench.evaluation.rows import CURVES, FIELDS, LINE, SCORERS, RowFile
-from metrics.registry import CLIP_COLUMNS
-from models import Wav2Lip
-from models.checkpoints import save_module
+from lipsync_bench.metrics.registry import CLIP_COLUMNS
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 
 SCHEMA = row_schema()
 CURVE = " ".join(["nan", "-0.25", "1e-05", *(f"{k / 7:.17g}" for k in range(28))])

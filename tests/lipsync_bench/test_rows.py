@@ -9,9 +9,9 @@ import pytest
 
 from lipsync_bench.evaluation.leaderboard import leaderboard, rich_table, write_leaderboard
 from lipsync_bench.evaluation.rows import FIELDS, RowFile, read_rows
+from lipsync_bench.metrics.registry import COLUMNS
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.tables.results import methods_in, read_sources
-from metrics.registry import COLUMNS
 
 
 def row(clip: str, method: str = "wav2lip", sha: str = "aa", **values: object) -> dict[str, object]:

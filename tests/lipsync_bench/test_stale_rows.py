@@ -9,11 +9,11 @@ import av
 import numpy as np
 import pytest
 
-from datamodules.audio import load_audio
-from datamodules.errors import MediaError
-from datamodules.files import sha256
-from datamodules.prepare import prepare
-from datamodules.video import VideoWriter, read_frames
+from lipsync_bench.datamodules.audio import load_audio
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.prepare import prepare
+from lipsync_bench.datamodules.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import Selection, evaluate_dataset, evaluate_videos
 from lipsync_bench.evaluation.candidates import VideoFolder
 from lipsync_bench.evaluation.rows import read_rows

@@ -12,7 +12,7 @@ from lipsync_bench.evaluation import statistics
 from lipsync_bench.evaluation.ranks import intervals, paired_tests, ranks
 from lipsync_bench.evaluation.rows import FIELDS, LINE
 from lipsync_bench.evaluation.statistics import Units, bootstrap_intervals, holm, paired_test, unit_of
-from metrics.registry import COLUMNS
+from lipsync_bench.metrics.registry import COLUMNS
 
 
 def rng(seed: int = 0) -> np.random.Generator:

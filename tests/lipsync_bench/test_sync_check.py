@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.audio import load_audio, to_int16
-from datamodules.files import sha256
-from datamodules.video import VideoWriter, read_frames
 from lipsync_bench.bench import main
-from metrics.lse import score_clip
-from models.syncnet import load_syncnet
+from lipsync_bench.datamodules.audio import load_audio, to_int16
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.video import VideoWriter, read_frames
+from lipsync_bench.metrics.lse import score_clip
+from lipsync_bench.models.syncnet import load_syncnet
 from tests import golden
 
 

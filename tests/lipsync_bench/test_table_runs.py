@@ -17,14 +17,14 @@ from lipsync_bench import bench
 from lipsync_bench.evaluation import evaluate
 from lipsync_bench.evaluation import run as scoring_run
 from lipsync_bench.evaluation.rows import read_rows
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.tables import needs, runs, table
-from models import Wav2Lip
-from models.checkpoints import save_module
 
 BENCHMARK = """\
 data:
-  class_path: datamodules.Synthetic
+  class_path: lipsync_bench.datamodules.Synthetic
   init_args:
     root: {root}
 methods:
@@ -211,7 +211,7 @@ def test_what_is_not_prepared_is_said_and_finished_results_are_shown(here, capsy
 
 
 def test_a_results_folder_of_other_judges_says_which_option_names_it(here, checkpoints, caplog):
-    from models import SyncExpertModule
+    from lipsync_bench.models import SyncExpertModule
 
     save_module(SyncExpertModule(width=0.125), here / "expert.ckpt")
     assert run_bench("table", "lipformer-1", "--run", "--limit", 1) == 0

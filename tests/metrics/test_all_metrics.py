@@ -20,24 +20,24 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torchmetrics
 
-import metrics
-from metrics import registry
-from metrics.cpbd import CPBD, cpbd
-from metrics.expert_sync import ExpertSync
-from metrics.fid import FID, fid
-from metrics.frame_mean import FrameMean
-from metrics.inception import FILE as INCEPTION
-from metrics.inception import InceptionFeatures
-from metrics.jitter import Jitter, jitter
-from metrics.lmd import LMD, lmd
-from metrics.lpips import LPIPS, TRUNKS, LPIPSNetwork, lpips
-from metrics.lse import LSE, score_clip
-from metrics.mse import MSE, mse
-from metrics.psnr import PSNR, psnr
-from metrics.psnr_uint8 import PSNRUint8, psnr_uint8
-from metrics.registry import COLUMNS, METRICS, NETWORKS, column
-from metrics.ssim import SSIM, ssim
-from models.sync_expert import SyncExpert
+from lipsync_bench import metrics
+from lipsync_bench.metrics import registry
+from lipsync_bench.metrics.cpbd import CPBD, cpbd
+from lipsync_bench.metrics.expert_sync import ExpertSync
+from lipsync_bench.metrics.fid import FID, fid
+from lipsync_bench.metrics.frame_mean import FrameMean
+from lipsync_bench.metrics.inception import FILE as INCEPTION
+from lipsync_bench.metrics.inception import InceptionFeatures
+from lipsync_bench.metrics.jitter import Jitter, jitter
+from lipsync_bench.metrics.lmd import LMD, lmd
+from lipsync_bench.metrics.lpips import LPIPS, TRUNKS, LPIPSNetwork, lpips
+from lipsync_bench.metrics.lse import LSE, score_clip
+from lipsync_bench.metrics.mse import MSE, mse
+from lipsync_bench.metrics.psnr import PSNR, psnr
+from lipsync_bench.metrics.psnr_uint8 import PSNRUint8, psnr_uint8
+from lipsync_bench.metrics.registry import COLUMNS, METRICS, NETWORKS, column
+from lipsync_bench.metrics.ssim import SSIM, ssim
+from lipsync_bench.models.sync_expert import SyncExpert
 from tests.metrics.contract import Case, by_function
 from tests.quick_networks import QuickSyncNet
 
@@ -210,7 +210,7 @@ def batches(case) -> list[tuple[Any, ...]]:
 
 def metric_classes() -> set[type]:
     found = set()
-    for module in pkgutil.walk_packages(metrics.__path__, "metrics."):
+    for module in pkgutil.walk_packages(metrics.__path__, f"{metrics.__name__}."):
         for value in vars(importlib.import_module(module.name)).values():
             if isinstance(value, type) and issubclass(value, torchmetrics.Metric) and value.__module__ == module.name:
                 found.add(value)
@@ -224,12 +224,12 @@ def test_every_metric_is_tested_here():
 def test_package_exports_every_metric():
     for cls in metric_classes():
         assert getattr(metrics, cls.__name__) is cls
-    with pytest.raises(AttributeError, match="module 'metrics' has no attribute 'PSNRS'"):
+    with pytest.raises(AttributeError, match="module 'lipsync_bench.metrics' has no attribute 'PSNRS'"):
         metrics.PSNRS  # noqa: B018
 
 
 def test_importing_the_package_imports_no_library():
-    code = "import sys, metrics; print(sorted({'torch', 'numpy', 'dlib', 'torchvision'} & set(sys.modules)))"
+    code = "import sys, lipsync_bench.metrics; print(sorted({'torch', 'numpy', 'dlib', 'torchvision'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"
 
@@ -350,7 +350,7 @@ def test_names_of_fields_and_networks_are_their_own():
 
 def test_reading_the_descriptions_imports_no_library_that_takes_seconds():
     code = (
-        "import sys; from metrics.registry import COLUMNS; print(len(COLUMNS), sorted({'torch', 'torchmetrics', "
+        "import sys; from lipsync_bench.metrics.registry import COLUMNS; print(len(COLUMNS), sorted({'torch', 'torchmetrics', "
         "'torchvision', 'dlib', 'mediapipe', 'skimage', 'scipy', 'librosa', 'cv2'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
@@ -363,7 +363,7 @@ def test_reading_the_descriptions_imports_no_library_that_takes_seconds():
         ("METRIC = Description(columns=(COLUMN,), checked='-')", "COLUMN.*as the last statement"),
         ("METRIC = Description(columns=(), checked='-')\n\nmore = 1", "cannot be read"),
         ("METRIC = Description(columns=())", "checked"),
-        ("METRIC = 3", "METRIC is int. Expected a metrics.metric.Description"),
+        ("METRIC = 3", "METRIC is int. Expected a lipsync_bench.metrics.metric.Description"),
     ],
 )
 def test_a_description_that_cannot_be_read_is_named(tmp_path, text, message):
@@ -511,7 +511,7 @@ def test_two_processes_equal_one(tmp_path):
 
 def test_documentation_examples_run():
     attempted = {}
-    for module in pkgutil.walk_packages(metrics.__path__, "metrics."):
+    for module in pkgutil.walk_packages(metrics.__path__, f"{metrics.__name__}."):
         outcome = doctest.testmod(importlib.import_module(module.name))
         assert outcome.failed == 0, module.name
         attempted[module.name] = outcome.attempted

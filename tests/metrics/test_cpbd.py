@@ -9,7 +9,7 @@ import skimage
 import torch
 from scipy.ndimage import gaussian_filter
 
-from metrics.cpbd import CPBD, cpbd, edge_sharpness
+from lipsync_bench.metrics.cpbd import CPBD, cpbd, edge_sharpness
 from tests import golden
 
 VARIANTS = ("package", "reference", "atvgnet")  # the first columns of the golden tables

@@ -11,10 +11,10 @@ import pytest
 import skimage
 import torch
 
-from datamodules.dlib_models import EMBEDDING, dlib_model
-from datamodules.faces import detect_landmarks68
-from metrics.csim_dlib import CSIMDlib, FaceEmbedding, csim_dlib, load, scorer
-from metrics.metric import Audio, ScoredClip, View
+from lipsync_bench.datamodules.dlib_models import EMBEDDING, dlib_model
+from lipsync_bench.datamodules.faces import detect_landmarks68
+from lipsync_bench.metrics.csim_dlib import CSIMDlib, FaceEmbedding, csim_dlib, load, scorer
+from lipsync_bench.metrics.metric import Audio, ScoredClip, View
 from tests.metrics.conftest import blur
 from tests.metrics.contract import Case, by_function
 

@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from metrics.expert_sync import METRIC, ExpertClip, ExpertSync, expert_curve
-from models.sync_expert import SyncExpert
+from lipsync_bench.metrics.expert_sync import METRIC, ExpertClip, ExpertSync, expert_curve
+from lipsync_bench.models.sync_expert import SyncExpert
 
 
 class TinyExpert(SyncExpert):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from metrics.face_tracks import (
+from lipsync_bench.metrics.face_tracks import (
     ShotValues,
     crop_face,
     face_paths,

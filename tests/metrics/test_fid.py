@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
-from metrics import fid as fid_module
-from metrics.fid import FID, MIN_FRAMES, fid, frechet_distance, pool, scorer, whole
-from metrics.inception import InceptionFeatures
-from metrics.metric import Audio, ScoredClip, View
+from lipsync_bench.metrics import fid as fid_module
+from lipsync_bench.metrics.fid import FID, MIN_FRAMES, fid, frechet_distance, pool, scorer, whole
+from lipsync_bench.metrics.inception import InceptionFeatures
+from lipsync_bench.metrics.metric import Audio, ScoredClip, View
 from tests import golden
 
 

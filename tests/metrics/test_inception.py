@@ -15,8 +15,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from metrics.fid import FID
-from metrics.inception import FILE, InceptionFeatures, inception_input
+from lipsync_bench.metrics.fid import FID
+from lipsync_bench.metrics.inception import FILE, InceptionFeatures, inception_input
 from tests import golden
 
 RECIPES = {"torch_fidelity": "tf1", "pytorch_fid": "pytorchfid", "torchmetrics": "antialias"}

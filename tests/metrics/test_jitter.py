@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.jitter import ANCHOR_POINTS, Jitter, jitter
+from lipsync_bench.metrics.jitter import ANCHOR_POINTS, Jitter, jitter
 
 
 def clip(frames: int, seed: int = 0) -> torch.Tensor:

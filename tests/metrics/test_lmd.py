@@ -6,8 +6,8 @@ import pytest
 import skimage
 import torch
 
-from datamodules.faces import detect_landmarks68, landmarks68
-from metrics.lmd import LMD, detect_lip_frames, lmd
+from lipsync_bench.datamodules.faces import detect_landmarks68, landmarks68
+from lipsync_bench.metrics.lmd import LMD, detect_lip_frames, lmd
 from tests import golden
 
 SHIFTS = [(0, 3), (3, 0), (2, 5)]  # rolled down and right, in pixels

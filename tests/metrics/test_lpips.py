@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import lpips as others
 
-from metrics.lpips import LPIPS, LPIPSNetwork, lpips
+from lipsync_bench.metrics.lpips import LPIPS, LPIPSNetwork, lpips
 from tests import golden
 
 NETS = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.lse import (
+from lipsync_bench.metrics.lse import (
     BATCH_WINDOWS,
     KEPT_BATCHES,
     LIPS_AT_ONCE,
@@ -22,9 +22,9 @@ from metrics.lse import (
     score_clip,
     score_real_video,
 )
-from metrics.mfcc import mfcc
-from metrics.sync_distances import sync_distances, sync_score
-from models.syncnet import SyncNetV2
+from lipsync_bench.metrics.mfcc import mfcc
+from lipsync_bench.metrics.sync_distances import sync_distances, sync_score
+from lipsync_bench.models.syncnet import SyncNetV2
 from tests import golden
 from tests.quick_networks import QuickSyncNet
 

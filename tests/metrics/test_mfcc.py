@@ -4,8 +4,8 @@
 import numpy as np
 import pytest
 
-from metrics import mfcc as module
-from metrics.mfcc import mfcc
+from lipsync_bench.metrics import mfcc as module
+from lipsync_bench.metrics.mfcc import mfcc
 from tests import golden
 
 TOLERANCE = 1e-9  # all float64; different FFT libraries

@@ -5,8 +5,8 @@ import pytest
 import torch
 from skimage.metrics import mean_squared_error
 
-from metrics.mse import mse
-from metrics.psnr import psnr
+from lipsync_bench.metrics.mse import mse
+from lipsync_bench.metrics.psnr import psnr
 from tests import golden
 
 MSE_255, MSE_UNIT = 0, 1  # columns of the golden tables

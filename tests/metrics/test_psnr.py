@@ -7,7 +7,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from metrics.psnr import PSNR, psnr
+from lipsync_bench.metrics.psnr import PSNR, psnr
 from tests import golden
 
 COLOUR, GRAY = 2, 8  # columns of the golden tables

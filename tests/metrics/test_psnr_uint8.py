@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from metrics.psnr import psnr
-from metrics.psnr_uint8 import WORST_SQUARE, psnr_uint8
-from metrics.registry import column
+from lipsync_bench.metrics.psnr import psnr
+from lipsync_bench.metrics.psnr_uint8 import WORST_SQUARE, psnr_uint8
+from lipsync_bench.metrics.registry import column
 from tests import golden
 
 WRAPPED = 10  # column of the golden tables

@@ -7,8 +7,8 @@ import torch
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
-from metrics import ssim as module
-from metrics.ssim import ssim
+from lipsync_bench.metrics import ssim as module
+from lipsync_bench.metrics.ssim import ssim
 from tests import golden
 
 COLOUR, GRAY = 3, 9  # columns of the golden tables

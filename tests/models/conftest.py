@@ -9,8 +9,8 @@ import pytest
 import torch
 import torchvision
 
-from models.checkpoints import save_module
-from models.hyperlips import HyperLipsBase
+from lipsync_bench.models.checkpoints import save_module
+from lipsync_bench.models.hyperlips import HyperLipsBase
 from tests import golden
 
 

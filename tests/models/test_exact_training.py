@@ -22,12 +22,19 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from datamodules.loading import FaceDataModule
-from models import HyperLipsSyncExpertModule, LipFormerCodebook, SyncExpertModule, Wav2Lip, list_methods, load_method
-from models.checkpoint_files import AtomicCheckpointIO, write_checkpoint
-from models.checkpoints import RECORD, BenchModule, save_module
-from models.lipformer.quantiser import Quantiser
-from models.losses import SyncLoss
+from lipsync_bench.datamodules.loading import FaceDataModule
+from lipsync_bench.models import (
+    HyperLipsSyncExpertModule,
+    LipFormerCodebook,
+    SyncExpertModule,
+    Wav2Lip,
+    list_methods,
+    load_method,
+)
+from lipsync_bench.models.checkpoint_files import AtomicCheckpointIO, write_checkpoint
+from lipsync_bench.models.checkpoints import RECORD, BenchModule, save_module
+from lipsync_bench.models.lipformer.quantiser import Quantiser
+from lipsync_bench.models.losses import SyncLoss
 from tests.leftovers import left_by_the_dead
 from tests.models.training import trainer_for
 

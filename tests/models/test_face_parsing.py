@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.face_parsing import CLASSES, MEAN_RGB, STD_RGB, FaceParser, load_face_parser, parse_face
+from lipsync_bench.models.face_parsing import CLASSES, MEAN_RGB, STD_RGB, FaceParser, load_face_parser, parse_face
 from tests import golden
 
 REFERENCE = golden.arrays("hyperlips_parsing")

@@ -17,12 +17,12 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from datamodules.files import sha256
-from models.checkpoints import save_module
-from models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
-from models.hyperlips.sync_expert import HyperLipsSyncExpert
-from models.losses import SyncLoss
-from models.sync_expert import SyncExpertModule
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.models.checkpoints import save_module
+from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
+from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
+from lipsync_bench.models.losses import SyncLoss
+from lipsync_bench.models.sync_expert import SyncExpertModule
 from tests import golden
 from tests.models.training import loader, trainer_for
 
@@ -255,7 +255,7 @@ def test_training_starts_from_another_checkpoint(
     expected = {name: value for name, value in module.state_dict().items() if name.startswith("discriminator.")}
     expected = copy.deepcopy(expected) | source.state_dict()  # what the source lacks stays
     assert any(not torch.equal(value, expected[name]) for name, value in module.state_dict().items())
-    with caplog.at_level(logging.INFO, logger="models.base"):
+    with caplog.at_level(logging.INFO, logger="lipsync_bench.models.base"):
         trainer_for(tmp_path, callbacks=[record := Rows()]).fit(module, loader(module.example_batch(1)))
     for name, value in record.before.items():
         assert name.startswith("base.") or torch.equal(value, expected[name]), name

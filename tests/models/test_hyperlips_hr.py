@@ -15,13 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from datamodules.files import sha256
-from datamodules.sketch import draw_sketch, inference_sketch, smooth_landmarks, training_sketch
-from models import load_method
-from models.checkpoints import RECORD, save_module
-from models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
-from models.hyperlips.base_network import HyperLipsBaseGenerator
-from models.hyperlips.guide import guide
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.sketch import draw_sketch, inference_sketch, smooth_landmarks, training_sketch
+from lipsync_bench.models import load_method
+from lipsync_bench.models.checkpoints import RECORD, save_module
+from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
+from lipsync_bench.models.hyperlips.base_network import HyperLipsBaseGenerator
+from lipsync_bench.models.hyperlips.guide import guide
 from tests import golden
 from tests.models.training import loader, trainer_for
 
@@ -56,9 +56,9 @@ def test_released_inference_equals_the_official_one(
         shown.append(images)
         return stored["landmarks"], np.ones(count, bool)
 
-    monkeypatch.setattr("models.hyperlips.guide.find_meshes", meshes)
+    monkeypatch.setattr("lipsync_bench.models.hyperlips.guide.find_meshes", meshes)
     # The stored inputs are noise in both halves: the mask is left out.
-    monkeypatch.setattr("models.hyperlips.hr.mask_lower_half", lambda faces: faces)
+    monkeypatch.setattr("lipsync_bench.models.hyperlips.hr.mask_lower_half", lambda faces: faces)
     given: list[Tensor] = []
     module.eval().generator.register_forward_pre_hook(lambda network, inputs: given.append(inputs[0]))
     faces = uniform(f"hyperlips.hrinf{scale}.face", (count, 6, size, size))
@@ -97,7 +97,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, found: list[bool]) -> list[np.ndar
         shown.append(images)
         return meshes[: len(images)], np.array(found)[: len(images)]
 
-    monkeypatch.setattr("models.hyperlips.guide.find_meshes", find)
+    monkeypatch.setattr("lipsync_bench.models.hyperlips.guide.find_meshes", find)
     return shown
 
 
@@ -175,8 +175,10 @@ def test_without_sketches_they_have_no_influence_and_no_face_is_looked_for(
     frames = blind.generate(*inputs(128))
     assert not shown
     assert blind.fallback_frames == 0
-    monkeypatch.setattr("models.hyperlips.guide.draw_sketch", lambda mesh, size: np.zeros(size, np.uint8))
-    monkeypatch.setattr("models.hyperlips.guide.inference_sketch", lambda mesh, size: np.zeros((size, size), np.uint8))
+    monkeypatch.setattr("lipsync_bench.models.hyperlips.guide.draw_sketch", lambda mesh, size: np.zeros(size, np.uint8))
+    monkeypatch.setattr(
+        "lipsync_bench.models.hyperlips.guide.inference_sketch", lambda mesh, size: np.zeros((size, size), np.uint8)
+    )
     torch.testing.assert_close(module.generate(*inputs(128))[[0, 2]], frames[[0, 2]])
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.hyperlips.losses import LipLoss, Minimax, NonSaturating, Relativistic, make_adversarial
-from models.losses import check_weights
-from models.perceptual import RANDOM, LPIPSLoss
+from lipsync_bench.models.hyperlips.losses import LipLoss, Minimax, NonSaturating, Relativistic, make_adversarial
+from lipsync_bench.models.losses import check_weights
+from lipsync_bench.models.perceptual import RANDOM, LPIPSLoss
 
 SIZE = 64
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.hyperlips.base_network import ConvGRU, HyperLipsBaseGenerator
-from models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
-from models.hyperlips.encoder import MobileNetV3Encoder
-from models.hyperlips.hr_network import HRDecoder
-from models.hyperlips.hyperconv import HyperConv
-from models.hyperlips.sync_expert import HyperLipsSyncExpert
+from lipsync_bench.models.hyperlips.base_network import ConvGRU, HyperLipsBaseGenerator
+from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
+from lipsync_bench.models.hyperlips.encoder import MobileNetV3Encoder
+from lipsync_bench.models.hyperlips.hr_network import HRDecoder
+from lipsync_bench.models.hyperlips.hyperconv import HyperConv
+from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
 from tests import golden
 
 NETWORKS = [

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.checkpoints import load_checkpoint, load_module, save_module
-from models.lipformer import LipFormer, LipFormerCodebook
-from models.lipformer.network import FrozenCodes, LipFormerGenerator
-from models.lipformer.transformer import ConditionalLayerNorm, LipTransformer
-from models.lipformer.warping import AdaptiveWarping, sample_bilinear
+from lipsync_bench.models.checkpoints import load_checkpoint, load_module, save_module
+from lipsync_bench.models.lipformer import LipFormer, LipFormerCodebook
+from lipsync_bench.models.lipformer.network import FrozenCodes, LipFormerGenerator
+from lipsync_bench.models.lipformer.transformer import ConditionalLayerNorm, LipTransformer
+from lipsync_bench.models.lipformer.warping import AdaptiveWarping, sample_bilinear
 from tests.models.training import loader, trainer_for
 
 Small = Callable[..., LipFormer]

@@ -13,12 +13,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor
 
-from models.checkpoints import RECORD, load_module, save_module
-from models.lipformer import LipFormerCodebook
-from models.lipformer.autoencoder import FaceDecoder, FaceEncoder
-from models.lipformer.codebook import FacialCodebook
-from models.lipformer.quantiser import INITIAL_DEVIATION, Quantiser
-from models.perceptual import RANDOM
+from lipsync_bench.models.checkpoints import RECORD, load_module, save_module
+from lipsync_bench.models.lipformer import LipFormerCodebook
+from lipsync_bench.models.lipformer.autoencoder import FaceDecoder, FaceEncoder
+from lipsync_bench.models.lipformer.codebook import FacialCodebook
+from lipsync_bench.models.lipformer.quantiser import INITIAL_DEVIATION, Quantiser
+from lipsync_bench.models.perceptual import RANDOM
 from tests.models.training import loader, trainer_for
 
 TINY: dict[str, Any] = {
@@ -75,7 +75,7 @@ def test_nearest_is_euclidean_and_independent_of_the_pieces(monkeypatch: pytest.
     rows = features.movedim(1, -1).reshape(-1, 8).double()
     expected = torch.cdist(rows, book.embedding.detach().double()).argmin(dim=1).view(2, 5, 6)
     assert torch.equal(book(features).indices, expected)
-    monkeypatch.setattr("models.lipformer.quantiser._DISTANCES", 700)  # seven rows at a time
+    monkeypatch.setattr("lipsync_bench.models.lipformer.quantiser._DISTANCES", 700)  # seven rows at a time
     assert torch.equal(book(features).indices, expected)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(book(features).indices, expected)
@@ -323,7 +323,7 @@ def test_r1_comes_every_so_many_batches_across_epochs_and_resumed_runs(
         calls.append(trainer.global_step // 2)
         return 0 * discriminator(real).sum()
 
-    monkeypatch.setattr("models.stylegan2.r1_penalty", penalty)
+    monkeypatch.setattr("lipsync_bench.models.stylegan2.r1_penalty", penalty)
     module = LipFormerCodebook(**{**ALONE, "adversarial_weight": 0.1, "image_size": 32, "width": 0.0625}, r1_every=2)
     batch = module.example_batch()
     trainer = trainer_for(tmp_path, max_epochs=2)

@@ -7,9 +7,9 @@ from functools import cache
 import pytest
 import torch
 
-from models.losses import CosineBCE, DiscriminatorLoss, PerceptualLoss, ReconstructionLoss, SyncLoss
-from models.sync_expert import SyncExpert
-from models.wav2lip import QualityDiscriminator
+from lipsync_bench.models.losses import CosineBCE, DiscriminatorLoss, PerceptualLoss, ReconstructionLoss, SyncLoss
+from lipsync_bench.models.sync_expert import SyncExpert
+from lipsync_bench.models.wav2lip import QualityDiscriminator
 from tests import golden
 
 REFERENCE = golden.arrays("wav2lip")

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from models import TalkingFaceModule, list_methods, load_method
+from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
 
 METHODS = list_methods()
 PLAIN = (bool, int, float, str, type(None))

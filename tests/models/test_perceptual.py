@@ -20,9 +20,9 @@ import torch
 import torchvision
 from torch import Tensor
 
-from models.checkpoints import RECORD, save_module
-from models.hyperlips import HyperLipsBase, HyperLipsHR
-from models.perceptual import RANDOM, LPIPSLoss, VGGLoss, VGGPyramidLoss, backbone_file
+from lipsync_bench.models.checkpoints import RECORD, save_module
+from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR
+from lipsync_bench.models.perceptual import RANDOM, LPIPSLoss, VGGLoss, VGGPyramidLoss, backbone_file
 from tests.models.training import loader, trainer_for
 
 LOSSES = [(LPIPSLoss, "vgg16", "vgg16-397923af.pth"), (VGGLoss, "vgg19", "vgg19-dcbb9e9d.pth")]
@@ -143,7 +143,7 @@ def test_weights_are_those_of_the_file_frozen_and_known_by_their_hash(
 
 @pytest.mark.parametrize(("loss", "name", "file"), LOSSES)
 def test_random_weights_are_announced(loss: Any, name: str, file: str, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, logger="models.perceptual"):
+    with caplog.at_level(logging.WARNING, logger="lipsync_bench.models.perceptual"):
         module = loss(RANDOM)
     assert module.weights == "random"
     (record,) = caplog.records
@@ -248,7 +248,7 @@ def test_terms_and_checkpoints_say_that_weights_are_random(
     method: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     module = base_with(RANDOM) if method == "base" else hr_with(RANDOM, tmp_path)
-    with caplog.at_level(logging.WARNING, logger="models.perceptual"):
+    with caplog.at_level(logging.WARNING, logger="lipsync_bench.models.perceptual"):
         trainer = fit(module, tmp_path)
     networks = {"vgg16"} if method == "base" else {"vgg16", "vgg19"}
     assert {record.getMessage().partition(" ")[0] for record in caplog.records} == networks

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.stylegan2 import (
+from lipsync_bench.models.stylegan2 import (
     StyleGAN2Discriminator,
     _Blur,
     logistic_terms,

@@ -9,10 +9,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from models.checkpoints import save_module
-from models.losses import CosineBCE
-from models.sync_expert import CHANCE, SyncExpert, SyncExpertModule
-from models.wav2lip import Wav2Lip
+from lipsync_bench.models.checkpoints import save_module
+from lipsync_bench.models.losses import CosineBCE
+from lipsync_bench.models.sync_expert import CHANCE, SyncExpert, SyncExpertModule
+from lipsync_bench.models.wav2lip import Wav2Lip
 from tests import golden
 
 REFERENCE = golden.arrays("sync_expert")
@@ -110,10 +110,12 @@ def test_announces_itself_and_names_the_causes_of_chance_level(
         accelerator="cpu", max_epochs=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,
     )  # fmt: skip
-    with caplog.at_level(logging.INFO, logger="models.sync_expert"):
+    with caplog.at_level(logging.INFO, logger="lipsync_bench.models.sync_expert"):
         trainer.fit(module, loader, loader)
     messages = [
-        (record.levelno, record.getMessage()) for record in caplog.records if record.name == "models.sync_expert"
+        (record.levelno, record.getMessage())
+        for record in caplog.records
+        if record.name == "lipsync_bench.models.sync_expert"
     ]
     assert messages[0][0] == logging.INFO
     assert "0.693" in messages[0][1]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.syncnet import SyncNetV2, load_syncnet
+from lipsync_bench.models.syncnet import SyncNetV2, load_syncnet
 from tests import golden
 
 REFERENCE = golden.arrays("syncnet_v2")

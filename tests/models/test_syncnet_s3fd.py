@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.syncnet_s3fd import SyncNetS3FD, decode, load_syncnet_s3fd, priors, suppress
+from lipsync_bench.models.syncnet_s3fd import SyncNetS3FD, decode, load_syncnet_s3fd, priors, suppress
 from tests import golden
 
 EVERY = 7  # the goldens hold every 7th prior

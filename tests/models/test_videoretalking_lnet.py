@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import load_method
-from models.checkpoints import RECORD, save_module
-from models.sync_expert import SyncExpertModule
-from models.videoretalking import VideoReTalkingLNet
-from models.videoretalking.ffc import FFCResidualBlock, FourierUnit
-from models.videoretalking.lnet_network import LayerNorm2d, LNet, SpectralConv2d
+from lipsync_bench.models import load_method
+from lipsync_bench.models.checkpoints import RECORD, save_module
+from lipsync_bench.models.sync_expert import SyncExpertModule
+from lipsync_bench.models.videoretalking import VideoReTalkingLNet
+from lipsync_bench.models.videoretalking.ffc import FFCResidualBlock, FourierUnit
+from lipsync_bench.models.videoretalking.lnet_network import LayerNorm2d, LNet, SpectralConv2d
 from tests import golden
 from tests.models.training import loader, trainer_for
 
@@ -411,7 +411,7 @@ def test_checkpoint_names_what_trained_it(small_expert: str, tmp_path: Path) -> 
     checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"generator"}
     record = checkpoint[RECORD]
-    assert record["class_path"] == "models.videoretalking.lnet.VideoReTalkingLNet"
+    assert record["class_path"] == "lipsync_bench.models.videoretalking.lnet.VideoReTalkingLNet"
     assert record["vgg19"] == "random"
     assert len(record["sync_expert_sha256"]) == 64
     loaded = load_method(tmp_path / "run.ckpt")
@@ -423,7 +423,7 @@ def test_training_starts_from_another_checkpoint(tmp_path: Path, caplog: pytest.
     first = VideoReTalkingLNet(**ALONE)
     save_module(first, tmp_path / "first.ckpt")
     module = VideoReTalkingLNet(**ALONE, lr=0.0, init_from=str(tmp_path / "first.ckpt"))
-    with caplog.at_level(logging.INFO, logger="models.base"):
+    with caplog.at_level(logging.INFO, logger="lipsync_bench.models.base"):
         trainer_for(tmp_path).fit(module, loader(module.example_batch(1)))
     assert "starts from" in caplog.text
     own = dict(module.generator.named_parameters())

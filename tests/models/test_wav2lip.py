@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from models import load_method
-from models.checkpoints import RECORD, save_module
-from models.sync_expert import SyncExpertModule
-from models.wav2lip import QualityDiscriminator, Wav2Lip, Wav2LipGenerator
+from lipsync_bench.models import load_method
+from lipsync_bench.models.checkpoints import RECORD, save_module
+from lipsync_bench.models.sync_expert import SyncExpertModule
+from lipsync_bench.models.wav2lip import QualityDiscriminator, Wav2Lip, Wav2LipGenerator
 from tests import golden
 
 REFERENCE = golden.arrays("wav2lip")
@@ -244,7 +244,7 @@ def test_sync_weight_comes_on_after_a_good_validation_and_survives_a_resume(
     batch = loader(module.example_batch(2))
     assert module.current_sync_weight == 0
     trainer = trainer_for(tmp_path, num_sanity_val_steps=1)
-    with caplog.at_level(logging.INFO, logger="models.wav2lip"):
+    with caplog.at_level(logging.INFO, logger="lipsync_bench.models.wav2lip"):
         trainer.fit(module, batch, batch)
     assert "train/sync" not in trainer.callback_metrics  # not computed while its weight is 0
     assert {"val/l1", "val/sync", "val/loss"} <= set(trainer.callback_metrics)
@@ -328,14 +328,14 @@ def test_checkpoint_is_safe_and_has_no_expert_but_its_hash(
     moved.write_bytes(Path(small_expert).read_bytes())
     module = Wav2Lip(width=0.125, gan=True, sync_expert=str(moved), sync_start="always")
     trainer = trainer_for(tmp_path)
-    with caplog.at_level(logging.INFO, logger="models.base"):
+    with caplog.at_level(logging.INFO, logger="lipsync_bench.models.base"):
         trainer.fit(module, loader(module.example_batch(2)))
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert not any(name.startswith("sync_expert.") for name in checkpoint["state_dict"])
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"generator", "discriminator"}
     record = checkpoint[RECORD]
-    assert record["class_path"] == "models.wav2lip.Wav2Lip"
+    assert record["class_path"] == "lipsync_bench.models.wav2lip.Wav2Lip"
     assert record["version"]
     assert len(record["sync_expert_sha256"]) == 64
     assert record["sync_expert_sha256"] in caplog.text
