@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comparison import Aim, Comparison
+from benchmarks.tools.comparison import Aim, Comparison
 
 BENCH = Path(sys.executable).with_name("bench")
 AIM = Aim("value", "<", 1.5)

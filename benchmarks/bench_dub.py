@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.comparison import Aim, Comparison, Rounds
-from benchmarks.watching import Watched, imports_mb, watch
-from benchmarks.wide_video import write_wide_video
-from lipsync_bench.datamodules.audio import SAMPLE_RATE, to_int16
-from lipsync_bench.datamodules.video import probe
+from benchmarks.tools.comparison import Aim, Comparison, Rounds
+from benchmarks.tools.watching import Watched, imports_mb, watch
+from benchmarks.tools.wide_video import write_wide_video
+from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, to_int16
+from lipsync_bench.datamodules.media.video import probe
 from lipsync_bench.models import Wav2Lip
-from lipsync_bench.models.checkpoints import save_module
+from lipsync_bench.models.core.checkpoints import save_module
 
 BENCH = Path(sys.executable).with_name("bench")
 VARIABLE = "LIPSYNC_BENCH_DUB_MINUTES"
@@ -80,7 +80,7 @@ def test_dub(comparison: Comparison, checkpoint: Path, tmp_path: Path) -> None:
     assert (info.width, info.height) == (1920, 1080)
 
     name = f"`bench dub`, 1080p, {minutes:g} min"
-    alone = Rounds((imports_mb("lipsync_bench.dubbing.dub"),))
+    alone = Rounds((imports_mb("lipsync_bench.inference.dub"),))
     comparison.record(
         f"{name}, peak", "MB", Rounds((run.peak,)), "its imports alone", alone, Aim("value", "<", LIMIT_MB)
     )

@@ -18,27 +18,27 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.comparison import Aim, Comparison, Rounds
-from benchmarks.random_judges import write_random_judges
-from lipsync_bench.datamodules.audio import load_audio, mel_spectrogram, to_int16
-from lipsync_bench.datamodules.clip import Clip
-from lipsync_bench.datamodules.prepare import prepare
-from lipsync_bench.datamodules.video import VideoWriter, read_frames
+from benchmarks.tools.comparison import Aim, Comparison, Rounds
+from benchmarks.tools.random_networks import write_random_judges
+from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.media.audio import load_audio, mel_spectrogram, to_int16
+from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
+from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation.evaluate import Selection, evaluate_videos
-from lipsync_bench.evaluation.protocol import VIDEO_PAIRS, load_protocol
 from lipsync_bench.evaluation.regions import Regions, compare_crops
-from lipsync_bench.evaluation.rows import read_rows
 from lipsync_bench.evaluation.scorers import ScorerFiles, Scorers
 from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
-from lipsync_bench.metrics.cpbd import cpbd
-from lipsync_bench.metrics.expert_sync import expert_curve
-from lipsync_bench.metrics.lpips import lpips
-from lipsync_bench.metrics.lse import score_clip
+from lipsync_bench.evaluation.task.protocol import VIDEO_PAIRS, load_protocol
+from lipsync_bench.metrics.image.cpbd import cpbd
+from lipsync_bench.metrics.image.lpips import lpips
+from lipsync_bench.metrics.image.mse import mse
+from lipsync_bench.metrics.image.psnr import psnr
+from lipsync_bench.metrics.image.psnr_uint8 import SCRIPT_PX, psnr_uint8
+from lipsync_bench.metrics.image.ssim import ssim
 from lipsync_bench.metrics.metric import mouth_box
-from lipsync_bench.metrics.mse import mse
-from lipsync_bench.metrics.psnr import psnr
-from lipsync_bench.metrics.psnr_uint8 import SCRIPT_PX, psnr_uint8
-from lipsync_bench.metrics.ssim import ssim
+from lipsync_bench.metrics.sync.expert import expert_curve
+from lipsync_bench.metrics.sync.lse import score_clip
+from lipsync_bench.results.rows import read_rows
 
 SIDES = ("target", "mine")
 WITHOUT_NETWORKS = ("decoding", "landmarks", "Face Mesh", "CPBD", "PSNR, SSIM, MSE", "8-bit PSNR")

@@ -15,13 +15,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from benchmarks.comparison import Aim, Comparison, Rounds
-from benchmarks.random_judges import JUDGES, Judge, write_random_judges
-from benchmarks.watching import Watched, imports_mb, watch
-from benchmarks.wide_video import write_wide_video
-from lipsync_bench.datamodules.video import FPS
+from benchmarks.tools.comparison import Aim, Comparison, Rounds
+from benchmarks.tools.random_networks import JUDGES, Judge, write_random_judges
+from benchmarks.tools.watching import Watched, imports_mb, watch
+from benchmarks.tools.wide_video import write_wide_video
+from lipsync_bench.datamodules.media.video import FPS
 from lipsync_bench.evaluation import ScorerFiles
-from lipsync_bench.evaluation.rows import read_rows
+from lipsync_bench.results.rows import read_rows
 
 SECONDS = "LIPSYNC_BENCH_EVALUATE_SECONDS"
 CHOSEN = "LIPSYNC_BENCH_EVALUATE_JUDGES"

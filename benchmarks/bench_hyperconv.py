@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.comparison import Comparison, Rounds
-from lipsync_bench.models.hyperlips.hyperconv import HyperConv
+from benchmarks.tools.comparison import Comparison, Rounds
+from lipsync_bench.models.hyperlips.base.hyperconv import HyperConv
 
 SAMPLES = 20
 CODE = 64

@@ -19,11 +19,11 @@ import simplejpeg
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.comparison import Aim, Comparison
-from lipsync_bench.datamodules.audio import MEL_WINDOW, SAMPLE_RATE, mel_spectrogram, to_float
-from lipsync_bench.datamodules.base import ClipDataModule
-from lipsync_bench.datamodules.clip import Clip
-from lipsync_bench.datamodules.windows import WINDOW_FRAMES, window_columns
+from benchmarks.tools.comparison import Aim, Comparison
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
+from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.media.audio import MEL_WINDOW, SAMPLE_RATE, mel_spectrogram, to_float
+from lipsync_bench.datamodules.windows.windows import WINDOW_FRAMES, window_columns
 
 BATCH = 16
 WINDOWS = 128  # in an epoch; short rounds, so that others using the machine hit all alike

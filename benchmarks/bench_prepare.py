@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.comparison import Aim, Comparison
-from lipsync_bench.datamodules.detectors import make_detector
-from lipsync_bench.datamodules.prepare import prepare
-from lipsync_bench.datamodules.video import read_frames
+from benchmarks.tools.comparison import Aim, Comparison
+from lipsync_bench.datamodules.faces.detectors import make_detector
+from lipsync_bench.datamodules.media.video import read_frames
+from lipsync_bench.datamodules.prepare.prepare import prepare
 
 __all__: list[str] = []
 

@@ -18,8 +18,8 @@ import cv2
 import pytest
 import torch
 
-from benchmarks.comparison import Comparison, Row, table
-from benchmarks.wide_video import write_wide_video
+from benchmarks.tools.comparison import Comparison, Row, table
+from benchmarks.tools.wide_video import write_wide_video
 from lipsync_bench.datamodules.files import write_atomic
 
 _ROWS = pytest.StashKey[list[Row]]()
@@ -43,7 +43,7 @@ def comparison(benchmark: Any, request: pytest.FixtureRequest) -> Comparison:
 
 
 def _prepared(videos: Path, clips: Path) -> Path:
-    from lipsync_bench.datamodules.prepare import prepare
+    from lipsync_bench.datamodules.prepare.prepare import prepare
 
     report = prepare(videos, clips, "synthetic", progress=False)
     assert report.done > 0
@@ -54,7 +54,7 @@ def _prepared(videos: Path, clips: Path) -> Path:
 @pytest.fixture(scope="session")
 def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic corpus, frames of 256 x 256: 1 speaker, 3 videos of 5 s, one in each split. Read only."""
-    from lipsync_bench.datamodules.synthetic import make_corpus
+    from lipsync_bench.datamodules.datasets.synthetic import make_corpus
 
     folder = tmp_path_factory.mktemp("small_videos")
     make_corpus(folder, speakers=1, clips_per_speaker=3, seconds=5.0, progress=False)

@@ -22,10 +22,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
-from lipsync_bench.datamodules.audio import SAMPLE_RATE, load_audio, to_int16
-from lipsync_bench.datamodules.clip import Clip
-from lipsync_bench.datamodules.prepare import prepare
-from lipsync_bench.datamodules.video import FPS, VideoWriter, read_frames
+from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, load_audio, to_int16
+from lipsync_bench.datamodules.media.video import FPS, VideoWriter, read_frames
+from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation import COLUMNS, ScorerFiles, evaluate_videos
 from lipsync_bench.evaluation.targets import in_frame
 

@@ -9,12 +9,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lipsync_bench.datamodules.base import ClipDataModule
-    from lipsync_bench.datamodules.clip_folder import ClipFolder
-    from lipsync_bench.datamodules.face_images import FaceImages
-    from lipsync_bench.datamodules.lrs2 import LRS2
-    from lipsync_bench.datamodules.mead import MEAD
-    from lipsync_bench.datamodules.synthetic import Synthetic
+    from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
+    from lipsync_bench.datamodules.datasets.folder import ClipFolder
+    from lipsync_bench.datamodules.datasets.lrs2 import LRS2
+    from lipsync_bench.datamodules.datasets.mead import MEAD
+    from lipsync_bench.datamodules.datasets.stills import FaceImages
+    from lipsync_bench.datamodules.datasets.synthetic import Synthetic
 
 _HOMES = {
     "ClipDataModule": "base",

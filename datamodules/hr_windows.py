@@ -11,7 +11,7 @@ https://arxiv.org/abs/2310.05720, and facts of the released loader.
 Differs:
     The published loader draws clips and windows anew until all files exist, and leaves a clip out for good when Face
     Mesh failed on one of its frames. Here a window is drawn from those whose five frames all have a sketch and lips
-    that can be seen, by a generator seeded with (seed, epoch, index) as in `datamodules/windows.py`.
+    that can be seen, by a generator seeded with (seed, epoch, index) as in `datamodules/windows/windows.py`.
     Masks and sketches do not pass through JPEG, which turned the ringing around the sketch's lines white and made the
     lips' rectangle a pixel or two narrower.
     The published loader also returns a sketch of the true face, which nothing reads; it is not made.
@@ -27,10 +27,10 @@ import numpy as np
 import torch
 
 from lipsync_bench.datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
-from lipsync_bench.datamodules.clip import Clip, read_header
+from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.sketch import BOTTLENECK_PX, TRAINING_KERNEL_PX, lip_box, lip_mask, training_sketch
-from lipsync_bench.datamodules.windows import MIN_FRAMES, WINDOW_FRAMES, WindowDataset, stack_frames
+from lipsync_bench.datamodules.windows.windows import MIN_FRAMES, WINDOW_FRAMES, WindowDataset, stack_frames
 
 HR_SIZES = (128, 256, 512)
 _MIN_LIPS = 0.05  # of the crop's width and height; the ring around the lips of a frontal face is 0.4 by 0.2

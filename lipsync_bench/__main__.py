@@ -4,7 +4,7 @@
 lightning-sdk installs a script that is also called `lightning`; this spelling reaches ours whatever is on the path.
 """
 
-from lipsync_bench.cli import main
+from lipsync_bench.cli.lightning import main
 
 if __name__ == "__main__":
     main()

@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from lipsync_bench.command_line import From0, From1, Pixels, Seconds, Share, bound_configs, parser_class, plain
-from lipsync_bench.endings import errors_in_a_line
-from lipsync_bench.logs import show_logs
-from lipsync_bench.scoring_commands import evaluate, leaderboard_merge, report, sync, table
+from lipsync_bench.cli.command_line import From0, From1, Pixels, Seconds, Share, bound_configs, parser_class, plain
+from lipsync_bench.cli.endings import errors_in_a_line
+from lipsync_bench.cli.logs import show_logs
+from lipsync_bench.cli.scoring_commands import evaluate, leaderboard_merge, report, sync, table
 
 _NAME = "lipsync_bench.bench"  # also under python -m, where `__name__` is another, whose messages nobody shows
 
@@ -65,7 +65,7 @@ def prepare(
         workers: Processes; all cores if not given.
         overwrite: Make finished clips anew.
     """
-    from lipsync_bench.datamodules.prepare import prepare as run
+    from lipsync_bench.datamodules.prepare.prepare import prepare as run
 
     report = run(
         source,
@@ -96,7 +96,7 @@ def cut(video: Path, out: Path, val_seconds: Seconds = 18.0, test_seconds: Secon
         val_seconds: Length of the validation part, before the test part.
         test_seconds: Length of the test part, at the end.
     """
-    from lipsync_bench.cutting import cut_by_time
+    from lipsync_bench.inference.cutting import cut_by_time
 
     cut_by_time(video, out, val_seconds=val_seconds, test_seconds=test_seconds)
     return 0
@@ -120,7 +120,7 @@ def synthetic(
         seed: Same seed, same corpus.
         workers: Processes; all cores if not given.
     """
-    from lipsync_bench.datamodules.synthetic import make_corpus
+    from lipsync_bench.datamodules.datasets.synthetic import make_corpus
 
     make_corpus(
         out, speakers=speakers, clips_per_speaker=clips_per_speaker, seconds=seconds, seed=seed, workers=workers
@@ -146,7 +146,7 @@ def base_frames(
         overwrite: Make finished files anew.
         device: auto, cpu or cuda:N.
     """
-    from lipsync_bench.base_frames import make_base_frames
+    from lipsync_bench.inference.base_frames import make_base_frames
 
     report = make_base_frames(checkpoint, root, mesh_order=mesh_order, overwrite=overwrite, device=device)
     logging.getLogger(_NAME).info("%s", report.summary())
@@ -199,7 +199,7 @@ def dub(
         no_mark: Leave out the metadata that says the file is synthetic.
         device: auto, cpu or cuda:N.
     """
-    from lipsync_bench.dubbing.dub import dub as run
+    from lipsync_bench.inference.dub import dub as run
 
     report = run(
         checkpoint,
@@ -236,7 +236,7 @@ def import_(kind: str, file: Path, *, out: Path, disc: Path | None = None, base:
         disc: With a generator that is to be trained further: official file of its discriminator.
         base: With hyperlips_hr: checkpoint of the first stage (bench import hyperlips_base, or trained here).
     """
-    from lipsync_bench.checkpoints import import_file
+    from lipsync_bench.weights import import_file
 
     import_file(kind, file, out, disc, base)
     return 0
@@ -258,7 +258,7 @@ def demo(
         seed: Of corpus and training.
         overwrite: Start anew.
     """
-    from lipsync_bench.demo import run_demo
+    from lipsync_bench.cli.demo import run_demo
 
     run_demo(out, method=method, seed=seed, overwrite=overwrite)
     return 0
@@ -272,7 +272,7 @@ def doctor(data: Path = Path("data"), weights: Path = Path("weights"), json: boo
         weights: Folder with official weight files, searched at any depth.
         json: One JSON list instead of lines for people.
     """
-    from lipsync_bench.doctor import doctor as run
+    from lipsync_bench.cli.doctor import doctor as run
 
     return run(data, weights, as_json=json)
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from lipsync_bench.models.base import TalkingFaceModule
-from lipsync_bench.models.checkpoints import load_module
+from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
 from lipsync_bench.models.lipformer import LipFormer, LipFormerCodebook
-from lipsync_bench.models.sync_expert import SyncExpertModule
 from lipsync_bench.models.videoretalking import VideoReTalkingLNet
-from lipsync_bench.models.wav2lip import Wav2Lip
+from lipsync_bench.models.wav2lip.module import Wav2Lip
+from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 
 __all__ = [
     "HyperLipsBase",

@@ -23,8 +23,8 @@ def real_clips() -> Path:
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small embedded corpus, prepared: `videos/` as LRS2 lays them out, `clips/` for the data modules. Read only."""
-    from lipsync_bench.datamodules.prepare import prepare
-    from lipsync_bench.datamodules.synthetic import make_corpus
+    from lipsync_bench.datamodules.datasets.synthetic import make_corpus
+    from lipsync_bench.datamodules.prepare.prepare import prepare
 
     folder = tmp_path_factory.mktemp("corpus")
     make_corpus(folder / "videos", speakers=2, clips_per_speaker=3, seconds=1.6, seed=7, workers=1, progress=False)

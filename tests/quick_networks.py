@@ -3,7 +3,7 @@
 
 import torch
 
-from lipsync_bench.models.syncnet import SyncNetV2
+from lipsync_bench.models.pretrained.syncnet import SyncNetV2
 
 
 class QuickSyncNet(SyncNetV2):

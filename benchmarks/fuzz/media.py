@@ -14,10 +14,10 @@ import cv2
 import numpy as np
 
 from benchmarks.fuzz.kinds import Kind
-from lipsync_bench.datamodules.audio import load_audio
-from lipsync_bench.datamodules.face_images import read_still
-from lipsync_bench.datamodules.sound import read_sound
-from lipsync_bench.datamodules.video import probe, read_frames
+from lipsync_bench.datamodules.datasets.stills import read_still
+from lipsync_bench.datamodules.media.audio import load_audio
+from lipsync_bench.datamodules.media.original_audio import read_sound
+from lipsync_bench.datamodules.media.video import probe, read_frames
 
 FRAMES = 25
 SIZE_HW = (48, 64)

@@ -16,26 +16,26 @@ import pandas as pd
 from benchmarks.fuzz.kinds import Kind
 from benchmarks.fuzz.media import FRAMES
 from benchmarks.fuzz.prepared import IDS, make_clips, write_source
-from lipsync_bench.cli import BenchCLI
-from lipsync_bench.command_line import bound_configs
-from lipsync_bench.datamodules.clip import Clip, read_header
-from lipsync_bench.datamodules.damage import Damage
-from lipsync_bench.evaluation.benchmark import load_benchmark
+from lipsync_bench.cli.command_line import bound_configs
+from lipsync_bench.cli.lightning import BenchCLI
+from lipsync_bench.datamodules.clips.clip import Clip, read_header
+from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.evaluation.features import pooled_values
-from lipsync_bench.evaluation.leaderboard import leaderboard, write_leaderboard
-from lipsync_bench.evaluation.manifest import Run, session
-from lipsync_bench.evaluation.merge import merge_leaderboards, read_part
-from lipsync_bench.evaluation.pairs import read_pairs
-from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, load_protocol
 from lipsync_bench.evaluation.regions import Regions
-from lipsync_bench.evaluation.rows import GROUND_TRUTH, RowFile, read_rows
 from lipsync_bench.evaluation.targets import read_target
+from lipsync_bench.evaluation.task.benchmark import load_benchmark
+from lipsync_bench.evaluation.task.pairs import read_pairs
+from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, load_protocol
 from lipsync_bench.evaluation.videos import row_path
-from lipsync_bench.metrics.fid import MIN_FRAMES
+from lipsync_bench.metrics.image.fid import MIN_FRAMES
+from lipsync_bench.papers.printed.table_files import read_table
+from lipsync_bench.papers.ratings import Ratings
+from lipsync_bench.papers.results import read_sources
 from lipsync_bench.report.results import read_results
-from lipsync_bench.tables.ratings import Ratings
-from lipsync_bench.tables.results import read_sources
-from lipsync_bench.tables.table_files import read_table
+from lipsync_bench.results.leaderboard import leaderboard, write_leaderboard
+from lipsync_bench.results.manifest import Run, session
+from lipsync_bench.results.merge import merge_leaderboards, read_part
+from lipsync_bench.results.rows import GROUND_TRUTH, RowFile, read_rows
 
 _EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 _METHODS = {GROUND_TRUTH: "", "mine": "a" * 64}

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
-    from lipsync_bench.evaluation.protocol import Protocol, list_protocols, load_protocol
-    from lipsync_bench.evaluation.ranks import intervals, paired_tests
-    from lipsync_bench.evaluation.rows import read_rows
     from lipsync_bench.evaluation.scorers import ScorerFiles
-    from lipsync_bench.evaluation.selection import Result, Selection
+    from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
+    from lipsync_bench.evaluation.task.selection import Result, Selection
     from lipsync_bench.metrics.metric import Column
     from lipsync_bench.metrics.registry import COLUMNS, column
+    from lipsync_bench.results.ranks import intervals, paired_tests
+    from lipsync_bench.results.rows import read_rows
 
 _HOMES = {
     "lipsync_bench.metrics.metric": ("Column",),

@@ -12,16 +12,16 @@ from pathlib import Path, PurePath, PurePosixPath
 import cv2
 import numpy as np
 
-from lipsync_bench.datamodules.damage import Damage
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.files import sha256
-from lipsync_bench.datamodules.video import FPS, read_frames
-from lipsync_bench.datamodules.video_files import find_videos
-from lipsync_bench.evaluation.protocol import Protocol
-from lipsync_bench.evaluation.rows import GROUND_TRUTH, REPEATED_FRAME
-from lipsync_bench.face_mask import FaceMaskPaste
-from lipsync_bench.inference import lip_sync, paste, paste_crop
+from lipsync_bench.datamodules.media.damage import Damage
+from lipsync_bench.datamodules.media.video import FPS, read_frames
+from lipsync_bench.datamodules.media.video_files import find_videos
+from lipsync_bench.evaluation.task.protocol import Protocol
+from lipsync_bench.inference.face_mask import FaceMaskPaste
+from lipsync_bench.inference.lip_sync import lip_sync, paste, paste_crop
 from lipsync_bench.models import TalkingFaceModule, load_method
+from lipsync_bench.results.rows import GROUND_TRUTH, REPEATED_FRAME
 
 _EVEN_PX = 3  # from rounding both sides, the target's and the prediction's, to even numbers
 _MACROBLOCK_PX = 16

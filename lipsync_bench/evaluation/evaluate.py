@@ -11,24 +11,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from lipsync_bench.datamodules.clip import ClipHeader, read_header
+from lipsync_bench.datamodules.clips.clip import ClipHeader, read_header
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files import remove_leftovers, sha256
-from lipsync_bench.datamodules.prepare import SUFFIX, prepare
-from lipsync_bench.evaluation import manifest
-from lipsync_bench.evaluation.benchmark import load_benchmark
+from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
 from lipsync_bench.evaluation.features import pooled_values
-from lipsync_bench.evaluation.inputs import Standing
-from lipsync_bench.evaluation.leaderboard import write_leaderboard
-from lipsync_bench.evaluation.pairs import Pair, draw_pairs
-from lipsync_bench.evaluation.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
 from lipsync_bench.evaluation.regions import Regions
-from lipsync_bench.evaluation.rows import BOARD, GROUND_TRUTH, IDENTITY, REPEATED_FRAME, RowFile, read_rows, rows_in
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
 from lipsync_bench.evaluation.scorers import NO_SCORERS, ScorerFiles, Scorers
-from lipsync_bench.evaluation.selection import EVERYTHING, Result, Selection, refuse_names
+from lipsync_bench.evaluation.task.benchmark import load_benchmark
+from lipsync_bench.evaluation.task.inputs import Standing
+from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
+from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
+from lipsync_bench.evaluation.task.selection import EVERYTHING, Result, Selection, refuse_names
 from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world, return_memory, wait_for_all
+from lipsync_bench.results import manifest
+from lipsync_bench.results.leaderboard import write_leaderboard
+from lipsync_bench.results.rows import BOARD, GROUND_TRUTH, IDENTITY, REPEATED_FRAME, RowFile, read_rows, rows_in
 
 _log = logging.getLogger(__name__)
 

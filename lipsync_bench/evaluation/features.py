@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.evaluation.videos import row_path
 from lipsync_bench.metrics.metric import Column, Description
 from lipsync_bench.metrics.registry import METRICS
+from lipsync_bench.results.rows import GROUND_TRUTH, LINE
 
 __all__ = ["has_files", "pooled_values", "remove_files"]
 

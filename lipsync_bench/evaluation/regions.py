@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lipsync_bench.datamodules.clip import ClipHeader
-from lipsync_bench.datamodules.crops import cut
-from lipsync_bench.datamodules.detectors import FaceCheck, detector_version, dlib_rectangle
-from lipsync_bench.datamodules.s3fd import MIN_SIDE_PX, load_s3fd, rectangles
-from lipsync_bench.datamodules.video import READING
-from lipsync_bench.evaluation.protocol import Protocol
+from lipsync_bench.datamodules.clips.clip import ClipHeader
+from lipsync_bench.datamodules.faces.crops import cut
+from lipsync_bench.datamodules.faces.detectors import FaceCheck, detector_version, dlib_rectangle
+from lipsync_bench.datamodules.faces.s3fd import MIN_SIDE_PX, load_s3fd, rectangles
+from lipsync_bench.datamodules.media.video import READING
+from lipsync_bench.evaluation.task.protocol import Protocol
 
 LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever what is found can change
 

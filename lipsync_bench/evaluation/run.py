@@ -9,25 +9,25 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsync_bench.datamodules.audio import load_audio, mel_spectrogram, to_float, to_int16
-from lipsync_bench.datamodules.checksums import verify_clip
-from lipsync_bench.datamodules.clip import Clip, ClipHeader
-from lipsync_bench.datamodules.damage import Damage
+from lipsync_bench.datamodules.clips.checksums import verify_clip
+from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader
 from lipsync_bench.datamodules.errors import ClipError, MediaError
-from lipsync_bench.datamodules.video import FPS, probe
+from lipsync_bench.datamodules.media.audio import load_audio, mel_spectrogram, to_float, to_int16
+from lipsync_bench.datamodules.media.damage import Damage
+from lipsync_bench.datamodules.media.video import FPS, probe
 from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import remove_files
-from lipsync_bench.evaluation.inputs import clip_inputs, identity_of, target_sha256
 from lipsync_bench.evaluation.live import RunningTable
-from lipsync_bench.evaluation.pairs import Pair
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
-from lipsync_bench.evaluation.rows import RowFile
 from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
+from lipsync_bench.evaluation.task.inputs import clip_inputs, identity_of, target_sha256
+from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.evaluation.videos import KeptVideo, row_path, through_h264, video_path
 from lipsync_bench.metrics.metric import Audio, ScoredClip, Scorer, View
 from lipsync_bench.metrics.registry import METRICS
 from lipsync_bench.processes import return_memory
+from lipsync_bench.results.rows import RowFile
 from lipsync_bench.version import __version__
 
 FAILURES = (MediaError, ClipError, FileNotFoundError)  # a clip's own trouble; anything else is a bug and stops the run

@@ -4,14 +4,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from lipsync_bench.datamodules.audio import load_audio, to_int16
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.files import sha256
-from lipsync_bench.datamodules.video import FPS, probe, read_frames
-from lipsync_bench.metrics.lse import score_clip, score_real_video
-from lipsync_bench.metrics.sync_distances import SyncScore
-from lipsync_bench.models.syncnet import load_syncnet
-from lipsync_bench.models.syncnet_s3fd import load_syncnet_s3fd
+from lipsync_bench.datamodules.media.audio import load_audio, to_int16
+from lipsync_bench.datamodules.media.video import FPS, probe, read_frames
+from lipsync_bench.metrics.sync.distances import SyncScore
+from lipsync_bench.metrics.sync.lse import score_clip, score_real_video
+from lipsync_bench.models.pretrained.syncnet import load_syncnet
+from lipsync_bench.models.pretrained.syncnet_s3fd import load_syncnet_s3fd
 from lipsync_bench.processes import device_of
 
 __all__ = ["SyncVerdict", "check_sync"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsync_bench.datamodules.video import FPS, VideoWriter, read_frames
+from lipsync_bench.datamodules.media.video import FPS, VideoWriter, read_frames
 
 KEPT_CRF = 20
 

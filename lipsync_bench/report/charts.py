@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from lipsync_bench.evaluation.rows import LINE
 from lipsync_bench.report.boards import number
 from lipsync_bench.report.clips import pairs_of
 from lipsync_bench.report.drawings import Point, Series, curves, distribution, scatter
 from lipsync_bench.report.numbers import Heading, headings, json_number
 from lipsync_bench.report.results import Key, Line, Results, matrix
+from lipsync_bench.results.rows import LINE
 
 SHIFTS = range(-15, 16)
 SPEED = Heading("speed", "Speed (frames/s)\u00a0↑", "", "frames by seconds of the method alone", True, 1)

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lipsync_bench.metrics.metric import Column
+from lipsync_bench.papers.rules import OFFICIAL_SYNCNET_SHA256
 from lipsync_bench.report.results import Results
 from lipsync_bench.results.texts import NOTHING, fixed, value_text
-from lipsync_bench.tables.rules import OFFICIAL_SYNCNET_SHA256
 
 __all__ = ["NOTHING", "Heading", "fixed", "heading", "headings", "interval_text", "json_number", "value_text"]
 

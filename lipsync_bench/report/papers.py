@@ -4,11 +4,11 @@
 import logging
 from collections.abc import Sequence
 
+from lipsync_bench.papers import Comparison, compare, list_tables, load_table, read_sources
+from lipsync_bench.papers.printed.paper_table import PaperTable
+from lipsync_bench.papers.rules import DATASETS
+from lipsync_bench.papers.sources import Source
 from lipsync_bench.report.results import Results
-from lipsync_bench.tables import Comparison, compare, list_tables, load_table, read_sources
-from lipsync_bench.tables.paper_table import PaperTable
-from lipsync_bench.tables.rules import DATASETS
-from lipsync_bench.tables.sources import Source
 
 ALL = "all"
 

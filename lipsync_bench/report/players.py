@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lipsync_bench.evaluation.rows import LINE
 from lipsync_bench.evaluation.videos import video_path
 from lipsync_bench.report.names import slugs
 from lipsync_bench.report.numbers import Heading, headings, value_text
 from lipsync_bench.report.results import Line, Results
+from lipsync_bench.results.rows import LINE
 
 VIDEOS = "videos"
 _SHOWN = ("psnr", "ssim", "lmd", "lse_c_wav2lip_lrs", "expert_confidence")  # below a player; the table has all

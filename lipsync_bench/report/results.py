@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lipsync_bench.csv_tables import read_cells
-from lipsync_bench.evaluation.rows import GROUND_TRUTH, LINE
 from lipsync_bench.metrics.metric import Column
 from lipsync_bench.metrics.registry import CLIP_COLUMNS, RANKED
 from lipsync_bench.report.names import slugs
+from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder
+from lipsync_bench.results.rows import GROUND_TRUTH, LINE
 
 Key = tuple[str, str, str, str]
 

@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from lipsync_bench.datamodules.files import remove_leftovers, temporary_path, write_atomic
-from lipsync_bench.datamodules.video_files import REPORT_MARKER
+from lipsync_bench.datamodules.media.video_files import REPORT_MARKER
 from lipsync_bench.report.boards import boards
 from lipsync_bench.report.charts import charts
 from lipsync_bench.report.clips import clip_list

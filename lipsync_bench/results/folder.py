@@ -13,11 +13,11 @@ from typing import Any
 
 import pandas as pd
 
-from lipsync_bench import csv_tables
-from lipsync_bench.evaluation.leaderboard import COUNTS, GROUPS, HEAD, NUMBERS, RANKS, leaderboard, read_leaderboard
-from lipsync_bench.evaluation.manifest import MANIFEST, read_identity, read_manifest
-from lipsync_bench.evaluation.rows import BOARD, CURVES, FIELDS, IDENTITY, INPUTS, ROWS, SCORERS, read_rows
 from lipsync_bench.metrics.registry import CLIP_COLUMNS
+from lipsync_bench.results import csv_tables
+from lipsync_bench.results.leaderboard import COUNTS, GROUPS, HEAD, NUMBERS, RANKS, leaderboard, read_leaderboard
+from lipsync_bench.results.manifest import MANIFEST, read_identity, read_manifest
+from lipsync_bench.results.rows import BOARD, CURVES, FIELDS, IDENTITY, INPUTS, ROWS, SCORERS, read_rows
 
 _TEXTS = (*IDENTITY, *INPUTS, *CURVES, *SCORERS, "speaker", "status", "reason", "package_version", *GROUPS)
 _FLOATS = (*(column.name for column in CLIP_COLUMNS), "frames", "generate_seconds")

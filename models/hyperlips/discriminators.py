@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor, nn
 
-from lipsync_bench.models.layers import PlainBlock, Size, scaled, to_time_major
+from lipsync_bench.models.parts.layers import PlainBlock, Size, scaled, to_time_major
 
 __all__ = ["BaseDiscriminator", "HRDiscriminator"]
 

@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.models.losses import DiscriminatorLoss, PerceptualLoss
-from lipsync_bench.models.perceptual import LPIPSLoss
+from lipsync_bench.models.parts.losses import DiscriminatorLoss, PerceptualLoss
+from lipsync_bench.models.parts.perceptual import LPIPSLoss
 
 AdversarialName = Literal["minimax", "non_saturating", "relativistic"]
 MIN_LIP_SIDE_PX = 32  # LPIPS halves its input four times: its last map is 2 x 2 then,

@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from lipsync_bench.models.base import TalkingFaceModule
+from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.hyperlips.losses import Adversarial
 
 __all__ = ["_Stage"]

@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from lipsync_bench.models.layers import ConvBlock, ResidualBlock, scaled
-from lipsync_bench.models.sync_expert import SyncExpert, SyncExpertModule
+from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, scaled
+from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 
 __all__ = ["HyperLipsSyncExpert", "HyperLipsSyncExpertModule"]
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LipFormer: two codebooks of facial details (stage 1), and a Transformer that picks lip codes by speech (stage 2)."""
 
-from lipsync_bench.models.lipformer.codebook import LipFormerCodebook
-from lipsync_bench.models.lipformer.lipformer import LipFormer
+from lipsync_bench.models.lipformer.codebook.module import LipFormerCodebook
+from lipsync_bench.models.lipformer.module import LipFormer
 
 __all__ = ["LipFormer", "LipFormerCodebook"]

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.models.layers import audio_encoder, scaled
-from lipsync_bench.models.lipformer.autoencoder import FaceDecoder, FaceEncoder
-from lipsync_bench.models.lipformer.codebook import FacialCodebook
-from lipsync_bench.models.lipformer.quantiser import Quantised, Quantiser
+from lipsync_bench.models.lipformer.codebook.module import FacialCodebook
+from lipsync_bench.models.lipformer.codebook.network import FaceDecoder, FaceEncoder
+from lipsync_bench.models.lipformer.codebook.quantiser import Quantised, Quantiser
 from lipsync_bench.models.lipformer.transformer import LipTransformer, Queries
 from lipsync_bench.models.lipformer.warping import AdaptiveWarping
+from lipsync_bench.models.parts.layers import audio_encoder, scaled
 
 __all__ = ["FrozenCodes", "LipCodes", "LipFormerGenerator"]
 

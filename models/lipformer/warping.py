@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lipsync_bench.models.layers import scaled
+from lipsync_bench.models.parts.layers import scaled
 
 __all__ = ["AdaptiveWarping", "sample_bilinear"]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lipsync_bench.datamodules import video
+from lipsync_bench.datamodules.media import video
 
 __all__ = ["LEVELS", "flat", "numbers", "write_numbered"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from skimage.data import astronaut
 
-from lipsync_bench.datamodules.prepare import PrepareReport, prepare
-from lipsync_bench.datamodules.video import VideoWriter
+from lipsync_bench.datamodules.media.video import VideoWriter
+from lipsync_bench.datamodules.prepare.prepare import PrepareReport, prepare
 
 SIZE_HW = (220, 240)
 

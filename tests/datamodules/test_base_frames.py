@@ -13,7 +13,6 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from lipsync_bench.datamodules.base import ClipDataModule
 from lipsync_bench.datamodules.base_frames import (
     REPAIR,
     BaseFrames,
@@ -21,7 +20,8 @@ from lipsync_bench.datamodules.base_frames import (
     base_frames_path,
     write_base_frames,
 )
-from lipsync_bench.datamodules.clip import read_header
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
+from lipsync_bench.datamodules.clips.clip import read_header
 from lipsync_bench.datamodules.errors import ClipError
 
 FRAMES = 7

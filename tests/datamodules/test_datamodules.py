@@ -19,11 +19,11 @@ import torch
 
 from lipsync_bench import datamodules
 from lipsync_bench.datamodules import LRS2, MEAD, ClipDataModule, ClipFolder, Synthetic
-from lipsync_bench.datamodules.base import SPLITS, Split, read_list
-from lipsync_bench.datamodules.clip import ClipHeader, write_clip
+from lipsync_bench.datamodules.clip_datamodule import SPLITS, Split, read_list
+from lipsync_bench.datamodules.clips.clip import ClipHeader, write_clip
+from lipsync_bench.datamodules.datasets.mead import selected_numbers
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.loading import FaceDataModule
-from lipsync_bench.datamodules.mead import selected_numbers
+from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from tests.datamodules.fake_trainer import FakeTrainer
 
 LISTS: dict[Split, list[str]] = {

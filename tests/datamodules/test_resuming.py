@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from lipsync_bench.datamodules.loading import FaceDataModule
-from lipsync_bench.datamodules.windows import EpochSampler
+from lipsync_bench.datamodules.windows.loading import FaceDataModule
+from lipsync_bench.datamodules.windows.windows import EpochSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*in eval mode.*")
 

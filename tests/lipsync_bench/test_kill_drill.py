@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from lipsync_bench import bench
-from lipsync_bench.datamodules.prepare import prepare
-from lipsync_bench.evaluation.rows import IDENTITY, read_rows
+from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.models import Wav2Lip
-from lipsync_bench.models.checkpoints import save_module
+from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.results.rows import IDENTITY, read_rows
 from tests.datamodules.preparation import alive_in_group, failures, manifest, write_video
 from tests.lipsync_bench.killing import digests, kill_when
 

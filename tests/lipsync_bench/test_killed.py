@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from lipsync_bench import bench
-from lipsync_bench.datamodules.clip import read_header
+from lipsync_bench.datamodules.clips.clip import read_header
 from lipsync_bench.datamodules.files import sha256
-from lipsync_bench.evaluation.rows import read_rows
 from lipsync_bench.models import Wav2Lip
-from lipsync_bench.models.checkpoints import save_module
+from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.results.rows import read_rows
 from tests.leftovers import left_by_the_dead
 from tests.lipsync_bench.killing import digests, kill_when
 

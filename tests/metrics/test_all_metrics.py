@@ -22,22 +22,22 @@ import torchmetrics
 
 from lipsync_bench import metrics
 from lipsync_bench.metrics import registry
-from lipsync_bench.metrics.cpbd import CPBD, cpbd
-from lipsync_bench.metrics.expert_sync import ExpertSync
-from lipsync_bench.metrics.fid import FID, fid
+from lipsync_bench.metrics.face.jitter import Jitter, jitter
+from lipsync_bench.metrics.face.lmd import LMD, lmd
 from lipsync_bench.metrics.frame_mean import FrameMean
-from lipsync_bench.metrics.inception import FILE as INCEPTION
-from lipsync_bench.metrics.inception import InceptionFeatures
-from lipsync_bench.metrics.jitter import Jitter, jitter
-from lipsync_bench.metrics.lmd import LMD, lmd
-from lipsync_bench.metrics.lpips import LPIPS, TRUNKS, LPIPSNetwork, lpips
-from lipsync_bench.metrics.lse import LSE, score_clip
-from lipsync_bench.metrics.mse import MSE, mse
-from lipsync_bench.metrics.psnr import PSNR, psnr
-from lipsync_bench.metrics.psnr_uint8 import PSNRUint8, psnr_uint8
+from lipsync_bench.metrics.image.cpbd import CPBD, cpbd
+from lipsync_bench.metrics.image.fid import FID, fid
+from lipsync_bench.metrics.image.inception import FILE as INCEPTION
+from lipsync_bench.metrics.image.inception import InceptionFeatures
+from lipsync_bench.metrics.image.lpips import LPIPS, TRUNKS, LPIPSNetwork, lpips
+from lipsync_bench.metrics.image.mse import MSE, mse
+from lipsync_bench.metrics.image.psnr import PSNR, psnr
+from lipsync_bench.metrics.image.psnr_uint8 import PSNRUint8, psnr_uint8
+from lipsync_bench.metrics.image.ssim import SSIM, ssim
 from lipsync_bench.metrics.registry import COLUMNS, METRICS, NETWORKS, column
-from lipsync_bench.metrics.ssim import SSIM, ssim
-from lipsync_bench.models.sync_expert import SyncExpert
+from lipsync_bench.metrics.sync.expert import ExpertSync
+from lipsync_bench.metrics.sync.lse import LSE, score_clip
+from lipsync_bench.models.wav2lip.sync_expert import SyncExpert
 from tests.metrics.contract import Case, by_function
 from tests.quick_networks import QuickSyncNet
 
@@ -229,7 +229,9 @@ def test_package_exports_every_metric():
 
 
 def test_importing_the_package_imports_no_library():
-    code = "import sys, lipsync_bench.metrics; print(sorted({'torch', 'numpy', 'dlib', 'torchvision'} & set(sys.modules)))"
+    code = (
+        "import sys, lipsync_bench.metrics; print(sorted({'torch', 'numpy', 'dlib', 'torchvision'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]"
 

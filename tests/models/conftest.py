@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from lipsync_bench.models.checkpoints import save_module
+from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.models.hyperlips import HyperLipsBase
 from tests import golden
 

@@ -22,7 +22,7 @@ import torch.multiprocessing as mp
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lipsync_bench.datamodules.loading import FaceDataModule
+from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from lipsync_bench.models import (
     HyperLipsSyncExpertModule,
     LipFormerCodebook,
@@ -31,10 +31,10 @@ from lipsync_bench.models import (
     list_methods,
     load_method,
 )
-from lipsync_bench.models.checkpoint_files import AtomicCheckpointIO, write_checkpoint
-from lipsync_bench.models.checkpoints import RECORD, BenchModule, save_module
-from lipsync_bench.models.lipformer.quantiser import Quantiser
-from lipsync_bench.models.losses import SyncLoss
+from lipsync_bench.models.core.checkpoint_files import AtomicCheckpointIO, write_checkpoint
+from lipsync_bench.models.core.checkpoints import RECORD, BenchModule, save_module
+from lipsync_bench.models.lipformer.codebook.quantiser import Quantiser
+from lipsync_bench.models.parts.losses import SyncLoss
 from tests.leftovers import left_by_the_dead
 from tests.models.training import trainer_for
 

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What all data modules share: clips of a prepared folder, split lists, loaders that repeat and cover exactly."""
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from torch.utils.data import DataLoader
+
+from lipsync_bench.datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
+from lipsync_bench.datamodules.hr_windows import HRWindowDataset, separate_unready
+from lipsync_bench.datamodules.texts import read_json, read_text
+from lipsync_bench.datamodules.windows.loading import FaceDataModule
+from lipsync_bench.datamodules.windows.windows import SyncWindow, Window, WindowDataset, separate_short
+
+WindowKind = Literal["generator", "expert", "hr"]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+SUFFIX = ".safetensors"
+_STAGES: dict[str | None, tuple[Split, ...]] = {
+    None: SPLITS,
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("test",),
+}
+_NAMED = 5  # examples in a message
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["SPLITS", "ClipDataModule", "Split", "WindowKind", "prepared_clips", "read_list"]
+
+
+def _few(items: Sequence[object]) -> str:
+    names = ", ".join(str(item) for item in items[:_NAMED])
+    return names if len(items) <= _NAMED else f"{names} and {len(items) - _NAMED} more"
+
+
+def read_list(path: Path) -> list[str]:
+    """Clip ids of a split list: the first blank-separated token of each line, in order, each once.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a line is not `<speaker>/<clip>`, or climbs out of the folder.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no split list {path}. Expected a text file with one <speaker>/<clip> a line. "
+            f"Run bench prepare again, or write the file."
+        )
+    ids: dict[str, int] = {}
+    text = read_text(path, "one <speaker>/<clip> a line", "Correct the list, or run bench prepare again")
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        name = line.split()[0]
+        parts = name.split("/")
+        if len(parts) != 2 or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
+            raise ValueError(f"{path}:{number}: found {name!r}. Expected <speaker>/<clip>. Correct the list.")
+        if ids.setdefault(name, number) != number:
+            logger.warning("%s:%d: %s is also on line %d; it is used once", path, number, name, ids[name])
+    return list(ids)
+
+
+def _prepared_ids(root: Path) -> list[str]:
+    """`<speaker>/<clip>` of all clip files, sorted; one listing a folder, which is quick on network disks too."""
+    found = []
+    with os.scandir(root) as speakers:
+        for speaker in speakers:
+            if speaker.is_dir() and not speaker.name.startswith("."):
+                with os.scandir(speaker.path) as files:
+                    names = [file.name for file in files]
+                found += [
+                    f"{speaker.name}/{name.removesuffix(SUFFIX)}"
+                    for name in names
+                    if name.endswith(SUFFIX) and not name.startswith(".")
+                ]
+    return sorted(found)
+
+
+def prepared_clips(root: Path) -> list[Path]:
+    """All clip files below a prepared folder, in the order of their ids.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    ids = _prepared_ids(root) if root.is_dir() else []
+    if not ids:
+        raise FileNotFoundError(
+            f"no clips in {root}. Expected <speaker>/<clip>{SUFFIX}. Run: bench prepare --source DIR --out {root}"
+        )
+    return [root / f"{name}{SUFFIX}" for name in ids]
+
+
+def _check_disjoint(name: str, splits: Mapping[Split, Sequence[str]]) -> None:
+    for first, second in (("train", "val"), ("train", "test"), ("val", "test")):
+        both = sorted(set(splits[first]) & set(splits[second]))  # type: ignore[index]
+        if both:
+            raise ValueError(
+                f"{name}: {len(both)} clips are in {first} and in {second}: {_few(both)}. "
+                "Expected every clip in one split. Remove them from one of the lists."
+            )
+
+
+class ClipDataModule(FaceDataModule):
+    """Windows of prepared clips below a folder `root`::
+
+        <root>/manifest.json                    written by `bench prepare`
+        <root>/splits/{train,val,test}.txt      one <speaker>/<clip> a line
+        <root>/<speaker>/<clip>.safetensors
+
+    A data set is a subclass that says its `name`, its published split sizes in `official_counts` if it has any, and how
+    it splits in `split_ids` if not by the three lists. Batches are `Window` or `SyncWindow` with B in front; images
+    are uint8 until they are on the device and float32 in [0, 1] from there on.
+
+    Args:
+        root: prepared folder.
+        batch_size: windows in a batch, for each process.
+        image_size: side of the square faces, pixels.
+        window: `generator` gives target, reference, mel and frame_mels; `expert` gives faces, mel and label; `hr` gives
+            those of `HRWindow`, for clips with base frames.
+        num_workers: loader processes; without it the number of cores, at most 4.
+        seed: of the windows. Splits do not depend on it.
+        read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
+        epoch_length: training windows in an epoch over all processes; without it the number of training clips, or one
+            batch for each process where that is more.
+        val_length: windows of a validation or test pass, spread evenly over the clips; without it one for each clip.
+        source: folder of the source videos, where it is no longer the one that the manifest names.
+        max_missing: largest share of a split's clips that may be missing from `root`, as clips that could not be
+            prepared are.
+        check_counts: whether split lists of other than the official sizes are an error or a warning.
+    """
+
+    name: str = "clips"
+    official_counts: ClassVar[Mapping[Split, int]] = {}
+    splits_overlap: bool = False
+
+    def __init__(
+        self,
+        root: Path,
+        batch_size: int = 16,
+        image_size: int = 96,
+        window: WindowKind = "generator",
+        num_workers: int | None = None,
+        seed: int = 0,
+        read: Literal["mmap", "file"] = "mmap",
+        epoch_length: int | None = None,
+        val_length: int | None = None,
+        source: Path | None = None,
+        max_missing: float = 0.05,
+        check_counts: Literal["error", "warn"] = "error",
+    ) -> None:
+        super().__init__()
+        for argument, value in (("batch_size", batch_size), ("image_size", image_size)):
+            if value < 1:
+                raise ValueError(f"{argument} is {value}. Expected 1 or more. Set --data.init_args.{argument}.")
+        for argument, length in (("epoch_length", epoch_length), ("val_length", val_length)):
+            if length is not None and length < 1:
+                raise ValueError(f"{argument} is {length}. Expected 1 or more. Set --data.init_args.{argument}.")
+        self.root = Path(root)
+        self.batch_size, self.image_size, self.window = batch_size, image_size, window
+        self.num_workers = min(4, len(os.sched_getaffinity(0))) if num_workers is None else num_workers
+        self.seed, self.read = seed, read
+        self.epoch_length, self.val_length = epoch_length, val_length
+        self.source = None if source is None else Path(source)
+        self.max_missing, self.check_counts = max_missing, check_counts
+        self.missing: dict[Split, list[str]] = {}
+        self.short: dict[Split, list[Path]] = {}
+        self.base_checkpoints: set[str] = set()  # SHA-256 of those that made the base frames in use
+        self._splits: dict[Split, list[Path]] | None = None
+        self._datasets: dict[Split, WindowDataset | None] = {}
+
+    def split_ids(self, prepared: Sequence[str]) -> dict[Split, list[str]]:
+        """Clip ids of each split, in order; `prepared` are the ids of all clips found, sorted."""
+        folder = self.root / "splits"
+        return {split: read_list(folder / f"{split}.txt") for split in SPLITS}
+
+    def prepare_data(self) -> None:
+        """Check that `root` is a prepared folder.
+
+        Raises:
+            FileNotFoundError: it is not there, or has no manifest or no clips.
+        """
+        if not (self.root / "manifest.json").is_file() or next(self.root.glob(f"*/*{SUFFIX}"), None) is None:
+            raise FileNotFoundError(
+                f"{self.name}: no clips in {self.root}. Expected <speaker>/<clip>{SUFFIX} and manifest.json. "
+                f"Run: bench prepare --dataset {self.name} --source DIR --out {self.root}"
+            )
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the splits and leave out clips that are too short for a window (`short` has them).
+
+        Raises:
+            FileNotFoundError: no clips or no split lists.
+            ValueError: splits overlap, or differ from the official sizes, or too many of their clips are missing.
+            ClipError: a clip is broken.
+        """
+        for split in _STAGES[None if stage is None else str(getattr(stage, "value", stage))]:
+            if split not in self._datasets:
+                self._datasets[split] = self._dataset(split)
+
+    def clips(self, split: Split) -> list[Path]:
+        """All prepared clips of a split, also those too short for a window. Raises what `setup` raises."""
+        if self._splits is None:
+            self.prepare_data()
+            self._splits = self._read_splits()
+        return list(self._splits[split])
+
+    @property
+    def source_root(self) -> Path:
+        """Folder of the source videos: the argument `source`, or what the manifest says.
+
+        Raises:
+            FileNotFoundError: there is no such folder.
+        """
+        folder = self.source
+        if folder is None:
+            self.prepare_data()
+            named = self._manifest().get("source_root")
+            if not isinstance(named, str):
+                raise ValueError(
+                    f"{self.root / 'manifest.json'}: source_root is {named!r:.40}. Expected the folder of the source "
+                    "videos. Run bench prepare again, or set --data.init_args.source."
+                )
+            folder = Path(named)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{self.name}: no source videos in {folder}. Expected the folder that {self.root} was prepared from. "
+                "Set --data.init_args.source."
+            )
+        return folder
+
+    def train_dataloader(self) -> DataLoader[Window | SyncWindow]:
+        dataset = self._built("train")
+        _, world_size = self._place()
+        if dataset is None:
+            raise ValueError(
+                f"{self.name}: no training clips in {self.root}. Expected one or more in the split train. "
+                "Correct splits/train.txt or the split fractions."
+            )
+        needed = self.batch_size * world_size
+        if dataset.length < needed:
+            if self.epoch_length is not None:
+                raise ValueError(
+                    f"{self.name}: epoch_length is {dataset.length}. Expected {needed} or more, one batch of "
+                    f"{self.batch_size} for each of {world_size} processes. Set --data.init_args.epoch_length."
+                )
+            dataset.length = needed
+        return self._training_loader(dataset, dataset.length)
+
+    def val_dataloader(self) -> DataLoader[Window | SyncWindow] | list[DataLoader[Window | SyncWindow]]:
+        return self._evaluation_loader("val")
+
+    def test_dataloader(self) -> DataLoader[Window | SyncWindow] | list[DataLoader[Window | SyncWindow]]:
+        return self._evaluation_loader("test")
+
+    def _manifest(self) -> dict[str, Any]:
+        return read_json(self.root / "manifest.json", "the manifest of prepared clips", "Run bench prepare again")
+
+    def _read_splits(self) -> dict[Split, list[Path]]:
+        if not self._manifest().get("complete", True):
+            logger.warning("%s: the preparation of %s was interrupted. Run bench prepare again.", self.name, self.root)
+        prepared = _prepared_ids(self.root)
+        splits = self.split_ids(prepared)
+        if not self.splits_overlap:
+            _check_disjoint(self.name, splits)
+        self._check_counts(splits)
+        present = set(prepared)
+        for split, ids in splits.items():
+            self._check_missing(split, ids, present)
+        return {
+            split: [self.root / f"{name}{SUFFIX}" for name in ids if name in present] for split, ids in splits.items()
+        }
+
+    def _check_counts(self, splits: Mapping[Split, Sequence[str]]) -> None:
+        counts = {split: len(splits[split]) for split in self.official_counts}
+        if counts == dict(self.official_counts):
+            return
+        message = (
+            f"{self.name}: the splits have {counts} clips. Expected {dict(self.official_counts)}. "
+            "Complete the data set and its lists, or set --data.init_args.check_counts warn."
+        )
+        if self.check_counts == "error":
+            raise ValueError(message)
+        logger.warning(message)
+
+    def _check_missing(self, split: Split, ids: Sequence[str], present: set[str]) -> None:
+        missing = self.missing[split] = [name for name in ids if name not in present]
+        if not missing:
+            return
+        found = f"{self.name}: {len(missing)} of {len(ids)} {split} clips are not in {self.root}: {_few(missing)}."
+        if len(missing) > self.max_missing * len(ids):
+            raise ValueError(
+                f"{found} Expected at most {self.max_missing:.1%} to be missing. Reasons are in failures.csv there. "
+                "Run bench prepare again, or set --data.init_args.max_missing."
+            )
+        logger.warning("%s Reasons are in failures.csv there.", found)
+
+    def _dataset(self, split: Split) -> WindowDataset | None:
+        clips = self.clips(split)
+        if self.window == "hr":
+            long, missing, self.short[split] = separate_unready(clips)
+            self._check_base_frames(split, missing, len(clips))
+        else:
+            long, self.short[split] = separate_short(clips, self.window)
+        if self.short[split]:
+            logger.warning(
+                "%s: %d of %d %s clips are too short for a window%s and left out: %s",
+                self.name,
+                len(self.short[split]),
+                len(clips),
+                split,
+                " or show no face in five frames in a row" if self.window == "hr" else "",
+                ", ".join(str(path.relative_to(self.root)) for path in self.short[split]),
+            )
+        if not long:
+            return None
+        train = split == "train"
+        length = self.epoch_length if train else self.val_length
+        if self.window == "hr":
+            for path in long:
+                with BaseFrames(base_frames_path(path)) as faces:
+                    self.base_checkpoints.add(faces.header.checkpoint_sha256)
+            return HRWindowDataset(long, self.image_size, self.seed, length, self.read, fixed=not train)
+        return WindowDataset(long, self.image_size, self.window, self.seed, length, self.read, fixed=not train)
+
+    def _check_base_frames(self, split: Split, missing: Sequence[Path], count: int) -> None:
+        if missing:
+            named = _few([base_frames_path(path).relative_to(self.root) for path in missing])
+            repair = REPAIR.replace("ROOT", str(self.root))
+            raise FileNotFoundError(
+                f"{self.name}: {len(missing)} of {count} {split} clips in {self.root} have no base frames: {named}. "
+                f"Expected the faces of a trained base network beside every clip. {repair}"
+            )
+
+    def _built(self, split: Split) -> WindowDataset | None:
+        if split not in self._datasets:
+            raise RuntimeError(f"{self.name}: no {split} data yet. Expected setup before loaders. Call setup().")
+        return self._datasets[split]
+
+    def _evaluation_loader(self, split: Split) -> Any:
+        dataset = self._built(split)
+        if dataset is None:  # Lightning skips the pass
+            return []
+        return self._validation_loader(dataset)

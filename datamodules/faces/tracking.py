@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The track of one face through a video: which detections belong together, which face is meant, and what is bridged."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+
+from lipsync_bench.datamodules.errors import FaceError, MediaError
+from lipsync_bench.datamodules.faces.detectors import (
+    MAX_FACES,
+    DetectorName,
+    DlibDetector,
+    Face,
+    FaceDetector,
+    MediaPipeDetector,
+    S3FDDetector,
+    detect_landmarks68,
+    iou,
+    landmarks68,
+    make_detector,
+)
+from lipsync_bench.datamodules.faces.identity import Sighting
+from lipsync_bench.datamodules.faces.matching import Track, assign
+
+FaceChoice = Literal["largest", "first", "left", "right", "centre"] | int
+_MIN_SHARE = 0.5  # a track shorter than this share of the longest is taken for a false detection
+_MAX_ROLL_DEGREES = 60.0  # people tilt their heads by up to 45
+_COVERED_IOU = 0.1
+_TURN = "Turn the video with: ffmpeg -i INPUT -vf transpose=1 OUTPUT.mp4 (by half: hflip,vflip)"
+
+__all__ = [
+    "MAX_FACES",
+    "DetectorName",
+    "DlibDetector",
+    "FaceChoice",
+    "FaceDetector",
+    "FaceTrack",
+    "FaceTracker",
+    "MediaPipeDetector",
+    "S3FDDetector",
+    "detect_landmarks68",
+    "landmarks68",
+    "make_detector",
+    "track_faces",
+]
+
+
+@dataclass(frozen=True)
+class FaceTrack:
+    """One face through T frames.
+
+    Args:
+        boxes: float32 (T, 4), the detector's own boxes x1 y1 x2 y2 in source pixels (`mediapipe`: tight box of the
+            mesh; `dlib`: left, top, right, bottom as dlib gives them, the last two inclusive; `s3fd`: whole pixels,
+            right and bottom may exceed the frame).
+        landmarks: float32 (T, 68, 2), source pixels.
+        mesh: float32 (T, 478, 3), source pixels; z in the units of x, smaller is nearer to the camera.
+        detected: bool (T,), False where the face was not seen and its place is interpolated or held.
+        detector: Name of the detector.
+        detector_version: Package version and model.
+        covered: bool (T,), True where it is not seen and another face is in its place.
+    """
+
+    boxes: np.ndarray
+    landmarks: np.ndarray
+    mesh: np.ndarray
+    detected: np.ndarray
+    detector: str
+    detector_version: str
+    covered: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
+
+    def __len__(self) -> int:
+        return len(self.detected)
+
+
+def _choose(tracks: Sequence[Track], face: FaceChoice, size_hw: tuple[int, int]) -> Track:
+    if face == "largest":
+        return max(tracks, key=lambda track: track.area)
+    longest = max(len(track.frames) for track in tracks)
+    lasting = [track for track in tracks if len(track.frames) >= _MIN_SHARE * longest]
+    if face == "first":
+        return min(lasting, key=lambda track: (track.frames[0], -track.area))
+    ordered = sorted(lasting, key=lambda track: float(track.mean_centre[0]))
+    if face == "left":
+        return ordered[0]
+    if face == "right":
+        return ordered[-1]
+    if face == "centre":
+        middle = np.array(size_hw[::-1]) / 2
+        return min(lasting, key=lambda track: float(np.linalg.norm(track.mean_centre - middle)))
+    if isinstance(face, int):
+        if not 0 <= face < len(ordered):
+            raise FaceError(
+                f"face {face} asked for, {len(ordered)} seen; expected 0 for the leftmost and so on (--face)"
+            )
+        return ordered[face]
+    raise ValueError(f"face {face!r}, expected largest, first, left, right, centre or a number (--face)")
+
+
+def _runs(missing: np.ndarray) -> list[tuple[int, int]]:
+    """Runs of True as (first, length)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], missing, [False]]).astype(np.int8)))
+    return [(int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+def _fill(values: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:
+    """Values (n, ...) at the frames `seen` -> (count, ...): linear between them, held outside."""
+    if len(seen) == count:
+        return values
+    position = np.interp(np.arange(count), seen, np.arange(len(seen)))
+    low = np.floor(position).astype(int)
+    high = np.minimum(low + 1, len(seen) - 1)
+    weight = (position - low).astype(np.float32).reshape(-1, *[1] * (values.ndim - 1))
+    return values[low] + weight * (values[high] - values[low])
+
+
+class FaceTracker:
+    """Takes the frames of a video one by one and returns the track of one face.
+
+    Args:
+        detector: `mediapipe`, `dlib` or `s3fd`; or a detector, which is closed at the end.
+        face: Which of several: `largest` (mean area times frames), `first` (seen first), `left`, `right`, `centre` (by
+            the mean position), or a number counted from the left, starting with 0. All but `largest` pass over tracks
+            of less than half the length of the longest.
+        max_gap_frames: Missed frames in a row that are bridged: linearly inside, held at both ends.
+        detector_weights: Weight file of `s3fd`.
+        keep: What is kept of each face, where memory matters.
+    """
+
+    def __init__(
+        self,
+        detector: DetectorName | FaceDetector = "mediapipe",
+        *,
+        face: FaceChoice = "largest",
+        max_gap_frames: int = 12,
+        detector_weights: Path | None = None,
+        keep: Callable[[Face], Face] = lambda face: face,
+    ) -> None:
+        if max_gap_frames < 0:
+            raise ValueError(f"max_gap_frames is {max_gap_frames}, expected 0 or more (--max-gap-frames)")
+        self.size_hw = (0, 0)
+        self.frames = 0
+        self._detector = detector if isinstance(detector, FaceDetector) else make_detector(detector, detector_weights)
+        self._face = face
+        self._max_gap = max_gap_frames
+        self._keep = keep
+        self._tracks: list[Track] = []
+        self._rolled = 0  # frames with lying or upside-down heads alone
+
+    def __enter__(self) -> "FaceTracker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._detector.close()
+
+    def add(self, frame: np.ndarray) -> None:
+        """The next frame, uint8 RGB (H, W, 3). Raises MediaError if its size differs from the first one's."""
+        size_hw = (frame.shape[0], frame.shape[1])
+        if self.frames == 0:
+            self.size_hw = size_hw
+        elif size_hw != self.size_hw:
+            raise MediaError(
+                f"frame {self.frames} is {size_hw}, the first {self.size_hw}; expected one size throughout"
+            )
+        sightings = [Sighting(frame, face) for face in self._detector.detect(frame)]
+        upright = [sighting for sighting in sightings if abs(sighting.roll_degrees) <= _MAX_ROLL_DEGREES]
+        self._rolled += len(sightings) > 0 and not upright
+        found = assign(self._tracks, self.frames, upright, self._max_gap)
+        for k, sighting in enumerate(upright):
+            if k in found:
+                found[k].add(self.frames, sighting)
+            else:
+                self._tracks.append(Track(self.frames, sighting, self._keep))
+        self.frames += 1
+
+    def glimpse(self, start: int) -> FaceTrack | None:
+        """The face that leads so far, frames `start` to the newest; None if it was not seen on each of them.
+
+        What leads now need not be the final choice, so this is a guess at what `finish` will return for these frames.
+        """
+        if not self._tracks:
+            return None
+        try:
+            track = _choose(self._tracks, self._face, self.size_hw)
+        except FaceError:
+            return None  # the face of this number may come yet
+        count = self.frames - start
+        if len(track.frames) < count or track.frames[-count] != start or track.frames[-1] != self.frames - 1:
+            return None
+        return self._assemble(track.faces[-count:], np.arange(count), count)
+
+    def finish(self, bridge_all: bool = False) -> FaceTrack:
+        """The track over all frames.
+
+        Args:
+            bridge_all: Bridge gaps of any length; `detected` tells them.
+
+        Raises:
+            FaceError: No face at all, or the chosen one missing on more than `max_gap_frames` in a row.
+        """
+        rolled = f"; {self._rolled} frames show a head lying or upside down: {_TURN}" if self._rolled else ""
+        if not self._tracks:
+            raise FaceError(
+                f"no face on any of {self.frames} frames; expected an upright one of an eighth of the longer side or "
+                f"more (dlib sees smaller ones, if they are frontal: --detector){rolled}"
+            )
+        track = _choose(self._tracks, self._face, self.size_hw)
+        if track.upside_down:
+            raise FaceError(f"the head is upside down; expected it upright. {_TURN}")
+        if track.ends_as_another():
+            raise FaceError(
+                "the face turns into another person's, as where two shots dissolve; expected one person all along. "
+                "Cut the video there, or choose another face (--face)"
+            )
+        seen = np.array(track.frames)
+        missing = np.ones(self.frames, bool)
+        missing[seen] = False
+        result = self._assemble(track.faces, seen, self.frames)
+        result = replace(result, covered=self._covered(result.boxes, result.detected))
+        long = [(first, length) for first, length in _runs(missing) if length > self._max_gap]
+        if long and not bridge_all:
+            first, length = long[0]
+            others = int(result.covered[first : first + length].sum())
+            instead = f"; on {others} of these another face is in its place, or could not be told to be the same"
+            raise FaceError(
+                f"face missing on {int(missing.sum())} of {self.frames} frames, {length} in a row from frame {first} "
+                f"on{instead if others else ''}; expected at most {self._max_gap} in a row (--max-gap-frames, --face)"
+                f"{rolled}"
+            )
+        return result
+
+    def _assemble(self, faces: Sequence[Face], seen: np.ndarray, count: int) -> FaceTrack:
+        detected = np.zeros(count, bool)
+        detected[seen] = True
+        boxes, landmarks, mesh = (_fill(np.stack(values), seen, count) for values in zip(*faces, strict=True))
+        return FaceTrack(boxes, landmarks, mesh, detected, self._detector.name, self._detector.version)
+
+    def _covered(self, boxes: np.ndarray, detected: np.ndarray) -> np.ndarray:
+        """On which of the missing frames there is a face of another track where the box is."""
+        covered = np.zeros(len(detected), bool)
+        for track in self._tracks:
+            for number, face in zip(track.frames, track.faces, strict=True):
+                if not detected[number] and iou(boxes[number], face.box) >= _COVERED_IOU:
+                    covered[number] = True
+        return covered
+
+
+def track_faces(
+    frames: Iterable[np.ndarray],
+    detector: DetectorName = "mediapipe",
+    *,
+    face: FaceChoice = "largest",
+    max_gap_frames: int = 12,
+    detector_weights: Path | None = None,
+) -> FaceTrack:
+    """The track of one face through a video; holds one frame at a time. Arguments and errors as in `FaceTracker`.
+
+    Args:
+        frames: uint8 RGB (H, W, 3), all of one size.
+    """
+    with FaceTracker(detector, face=face, max_gap_frames=max_gap_frames, detector_weights=detector_weights) as tracker:
+        for frame in frames:
+            tracker.add(frame)
+        return tracker.finish()

@@ -1,0 +1,251 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Speech as the networks hear it: mono waves at 16 kHz, mel-spectrograms with 80 columns a second, windows of 16
+columns.
+
+The mel-spectrogram and its windows are those of Wav2Lip (Prajwal et al., ACM MM 2020), which its descendants share.
+They are computed here with NumPy in float64, because a float32 transform moves pure tones by up to 1e-4 and because
+importing librosa in every loader worker takes seconds.
+"""
+
+import functools
+import math
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import soxr
+
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.media.audio_track import audio_frames, mono_samples
+from lipsync_bench.datamodules.media.damage import REPAIR, Damage
+
+SAMPLE_RATE = 16000
+MEL_BANDS = 80
+MEL_WINDOW = 16
+MELS_PER_SECOND = 80
+
+HOP_SAMPLES = SAMPLE_RATE // MELS_PER_SECOND
+FFT_SAMPLES = 800
+PREEMPHASIS = 0.97
+MIN_AMPLITUDE = 1e-5
+REFERENCE_DB = 20.0
+MIN_LEVEL_DB = -100.0
+LOW_HZ, HIGH_HZ = 55.0, 7600.0
+
+_COLUMNS_AT_ONCE = 2048  # so that an hour of audio takes no gigabytes
+_SPECTRA_AT_ONCE = 128  # their float64 arrays stay in the cache: 1.6 ms for 5 s of audio instead of 3.7
+
+__all__ = [
+    "MELS_PER_SECOND",
+    "MEL_BANDS",
+    "MEL_WINDOW",
+    "SAMPLE_RATE",
+    "chunk_starts",
+    "frame_mels",
+    "load_audio",
+    "mel_basis",
+    "mel_spectrogram",
+    "mel_start",
+    "mel_window",
+    "to_float",
+    "to_int16",
+]
+
+
+def load_audio(path: Path | str, damage: Damage | None = None) -> np.ndarray:
+    """The audio track of any media file as one mono waveform: the default one of several, else libav's best.
+
+    Channels are averaged first, then the mean is resampled with soxr "HQ", as librosa.load does by default. A 16-bit
+    sample s at 16 kHz mono comes back as exactly s / 32768. Sample 0 is time 0 of the file as `video.read_frames`
+    counts it, see `track_times.time_zero`. Audio that starts later is preceded by silence, priming samples of the codec
+    are left out, and holes in the timestamps above 0.1 s are filled with silence.
+
+    Memory: the result, and one decoded packet; files of more than 6 hours are refused.
+
+    Args:
+        path: any container and codec that PyAV reads.
+        damage: counts what the decoder could not read; without it a warning is logged.
+
+    Returns:
+        float32 (S,), 16 kHz, [-1, 1] (a float file may exceed it); S = ceil(n 16000 / rate) for n samples in the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        MediaError: not a media file, no audio in it, a rate or a sample format that no speech has, an end too long
+            before the time the file states (a packet or 2 %, at most 0.5 s), or NaN or infinite samples. Formats that
+            state no time (raw mp3 or aac) cannot be found to be cut off.
+    """
+    path = Path(path)
+    parts: list[np.ndarray] = []
+    count = rate = 0
+    resampler = None
+    found = Damage() if damage is None else damage
+    for position, frame in audio_frames(path, found):
+        rate = frame.sample_rate
+        chunk = mono_samples(frame, path)[max(-position, 0) :]  # samples before time 0 are never presented
+        if position > count:
+            chunk = np.concatenate([np.zeros(position - count, np.float32), chunk])
+        count += len(chunk)
+        if rate != SAMPLE_RATE:
+            resampler = resampler or soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="soxr_hq")
+            chunk = resampler.resample_chunk(chunk, last=False)
+        parts.append(chunk)
+    if damage is None:
+        found.warn(path)
+    if count == 0:
+        raise MediaError(f"{path}: the audio track holds no samples. Expected sound. {REPAIR}")
+    if resampler is not None:
+        parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    samples = -(-count * SAMPLE_RATE // rate)
+    wave = np.concatenate(parts)[:samples]
+    return np.pad(wave, (0, samples - len(wave)))
+
+
+def to_int16(wave: np.ndarray) -> np.ndarray:
+    """Float samples in [-1, 1] as int16 of the same shape: 32768 x, rounded, clipped."""
+    return np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.int16)
+
+
+def to_float(wave_int16: np.ndarray) -> np.ndarray:
+    """int16 samples as float32 of the same shape in [-1, 1): s / 32768, exactly."""
+    return wave_int16.astype(np.float32) / np.float32(32768)
+
+
+@functools.cache
+def mel_basis() -> np.ndarray:
+    """Triangular filters (80, 401), float32, on the Slaney mel scale with unit area, from 55 to 7600 Hz.
+
+    The scale is linear below 1 kHz (200/3 Hz a mel) and logarithmic above (27 mel for a factor 6.4).
+    """
+    log_step = math.log(6.4) / 27
+
+    def to_mel(hz: float) -> float:
+        return 3 * hz / 200 if hz < 1000 else 15 + math.log(hz / 1000) / log_step
+
+    mels = np.linspace(to_mel(LOW_HZ), to_mel(HIGH_HZ), MEL_BANDS + 2)
+    edges = np.where(mels < 15, 200 * mels / 3, 1000 * np.exp(log_step * (mels - 15)))[:, None]  # Hz
+    bins = np.arange(FFT_SAMPLES // 2 + 1) * (SAMPLE_RATE / FFT_SAMPLES)  # Hz
+    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
+    triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    basis = (triangles * (2 / (edges[2:] - edges[:-2]))).astype(np.float32)
+    basis.flags.writeable = False  # shared by all callers
+    return basis
+
+
+def mel_spectrogram(wave: np.ndarray, pad_mode: Literal["reflect", "constant"] = "reflect") -> np.ndarray:
+    """Normalised log-mel spectrogram, 80 columns a second; column t is centred on sample 200 t.
+
+    Pre-emphasis 0.97, periodic Hann window of 800, hop 200, magnitudes (not squared), 80 Slaney bands, 20 log10 of at
+    least 1e-5, minus the reference of 20 dB, then -100..0 dB mapped to -4..4 and clipped. Silence is exactly -4.
+
+    Args:
+        wave: (S,) float samples in [-1, 1] at 16 kHz, S >= 1.
+        pad_mode: what lies beyond both ends: "reflect" as Wav2Lip's pinned librosa 0.7 does, "constant" (zeros) as
+            librosa from 0.9.2 on does, with which HyperLips and VideoReTalking were trained.
+
+    Returns:
+        float32 (80, 1 + floor(S / 200)) in [-4, 4], band 0 lowest.
+
+    Raises:
+        ValueError: not one row of floats.
+        MediaError: no samples, or NaN or infinite ones.
+    """
+    if wave.ndim != 1 or wave.dtype.kind != "f":
+        raise ValueError(
+            f"mel_spectrogram: got {wave.dtype} samples of shape {wave.shape}. Expected float samples of shape (S,). "
+            "Use lipsync_bench.datamodules.media.audio.to_float for int16 and the mean over channels for stereo."
+        )
+    if wave.size == 0 or not np.isfinite(wave).all():
+        found = "no samples" if wave.size == 0 else "NaN or infinite samples"
+        raise MediaError(f"mel_spectrogram: {found}. Expected finite samples. Check how the audio was made.")
+    x = wave.astype(np.float64)
+    x[1:] -= PREEMPHASIS * x[:-1].copy()
+    x = np.pad(x, FFT_SAMPLES // 2, mode=pad_mode)
+    frames = np.lib.stride_tricks.sliding_window_view(x, FFT_SAMPLES)[::HOP_SAMPLES]  # (M, 800), a view
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(FFT_SAMPLES) / FFT_SAMPLES)
+    mel = np.empty((MEL_BANDS, len(frames)), np.float32)
+    for start in range(0, len(frames), _COLUMNS_AT_ONCE):
+        part = frames[start : start + _COLUMNS_AT_ONCE]
+        spectra = [
+            np.abs(np.fft.rfft(part[first : first + _SPECTRA_AT_ONCE] * window).astype(np.complex64))
+            for first in range(0, len(part), _SPECTRA_AT_ONCE)
+        ]
+        # Not one product for each: BLAS rounds a product of few columns otherwise than one of many.
+        mel[:, start : start + len(part)] = mel_basis() @ np.concatenate(spectra).T
+    level = 20 * np.log10(np.maximum(np.float32(MIN_AMPLITUDE), mel)) - np.float32(REFERENCE_DB)
+    return np.clip(8 * (level - np.float32(MIN_LEVEL_DB)) / np.float32(-MIN_LEVEL_DB) - 4, -4, 4).astype(np.float32)
+
+
+def mel_start(frame: int, fps: float = 25.0) -> int:
+    """First mel column of the window of a video frame: 80 frame / fps, truncated, in float64 like the official code."""
+    return int(frame * (MELS_PER_SECOND / fps))
+
+
+def mel_window(mel: np.ndarray, start: int) -> np.ndarray:
+    """Columns start .. start + 15 of a mel (80, M), as a view (80, 16).
+
+    Raises:
+        MediaError: the window does not lie inside the mel.
+    """
+    columns = mel.shape[1]
+    if start < 0 or start + MEL_WINDOW > columns:
+        raise MediaError(
+            f"mel columns {start}..{start + MEL_WINDOW - 1} do not exist. Expected a window inside 0..{columns - 1}. "
+            "Use longer audio, or fewer video frames."
+        )
+    return mel[:, start : start + MEL_WINDOW]
+
+
+def _check_columns(columns: int) -> None:
+    if columns < MEL_WINDOW:
+        raise MediaError(
+            f"the audio has {columns} mel columns ({columns / MELS_PER_SECOND:.2f} s). Expected at least {MEL_WINDOW} "
+            f"({MEL_WINDOW / MELS_PER_SECOND:.1f} s). Use longer audio."
+        )
+
+
+def chunk_starts(columns: int, fps: float = 25.0, extra: bool = True) -> list[int]:
+    """First columns of the windows that drive frames 0, 1, ... when a video is made from audio alone.
+
+    Args:
+        columns: mel columns of the audio, M.
+        fps: rate of the video.
+        extra: append one more window that ends with the audio, as the inference script does and the pair evaluation
+            does not.
+
+    Raises:
+        MediaError: fewer than 16 columns. (Differs: the official script goes on and fails inside the network.)
+    """
+    _check_columns(columns)
+    starts: list[int] = []
+    while (start := mel_start(len(starts), fps)) + MEL_WINDOW <= columns:
+        starts.append(start)
+    return [*starts, columns - MEL_WINDOW] if extra else starts
+
+
+def frame_mels(
+    mel: np.ndarray, frames: int, fps: float = 25.0, early_frames: int = 0, first_frame: int = 0
+) -> np.ndarray:
+    """The mel window of each video frame, as at inference.
+
+    Args:
+        mel: (80, M).
+        frames: number of video frames, T.
+        fps: their rate.
+        early_frames: take the windows this many frames earlier; 1 gives the windows Wav2Lip is trained with.
+        first_frame: of the T frames, counted from the beginning of the sound.
+
+    Returns:
+        float32 (T, 1, 80, 16). Windows that would start before the mel are its first 16 columns, those that would
+        overrun its end are its last 16.
+
+    Raises:
+        MediaError: fewer than 16 columns.
+    """
+    last = mel.shape[1] - MEL_WINDOW
+    _check_columns(mel.shape[1])
+    numbers = range(first_frame - early_frames, first_frame - early_frames + frames)
+    starts = np.array([min(max(mel_start(k, fps), 0), last) for k in numbers], dtype=np.intp)
+    columns = starts[:, None] + np.arange(MEL_WINDOW)  # (T, 16)
+    return np.ascontiguousarray(mel[:, columns].transpose(1, 0, 2)[:, None], dtype=np.float32)

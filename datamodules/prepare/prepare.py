@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a folder of videos to a folder of clips: what `bench prepare` does.
+
+Output::
+
+    <out>/<speaker>/<name>.safetensors      one clip
+    <out>/splits/{train,val,test}.txt       the data set's lists, one id a line (where it has some)
+    <out>/failures.csv                      id, source, error, reason of clips that could not be made
+    <out>/manifest.json                     settings, versions, clips; "complete" is false until a run has ended
+"""
+
+import dataclasses
+import json
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from lipsync_bench.datamodules.clips.clip import MAX_CROP_PX, SCHEMA
+from lipsync_bench.datamodules.csv_files import write_csv
+from lipsync_bench.datamodules.errors import JobsFailed
+from lipsync_bench.datamodules.faces.crops import CropRule
+from lipsync_bench.datamodules.faces.detectors import make_detector
+from lipsync_bench.datamodules.faces.tracking import DetectorName, FaceChoice
+from lipsync_bench.datamodules.files import printable, remove_leftovers, write_atomic
+from lipsync_bench.datamodules.media.damage import Damage
+from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome, Settings, is_current, prepare_one
+from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
+from lipsync_bench.datamodules.prepare.sources import DatasetName, Source, find_sources, source_root, split_lists
+from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
+
+SUFFIX = ".safetensors"
+_LOG_INTERVAL_S = 30.0
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["PrepareReport", "Source", "find_sources", "prepare"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareReport:
+    """What a run did.
+
+    Args:
+        done: Clips made.
+        skipped: Clips that were there already.
+        failed: Videos of which no clip could be made.
+        seconds: Wall time.
+        out: The prepared folder.
+        clips: Ids of the clips that hold.
+        sources: Paths of all videos, relative to their root.
+    """
+
+    done: int
+    skipped: int
+    failed: int
+    seconds: float
+    out: Path = Path()
+    clips: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """One line for people."""
+        counts = f"{self.done} clips prepared, {self.skipped} already there, {self.failed} failed"
+        text = f"{counts} in {self.seconds:.1f} s: {self.out}"
+        return f"{text} (reasons in {self.out / 'failures.csv'})" if self.failed else text
+
+
+class _Tick(Protocol):
+    def __call__(self, failed: int) -> None: ...
+
+
+class _SpeedColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0:.2f} clips/s")
+
+
+@contextmanager
+def _progress(total: int, shown: bool) -> Iterator[_Tick]:
+    """A bar on a terminal, otherwise a line in the log now and then."""
+    start = last = time.monotonic()
+    count = 0
+
+    def log(failed: int) -> None:
+        nonlocal last, count
+        count += 1
+        now = time.monotonic()
+        if shown and now - last >= _LOG_INTERVAL_S:
+            last = now
+            speed = count / (now - start)
+            left = (total - count) / speed
+            logger.info("%d of %d clips, %d failed, %.2f clips/s, %.0f s left", count, total, failed, speed, left)
+
+    if not (shown and sys.stderr.isatty()):
+        yield log
+        return
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _SpeedColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("prepare", total=total)
+        yield lambda failed: bar.update(task, advance=1, description=f"prepare ({failed} failed)")
+
+
+def _old_entries(out: Path) -> dict[str, dict[str, Any]]:
+    try:
+        content = read_json(out / "manifest.json", "the manifest of prepared clips", "It is made anew")
+        return {entry["id"]: {**entry} for entry in content["clips"]}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        logger.warning("%s: unreadable (%r), made anew", out / "manifest.json", error)
+        return {}
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def prepare(
+    source: Path,
+    out: Path,
+    dataset: DatasetName = "folder",
+    *,
+    detector: DetectorName = "mediapipe",
+    detector_weights: Path | None = None,
+    crop: CropRule = "mesh",
+    face: FaceChoice = "largest",
+    max_gap_frames: int = 12,
+    max_crop_px: int = 512,
+    workers: int | None = None,
+    max_failures: float = 1.0,
+    overwrite: bool = False,
+    progress: bool = True,
+    exclude: Sequence[Path] = (),
+) -> PrepareReport:
+    """Prepare every video of a data set; what is finished is kept, what failed is tried again.
+
+    Clips are whole or absent at any time. A clip is finished if its file is whole, its settings and detector version
+    are these, and its source has the same size and times as in the manifest, or the same SHA-256. Two videos of one id
+    are two failures.
+
+    Args:
+        source: Folder of the videos.
+        out: Folder of the clips.
+        dataset: How `source` is laid out.
+        detector: What finds the faces.
+        detector_weights: Weight file of the detector `s3fd`; the others have none.
+        crop: What is cut out of the frames, see `crops.crop_boxes`.
+        face: Which one of several faces, see `faces.FaceTracker`.
+        max_gap_frames: Frames in a row without the face that are bridged.
+        max_crop_px: Crops with a longer side than this are made smaller.
+        workers: Processes; None for one a core. With 1 there is only this process.
+        max_failures: Share of the clips (0..1) that may fail.
+        overwrite: Make finished clips anew, too.
+        progress: Show a bar on a terminal, or log a line every 30 s.
+        exclude: Folders below `source` whose videos are not taken; `out` never is, nor what this suite has written.
+
+    Raises:
+        FileNotFoundError, ValueError: Nothing to prepare, a bad list, bad arguments, no or wrong detector weights.
+        OSError: The disk is full or read-only: the run stops, what is finished stays.
+        JobsFailed: More than `max_failures` failed (all files are written first).
+        KeyboardInterrupt: After the workers were ended and the manifest was written with `"complete": false`.
+    """
+    if not 0 <= max_failures <= 1:
+        raise ValueError(f"max_failures is {max_failures}, expected 0..1 (--max-failures)")
+    if not 1 <= max_crop_px <= MAX_CROP_PX or (workers is not None and workers < 1) or max_gap_frames < 0:
+        raise ValueError(
+            f"max_crop_px {max_crop_px}, workers {workers}, max_gap_frames {max_gap_frames}; expected 1 to "
+            f"{MAX_CROP_PX}, 1 or more, 0 or more (--max-crop-px, --workers, --max-gap-frames)"
+        )
+    start = time.monotonic()
+    settings = Settings(detector, crop, face, max_gap_frames, max_crop_px, detector_weights)
+    version = settings.detector_version
+    if detector_weights is not None:
+        make_detector(detector, detector_weights).close()  # a wrong file is one error, not one a clip
+    sources = find_sources(source, dataset, (out, *exclude))
+    root = source_root(source, dataset)
+    out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+
+    entries: dict[str, dict[str, Any]] = {}
+    failures: list[tuple[str, str, str, str]] = []
+    jobs: list[Job] = []
+    old = _old_entries(out)
+    users = Counter(item.id for item in sources)
+
+    def fail(item: Source, error: str, reason: str) -> None:
+        where = printable(item.path.relative_to(root).as_posix())
+        failures.append((item.id, where, error, printable(reason)))
+        logger.warning("%s: %s: %s", *map(printable, (item.id, error, reason)))
+
+    for item in sources:
+        if users[item.id] > 1:
+            fail(item, "ValueError", f"{users[item.id]} videos have the id {item.id}. Expected one. Rename the others")
+            continue
+        job = Job(item, root, out / f"{item.id}{SUFFIX}", settings, overwrite)
+        entry = old.get(item.id)
+        if entry is not None and not overwrite and is_current(job, entry):
+            entries[item.id] = entry
+        else:
+            jobs.append(job)
+    manifest = {
+        "schema": SCHEMA,
+        "complete": False,
+        "dataset": dataset,
+        "source_root": str(root),
+        "settings": json.loads(settings.key()),
+        "detector_version": version,
+        "versions": {DISTRIBUTION: installed(DISTRIBUTION), **versions()},
+    }
+
+    def write_manifest(complete: bool) -> None:
+        clips = [entries[name] for name in sorted(entries)]
+        _write_json(out / "manifest.json", {**manifest, "complete": complete, "failed": len(failures), "clips": clips})
+
+    def write_lists(complete: bool) -> None:
+        remove_leftovers(out)
+        write_csv(out / "failures.csv", ("id", "source", "error", "reason"), sorted(failures))
+        write_manifest(complete)
+
+    if dataset in ("lrs2", "synthetic"):
+        for split, ids in split_lists(root).items():
+            write_atomic(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
+    skipped = len(entries)
+    try:
+        if jobs:
+            write_manifest(False)
+        count = min(len(jobs), workers or len(os.sched_getaffinity(0)))
+        with closing(run_jobs(prepare_one, jobs, count)) as results, _progress(len(jobs), progress) as tick:
+            for job, outcome in results:
+                if isinstance(outcome, WorkerDied):
+                    outcome = Outcome(error="WorkerDied", reason=f"{outcome} (out of memory, or a crash in a codec)")
+                if outcome.system is not None:
+                    raise outcome.system
+                if outcome.entry is not None:
+                    entries[job.source.id] = outcome.entry
+                    skipped += outcome.skipped
+                    Damage(outcome.entry.get("damaged_frames", 0)).warn(job.source.path)
+                else:
+                    fail(job.source, outcome.error, outcome.reason)
+                tick(len(failures))
+    except OSError:
+        with suppress(OSError):  # the first one is to be told, and on a full disk a failure to list is one more of it
+            write_lists(False)
+        raise
+    except BaseException:
+        write_lists(False)
+        raise
+    write_lists(True)
+    seconds = time.monotonic() - start
+    names = tuple(sorted(entries)), tuple(item.path.relative_to(root).as_posix() for item in sources)
+    report = PrepareReport(len(entries) - skipped, skipped, len(failures), seconds, out, *names)
+    if report.failed > max_failures * len(sources):
+        raise JobsFailed(f"{report.summary()}; expected at most {max_failures:.0%} failures (--max-failures)")
+    return report

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench demo`: every stage of the suite on the embedded corpus, with the commands a user would type.
+
+Each stage leaves its result in the folder and is not done again when it is there; a training that was interrupted goes
+on from its last checkpoint.
+"""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+
+from lipsync_bench.datamodules import Synthetic
+from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.datasets.synthetic import make_corpus
+from lipsync_bench.datamodules.faces.crops import cut
+from lipsync_bench.datamodules.files import write_atomic
+from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, frame_mels, mel_spectrogram, to_float
+from lipsync_bench.datamodules.media.video import FPS, read_frames
+from lipsync_bench.datamodules.prepare.prepare import prepare
+from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.evaluation.evaluate import evaluate_dataset
+from lipsync_bench.evaluation.scorers import ScorerFiles
+from lipsync_bench.evaluation.targets import in_frame
+from lipsync_bench.experiment_files import installed_experiments
+from lipsync_bench.inference.base_frames import make_base_frames
+from lipsync_bench.inference.blending import CONTOUR
+from lipsync_bench.inference.face_mask import FaceMaskPaste
+from lipsync_bench.inference.lip_sync import lip_sync, paste_crop
+from lipsync_bench.inference.preview import write_preview
+from lipsync_bench.metrics.sync.expert import expert_curve
+from lipsync_bench.models import load_expert, load_method
+from lipsync_bench.results.csv_tables import csv_text
+from lipsync_bench.results.leaderboard import rich_table
+
+SPEAKERS = 6
+CLIPS_PER_SPEAKER = 8
+SECONDS = 3.0
+HELD_OUT_WINDOWS = 384
+SHIFTS_FRAMES = (-5, -2, 0, 2, 5)
+DemoMethod = Literal["wav2lip", "hyperlips", "lipformer", "videoretalking_lnet"]
+TRAININGS: dict[DemoMethod, tuple[str, ...]] = {
+    "wav2lip": ("sync_expert", "wav2lip"),
+    "hyperlips": ("hyperlips_sync_expert", "hyperlips_base", "hyperlips_hr"),
+    "lipformer": ("sync_expert", "lipformer_codebook", "lipformer"),
+    "videoretalking_lnet": ("sync_expert", "videoretalking_lnet"),
+}
+"""What is trained, in this order: the expert, which also judges the held-out clips, then what is ranked."""
+MAKES_NO_LIPS = ("lipformer_codebook",)
+EXPERIMENTS = installed_experiments()
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["run_demo"]
+
+
+def _fit(out: Path, method: str, seed: int) -> None:
+    """Train one network with `lightning fit` and its synthetic overlay, in the demo's folder."""
+    folder = out / "runs" / method
+    done, last = folder / "done", folder / "last.ckpt"
+    if done.is_file():
+        return
+    command = [sys.executable, "-m", "lipsync_bench", "fit"]
+    for file in (EXPERIMENTS / f"{method}.yaml", EXPERIMENTS / "synthetic" / f"{method}.yaml"):
+        command += ["-c", str(file.resolve())]
+    clips = "clips.init_args." if method in MAKES_NO_LIPS else ""  # its data module takes another's clips
+    command += [f"--seed_everything={seed}", f"--data.init_args.{clips}root=clips", f"--data.init_args.seed={seed}"]
+    if last.is_file():
+        command.append(f"--ckpt_path={last.relative_to(out)}")
+    _log.info("$ cd %s; python %s", out, " ".join(command[1:]))
+    subprocess.run(command, check=True, cwd=out)  # its paths, such as runs/wav2lip, lie in the demo's folder then
+    done.touch()
+
+
+def _base_frames(out: Path) -> None:
+    """What HyperLips-HR is trained on; kept where they are those of the base just trained."""
+    report = make_base_frames(_weights(out, "hyperlips_base"), out / "clips")
+    _log.info("%s", report.summary())
+
+
+def _weights(out: Path, method: str) -> Path:
+    return out / "runs" / method / "last.ckpt"
+
+
+def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
+    """Held-out loss of the expert: BCE over windows of the test clips, which training and validation never saw."""
+    module = load_expert(expert)
+    data = Synthetic(
+        root=clips, window="expert", image_size=module.image_size, batch_size=32, num_workers=0,
+        val_length=HELD_OUT_WINDOWS, seed=seed,
+    )  # fmt: skip
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    return float(trainer.test(module, datamodule=data, verbose=False)[0]["test/loss"])
+
+
+def _shift_table(expert: Path, clips: list[Path]) -> pd.DataFrame:
+    """Offset that the expert finds when the sound of held-out clips is moved by k frames; positive: earlier."""
+    module = load_expert(expert)
+    size_hw = module.image_size, module.image_size
+    rows = []
+    for path in clips:
+        with Clip(path) as clip:
+            faces = torch.from_numpy(clip.frames(size_hw=size_hw)).permute(0, 3, 1, 2).float() / 255
+            sound = to_float(clip.wav())
+        for shift in SHIFTS_FRAMES:
+            samples = shift * round(SAMPLE_RATE / FPS)
+            moved = sound[samples:] if shift >= 0 else np.concatenate([np.zeros(-samples, np.float32), sound])
+            _, means = expert_curve(module.network, faces, torch.from_numpy(mel_spectrogram(moved)))
+            found = len(means) // 2 - int(means.nan_to_num(-1).argmax())
+            rows.append({"clip": f"{path.parent.name}/{path.stem}", "shift_frames": shift, "found_frames": found})
+    return pd.DataFrame(rows)
+
+
+def _preview(path: Path, clip_file: Path, source_root: Path, checkpoints: Mapping[str, Path]) -> None:
+    """Truth, repeated frame and the methods on one test clip, side by side."""
+    with Clip(clip_file) as clip:
+        source = source_root / clip.header.source
+        boxes, mels, samples = clip.boxes(), frame_mels(clip.mel(), len(clip)), clip.wav()
+        contours = in_frame(clip.mesh()[:, list(CONTOUR), :2], boxes)
+
+    def frames() -> Iterator[np.ndarray]:
+        return islice(read_frames(source, FPS), len(boxes))
+
+    reference = cut(next(frames()), boxes[0])
+    columns: dict[str, Iterable[np.ndarray]] = {
+        "ground truth": frames(),
+        "repeated frame": (paste_crop(frame, reference, box) for frame, box in zip(frames(), boxes, strict=True)),
+    }
+    mask = FaceMaskPaste()
+    for name, checkpoint in checkpoints.items():
+        module = load_method(checkpoint, "cpu")
+
+        def put_back(index: int, frame: np.ndarray, generated: np.ndarray) -> np.ndarray:
+            return mask(frame, boxes[index], generated, contours[index])
+
+        columns[f"{name} (small)"] = lip_sync(
+            module, frames(), boxes, mels, reference, put_back=put_back if module.face_mask else None
+        )
+    write_preview(path, columns, samples)
+
+
+def _stage(console: Console, title: str, run: Callable[[], object]) -> None:
+    start = time.perf_counter()
+    console.rule(title)
+    run()
+    console.print(f"[dim]{time.perf_counter() - start:.0f} s[/dim]")
+
+
+def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwrite: bool = False) -> None:
+    """Corpus, preparation, sync expert, a method at small width, evaluation, table and preview video.
+
+    Methods share the folder: what one has made, the corpus and the expert say, the next does not make again.
+
+    Args:
+        out: Folder for everything; gone on with if it is there.
+        method: "hyperlips" has both its stages and an expert of its own, "lipformer" its codebooks first.
+        seed: Of the corpus and of training; the same seed gives the same numbers on the same machine.
+        overwrite: Empty the folder first.
+
+    Raises:
+        ValueError: The folder holds something else, or a demo with another seed.
+    """
+    console = Console()
+    started = time.perf_counter()
+    _claim(out, seed, overwrite)
+    videos, clips, results = out / "videos", out / "clips", out / "results" / method
+    stages: list[tuple[str, Callable[[], object]]] = [
+        ("corpus: talking heads with true sync", lambda: make_corpus(
+            videos, speakers=SPEAKERS, clips_per_speaker=CLIPS_PER_SPEAKER, seconds=SECONDS, seed=seed
+        )),
+        ("preparation: faces, crops, mel", lambda: _log.info("%s", prepare(videos, clips, "synthetic").summary())),
+    ]  # fmt: skip
+    judge, *trained = TRAININGS[method]
+    for name in (judge, *trained):
+        if name == "hyperlips_hr":
+            stages.append(("base frames: what stage 1 makes of every clip", partial(_base_frames, out)))
+        stages.append((f"training: {name}", partial(_fit, out, name, seed)))
+    checkpoints = {name: _weights(out, name) for name in trained if name not in MAKES_NO_LIPS}
+    expert, preview = out / "runs" / judge / "best.ckpt", out / f"preview_{method}.mp4"
+    boards: list[pd.DataFrame] = []
+    stages += [
+        ("evaluation", lambda: boards.append(
+            evaluate_dataset(
+                "synthetic",
+                results,
+                root=clips,
+                methods=checkpoints,
+                scorers=ScorerFiles(expert=expert),
+                save_videos=True,
+            ).leaderboard
+        )),
+        ("preview", lambda: _preview(preview, *_first_test_clip(clips), checkpoints)),
+    ]  # fmt: skip
+    for number, (title, run) in enumerate(stages, 1):
+        _stage(console, f"{number}/{len(stages)} {title}", run)
+    loss, shifts = _expert_loss(expert, clips, seed), _shift_table(expert, Synthetic(root=clips).clips("test"))
+    write_atomic(results / "shifts.csv", csv_text(shifts))
+
+    console.print(rich_table(boards[0], "embedded corpus, held-out clips"))
+    console.print(
+        "Expert rows: judged by the expert just trained here, on this corpus. They are not LSE; LSE appears with the "
+        "official SyncNet weights: bench evaluate --syncnet syncnet_v2.model"
+    )
+    right = int((shifts["found_frames"] == shifts["shift_frames"]).sum())
+    console.print(f"held-out loss of the expert: {loss:.3f} (chance is 0.693)")
+    console.print(f"sound of held-out clips moved by k frames and found as k: {right} of {len(shifts)}")
+    for title, file in (("table", results / "leaderboard.csv"), ("rows", results / "clips.csv"), ("video", preview)):
+        console.print(f"{title}: {file}")
+    console.print(f"[dim]{time.perf_counter() - started:.0f} s in all[/dim]")
+
+
+def _first_test_clip(clips: Path) -> tuple[Path, Path]:
+    data = Synthetic(root=clips)
+    return data.clips("test")[0], data.source_root
+
+
+def _claim(out: Path, seed: int, overwrite: bool) -> None:
+    """Make the folder a demo's, or see that it is one with this seed; never touch anything else."""
+    stamp = out / "demo.json"
+    if out.exists() and any(out.iterdir()) and not stamp.is_file():
+        raise ValueError(f"{out} is not empty and holds no demo. Expected an empty folder. Choose another with --out.")
+    if overwrite and out.exists():
+        shutil.rmtree(out)
+    elif stamp.is_file() and read_json(stamp, "a demo's seed", "Use --overwrite").get("seed") != seed:
+        raise ValueError(f"{out} holds a demo with another seed. Expected {seed}. Use --overwrite or another --out.")
+    write_atomic(stamp, json.dumps({"seed": seed}) + "\n")

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench doctor`: what is installed, what is where, and what to do about it."""
+
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.markup import escape
+
+from lipsync_bench.datamodules.files import printable
+from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.datamodules.versions import versions
+
+PYTHONS = ((3, 10), (3, 12))
+SPEED_SECONDS = 3.0
+_MARKS = {"ok": "[green]ok  [/green]", "warn": "[yellow]warn[/yellow]", "fail": "[red]fail[/red]"}
+Status = Literal["ok", "warn", "fail"]
+
+__all__ = ["Check", "checks", "doctor"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report.
+
+    Args:
+        name: What was looked at.
+        status: "fail": something will not work; "warn": something may be missing; "ok".
+        found: What there is.
+        advice: What to do; empty where nothing has to be done.
+    """
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def _python() -> Iterator[Check]:
+    here = sys.version_info[:2]
+    good = PYTHONS[0] <= here <= PYTHONS[1]
+    advice = "" if good else "mediapipe has wheels for 3.10 to 3.12 only: make PYTHON=/path/to/python3.11 env"
+    yield Check("python", "ok" if good else "fail", platform.python_version(), advice)
+
+
+def _packages() -> Iterator[Check]:
+    broken = {
+        "numpy": lambda v: (
+            not v.startswith("1.") and "mediapipe 0.10.21 was built against NumPy 1: pip install 'numpy<2'"
+        ),
+        "mediapipe": lambda v: v != "0.10.21" and "other wheels lack Face Mesh: pip install mediapipe==0.10.21",
+    }
+    for package, version in versions().items():
+        if version is None:
+            yield Check(package, "fail", "not installed", f"pip install {package} (or: make env)")
+            continue
+        advice = broken[package](version) if package in broken else ""
+        yield Check(package, "fail" if advice else "ok", version, advice or "")
+    cv2 = sorted(set(importlib.metadata.packages_distributions().get("cv2", [])))
+    if len(cv2) > 1:
+        others = " ".join(name for name in cv2 if name != "opencv-contrib-python")
+        advice = (
+            f"they overwrite each other: pip uninstall {others}; pip install --force-reinstall opencv-contrib-python"
+        )
+        yield Check("opencv", "fail", " and ".join(cv2), advice)
+
+
+def _commands() -> Iterator[Check]:
+    path = shutil.which("lightning")
+    if path is None:
+        yield Check("lightning", "warn", "not on the path", "activate the environment, or use: python -m lipsync_bench")
+        return
+    ours = "lipsync_bench" in Path(path).read_text(errors="replace")
+    advice = "another package's script; use: python -m lipsync_bench fit ..."
+    yield Check("lightning", "ok" if ours else "warn", path, "" if ours else advice)
+
+
+def _hardware() -> Iterator[Check]:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        yield Check("gpu", "ok", ", ".join(names))
+    else:
+        advice = "full-width training needs one; demo, tests and evaluation of a few clips do not"
+        yield Check("gpu", "warn", f"none; {torch.get_num_threads()} CPU threads", advice)
+
+
+def _codecs() -> Iterator[Check]:
+    import av
+
+    for codec, use in (("libx264", "video"), ("aac", "sound")):
+        there = codec in av.codecs_available
+        advice = "" if there else "install PyAV's own wheel: pip install --force-reinstall av"
+        yield Check(f"codec {codec}", "ok" if there else "fail", f"{use} out" if there else "missing", advice)
+
+
+def _face_models() -> Iterator[Check]:
+    places = {
+        "face mesh": ("mediapipe", "modules/face_landmark/face_landmark_with_attention.tflite", "mediapipe==0.10.21"),
+        "dlib 68 points": (
+            "face_recognition_models",
+            "models/shape_predictor_68_face_landmarks.dat",
+            "face_recognition_models==0.3.0",
+        ),
+    }
+    for name, (package, file, requirement) in places.items():
+        spec = importlib.util.find_spec(package)
+        path = Path(spec.origin).parent / file if spec is not None and spec.origin else None
+        there = path is not None and path.is_file()
+        yield Check(
+            name, "ok" if there else "fail", file if there else "missing", "" if there else f"pip install {requirement}"
+        )
+
+
+def _weights(folder: Path) -> Iterator[Check]:
+    from lipsync_bench.datamodules.files import sha256
+    from lipsync_bench.weights import KINDS
+
+    names = {path.name: path for path in sorted(folder.rglob("*")) if path.is_file()} if folder.is_dir() else {}
+    for kind in KINDS.values():
+        found = [path for name, path in names.items() if name in kind.files or path.stem == kind.name]
+        if found:
+            text = "; ".join(f"{path} (sha256 {sha256(path)[:12]})" for path in found)
+            yield Check(f"weights {kind.name}", "ok", text, kind.use.format(out=found[0]))
+        else:
+            advice = f"{kind.files}: see {kind.documented}; licence: {kind.licence}"
+            yield Check(f"weights {kind.name}", "warn", f"none in {folder}", advice)
+
+
+def _perceptual() -> Iterator[Check]:
+    from lipsync_bench.models.parts.perceptual import BACKBONES, backbone_file
+
+    for name in BACKBONES:
+        path = backbone_file(name)
+        if path.is_file():
+            yield Check(f"weights {name}", "ok", str(path))
+        else:
+            advice = (
+                'needed to train with LPIPS or VGG losses; fetch it where there is a network: python -c "import '
+                f"torchvision; torchvision.models.{name}(weights='IMAGENET1K_V1')\""
+            )
+            yield Check(f"weights {name}", "warn", f"none at {path}", advice)
+
+
+def _metric_networks(folder: Path) -> Iterator[Check]:
+    """Networks that metrics need, but those whose official files are listed already."""
+    from lipsync_bench.evaluation.scorers import flag
+    from lipsync_bench.metrics.registry import NETWORKS
+    from lipsync_bench.weights import KINDS
+
+    listed = " ".join(kind.files for kind in KINDS.values())
+    for metric, network in NETWORKS:
+        if not network.file or network.file in listed:
+            continue
+        home = _home(network.home)
+        folders = network.home == "torchvision"  # its options take the folder, the others the file
+        places = [*sorted(folder.rglob(network.file)), *([home / network.file] if home else [])]
+        there = [path for path in places if path.is_file()]
+        if there:
+            at_home = "torchvision" if folders else ""
+            given = at_home if there[0].parent == home else there[0].parent if folders else there[0]
+            yield Check(f"weights {network.name}", "ok", str(there[0]), f"bench evaluate {flag(network, given)}")
+            continue
+        columns = ", ".join(column.name for column in metric.columns if column.network == network.name)
+        advice = f"{network.file}: without it the column {columns} is left out; where there is a network: "
+        advice += f"bench evaluate {flag(network, 'torchvision')} says how to fetch it"
+        if not folders:
+            advice = f"{network.file}: for bench evaluate {flag(network, 'FILE')}"
+        yield Check(f"weights {network.name}", "warn", f"none in {folder}{f' nor {home}' if home else ''}", advice)
+
+
+def _home(home: str) -> Path | None:
+    """Where a network's file lies that needs no path, as `lipsync_bench.metrics.metric.Network` names the place."""
+    from lipsync_bench.models.core.weight_files import cache_folder
+
+    if home == "torchvision":
+        return cache_folder()
+    package, _, below = home.partition("/")
+    spec = importlib.util.find_spec(package) if package else None
+    return Path(spec.origin).parent / below if spec is not None and spec.origin else None
+
+
+def _data(folder: Path) -> Iterator[Check]:
+    manifests = sorted(folder.glob("*/manifest.json")) + sorted(folder.glob("manifest.json"))
+    if not manifests:
+        advice = "bench prepare --dataset NAME --source DIR --out data/NAME, or look elsewhere: --data DIR"
+        yield Check("data", "warn", f"no prepared clips in {folder}", advice)
+        return
+    for path in manifests:
+        try:
+            content = read_json(path, "the manifest of prepared clips", "Run bench prepare again")
+            clips, failed = len(content.get("clips", [])), int(content.get("failed", 0))
+        except (ValueError, TypeError) as error:
+            yield Check(f"data {path.parent}", "fail", str(error), "run bench prepare again")
+            continue
+        text = f"{content.get('dataset')}: {clips} clips, {failed} failed"
+        advice = "" if content.get("complete") else "not complete: run bench prepare again, it goes on"
+        source = Path(str(content.get("source_root", "")))
+        if not advice and not source.is_dir():
+            advice = f"the source videos are no longer in {source}; evaluation needs them: --data.init_args.source DIR"
+        yield Check(f"data {path.parent}", "warn" if advice else "ok", text, advice)
+        yield _loader_speed(path.parent)
+
+
+def _loader_speed(root: Path) -> Check:
+    """Windows a second of one loader process."""
+    from lipsync_bench.datamodules.windows.windows import WindowDataset, separate_short
+
+    clips, _ = separate_short(sorted(root.glob("*/*.safetensors"))[:64], "generator")
+    if not clips:
+        return Check(f"loader {root}", "warn", "no clip is long enough for a window", "prepare longer clips")
+    dataset = WindowDataset(clips, 96, "generator", seed=0)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < SPEED_SECONDS:
+        dataset[(0, count % len(dataset))]
+        count += 1
+    speed = count / (time.perf_counter() - start)
+    advice = "" if speed > 50 else "slow disk? try --data.init_args.read file, or copy the clips to a local disk"
+    return Check(f"loader {root}", "ok" if not advice else "warn", f"{speed:.0f} windows/s in one process", advice)
+
+
+def checks(data: Path, weights: Path) -> list[Check]:
+    """Everything that `bench doctor` looks at.
+
+    Args:
+        data: Folder of prepared data sets, or one of them.
+        weights: Folder with official weight files, searched at any depth.
+    """
+    parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
+    report = [check for part in parts for check in part()]
+    return [*report, *_weights(weights), *_perceptual(), *_metric_networks(weights), *_data(data)]
+
+
+def doctor(data: Path, weights: Path, as_json: bool) -> int:
+    """Print the report; 1 if anything fails.
+
+    Args:
+        data: As for `checks`.
+        weights: As for `checks`.
+        as_json: One JSON list instead of lines.
+    """
+    report = checks(data, weights)
+    console = Console(soft_wrap=True, highlight=False)
+    if as_json:
+        console.print_json(json.dumps([asdict(check) for check in report]))
+    else:
+        for check in report:
+            name, found, advice = (escape(printable(text)) for text in (check.name, check.found, check.advice))
+            console.print(f"{_MARKS[check.status]} [bold]{name}[/bold]: {found}")
+            if advice:
+                console.print(f"     → {advice}")
+    return int(any(check.status == "fail" for check in report))

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""experiments/benchmarks/NAME.yaml: which data, which methods, which checkpoints make a leaderboard."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jsonargparse import ArgumentError, ArgumentParser
+
+from lipsync_bench.datamodules import ClipDataModule
+from lipsync_bench.datamodules.texts import flat, read_yaml
+from lipsync_bench.experiment_files import experiment_file, experiment_names
+
+__all__ = ["Benchmark", "benchmark_file", "load_benchmark"]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A leaderboard to be made.
+
+    Args:
+        name: Of the YAML file.
+        data: The data set, not yet set up.
+        methods: Checkpoint of each method.
+        split: Which clips are scored.
+    """
+
+    name: str
+    data: ClipDataModule
+    methods: Mapping[str, Path]
+    split: Literal["train", "val", "test"]
+
+
+def benchmark_file(name: str) -> Path:
+    """The YAML of a benchmark: a path as it is, a name from experiments/benchmarks/ here or of the installation.
+
+    Raises:
+        FileNotFoundError: Neither; lists the names there are.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+        if path.is_file():
+            return path
+        raise FileNotFoundError(
+            f"no benchmark file {path}. Expected a YAML with data and methods; see experiments/benchmarks/"
+        )
+    found = experiment_file("benchmarks", name)
+    if found is None:
+        known = ", ".join(experiment_names("benchmarks"))
+        raise FileNotFoundError(
+            f"no benchmark {name!r}. Expected one of {known}, or the path of a YAML: --dataset FILE.yaml"
+        )
+    return found
+
+
+def load_benchmark(
+    name: str, root: Path | None = None, methods: Mapping[str, Path] | None = None, split: str | None = None
+) -> Benchmark:
+    """Read a benchmark's YAML and apply what the command line says instead.
+
+    Args:
+        name: As for `benchmark_file`.
+        root: Folder of prepared clips, instead of the YAML's.
+        methods: Checkpoints, each instead of or beside the YAML's.
+        split: Instead of the YAML's.
+
+    Raises:
+        FileNotFoundError: No such YAML.
+        ValueError: The YAML has other keys or types than expected.
+    """
+    path = benchmark_file(name)
+    read_yaml(path, "a benchmark", "See experiments/benchmarks/")  # jsonargparse reads without bounds
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(ClipDataModule, "data")
+    parser.add_argument("--methods", type=dict[str, Path], default={})
+    parser.add_argument("--split", type=Literal["train", "val", "test"], default="test")
+    try:
+        config = parser.parse_path(path)
+        if root is not None:
+            config["data"]["init_args"]["root"] = root
+        if split is not None:
+            config["split"] = split
+        data = parser.instantiate(config)["data"]
+    except FileNotFoundError:  # of the data
+        raise
+    except (ArgumentError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"{path} is not a benchmark: {flat(error)[:500]}. Expected the keys data, methods and split. See "
+            "experiments/benchmarks/"
+        ) from error
+    return Benchmark(path.stem, data, {**config["methods"], **(methods or {})}, config["split"])

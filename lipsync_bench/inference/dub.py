@@ -1,0 +1,332 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Give the person in a video other speech: any method, any length, size and rate; stream in, stream out.
+
+The video is read twice, once to follow the face and once to change it, and neither the frames nor the sound are ever in
+memory as a whole. What grows with the length is 1 KB a frame for the face, and while the mel-spectrogram is made, 64 KB
+a second for the speech at 16 kHz.
+"""
+
+import gc
+import json
+import math
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import count, islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lipsync_bench.datamodules.errors import FaceError, MediaError
+from lipsync_bench.datamodules.faces.crops import CropRule, cut
+from lipsync_bench.datamodules.faces.tracking import DetectorName, FaceChoice
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.media.audio import (
+    HOP_SAMPLES,
+    MEL_WINDOW,
+    SAMPLE_RATE,
+    load_audio,
+    mel_spectrogram,
+    mel_start,
+    mel_window,
+)
+from lipsync_bench.datamodules.media.original_audio import read_sound
+from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
+from lipsync_bench.inference.blending import BLENDS, Blend, blend
+from lipsync_bench.inference.face_mask import FaceMaskPaste
+from lipsync_bench.inference.face_path import FacePath, find_face
+from lipsync_bench.inference.lip_sync import generate_faces
+from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
+from lipsync_bench.version import __version__
+
+Fit = Literal["loop", "cut"]
+Reference = Literal["same", "first"]
+Pads = tuple[int, int, int, int]
+PUBLISHED_PADS: Pads = (0, 10, 0, 0)
+BATCH_FRAMES = 16
+_BATCH_BYTES = 64 << 20  # of frames; 10 of 1080p
+_LEFT_OVER_S = 0.2  # for so little the video does not jump back to its beginning; the published one ends as early
+_MEL_PIECE = 12_000  # columns: 150 s
+_MEL_OVERLAP = 4  # columns; a column reaches 400 samples to either side, and one more for the pre-emphasis
+
+__all__ = ["BATCH_FRAMES", "DubReport", "Fit", "Pads", "Reference", "dub", "dub_frames"]
+
+
+@dataclass(frozen=True)
+class DubReport:
+    """What was done.
+
+    Args:
+        out: The file.
+        frames: Frames written.
+        without_face: How many of them show no face to dub and passed through unchanged.
+        fallbacks: Frames that the method made by its second choice (HyperLips-HR: the enlarged base frame).
+        fps: Their rate.
+        source_frames: Different frames of the video that were used; fewer than `frames` if it was looped.
+        seconds: Time taken.
+    """
+
+    out: Path
+    frames: int
+    without_face: int
+    fallbacks: int
+    fps: float
+    source_frames: int
+    seconds: float
+
+    def summary(self) -> str:
+        """One line for people."""
+        looped = f", {self.source_frames} different ones looped" if self.source_frames < self.frames else ""
+        second = f"; {self.fallbacks} made by the method's second choice" if self.fallbacks else ""
+        return (
+            f"{self.out}: {self.frames} frames at {self.fps:.6g} fps{looped}; {self.without_face} without a face "
+            f"passed through unchanged{second}; {self.seconds:.0f} s"
+        )
+
+
+def _speech(path: Path) -> tuple[np.ndarray, int]:
+    """Mel (80, M) and number of samples at 16 kHz. Piece by piece, but the same numbers as at once."""
+    wave = load_audio(path)
+    if len(wave) < (MEL_WINDOW - 1) * HOP_SAMPLES:
+        raise MediaError(
+            f"{path}: {len(wave) / SAMPLE_RATE:.2f} s of sound. Expected at least "
+            f"{(MEL_WINDOW - 1) * HOP_SAMPLES / SAMPLE_RATE:.2f} s. Use longer speech (--audio)"
+        )
+    columns = 1 + len(wave) // HOP_SAMPLES
+    parts = []
+    for first in range(0, columns, _MEL_PIECE):
+        start = max(0, first - _MEL_OVERLAP)
+        last = min(first + _MEL_PIECE, columns)
+        if columns - last <= 2 * _MEL_OVERLAP:  # too short to stand alone
+            last = columns
+        end = len(wave) if last == columns else (last + _MEL_OVERLAP) * HOP_SAMPLES
+        parts.append(mel_spectrogram(wave[start * HOP_SAMPLES : end])[:, first - start : last - start])
+        if last == columns:
+            break
+    return np.concatenate(parts, axis=1), len(wave)
+
+
+def dub_frames(
+    module: TalkingFaceModule,
+    frames: Iterable[np.ndarray],
+    path: FacePath,
+    mel: np.ndarray,
+    fps: float,
+    *,
+    how: Blend | FaceMaskPaste = "feather",
+    reference: Reference = "same",
+    batch_frames: int = BATCH_FRAMES,
+) -> Iterator[np.ndarray]:
+    """The frames with new lips; holds `batch_frames` frames at a time.
+
+    Args:
+        module: A method in evaluation mode, on its device.
+        frames: uint8 RGB (H, W, 3); the face of frame i is that of `path` at i modulo its length.
+        path: Where the face is.
+        mel: (80, M) of the speech, M >= 16. Frame i hears the 16 columns from int(80 i / fps) on, the last 16 at the
+            end.
+        fps: Of the frames.
+        how: How the face is put back: a blend, or HyperLips' paste.
+        reference: What shows the identity: each frame's `same` crop, as the official scripts do, or the `first` one.
+        batch_frames: Frames per forward pass.
+
+    Yields:
+        uint8 RGB frames of the input's size. Where no face is visible it is the very array that came in.
+    """
+    stream, first = iter(frames), 0
+    identity: np.ndarray | None = None
+    while chunk := list(islice(stream, batch_frames)):
+        places = [(first + k) % len(path) for k in range(len(chunk))]
+        seen = [k for k, place in enumerate(places) if path.visible[place]]
+        faces: dict[int, np.ndarray] = {}
+        if seen:
+            crops = [cut(chunk[k], path.boxes[places[k]]) for k in seen]
+            if reference == "first" and identity is None:
+                identity = crops[0].copy()
+            starts = [min(mel_start(first + k, fps), mel.shape[1] - MEL_WINDOW) for k in seen]
+            windows = np.stack([mel_window(mel, start) for start in starts])[:, None]
+            faces = dict(zip(seen, generate_faces(module, crops, windows, identity), strict=True))
+        first += len(chunk)
+        chunk.reverse()
+        for k, place in enumerate(places):
+            frame = chunk.pop()  # written frames are let go
+            if k not in faces:
+                yield frame
+            elif isinstance(how, FaceMaskPaste):
+                yield how(frame, path.boxes[place], faces[k], path.contours[place])
+            else:
+                yield blend(frame, faces[k], path.boxes[place], path.contours[place], how)
+
+
+def _looped(video: Path, fps: float) -> Generator[np.ndarray, None, None]:
+    while True:
+        yield from read_frames(video, fps)
+        gc.collect()  # a decoder is part of a reference cycle and holds 150 MB of 1080p until that is found
+
+
+def _method_name(module: TalkingFaceModule) -> str:
+    return next((name for name, kind in list_methods().items() if kind is type(module)), type(module).__name__)
+
+
+def _mark(module: TalkingFaceModule, checkpoint: Path, **settings: object) -> dict[str, str]:
+    """Container tags that say what the file is."""
+    method, digest = _method_name(module), sha256(checkpoint)
+    text = (
+        f"synthetic: lips re-generated by lipsync_bench {__version__} ({method}, sha256 {digest}). The person did not "
+        "say this in front of the camera."
+    )
+    record = {"version": __version__, "method": method, "weights_sha256": digest, **settings}
+    return {
+        "title": "Synthetic video",
+        "comment": text,
+        "description": text,
+        "synthetic": "true",
+        "lipsync_bench": json.dumps(record),
+    }
+
+
+def _check(checkpoint: Path, video: Path, audio: Path, out: Path) -> None:
+    if out.suffix.lower() != ".mp4":
+        raise ValueError(f"{out}: ends in '{out.suffix}'. Expected a name ending in .mp4. Choose another (--out)")
+    if out.is_dir():
+        raise ValueError(f"{out}: is a folder. Expected the name of the file to write (--out)")
+    for flag, path in (("checkpoint", checkpoint), ("video", video), ("audio", audio)):
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file. Expected the file to read (--{flag})")
+        if out.exists() and out.samefile(path):
+            raise ValueError(f"{out}: is the file given as --{flag}. Expected another name. Choose one with --out")
+
+
+def _bar(show: bool) -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True), disable=not show)
+
+
+def dub(
+    checkpoint: Path,
+    video: Path,
+    audio: Path,
+    out: Path,
+    *,
+    fit: Fit = "loop",
+    blending: Blend = "feather",
+    detector: DetectorName = "mediapipe",
+    detector_weights: Path | None = None,
+    crop: CropRule = "mesh",
+    face: FaceChoice = "largest",
+    max_gap_frames: int = 12,
+    pads: Pads | None = None,
+    smooth: bool = True,
+    reference: Reference = "same",
+    parsing: Path | None = None,
+    mark: bool = True,
+    device: str = "auto",
+    batch_frames: int | None = None,
+    progress: bool = True,
+) -> DubReport:
+    """Write a video in which the person of `video` speaks `audio`.
+
+    Rate and size are those of the video; a variable rate becomes its mean one, by time. The sound keeps its own rate
+    and up to two channels. The file appears under its name when it is whole; an older one is replaced.
+
+    Args:
+        checkpoint: Any method's, written by `lightning fit` or `bench import`.
+        video: Any video that PyAV reads; its own sound is not used.
+        audio: The speech; any file with sound. The network hears it at 16 kHz mono.
+        out: The MP4 to write.
+        fit: `loop`: as long as the speech; a video that is too short starts again from its beginning, as by the
+            official script (but not for the last 0.2 s, which are only heard). `cut`: ends with the shorter of the two.
+        blending: As `how` of `blending.blend`.
+        detector: Finds the face.
+        detector_weights: Weight file of the detector `s3fd`.
+        crop: Rule for the box; the one with which the checkpoint's training data was prepared.
+        face: Which face where there are several.
+        max_gap_frames: Gaps up to this length are interpolated; on longer ones frames pass through unchanged.
+        pads: Pixels added to the box at the top, bottom, left and right; by default 0, 10, 0, 0 with rule `detector`,
+            as published, and none with `mesh`.
+        smooth: Smooth the boxes of rule `detector` as published; those of `mesh` always are.
+        reference: The identity: each frame's `same` crop, as published, or the `first` frame's.
+        parsing: Weights of the face parser; the face is put back through its mask then, as HyperLips does, and not as
+            `blending` says.
+        mark: Write into the file that it is synthetic and what made it.
+        device: "auto", "cpu", "cuda:0" ...
+        batch_frames: Frames held and generated at once; 16 if not given, fewer of large ones.
+        progress: Show a bar on standard error.
+
+    Raises:
+        FileNotFoundError: No such checkpoint, video or audio.
+        MediaError: A file that cannot be used, FaceError among them: no face on any frame.
+        ValueError: An argument; or `out` is one of the files to read.
+    """
+    began = time.perf_counter()
+    _check(checkpoint, video, audio, out)
+    if fit not in ("loop", "cut") or reference not in ("same", "first") or blending not in BLENDS:
+        raise ValueError(
+            f"fit {fit!r}, reference {reference!r}, blend {blending!r}. Expected loop or cut, same or first, and one "
+            f"of {', '.join(BLENDS)} (--fit, --reference, --blend)"
+        )
+    if crop == "mesh" and not smooth:
+        raise ValueError("smooth is off, but the boxes of crop rule mesh are smooth by nature. Use --crop detector too")
+    if pads is None:
+        pads = PUBLISHED_PADS if crop == "detector" else (0, 0, 0, 0)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    info = probe(video)
+    fps = info.fps if math.isfinite(info.fps) else FPS
+    module = load_method(checkpoint, device)
+    mask = None if parsing is None else FaceMaskPaste(parsing, device)
+    mel, samples = _speech(audio)
+    wanted = math.ceil(round(samples / SAMPLE_RATE * fps, 6))
+    with _bar(progress) as bar:
+        guess = wanted if info.frames is None else min(wanted, info.frames)
+        frames = bar.track(islice(read_frames(video, fps), wanted), total=guess, description="finding the face")
+        try:
+            path = find_face(
+                frames,
+                detector=detector,
+                detector_weights=detector_weights,
+                face=face,
+                max_gap_frames=max_gap_frames,
+                crop=crop,
+                pads=pads,
+                smooth=smooth,
+            )
+        except FaceError as error:
+            raise FaceError(f"{video}: {error}") from error
+        enough = fit == "cut" or wanted <= len(path) + _LEFT_OVER_S * fps
+        total = min(wanted, len(path)) if enough else wanted
+        settings = {
+            "crop": crop,
+            "pads": pads,
+            "blend": blending if mask is None else mask.name,
+            "reference": reference,
+        }
+        tags = _mark(module, checkpoint, **settings) if mark else {}
+        sound = read_sound(audio, total / fps if fit == "cut" else None)
+        batch = batch_frames or max(1, min(BATCH_FRAMES, _BATCH_BYTES // (info.height * info.width * 3)))
+        gc.collect()  # the first pass's decoder
+        with (
+            closing(_looped(video, fps)) as source,
+            VideoWriter(out, fps, (info.height, info.width), audio=sound, metadata=tags) as writer,
+        ):
+            dubbed = dub_frames(
+                module,
+                islice(source, total),
+                path,
+                mel,
+                fps,
+                how=blending if mask is None else mask,
+                reference=reference,
+                batch_frames=batch,
+            )
+            for frame in bar.track(dubbed, total=total, description="moving the lips"):
+                writer.write(frame)
+    hidden = ~path.visible
+    without_face = sum(int(hidden[k % len(path)]) for k in islice(count(), total))
+    seconds = time.perf_counter() - began
+    return DubReport(out, total, without_face, module.fallback_frames, fps, min(len(path), total), seconds)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the face of a video is on each frame, in arrays so small that an hour fits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_wav2lip
+from lipsync_bench.datamodules.faces.detectors import DetectorName, Face, make_detector
+from lipsync_bench.datamodules.faces.tracking import FaceChoice, FaceTracker
+from lipsync_bench.inference.blending import CONTOUR
+
+__all__ = ["FacePath", "find_face"]
+
+
+@dataclass(frozen=True)
+class FacePath:
+    """One face through N frames.
+
+    Args:
+        boxes: float32 (N, 4), what is cut out: x1 y1 x2 y2, whole pixels inside the frame.
+        contours: float32 (N, 30, 2), the mesh points `CONTOUR` in pixels.
+        visible: bool (N,), False where there is no face to dub, or another's in its place; box and contour mean nothing
+            there.
+    """
+
+    boxes: np.ndarray
+    contours: np.ndarray
+    visible: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.visible)
+
+
+def _outline(face: Face) -> Face:
+    """The box, the contour, and the two corners of the mesh, which decide the crop: 1 KB, not 6."""
+    mesh = face.mesh
+    return Face(face.box, face.landmarks, np.vstack([mesh[list(CONTOUR)], mesh.min(axis=0), mesh.max(axis=0)]))
+
+
+def _bridged(detected: np.ndarray, max_gap_frames: int) -> np.ndarray:
+    """Frames with a face, and the short gaps between two of them. Nothing is bridged before the first and after the
+    last, where the face may have left the picture.
+    """
+    visible = detected.copy()
+    seen = np.flatnonzero(detected)
+    for a, b in pairwise(seen):
+        if b - a - 1 <= max_gap_frames:
+            visible[a:b] = True
+    return visible
+
+
+def _padded(boxes: np.ndarray, pads: tuple[int, int, int, int], size_hw: tuple[int, int]) -> np.ndarray:
+    top, bottom, left, right = pads
+    height, width = size_hw
+    out = boxes + np.array([-left, -top, right, bottom])
+    out[:, [0, 2]] = np.clip(out[:, [0, 2]], 0, width)
+    out[:, [1, 3]] = np.clip(out[:, [1, 3]], 0, height)
+    side = np.minimum(MIN_SIDE_PX, [width, height])
+    if len(out) and (out[:, 2:] - out[:, :2] < side).any():
+        raise ValueError(f"pads {list(pads)} leave boxes below {MIN_SIDE_PX} px. Expected less negative ones (--pads)")
+    return out
+
+
+def _smoothed(boxes: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """The published smoothing, for each run of frames with a face by itself."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], visible, [False]]).astype(np.int8)))
+    whole = boxes.astype(np.int64)
+    for start, end in zip(edges[::2], edges[1::2], strict=True):
+        smooth_boxes_wav2lip(whole[start:end])
+    return whole.astype(np.float32)
+
+
+def find_face(
+    frames: Iterable[np.ndarray],
+    *,
+    detector: DetectorName = "mediapipe",
+    detector_weights: Path | None = None,
+    face: FaceChoice = "largest",
+    max_gap_frames: int = 12,
+    crop: CropRule = "mesh",
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    smooth: bool = True,
+) -> FacePath:
+    """Follow one face through a stream of frames; holds one frame, and 1 KB for each that has passed.
+
+    Args:
+        frames: uint8 RGB (H, W, 3), all of one size.
+        detector: Finds the face.
+        detector_weights: Weight file of the detector `s3fd`.
+        face: Which of several, as in `FaceTracker`.
+        max_gap_frames: Longest run of frames between two with a face whose boxes are interpolated.
+        crop: Rule for the boxes, as in `crop_boxes`.
+        pads: Pixels added to the boxes above, below, left and right.
+        smooth: With rule `detector`: smooth the boxes as the official inference does.
+
+    Raises:
+        FaceError: No face on any frame.
+        ValueError: Negative pads that leave no box.
+    """
+    found = make_detector(detector, detector_weights, landmarks=False)
+    with FaceTracker(found, face=face, max_gap_frames=max_gap_frames, keep=_outline) as tracker:
+        for frame in frames:
+            tracker.add(frame)
+        track = tracker.finish(bridge_all=True)
+    visible = _bridged(track.detected, max_gap_frames) & ~track.covered
+    boxes = _padded(crop_boxes(track, crop, tracker.size_hw), pads, tracker.size_hw)
+    if crop == "detector" and smooth:
+        boxes = _smoothed(boxes, visible)
+    return FacePath(boxes, track.mesh[:, : len(CONTOUR), :2], visible)

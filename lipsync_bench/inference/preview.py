@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Side-by-side videos: the truth, the reference, the methods, each under its name, with the clip's sound."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from lipsync_bench.datamodules.media.audio import to_float
+from lipsync_bench.datamodules.media.video import FPS, VideoWriter
+
+LABEL_PX = 24
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+__all__ = ["write_preview"]
+
+
+def _label(text: str, width: int) -> np.ndarray:
+    bar = np.full((LABEL_PX, width, 3), 24, np.uint8)
+    (text_width, text_height), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
+    origin = (max(4, (width - text_width) // 2), (LABEL_PX + text_height) // 2)
+    return cv2.putText(bar, text, origin, _FONT, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
+
+
+def write_preview(
+    path: Path, columns: Mapping[str, Iterable[np.ndarray]], samples: np.ndarray, size_px: int = 256
+) -> int:
+    """Write the columns beside each other; the shortest ends the video.
+
+    Args:
+        path: The MP4 to write.
+        columns: Frames by title: uint8 RGB images of any size, one stream a column, at 25 fps.
+        samples: int16 (S,), 16 kHz.
+        size_px: Side of each picture.
+
+    Returns:
+        Number of frames written.
+    """
+    labels = np.hstack([_label(title, size_px) for title in columns])
+    size_hw = (size_px + LABEL_PX, size_px * len(columns))
+    count = 0
+    with VideoWriter(path, FPS, size_hw, audio=to_float(samples)) as writer:
+        for images in zip(*columns.values(), strict=False):
+            row = np.hstack([cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA) for image in images])
+            writer.write(np.vstack([labels, row]))
+            count += 1
+    return count

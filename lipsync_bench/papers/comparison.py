@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A paper's table joined with numbers of ours: cell by cell, each of ours in the column of its own protocol."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from lipsync_bench.papers.cells import Cell, Comparison, Line
+from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
+from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
+from lipsync_bench.papers.sources import Source
+from lipsync_bench.results.rows import GROUND_TRUTH
+
+__all__ = ["NOT_RUN", "PAPER_ONLY", "compare"]
+
+PAPER_ONLY = "paper only"
+NOT_RUN = "not run"
+
+
+def _line(table: PaperTable, row: PaperRow, sources: Sequence[Source], in_paper: bool) -> Line:
+    covered = [source.covers(table, row) for source in sources]
+    cells = {
+        metric: Cell(
+            row.values[metric],
+            tuple(s.score(table, row, metric) if own else None for s, own in zip(sources, covered, strict=True)),
+            tuple(s.diagnostic(row, metric) if own else None for s, own in zip(sources, covered, strict=True)),
+        )
+        for metric in table.metrics
+    }
+    missing = NOT_RUN if row.method in table.trained_here | {GROUND_TRUTH} else PAPER_ONLY
+    nowhere = not any(covered)  # then no other source has it either
+    marks = tuple(
+        missing if nowhere or (own and row.name not in source.names) else ""
+        for source, own in zip(sources, covered, strict=True)
+    )
+    return Line(row, in_paper, marks, cells)
+
+
+def _floors(table: PaperTable, sources: Sequence[Source]) -> Iterator[Line]:
+    """The truth's lines where the paper has none and we have numbers."""
+    there = {row.dataset for row in table.rows if row.method == GROUND_TRUTH}
+    for dataset in dict.fromkeys(row.dataset for row in table.rows if row.dataset not in there):
+        row = PaperRow(GROUND_TRUTH, GROUND_TRUTH, dataset, ("not in the paper",), dict.fromkeys(table.metrics))
+        line = _line(table, row, sources, in_paper=False)
+        if any(score is not None for cell in line.cells.values() for score in cell.ours):
+            yield line
+
+
+def _pooled(comparison: Comparison) -> Iterator[str]:
+    """What to know of metrics that are no means over clips."""
+    for metric in comparison.table.metrics:
+        facts = PAPER_METRICS[metric]
+        if facts.pooled and comparison.measured(metric):
+            yield f"{facts.title} is one value of all frames together: it has no interval and counts frames."
+            floors = [line.cells[metric].ours for line in comparison.lines if line.row.name == GROUND_TRUTH]
+            if any(score is not None for ours in floors for score in ours):
+                yield (
+                    f"{facts.title} of {GROUND_TRUTH} is one half of the real videos against the other: the floor of "
+                    "real against real, of half as many frames, which alone makes it a little higher."
+                )
+
+
+def _protocol(table: PaperTable) -> str:
+    """What the paper says about how it measured."""
+    protocol = table.protocol
+    parts = [f"data: {' and '.join(table.datasets)}"]
+    parts += [f"clips: {table.clips}"] if table.clips else []
+    parts += [f"as {' and '.join(protocol.same_as)}"] if protocol.same_as else []
+    for pairing in ("paired", "unpaired"):
+        named = [PAPER_METRICS[m].title for m in table.metrics if protocol.pairing.get(m) == pairing]
+        parts += [f"{pairing}: {', '.join(named)}"] if named else []
+    parts += [f"crop: {protocol.crop}"] if protocol.crop else []
+    parts += [f"reference: {protocol.reference}"] if protocol.reference else []
+    return f"The paper: {'; '.join(parts)}."
+
+
+def _notes(comparison: Comparison) -> Iterator[str]:
+    table, sources = comparison.table, comparison.sources
+    yield _protocol(table)
+    yield from table.notes
+    for source in sources:
+        yield f"{source.heading}: {source.legend}"
+    shown = [metric for metric in table.metrics if comparison.measured(metric)]
+    yield from (PAPER_METRICS[m].unstated for m in shown if PAPER_METRICS[m].unstated)
+    for i, source in enumerate(sources):
+        absent = [PAPER_METRICS[m] for m in table.metrics if i not in comparison.measured(m)]
+        if absent:
+            needs = sorted({metric.need for metric in absent if metric.need})
+            because = f" (needs {' and '.join(needs)})" if needs else ""
+            yield f"{source.heading}: not measured: {', '.join(metric.title for metric in absent)}{because}."
+        others = sorted(set(source.names) - {line.row.name for line in comparison.lines})
+        if others:
+            yield f"{source.heading}: also there, but in no row of this table: {', '.join(others)}."
+    yield from _pooled(comparison)
+    if any(GROUND_TRUTH in source.names for source in sources):
+        yield f"{GROUND_TRUTH} is the real video against itself: the floor of each metric under that protocol."
+
+
+def compare(table: PaperTable, sources: Sequence[Source] = (), notes: Sequence[str] = ()) -> Comparison:
+    """Join a paper's table with numbers of ours.
+
+    Args:
+        table: The paper's.
+        sources: Leaderboards (`results.read_sources`), or for a user study `ratings.Ratings`.
+        notes: More sentences for below the table, such as why something was not run.
+    """
+    lines = [_line(table, row, sources, in_paper=True) for row in table.rows]
+    for floor in _floors(table, sources):  # behind the last row of its data set
+        last = max(i for i, line in enumerate(lines) if line.row.dataset == floor.row.dataset)
+        lines.insert(last + 1, floor)
+    bare = Comparison(table, tuple(sources), tuple(lines), ())
+    return replace(bare, notes=tuple(dict.fromkeys([*_notes(bare), *notes])))

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""experiments/tables/ID.yaml: read and checked.
+
+Every key is checked: a metric with a typing error would otherwise pass for a remark on the row.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from lipsync_bench.datamodules.texts import read_yaml
+from lipsync_bench.experiment_files import experiment_file, experiment_names
+from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
+from lipsync_bench.papers.printed.paper_table import Paper, PaperProtocol, PaperRow, PaperTable, Printed
+
+__all__ = ["list_tables", "load_table", "read_table"]
+
+_REQUIRED = {"id", "paper", "caption", "dataset", "metrics", "rows"}
+_OPTIONAL = {"clips", "clip_count", "protocol", "notes"}
+_PAPER = {"key", "title", "year", "ref"}
+_NOT_REPORTED = "null"
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
+
+# What tells rows of one method apart, and how it reads behind the method's name.
+_DETAILS: dict[str, str | dict[str, str]] = {
+    "variant": "{}",
+    "scale": "x{}",
+    "size": "{} px",
+    "sketch": {"true": "with sketch", "false": "without sketch"},
+    "pretrained_on": "pre-trained on {}",
+    "finetuned": {"true": "fine-tuned", "false": "not fine-tuned"},
+    "cross_attention": {"true": "with cross-attention", "false": "without cross-attention"},
+    "nets": "nets {}",
+    "smile": "smile {}",
+    "without": "without {}",
+}
+
+
+def _fail(path: Path, found: str, expected: str) -> ValueError:
+    return ValueError(
+        f"{path}: {found}. Expected {expected}. Mend the file; the tables of this package are in experiments/tables/."
+    )
+
+
+def _texts(path: Path, key: str, node: Any) -> tuple[str, ...]:
+    texts = (node,) if isinstance(node, str) else tuple(node) if isinstance(node, list) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise _fail(path, f"{key} is {node!r}", "a text or a list of texts")
+    return texts
+
+
+def _mapping(path: Path, key: str, node: Any) -> dict[str, str]:
+    if not isinstance(node, dict) or not all(isinstance(value, str) for value in node.values()):
+        raise _fail(path, f"{key} is {node!r}", "a mapping of plain values")
+    return node
+
+
+def _printed(path: Path, where: str, text: str) -> Printed | None:
+    if text == _NOT_REPORTED:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise _fail(path, f"{where} is {text!r}", "a number as printed, or null where the paper reports none")
+    return Printed(text, float(text))
+
+
+def _detail(path: Path, where: str, key: str, text: str) -> str:
+    form = _DETAILS[key]
+    if isinstance(form, str):
+        return form.format(text)
+    if text not in form:
+        raise _fail(path, f"{where} has {key}: {text}", "true or false")
+    return form[text]
+
+
+def _row(path: Path, number: int, node: Any, datasets: tuple[str, ...], metrics: tuple[str, ...]) -> PaperRow:
+    where = f"row {number}"
+    values = _mapping(path, where, node)
+    unknown = sorted(set(values) - {"method", "ours", "dataset", *_DETAILS, *metrics})
+    if unknown or "method" not in values:
+        raise _fail(
+            path,
+            f"{where} has the unknown keys {unknown}" if unknown else f"{where} has no method",
+            f"method, its metrics ({', '.join(metrics)}), and of ours, dataset, {', '.join(_DETAILS)} what applies",
+        )
+    dataset = values.get("dataset", " and ".join(datasets))
+    if "dataset" in values and dataset not in datasets:
+        raise _fail(path, f"{where} is on {dataset}", f"a data set of the table ({', '.join(datasets)})")
+    printed = {m: _printed(path, f"{m} of {where}", values.get(m, _NOT_REPORTED)) for m in metrics}
+    details = tuple(_detail(path, where, key, text) for key, text in values.items() if key in _DETAILS)
+    return PaperRow(values["method"], values.get("ours", values["method"]), dataset, details, printed)
+
+
+def _protocol(path: Path, node: Any, seen: tuple[str, ...]) -> PaperProtocol:
+    if node is None:
+        return PaperProtocol({}, "", "")
+    if isinstance(node, str):
+        named = tuple(node.removeprefix("as ").split(" and ")) if node.startswith("as ") else ()
+        files = [path.with_name(f"{name}.yaml") for name in named]
+        if not files or set(named) & set(seen) or not all(file.is_file() for file in files):
+            raise _fail(path, f"protocol is {node!r}", "a mapping, or: as ID, with the id of another table beside it")
+        first = _protocol(files[0], _load(files[0]).get("protocol"), (*seen, named[0]))
+        return PaperProtocol(first.pairing, first.crop, first.reference, named)
+    values = dict(_mapping(path, "protocol", node))
+    crop, reference = values.pop("crop", ""), values.pop("reference", "")
+    wrong = sorted(
+        m for m, pairing in values.items() if m not in PAPER_METRICS or pairing not in ("paired", "unpaired")
+    )
+    if wrong:
+        raise _fail(path, f"protocol says of {wrong[0]}: {values[wrong[0]]}", "paired or unpaired, for a known metric")
+    return PaperProtocol(values, crop, reference)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    node = read_yaml(path, "a table", "Mend the file; those of this package are in experiments/tables/", printed=True)
+    if not isinstance(node, dict) or not set(node) >= _REQUIRED or not set(node) <= _REQUIRED | _OPTIONAL:
+        keys = sorted(node) if isinstance(node, dict) else type(node).__name__
+        raise _fail(path, f"its keys are {keys}", f"{sorted(_REQUIRED)} and of {sorted(_OPTIONAL)} what applies")
+    return node
+
+
+def _check_rows(path: Path, rows: tuple[PaperRow, ...], metrics: tuple[str, ...]) -> None:
+    names = [(row.dataset, row.name) for row in rows]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise _fail(path, f"several rows on {doubled[0][0]} are called {doubled[0][1]}", "`ours: NAME`, one name a row")
+    empty = [metric for metric in metrics if all(row.values[metric] is None for row in rows)]
+    if empty:
+        raise _fail(path, f"no row has a value for {empty}", "at least one value in every column")
+
+
+def read_table(path: Path) -> PaperTable:
+    """Read and check a table.
+
+    Raises:
+        FileNotFoundError: No such file.
+        ValueError: The file holds something else than a table; says what and where.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no table at {path}. Expected a YAML as in experiments/tables/; see: bench table list")
+    node = _load(path)
+    if node["id"] != path.stem:
+        raise _fail(path, f"its id is {node['id']}", f"{path.stem}, as the file is called")
+    paper = _mapping(path, "paper", node["paper"])
+    if set(paper) != _PAPER or not paper["year"].isdigit():
+        raise _fail(path, f"paper is {paper}", f"the keys {sorted(_PAPER)}, the year as a number")
+    metrics = _texts(path, "metrics", node["metrics"])
+    unknown = [metric for metric in metrics if metric not in PAPER_METRICS]
+    if unknown or len({PAPER_METRICS[metric].judge == "people" for metric in metrics}) != 1:
+        raise _fail(
+            path, f"its metrics are {list(metrics)}", f"some of {', '.join(PAPER_METRICS)}; opinions by themselves"
+        )
+    datasets = _texts(path, "dataset", node["dataset"])
+    if not isinstance(node["rows"], list):
+        raise _fail(path, f"rows is {node['rows']!r}", "a list")
+    rows = tuple(_row(path, i, row, datasets, metrics) for i, row in enumerate(node["rows"], 1))
+    _check_rows(path, rows, metrics)
+    counts = _mapping(path, "clip_count", node.get("clip_count", {}))
+    if not set(counts) <= set(datasets) or not all(count.isdigit() for count in counts.values()):
+        raise _fail(path, f"clip_count is {counts}", f"whole numbers for {', '.join(datasets)}")
+    runs = {run.stem for run in path.parent.parent.glob("*.yaml")}
+    return PaperTable(
+        id=path.stem,
+        paper=Paper(paper["key"], paper["title"], int(paper["year"]), paper["ref"]),
+        caption=str(node["caption"]),
+        datasets=datasets,
+        clips=node.get("clips", ""),
+        clip_count={name: int(count) for name, count in counts.items()},
+        protocol=_protocol(path, node.get("protocol"), (path.stem,)),
+        metrics=metrics,
+        rows=rows,
+        notes=_texts(path, "notes", node["notes"]) if "notes" in node else (),
+        trained_here=frozenset(row.method for row in rows if row.method in runs),
+    )
+
+
+def list_tables() -> dict[str, PaperTable]:
+    """All tables by id, sorted. Raises ValueError for one that is broken."""
+    return {name: load_table(name) for name in experiment_names("tables")}
+
+
+def load_table(id: str) -> PaperTable:
+    """The table of that id.
+
+    Raises:
+        FileNotFoundError: There is none; lists those there are.
+        ValueError: Its file is broken.
+    """
+    path = experiment_file("tables", id)
+    if path is None:
+        known = ", ".join(experiment_names("tables"))
+        raise FileNotFoundError(f"no table {id!r}. Expected one of {known}; see: bench table list")
+    return read_table(path)

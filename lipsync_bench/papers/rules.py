@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a number of ours may be read against a paper's: not with other clips, crops, pairs or scorer weights.
+
+The facts stand in the protocols' YAML and in small tables here. A protocol that names a paper follows that paper; what
+the paper leaves open is said even then.
+"""
+
+from dataclasses import dataclass
+
+from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
+from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS, PaperMetric
+from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
+from lipsync_bench.papers.sources import Verdict
+
+__all__ = ["DATASETS", "OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "judge", "known_protocol"]
+
+# `Protocol.reference` in the words of the papers' tables.
+_REFERENCES = {"first": "first frame", "same": "each frame's own", "elsewhere": "of videos made elsewhere"}
+
+# What the papers call our benchmarks, where they call them otherwise.
+DATASETS = {"mead": "mead_neutral", "one_speaker": "custom"}
+
+# Clips that their authors kept: nothing of ours is on the same ones.
+UNRELEASED = frozenset({"custom", "youtubehq"})
+
+# SHA-256 of syncnet_v2.model as Oxford VGG gives it out, which no publication states. Who has the file enters its hash
+# here once the authors' example gives offset 3, distance 5.353 and confidence 10.021.
+OFFICIAL_SYNCNET_SHA256: frozenset[str] = frozenset()
+
+# Of the other networks' files, whose names end in the first digits of their SHA-256.
+_OFFICIAL_FILES = {"lpips_alex": "alexnet-owt-7be5be79.pth", "fid": "pt_inception-2015-12-05-6726825d.pth"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """How a number of ours came about.
+
+    Args:
+        dataset: Our name of the data set; empty if not known.
+        split: Its part; empty if not known.
+        clips: Clips that were tried.
+        scored: Clips in the mean; of FID, clips whose frames are in it.
+        key: Name and version of the protocol.
+        protocol: What `known_protocol` finds under that key.
+        scorer_sha256: Of the weights of the network that judged; empty for a formula.
+    """
+
+    dataset: str
+    split: str
+    clips: int
+    scored: int
+    key: str
+    protocol: Protocol | None
+    scorer_sha256: str
+
+
+def known_protocol(key: str) -> Protocol | None:
+    """The protocol of that name and version; None if experiments/protocols/ has none, or has it in another version."""
+    name = key.rpartition("-v")[0]
+    protocol = load_protocol(name) if name in list_protocols() else None
+    return protocol if protocol is not None and protocol.key == key else None
+
+
+def _clips(table: PaperTable, row: PaperRow, ours: Measured) -> str:
+    theirs = table.clips or row.dataset
+    if DATASETS.get(ours.dataset, ours.dataset) != row.dataset or row.dataset in UNRELEASED:
+        return f"other clips (ours: {ours.clips} of {ours.dataset or 'an unnamed set'}; the paper's: {theirs})"
+    if ours.split != "test":
+        return f"other clips (ours: the split {ours.split or 'not known'}; the paper's: test)"
+    count = table.clip_count.get(row.dataset)
+    if count is None:
+        return f"number of clips not stated for this table (ours: {ours.clips})"
+    # Ours stands in the cell; named here too, the same sentence would stand below once for every row.
+    return "" if ours.scored == count else f"another number of clips in the mean (the paper's: {count})"
+
+
+def _pairs(table: PaperTable, metric: str, protocol: Protocol) -> str:
+    theirs = table.protocol.pairing.get(metric, "not stated")
+    return "" if theirs == protocol.pairing else f"other pairs (ours: {protocol.pairing}; the paper's: {theirs})"
+
+
+def _frames(table: PaperTable, protocol: Protocol) -> list[str]:
+    crop = table.protocol.crop or "not stated"
+    reasons = [] if crop == protocol.cut else [f"other crop (ours: {protocol.cut}; the paper's: {crop})"]
+    reference, ours = table.protocol.reference or "not stated", _REFERENCES[protocol.reference]
+    if reference != ours:
+        reasons.append(f"reference frame (ours: {ours}; the paper's: {reference})")
+    return reasons
+
+
+def _scorer(facts: PaperMetric, ours: Measured) -> str:
+    sha256 = ours.scorer_sha256
+    if facts.scorer in _OFFICIAL_FILES:
+        file = _OFFICIAL_FILES[facts.scorer]
+        official = sha256.startswith(file.rpartition("-")[2].removesuffix(".pth"))
+        whose = f"not those of {file}"
+    else:
+        official, whose = sha256 in OFFICIAL_SYNCNET_SHA256, "not on record here as the official SyncNet's"
+    return "" if official else f"scorer weights (ours: {sha256[:12] or 'not stated'}; {whose})"
+
+
+def judge(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verdict:
+    """Whether a number of ours may be read against the paper's, and one sentence why.
+
+    Args:
+        table: The paper's table.
+        row: Of the table.
+        metric: One of its metrics that is not people's opinion.
+        ours: How our number came about.
+    """
+    facts = PAPER_METRICS[metric]
+    reasons = [_clips(table, row, ours)]
+    if ours.protocol is None:
+        reasons.append(f"another protocol ({ours.key}, which is not the paper's)")
+    else:
+        reasons.append(_pairs(table, metric, ours.protocol))
+        if facts.judge == "frames" and ours.protocol.paper != table.paper.key:
+            reasons += _frames(table, ours.protocol)
+    if facts.scorer:
+        reasons.append(_scorer(facts, ours))
+    reasons = [reason for reason in reasons if reason]
+    if reasons:
+        return Verdict(False, f"Not to be compared: {', '.join(reasons)}.")
+    open_points = ", as far as the paper states how it measured" if facts.unstated else ""
+    return Verdict(True, f"May be compared{open_points}: same data set, number of clips and protocol.")

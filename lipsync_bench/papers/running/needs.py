@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a paper's table needs of evaluations, what of it can be run here, and what is said of the rest."""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
+from lipsync_bench.experiment_files import experiment_file
+from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
+from lipsync_bench.papers.printed.paper_table import PaperTable
+from lipsync_bench.papers.results import methods_in
+from lipsync_bench.papers.rules import DATASETS
+from lipsync_bench.results.folder import ResultsFolder
+from lipsync_bench.results.rows import GROUND_TRUTH
+
+if TYPE_CHECKING:
+    from lipsync_bench.evaluation.task.benchmark import Benchmark
+
+__all__ = ["Part", "RunOptions", "benchmark_name", "check_options", "part_of", "protocols_of", "verb"]
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is run, with what.
+
+    Args:
+        root: Prepared clips, instead of those of the benchmark's YAML.
+        methods: Checkpoint by row, beside or instead of the YAML's.
+        pred: Folder of a method's videos by row.
+        scorers: Weights of the networks that judge, by field of `evaluation.ScorerFiles`.
+        parsing: Weights of the face parser, for methods that paste through a mask of the face.
+        limit: Only the first clips.
+        device: As for `bench evaluate`.
+    """
+
+    root: Path | None = None
+    methods: Mapping[str, Path] = field(default_factory=dict)
+    pred: Mapping[str, Path] = field(default_factory=dict)
+    scorers: Mapping[str, Path | str] = field(default_factory=dict)
+    parsing: Path | None = None
+    limit: int | None = None
+    device: str = "auto"
+
+    @property
+    def given(self) -> list[str]:
+        """The options that are not as they are by themselves."""
+        usual = RunOptions()
+        named = [name for name in ("root", "parsing", "limit", "device") if getattr(self, name) != getattr(usual, name)]
+        named += [*(f"methods.{name}" for name in self.methods), *(["pred"] if self.pred else []), *self.scorers]
+        return [f"--{name}" for name in named]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One data set of the table.
+
+    Args:
+        dataset: As the paper calls it.
+        benchmark: As our YAML calls it.
+        checkpoints: Of the rows that have one.
+        pred: Of the rows that have videos.
+        notes: What is not run, and why.
+        ready: Whether its clips are here.
+    """
+
+    dataset: str
+    benchmark: str
+    checkpoints: Mapping[str, Path]
+    pred: Mapping[str, Path]
+    notes: tuple[str, ...]
+    ready: bool
+
+
+def check_options(table: PaperTable, options: RunOptions) -> None:
+    """Refuse what no row can take, before anything is computed.
+
+    Raises:
+        FileNotFoundError: A checkpoint or folder that was named is missing.
+        ValueError: A method that is in no row or was given twice; one root for several data sets.
+    """
+    rows = list(dict.fromkeys(row.name for row in table.rows if row.name != GROUND_TRUTH))
+    for flag, names in (("--methods", options.methods), ("--pred", options.pred)):
+        unknown = sorted(set(names) - set(rows))
+        if unknown:
+            raise ValueError(
+                f"{flag}: no row {', '.join(unknown)} in {table.id}. Expected some of {', '.join(rows)}. Evaluate "
+                "others with: bench evaluate"
+            )
+    both = sorted(set(options.methods) & set(options.pred))
+    if both:
+        raise ValueError(
+            f"{', '.join(both)} with a checkpoint and with videos. Expected one of the two. Leave out "
+            f"--methods.{both[0]} or --pred {both[0]}=DIR"
+        )
+    for name, path in options.methods.items():
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{name}: no checkpoint at {path}. Expected the file that training writes. Correct --methods.{name}"
+            )
+    for name, folder in options.pred.items():
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{name}: {folder} is no folder. Expected one that holds its videos. Correct --pred {name}=DIR"
+            )
+    _check_root(table, options.root)
+
+
+def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Protocol, str]]:
+    """By name the protocols of the table's paper that have metrics of it; each with what it wants, empty if nothing.
+
+    Raises:
+        ValueError: There is none.
+    """
+    chosen = {}
+    for protocol in map(load_protocol, list_protocols()):
+        metrics = [m for m in table.metrics if table.protocol.pairing.get(m) == protocol.pairing]
+        if protocol.paper != table.paper.key or not metrics:
+            continue
+        wants = ""
+        # Without its judges a protocol would fill no cell, and its folder would refuse the judges afterwards.
+        if not any(PAPER_METRICS[m].flag in ("", *options.scorers) for m in metrics):
+            titles = ", ".join(PAPER_METRICS[m].title for m in metrics)
+            needs = " and ".join(dict.fromkeys(f"--{PAPER_METRICS[m].flag}" for m in metrics))
+            wants = f"{protocol.key}, of which this table has only {titles}. Run it with {needs} PATH."
+        chosen[protocol.name] = (protocol, wants)
+    if not chosen:
+        raise ValueError(
+            f"{table.id}: no protocol in experiments/protocols/ says paper: {table.paper.key} with the table's pairs "
+            f"({', '.join(sorted(set(table.protocol.pairing.values()))) or 'not stated'}). Expected one. Write it, or "
+            "evaluate under another with bench evaluate and show that with --results DIR"
+        )
+    return chosen
+
+
+def benchmark_name(dataset: str) -> str:
+    """Our name of a paper's data set; a benchmark of the paper's own name goes first."""
+    ours = [ours for ours, theirs in DATASETS.items() if theirs == dataset]
+    return ours[0] if ours and not _has_benchmark(dataset) else dataset
+
+
+def _has_benchmark(name: str) -> bool:
+    from lipsync_bench.evaluation.task.benchmark import benchmark_file
+
+    try:
+        benchmark_file(name)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _check_root(table: PaperTable, root: Path | None) -> None:
+    """One folder of clips cannot be two data sets."""
+    several = [dataset for dataset in table.datasets if _has_benchmark(benchmark_name(dataset))]
+    if root is not None and len(several) > 1:
+        raise ValueError(
+            f"--root {root} with {table.id}, which is of {' and '.join(several)}. Expected a table of one data set. "
+            "Leave out --root and set root in their YAML in experiments/benchmarks/"
+        )
+
+
+def _unprepared(benchmark: "Benchmark") -> str:
+    """Why its clips cannot be scored; empty if they can."""
+    try:
+        benchmark.data.prepare_data()
+        benchmark.data.setup("test")
+        _ = benchmark.data.source_root
+    except FileNotFoundError as error:
+        return str(error)
+    return ""
+
+
+def _missing(table: PaperTable, name: str, path: Path) -> str:
+    """What is said of a checkpoint that a benchmark names and that is not there."""
+    methods = [name, *(row.method for row in table.rows if row.name == name)]
+    known = [method for method in methods if experiment_file("", method) is not None]
+    train = f"Train one with: lightning fit -c experiments/{known[0]}.yaml, or name" if known else "Name"
+    return f"no checkpoint of {name} at {path}. {train} another with --methods.{name} CKPT."
+
+
+def _without_weights(table: PaperTable, part: Part, finished: Container[str]) -> Iterator[str]:
+    """What is said of the rows that have neither checkpoint nor videos."""
+    rows = [row for row in table.rows if row.dataset == part.dataset and row.name != GROUND_TRUTH]
+    rows = [row for row in rows if row.name not in part.checkpoints and row.name not in part.pred]
+    found = [row.name for row in rows if row.name in finished]
+    rows = [row for row in rows if row.name not in finished]
+    if found:
+        yield f"On {part.dataset} as found, without checkpoint or videos of this run: {', '.join(found)}."
+    ours = [row.name for row in rows if row.method in table.trained_here]
+    others = [row.name for row in rows if row.method not in table.trained_here]
+    if ours:
+        yield (
+            f"Not run on {part.dataset}: {', '.join(ours)}, for want of a checkpoint in the benchmark "
+            f"{part.benchmark}. Give one with --methods.{ours[0]} CKPT."
+        )
+    if others:
+        yield (
+            f"Paper only on {part.dataset}: {', '.join(others)}. Show a method by its videos with "
+            f"--pred {others[0]}=DIR."
+        )
+
+
+def verb(folders: Sequence[Path]) -> str:
+    """What is said of what cannot be run, by whether earlier results of it are there."""
+    return "Shown as found, not run" if any(ResultsFolder(folder).is_begun for folder in folders) else "Not run"
+
+
+def part_of(table: PaperTable, dataset: str, options: RunOptions, folders: Sequence[Path]) -> Part:
+    """What of a data set can be run; `folders` are its results, one for each protocol, as far as there are any."""
+    from lipsync_bench.evaluation.task.benchmark import load_benchmark
+
+    name = benchmark_name(dataset)
+    if not _has_benchmark(name):
+        note = (
+            f"{verb(folders)} on {dataset}: it has no benchmark. Write experiments/benchmarks/{name}.yaml with its "
+            "clips, as lrs2.yaml there."
+        )
+        return Part(dataset, name, {}, {}, (note,), ready=False)
+    benchmark = load_benchmark(name, options.root)
+    problem = _unprepared(benchmark)
+    if problem:
+        return Part(dataset, name, {}, {}, (f"{verb(folders)} on {dataset}: {problem}",), ready=False)
+    names = {row.name for row in table.rows if row.dataset == dataset} - {GROUND_TRUTH}
+    pred = {method: folder for method, folder in options.pred.items() if method in names}
+    known = {**benchmark.methods, **options.methods}
+    wanted = {method: path for method, path in known.items() if method in names and method not in pred}
+    there = {method: path for method, path in wanted.items() if path.is_file()}
+    finished = frozenset.intersection(*map(methods_in, folders))
+    gone = {method: path for method, path in wanted.items() if method not in there and method not in finished}
+    notes = [f"Not run on {dataset}: {_missing(table, method, path)}" for method, path in gone.items()]
+    named = Part(dataset, name, {**there, **gone}, pred, (), ready=True)
+    return replace(named, checkpoints=there, notes=(*notes, *_without_weights(table, named, finished)))

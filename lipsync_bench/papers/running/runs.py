@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench table ID --run`: the evaluations that a paper's table needs, as far as they are not finished.
+
+A table needs each of its data sets that has a benchmark, under each protocol of its paper whose pairs a metric of the
+table uses. Results lie in RESULTS/DATASET-PROTOCOL, where `bench evaluate` puts them too, so that its rows are reused.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lipsync_bench.evaluation.task.protocol import Protocol
+from lipsync_bench.papers.printed.paper_table import PaperTable
+from lipsync_bench.papers.results import Current, LeaderboardSource, read_folders
+from lipsync_bench.papers.running.needs import (
+    Part,
+    RunOptions,
+    benchmark_name,
+    check_options,
+    part_of,
+    protocols_of,
+    verb,
+)
+from lipsync_bench.results.errors import OtherResultsError
+from lipsync_bench.results.folder import ResultsFolder
+from lipsync_bench.results.rows import GROUND_TRUTH
+
+if TYPE_CHECKING:
+    from lipsync_bench.evaluation.scorers import ScorerFiles
+
+DETECTOR = "detector_weights"
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["Finished", "run_table"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What stands in the table.
+
+    Args:
+        sources: The results.
+        notes: What was not run, and why, as sentences.
+        failed: Methods of which every clip failed, each with its results folder.
+    """
+
+    sources: tuple[LeaderboardSource, ...]
+    notes: tuple[str, ...]
+    failed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One results folder.
+
+    Args:
+        part: Its data set.
+        protocol: Its protocol.
+        out: The folder.
+        run: Whether it is gone on with; else it is shown as it is.
+    """
+
+    part: Part
+    protocol: Protocol
+    out: Path
+    run: bool
+
+
+def _scorers(options: RunOptions, protocol: Protocol, others: Iterable[Protocol]) -> "ScorerFiles":
+    """The detector's weights go to the protocols that cut by it; to all if none does, which is refused there."""
+    from lipsync_bench.evaluation.scorers import ScorerFiles
+
+    idle = protocol.boxes != "s3fd" and any(other.boxes == "s3fd" for other in others)
+    return ScorerFiles(**{k: v for k, v in options.scorers.items() if not (idle and k == DETECTOR)})  # type: ignore[arg-type]
+
+
+def _evaluate(step: _Step, scorers: "ScorerFiles", options: RunOptions) -> list[str]:
+    """Go on with one evaluation until it is finished. Returns the methods of which every clip failed."""
+    from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset
+
+    part, out = step.part, step.out
+    names = [GROUND_TRUTH, *part.checkpoints, *part.pred]
+    _log.info("%s under %s: %s -> %s", part.benchmark, step.protocol.key, ", ".join(names), out)
+    try:
+        result = evaluate_dataset(
+            part.benchmark,
+            out,
+            root=options.root,
+            methods=part.checkpoints,
+            pred=part.pred,
+            protocol=step.protocol.name,
+            scorers=scorers,
+            parsing=options.parsing,
+            select=Selection(options.limit, names),
+            device=options.device,
+        )
+    except OtherResultsError as error:
+        raise OtherResultsError(
+            f"{error} With bench table --run that is --results; what lies there is shown without --run."
+        ) from error
+    return [f"{name} ({out})" for name in result.without_any_score if name in names]
+
+
+def _in_use(part: Part, parsing: Path | None) -> Current:
+    """What made the rows of this run, so that those of earlier weights stay out of the table."""
+    videos = dict.fromkeys(part.pred, ("", ("",)))
+    if not part.checkpoints:
+        return videos
+    from lipsync_bench.datamodules.files import sha256
+    from lipsync_bench.inference.face_mask import FaceMaskPaste
+
+    pastes = ("box", FaceMaskPaste(parsing).name)
+    return {**videos, **{name: (sha256(path), pastes) for name, path in part.checkpoints.items()}}
+
+
+def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished | None:
+    """Run what a table needs, as far as it is not finished, and read the results.
+
+    Args:
+        table: A paper's table of measurements.
+        results: Folder of results folders. What is finished there of a data set that cannot be run here is shown.
+        options: What is run, with what.
+
+    Returns:
+        What stands in the table; None on all ranks of torchrun but the first.
+
+    Raises:
+        FileNotFoundError: A checkpoint, folder or weight file that was named is missing, or nothing can be run.
+        ValueError: A method that is in no row; one root for several data sets; results of other scorer weights.
+    """
+    from lipsync_bench.processes import has_meeting_place, rank_and_world
+
+    if rank_and_world()[1] > 1 and not has_meeting_place():
+        raise ValueError(
+            "--run on several processes that have no MASTER_ADDR and MASTER_PORT. Expected both, because the table "
+            "waits for all. Start with torchrun, or run bench evaluate first, then show its results without --run"
+        )
+    check_options(table, options)
+    protocols = protocols_of(table, options)
+    steps: list[_Step] = []
+    notes: list[str] = []
+    for dataset in table.datasets:
+        folders = {name: results / f"{benchmark_name(dataset)}-{name}" for name in protocols}
+        wanted = [folders[name] for name, (_, wants) in protocols.items() if not wants] or list(folders.values())
+        part = part_of(table, dataset, options, wanted)
+        notes += part.notes
+        for name, (protocol, wants) in protocols.items():
+            if wants:
+                notes.append(f"{verb([folders[name]])} on {dataset}: {wants}")
+            if (part.ready and not wants) or ResultsFolder(folders[name]).is_begun:
+                steps.append(_Step(part, protocol, folders[name], part.ready and not wants))
+    if not steps:
+        raise FileNotFoundError(
+            f"{table.id}: nothing can be run, and {results} has no results of it. Expected a prepared data set and "
+            "what its metrics need.\n" + "\n".join(notes)
+        )
+    for note in notes:
+        _log.warning("%s", note)
+    failed: list[str] = []
+    for step in steps:
+        if step.run:
+            scorers = _scorers(options, step.protocol, (protocol for protocol, _ in protocols.values()))
+            failed += _evaluate(step, scorers, options)
+    if rank_and_world()[0] != 0:
+        return None
+    in_use = {step.part.dataset: _in_use(step.part, options.parsing) for step in steps if step.run}
+    sources = read_folders((step.out, in_use.get(step.part.dataset, {})) for step in steps)
+    return Finished(sources, tuple(notes), tuple(failed))

@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""clips.csv: one line for each method and clip, on disk the moment it is known.
+
+Rows are appended line by line, each line flushed to the disk. A run that was killed leaves at most one half line at the
+end, which the next run cuts off. A row says what it was measured from (`INPUTS`). When a run begins, rows of files that
+have changed since or are gone are taken out, into superseded.csv if they had a score; what failed is tried again. So
+what stands in the file holds. Where a killed run of several processes leaves two rows of one identity in two files, the
+one in the file that was written last counts.
+"""
+
+import csv
+import fcntl
+import io
+import logging
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import compress
+from pathlib import Path
+
+import pandas as pd
+
+from lipsync_bench.datamodules.csv_files import are_numbers, quoted, unquoted
+from lipsync_bench.datamodules.files import atomic_path
+from lipsync_bench.datamodules.texts import TextError
+from lipsync_bench.metrics.registry import CLIP_COLUMNS, NETWORKS
+from lipsync_bench.metrics.registry import COUNTS as METRIC_COUNTS
+from lipsync_bench.metrics.registry import CURVES as METRIC_CURVES
+from lipsync_bench.results.csv_tables import read_table
+from lipsync_bench.results.errors import OtherResultsError
+
+LINE = ("protocol", "method", "generator_sha256", "paste")
+"""What identifies a line of the leaderboard."""
+GROUND_TRUTH = "ground_truth"
+"""The method that is the real video itself: the floor of every metric, and no competitor."""
+REPEATED_FRAME = "repeated_frame"
+"""The trivial baseline, which shows its first frame for ever."""
+IDENTITY = (*LINE, "clip", "audio_clip")
+"""What identifies a row: a line, and a pair of a video and a sound (the same clip's where the protocol is paired)."""
+INPUTS = ("prediction_sha256", "target_sha256", "audio_sha256", "faces_sha256")
+"""What a row was measured from: SHA-256 of the prediction's file (empty where frames are made on the fly), of the two
+clips' sources, and of all that found and cut the faces (the clips' settings, the detectors and their versions)."""
+CURVES = tuple(curve.name for curve in METRIC_CURVES)
+"""SyncNet's distance and the expert's cosine at each shift of the sound from -15 to 15 frames, means over the clip's
+windows, as numbers with blanks between them; "nan" where there is no sound."""
+SCORERS = tuple(network.sha256_field for _, network in NETWORKS if network.recorded)
+"""SHA-256 of the weights of each network that judges; empty where none was given."""
+FIELDS = (
+    *IDENTITY,
+    *INPUTS,
+    "speaker",
+    "status",
+    "reason",
+    "frames",
+    "frames_target",
+    *(count.name for count in METRIC_COUNTS),
+    "boxless_frames",
+    "fallback_frames",
+    "damaged_frames",
+    *(column.name for column in CLIP_COLUMNS),
+    *CURVES,
+    "generate_seconds",
+    "seconds",
+    *SCORERS,
+    "package_version",
+)
+
+_TEXTS = (*IDENTITY, *INPUTS, *CURVES, *SCORERS, "speaker", "reason", "package_version")
+ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
+SUPERSEDED = "superseded.csv"  # rows that held once
+BOARD = "leaderboard.csv"
+
+_log = logging.getLogger(__name__)
+
+__all__ = [
+    "BOARD",
+    "CURVES",
+    "FIELDS",
+    "GROUND_TRUTH",
+    "IDENTITY",
+    "INPUTS",
+    "LINE",
+    "REPEATED_FRAME",
+    "SCORERS",
+    "SUPERSEDED",
+    "RowFile",
+    "read_rows",
+    "rows_in",
+]
+
+
+def _line(values: Mapping[str, object] | None) -> bytes:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    if values is None:
+        writer.writerow(FIELDS)
+    else:
+        writer.writerow([quoted(_cell(values.get(name))) for name in FIELDS])
+    return buffer.getvalue().encode()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))  # also of NumPy's floats, whose repr names their type
+    return " ".join(str(value).splitlines())  # a line break in a cell would break the repair of a half-written line
+
+
+def _records(path: Path) -> Iterator[dict[str, str] | None]:
+    """The rows of a file as texts, line by line; None for a line that is no whole row, as after a loss of power.
+
+    Raises:
+        OtherResultsError: The head is that of another version, or of no CSV; or a whole line is no UTF-8.
+    """
+    for number, line in enumerate(_whole_lines(path)):
+        try:
+            cells = next(csv.reader([line.decode()], strict=True))
+        except csv.Error:
+            cells = []
+        except UnicodeDecodeError as error:  # another program has written here
+            raise OtherResultsError(
+                f"{path}: line {number + 1} is no UTF-8. Expected rows of bench evaluate. Correct the line or remove "
+                "it, or choose another folder with --out."
+            ) from error
+        if number == 0 and tuple(cells) != FIELDS:
+            raise OtherResultsError(
+                f"{path} was written by another version: its columns are {', '.join(cells) or 'unreadable'}. "
+                f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
+            )
+        if number > 0:
+            whole = len(cells) == len(FIELDS)
+            yield dict(zip(FIELDS, map(unquoted, cells), strict=True)) if whole else None
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    """A file's lines, without one that was not written to its end or is being written just now."""
+    with path.open("rb") as file:
+        yield from (line for line in file if line.endswith(b"\n") and line.strip())
+
+
+def rows_in(folder: Path) -> Iterator[dict[str, str]]:
+    """The rows of all files of a results folder, as texts.
+
+    Raises:
+        OtherResultsError: A file is of another version.
+    """
+    for path in _files(folder):
+        yield from (row for row in _records(path) if row is not None)
+
+
+def _files(folder: Path) -> list[Path]:
+    """The one that was written last comes last."""
+    found = list(folder.glob(ROWS))
+    strange = [path for path in found if not path.is_file()]
+    if strange:  # a pipe would never end
+        raise OtherResultsError(
+            f"{strange[0]} is no regular file. Expected rows of bench evaluate. Remove it, or choose another folder "
+            "with --out"
+        )
+    return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path))
+
+
+def _locked(descriptor: int, path: Path, how: int) -> bool:
+    """Lock an open file that may have been replaced meanwhile, and say whether that was possible."""
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    return False
+
+
+def _write_whole(descriptor: int, data: bytes, path: Path) -> None:
+    """Append all of it, on the disk, or nothing."""
+    written = 0
+    try:
+        while written < len(data):  # the system may take a part of it only, when the disk is nearly full
+            written += os.write(descriptor, data[written:])
+        os.fsync(descriptor)
+    except OSError as error:
+        end = os.lseek(descriptor, 0, os.SEEK_CUR)
+        if written and os.fstat(descriptor).st_size == end:  # else another process has gone on behind it
+            os.ftruncate(descriptor, end - written)
+        raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
+
+
+def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
+    """Take a half-written line and rows that hold no more out of a file, unless a process is appending to it."""
+    with path.open("rb") as file:
+        if not _locked(file.fileno(), path, fcntl.LOCK_EX):
+            return
+        kept, lost, spoilt = [True], [False], 0  # the head
+        for row in _records(path):
+            spoilt += row is None
+            kept.append(row is not None and holds(row))
+            lost.append(row is not None and not kept[-1] and row["status"] == "ok")
+        if any(lost):
+            aside = path.with_name(SUPERSEDED)
+            with aside.open("ab") as old:
+                old.write(b"" if old.tell() else _line(None))
+                old.writelines(compress(_whole_lines(path), lost))
+            path.with_name(BOARD).unlink(missing_ok=True)  # it counted them
+            _log.info("%s: %d rows are of files that have changed or are gone, see %s", path, sum(lost), aside.name)
+        if spoilt:
+            _log.warning("%s: %d lines are no whole rows and are taken out", path, spoilt)
+        if sum(map(len, compress(_whole_lines(path), kept))) < path.stat().st_size:
+            with atomic_path(path) as temporary, temporary.open("wb") as new:
+                new.writelines(compress(_whole_lines(path), kept))
+
+
+class RowFile:
+    """Appends rows to a CSV file and knows which are there already, in it or in the files of other ranks beside it.
+
+    Args:
+        path: The file; made with its header when missing, mended when its last line is incomplete.
+        holds: Whether a row that is there still says what a new measurement would; others are taken out, also of the
+            files beside it, unless their process is at work.
+
+    Raises:
+        OtherResultsError: A header is not that of this version.
+    """
+
+    def __init__(self, path: Path, holds: Callable[[Mapping[str, str]], bool] = lambda row: True) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for file in _files(path.parent):
+            _tidy(file, holds)
+        self._descriptor = self._open()
+        if os.fstat(self._descriptor).st_size == 0:
+            self._write(_line(None))
+        self.done = {tuple(row[name] for name in IDENTITY) for row in rows_in(path.parent) if holds(row)}
+
+    def _open(self) -> int:
+        while True:
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
+                    return descriptor
+            os.close(descriptor)  # another process has put a tidier file in its place
+
+    def _write(self, line: bytes) -> None:
+        _write_whole(self._descriptor, line, self.path)
+
+    def __contains__(self, identity: tuple[str, ...]) -> bool:
+        return identity in self.done
+
+    def append(self, row: Mapping[str, object]) -> None:
+        """Write one row. Keys outside FIELDS raise ValueError; a row that is there already is not written again.
+
+        Raises:
+            OSError: The disk did not take all of it; then it has none of it.
+        """
+        unknown = sorted(set(row) - set(FIELDS))
+        if unknown:
+            raise ValueError(f"a row has no fields {unknown}")
+        identity = tuple(_cell(row.get(name)) for name in IDENTITY)
+        if identity not in self.done:
+            self._write(_line(row))
+            self.done.add(identity)
+
+    def close(self) -> None:
+        """Close the file. Rows are on the disk already."""
+        os.close(self._descriptor)
+
+
+def _table(file: Path) -> pd.DataFrame:
+    next(_records(file), None)  # its head says the version
+    expected, repair = "rows of bench evaluate of this version", "Remove the file, or evaluate into another --out"
+    try:
+        table = read_table(
+            file,
+            expected,
+            repair,
+            texts=_TEXTS,
+            numbers=[name for name in FIELDS if name not in (*_TEXTS, "status")],
+            filled=("protocol", "method", "clip", "status"),
+            growing=True,
+        )
+    except TextError as error:
+        raise OtherResultsError(str(error)) from error
+    missing = [name for name in FIELDS if name not in table]
+    strange = sorted({*map(str, table["status"])} - {"ok", "failed"})
+    curves = [name for name in CURVES if name in table and not table[name].dropna().map(are_numbers).all()]
+    found = [
+        *(f"has no column {name}" for name in missing),
+        *(f"has the status {status[:40]!r}" for status in strange),
+        *(f"has something else than numbers in {name}" for name in curves),
+    ]
+    if found:
+        raise OtherResultsError(f"{file}: {', '.join(found)}. Expected {expected}. {repair}")
+    return table
+
+
+def read_rows(folder: Path) -> pd.DataFrame:
+    """All rows of a results folder, one file for each rank that took part, in a stable order.
+
+    Raises:
+        FileNotFoundError: The folder holds no clips*.csv.
+        OtherResultsError: A file is of another version, or holds something else.
+    """
+    files = [file for file in _files(folder) if file.stat().st_size]
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} holds no clips*.csv. Expected a results folder; make one with: bench evaluate"
+        )
+    frames = [_table(file) for file in files]
+    rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
+    rows[["generator_sha256", "paste"]] = rows[["generator_sha256", "paste"]].fillna("")
+    rows = rows.drop_duplicates(list(IDENTITY), keep="last")
+    return rows.sort_values(list(IDENTITY), kind="stable", ignore_index=True)

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Official weight files as networks and as checkpoints of this package: what `bench import` does.
+
+A new kind of file is one record in `kinds.py`.
+"""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lipsync_bench.datamodules.files import atomic_path, sha256
+from lipsync_bench.datamodules.weights import is_state, mismatch
+from lipsync_bench.models import HyperLipsBase, HyperLipsHR
+from lipsync_bench.models.core.checkpoints import load_module, save_module
+from lipsync_bench.weights.kinds import KINDS, Kind
+from lipsync_bench.weights.weight_files import read_entries
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["KINDS", "Kind", "import_file", "import_official"]
+
+
+def _kind(name: str) -> Kind:
+    if name not in KINDS:
+        raise ValueError(f"kind '{name}'. Expected one of {', '.join(KINDS)}. Run: bench import KIND FILE --out CKPT")
+    return KINDS[name]
+
+
+def _state(kind: Kind, path: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The state dict inside a file, under its official names."""
+    inner = next((entries[key] for key in kind.outer if key in entries), entries)
+    if not isinstance(inner, Mapping):
+        raise ValueError(
+            f"{path}: its state dict is a {type(inner).__name__}. Expected a dictionary of tensors: {kind.expected}. "
+            "Name another file"
+        )
+    state: dict[str, Tensor] = {}
+    for key, value in inner.items():
+        if not is_state({key: value}):
+            raise ValueError(
+                f"{path}: entry {key!r} is a {type(value).__name__}. Expected tensors alone, or one of the outer keys "
+                f"{', '.join(kind.outer)}: {kind.expected}. Name another file"
+            )
+        name = kind.rename(key)
+        if name is None:
+            continue
+        if name in state:
+            raise ValueError(f"{path}: two entries are called {name}. Expected one: {kind.expected}. Name another file")
+        state[name] = value
+    return state
+
+
+def _fill(kind: Kind, path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
+    differences = mismatch(network, state)
+    if differences:
+        raise ValueError(
+            f"{path}: is not a {kind.name}. {differences}. Expected {kind.expected}. Name another kind "
+            f"({', '.join(KINDS)}) or file"
+        )
+    broken = [name for name, value in state.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise ValueError(
+            f"{path}: NaN or infinity in {', '.join(broken)}. Expected numbers: {kind.expected}. Download it again"
+        )
+    network.load_state_dict(state, strict=False)  # compared above
+
+
+def import_official(kind: str, path: Path | str) -> nn.Module:
+    """The network of an official weight file, at full width, on the CPU in evaluation mode.
+
+    Its state-dict names and its `forward` are the official ones: (audio, faces) for generators and experts, in BGR. The
+    file may be what the training scripts save (with optimiser state and "module." before the names), a flat
+    dictionary, or a TorchScript archive. Nothing in it is executed.
+
+    Args:
+        kind: A name in `KINDS`.
+        path: The file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: An unknown kind; a file that is truncated, damaged, or asks for code to be called; names that are
+            missing or unknown, or other shapes, all listed.
+    """
+    record, path = _kind(kind), Path(path)
+    state = _state(record, path, read_entries(path, record.expected))
+    network = record.build(state)
+    _fill(record, path, network, state)
+    return network.eval()
+
+
+def _tell(record: Kind, path: Path, network: nn.Module) -> dict[str, str]:
+    """Logs what an official file is; what of it goes into the checkpoint."""
+    count, digest = sum(parameter.numel() for parameter in network.parameters()), sha256(path)
+    _log.info("%s: %s, %s parameters, sha256 %s", path, record.name, f"{count:,}".replace(",", " "), digest)
+    _log.info("  documented at %s; weights: %s", record.documented, record.licence)
+    if record.dead:
+        _log.info("  loaded, but without influence on the output: %s", record.dead)
+    return {"kind": record.name, "file": path.name, "sha256": digest}
+
+
+def import_file(kind: str, path: Path, out: Path, disc: Path | None = None, base: Path | None = None) -> None:
+    """Writes an official weight file as a checkpoint of this package, and logs what it is.
+
+    A generator or a lip-sync expert becomes a checkpoint like those of `lightning fit`, with the official file's name
+    and SHA-256 in its record (`origin`); the others become a flat
+    `torch.save` dictionary with official names, which their loaders (`load_syncnet`, `load_s3fd`) read, as they read
+    the original.
+
+    Args:
+        kind: A name in `KINDS`.
+        path: The official file.
+        out: The checkpoint; replaced if it is there.
+        disc: For a generator that is to be trained further with its discriminator: official file of that.
+        base: For the second stage of a method: checkpoint of the first, which becomes part of it.
+
+    Raises:
+        FileNotFoundError, ValueError: As `import_official`; `out` is an input; `disc` or `base` for a kind without,
+            or no `base` for one that needs it.
+    """
+    record = _kind(kind)
+    if disc is not None and not record.partner:
+        raise ValueError(f"--disc {disc} with kind {kind}. Expected a generator's kind. Leave out --disc")
+    if record.needs_base != (base is not None):
+        expected = "the checkpoint of its first stage" if record.needs_base else "none for this kind"
+        raise ValueError(f"--base {base} with kind {kind}. Expected {expected}. Set or leave out --base BASE.ckpt")
+    for source in (path, disc, base):
+        if source is not None and out.exists() and source.exists() and out.samefile(source):
+            raise ValueError(f"--out {out} is the official file itself. Expected another path. Set --out CKPT")
+    network = import_official(kind, path)
+    origin = _tell(record, path, network)
+    partner = None
+    if disc is not None:
+        partner = import_official(record.partner, disc)
+        origin["discriminator_sha256"] = _tell(KINDS[record.partner], disc, partner)["sha256"]
+    if record.module is not None:
+        module = record.module(network, partner)
+        if base is not None and isinstance(module, HyperLipsHR):
+            module.attach_base(load_module(base, [HyperLipsBase]).generator, sha256(base))
+            origin["base_sha256"] = sha256(base)
+        save_module(module, out, origin)
+    else:
+        with atomic_path(out) as temporary:
+            torch.save(network.state_dict(), temporary)
+    _log.info("%s: written. Use: %s", out, record.use.format(out=out))

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every method has in common: one way to generate frames, a frozen expert, one kind of checkpoint."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.models.core.checkpoints import RECORD, BenchModule, load_module, save_module
+from lipsync_bench.models.parts.layers import mask_lower_half
+
+_Own = TypeVar("_Own", bound="TalkingFaceModule")
+_log = logging.getLogger(__name__)
+
+__all__ = ["TalkingFaceModule"]
+
+
+class TalkingFaceModule(BenchModule):
+    """Base of every method: turns mel windows, faces and reference faces into talking faces.
+
+    A method sets `generator`, defines `generate_chunk` and the Lightning steps, and passes its size to this
+    constructor. Batches are windows of float32 RGB in [0, 1]: `target`, `reference` (B,T,3,H,W), `mel` (B,1,80,16)
+    for the whole window, `frame_mels` (B,T,1,80,16); a method that reads more adds it in `example_batch`.
+    The frozen lip-sync expert is read when training or validation begins, and is neither saved in nor needed by a
+    checkpoint.
+
+    Args:
+        image_size: height and width of the faces, in pixels.
+        sync_expert: path of a checkpoint of `sync_expert_module`; None when no expert is wanted.
+        expert_mode: "train" lets the expert's batch norms use batch statistics, as official code does; "eval" fixes
+            them.
+        init_from: path of a checkpoint of the same class whose networks a training starts with (fine-tuning). A
+            resumed training does not read it.
+    """
+
+    sync_expert_module: ClassVar[Any] = None
+    """LightningModule class of the expert (it has `load_network(path)` and `experiment`); None for methods without."""
+    method: ClassVar[str] = ""
+    """Name in `list_methods()`; empty: the name of the file."""
+    generate_batch: ClassVar[int] = 64
+    """Frames that go through the network at once in `generate`."""
+    unsaved: ClassVar[tuple[str, ...]] = ("sync_expert",)
+
+    face_mask: ClassVar[bool] = False
+    """Whether its faces are pasted back through a mask of the face; else as the whole box."""
+
+    generator: nn.Module
+    discriminator: nn.Module | None
+    sync_expert: nn.Module | None
+
+    def __init__(
+        self,
+        image_size: int,
+        sync_expert: str | None = None,
+        expert_mode: Literal["train", "eval"] = "eval",
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.discriminator = None
+        self.sync_expert = None
+        self.sync_expert_sha256: str | None = None
+        self._expert_path = sync_expert
+        self._expert_mode = expert_mode
+        self._init_from = init_from
+        self.fallback_frames = 0  # generated so far by the method's second choice, as its docstring says
+
+    @classmethod
+    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
+        if cls.sync_expert_module is None:
+            return {}
+        path = folder / "sync_expert.ckpt"
+        save_module(cls.sync_expert_module(**cls.sync_expert_module.smoke_arguments(folder)), path)
+        return {"sync_expert": str(path)}
+
+    @property
+    def needs_sync_expert(self) -> bool:
+        """Whether training and validation need the expert."""
+        return self.sync_expert_module is not None
+
+    def smallest_batch(self, training: bool) -> int:
+        return 2 if self.sync_expert is not None and self._expert_mode == "train" else 1
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        wanted = self.needs_sync_expert or self._expert_path is not None
+        if stage != "predict" and wanted and self.sync_expert is None:
+            self._load_expert()
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self._init_from is not None and self.trainer.ckpt_path is None:
+            self._start_from(Path(self._init_from))
+
+    def _start_from(self: _Own, path: Path) -> _Own:
+        source = load_module(path, [type(self)])
+        self.generator.load_state_dict(source.generator.state_dict())
+        if self.discriminator is not None and source.discriminator is not None:
+            self.discriminator.load_state_dict(source.discriminator.state_dict())
+        elif self.discriminator is not None:
+            _log.warning("%s: %s has no discriminator; it starts untrained", type(self).__name__, path)
+        _log.info("%s: starts from %s, sha256 %s", type(self).__name__, path, sha256(path))
+        return source
+
+    def _load_expert(self) -> None:
+        name, kind = type(self).__name__, self.sync_expert_module
+        flag = "--model.init_args.sync_expert"
+        repair = f"Train one with: lightning fit -c {kind.experiment}; then name it with {flag} PATH"
+        if self._expert_path is None:
+            raise ValueError(f"{name}: sync_expert is None. Expected the path of a trained lip-sync expert. {repair}")
+        path = Path(self._expert_path)
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{name}: no lip-sync expert at {path}. Expected a checkpoint of {kind.__name__}. {repair}"
+            )
+        self.sync_expert_sha256 = sha256(path)
+        self.sync_expert = kind.load_network(path).requires_grad_(False).to(self.device)
+        self.train(self.training)
+        _log.info("%s: lip-sync expert %s, sha256 %s", name, path, self.sync_expert_sha256)
+
+    def train(self, mode: bool = True) -> "TalkingFaceModule":
+        super().train(mode)
+        if self.sync_expert is not None:  # its mode never follows ours
+            self.sync_expert.train(self._expert_mode == "train")
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[RECORD]["sync_expert_sha256"] = self.sync_expert_sha256
+
+    def input_faces(self, target: Tensor, reference: Tensor) -> Tensor:
+        """What a generator sees of windows (B,T,3,H,W) in its colour order: (B,6,T,H,W), the target without its lower
+        half, then the reference.
+        """
+        return torch.cat([mask_lower_half(target), reference], dim=2).transpose(1, 2)
+
+    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
+        """Frames (N,3,h,w) for mels (N,1,80,16), unmasked faces and references (N,3,H,W).
+
+        All images are in the network's colour order.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define generate_chunk")
+
+    @torch.no_grad()
+    def generate(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
+        """Talking faces, frame by frame; evaluation and dubbing call nothing else.
+
+        Args:
+            frame_mels: (T,1,80,16), the mel window of each frame.
+            faces: (T,3,H,W) RGB float in [0, 1], unmasked; the method hides the mouth itself.
+            references: (T,3,H,W), the faces that show the identity.
+
+        Returns:
+            (T,3,h,w) RGB float32 in [0, 1], on the device of `faces`. Call it in evaluation mode.
+
+        Raises:
+            ValueError: a tensor has another shape, type or range.
+        """
+        self._check_inputs(frame_mels, faces, references)
+        chunks = []
+        for mels, face, reference in zip(
+            *(x.split(self.generate_batch) for x in (frame_mels, faces, references)), strict=True
+        ):
+            images = [self.to_network(x.to(self.device, self.dtype)) for x in (face, reference)]
+            frames = self.generate_chunk(mels.to(self.device, self.dtype), *images)
+            chunks.append(self.from_network(frames).float().clamp(0, 1).to(faces.device))
+        return torch.cat(chunks)
+
+    def _check_inputs(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> None:
+        frames, size = len(faces), self.image_size
+        image = (frames, 3, size, size)
+        for name, x, shape in (
+            ("frame_mels", frame_mels, (frames, 1, 80, 16)),
+            ("faces", faces, image),
+            ("references", references, image),
+        ):
+            if frames == 0 or tuple(x.shape) != shape or not x.is_floating_point():
+                raise ValueError(
+                    f"generate: {name} is {x.dtype} {tuple(x.shape)}. Expected float {shape} with at least one frame. "
+                    f"{type(self).__name__} works on {size} x {size} faces: resize them, or set image_size."
+                )
+        for name, x in (("faces", faces), ("references", references)):
+            low, high = (float(value) for value in x.aminmax())
+            if not (low >= 0 and high <= 1):
+                raise ValueError(
+                    f"generate: {name} lie in [{low:g}, {high:g}]. Expected [0, 1]. Divide 8-bit images by 255."
+                )
+
+    def predict_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor:
+        """Generated windows (B,T,3,h,w) of a batch."""
+        batched = batch["target"].shape[:2]
+        frames = self.generate(*(batch[key].flatten(0, 1) for key in ("frame_mels", "target", "reference")))
+        return frames.unflatten(0, batched)
+
+    def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
+        """A random batch with every key that the training step reads (tests, memory checks)."""
+        random = torch.Generator().manual_seed(seed)
+        image = (batch_size, self.window_frames, 3, self.image_size, self.image_size)
+        return {
+            "target": torch.rand(image, generator=random),
+            "reference": torch.rand(image, generator=random),
+            "mel": torch.rand((batch_size, 1, 80, 16), generator=random) * 8 - 4,
+            "frame_mels": torch.rand((batch_size, self.window_frames, 1, 80, 16), generator=random) * 8 - 4,
+        }

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HyperLips-Base: the first stage, which gives a face of 128 x 128 the lips that belong to given speech."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from lipsync_bench.models.core.checkpoints import RECORD
+from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
+from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator
+from lipsync_bench.models.hyperlips.losses import AdversarialName, make_adversarial
+from lipsync_bench.models.hyperlips.stage import _Stage
+from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpertModule
+from lipsync_bench.models.parts.layers import mask_lower_half, to_time_major
+from lipsync_bench.models.parts.losses import ReconstructionLoss, SyncLoss, check_weights
+from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, LPIPSLoss
+
+Variant = Literal["paper", "released"]
+_WEIGHTS: dict[Variant, dict[str, float]] = {
+    "paper": {"adversarial": 0.2, "l1": 0.5, "lpips": 0.5, "sync": 0.3},  # Eq. 9
+    "released": {"adversarial": 0.2, "l1": 0.77, "lpips": 0.0, "sync": 0.03},
+}
+_GAMES: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "non_saturating"}
+
+__all__ = ["HyperLipsBase", "Variant"]
+
+
+class HyperLipsBase(_Stage):
+    """HyperLips-Base: speech writes the weights of convolutions that act on the face's features.
+
+    Yaosen Chen, Yu Yao, Zhiqiang Li, Wei Wang, Yanru Zhang, Han Yang, Xuming Wen: HyperLips: Hyper Control Lips with
+    High Resolution Decoder for Talking Face Generation. 2023. https://arxiv.org/abs/2310.05720
+    Official code: github.com/semchan/HyperLips; it has no licence.
+
+    ```
+    target (B,5,3,128,128), rows 64.. zeroed -+
+    reference (B,5,3,128,128) ----------------+- (B,6,5,128,128) - face encoder - HyperConvs - decoder - I_B
+    frame_mels (B,5,1,80,16) ---- audio encoder - hypernetworks - weights of the HyperConvs     (B,3,5,128,128)
+    I_B - L1, LPIPS with target; lower halves - discriminator; lower halves and mel (B,1,80,16) - frozen expert
+    ```
+    Loss (Eq. 9): 0.2 adversarial + 0.5 L1 + 0.5 LPIPS + 0.3 sync. The released code trains without LPIPS and with other
+    weights, -log D as the adversarial term, other Adam settings and the expert in training mode: `variant`.
+
+    There are two optimisers, and `trainer.global_step` counts the steps of both: `max_steps` and the step in a
+    checkpoint's name are twice the number of batches (val_check_interval counts batches). On several GPUs use
+    `--trainer.strategy ddp_find_unused_parameters_true`.
+
+    Args:
+        width: factor on the channels; 1.0 is published.
+        variant: "paper" or "released": where the values below that are None come from.
+        sync_expert: path of a checkpoint of HyperLipsSyncExpertModule. Needed to train and validate unless sync_weight
+            is 0.
+        adversarial_weight, l1_weight, lpips_weight, sync_weight: lambdas of Eq. 9. Without an adversarial term there
+            is no discriminator and one optimiser.
+        adversarial: the game: "minimax" as Eq. 3 and 4 print it, "non_saturating" as released, "relativistic".
+        lr: learning rate of Adam for the generator.
+        discriminator_lr: the same for the discriminator (paper: 1e-4, released: 5e-4).
+        betas: of Adam (paper: not stated, 0.9 and 0.999 here; released: 0.5 and 0.999).
+        expert_mode: "train": the expert's batch norms use the statistics of the batch, as in the released code;
+            "eval" fixes them, the reading of the paper here.
+        perceptual_weights: ImageNet weights of the LPIPS network: "torchvision", a folder, or "random" for smoke runs
+            (the term is then called `lpips_random_weights`).
+        init_from: checkpoint of this class to start from (fine-tuning on one speaker, Table V).
+
+    Differs: the paper prints Eq. 3 and 4 with an unbounded discriminator loss; logarithms are cut at -87. LPIPS gets
+    RGB in [-1, 1], as its package asks for. The input is masked face, then reference, as released; Eq. 2 has them the
+    other way round.
+    """
+
+    channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
+    experiment = "experiments/hyperlips_base.yaml"
+    method = "hyperlips_base"
+    sync_expert_module = HyperLipsSyncExpertModule
+    unsaved = ("sync_expert", "lpips_loss")
+    face_mask = True
+    generator: HyperLipsBaseGenerator
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        variant: Variant = "paper",
+        sync_expert: str | None = None,
+        adversarial_weight: float | None = None,
+        l1_weight: float | None = None,
+        lpips_weight: float | None = None,
+        sync_weight: float | None = None,
+        adversarial: AdversarialName | None = None,
+        lr: float = 1e-4,
+        discriminator_lr: float | None = None,
+        betas: tuple[float, float] | None = None,
+        expert_mode: Literal["train", "eval"] | None = None,
+        perceptual_weights: str = TORCHVISION,
+        init_from: str | None = None,
+    ) -> None:
+        released = variant == "released"
+        super().__init__(128, sync_expert, expert_mode or ("train" if released else "eval"), init_from)
+        self.save_hyperparameters()
+        if variant not in _WEIGHTS:
+            raise ValueError(f"variant is {variant!r}. Expected paper or released. Set --model.init_args.variant.")
+        given = {"adversarial": adversarial_weight, "l1": l1_weight, "lpips": lpips_weight, "sync": sync_weight}
+        self.weights = {
+            name: published if given[name] is None else float(given[name] or 0)
+            for name, published in _WEIGHTS[variant].items()
+        }
+        check_weights(self.weights)
+        self.generator = HyperLipsBaseGenerator(width)
+        self.discriminator = BaseDiscriminator(width) if self.weights["adversarial"] > 0 else None
+        self.automatic_optimization = self.discriminator is None
+        self.game = make_adversarial(adversarial or _GAMES[variant])
+        self.lr = lr
+        self.discriminator_lr = (5e-4 if released else 1e-4) if discriminator_lr is None else discriminator_lr
+        first, second = betas or ((0.5, 0.999) if released else (0.9, 0.999))
+        self.betas = (first, second)
+        self.perceptual_weights = perceptual_weights
+        self.l1_loss, self.sync_loss = ReconstructionLoss(), SyncLoss()
+        self.lpips_loss: LPIPSLoss | None = None
+
+    @classmethod
+    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
+        return {**super().smoke_arguments(folder), "width": 0.125, "perceptual_weights": RANDOM}
+
+    @property
+    def needs_sync_expert(self) -> bool:
+        return self.weights["sync"] > 0
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage != "predict" and self.weights["lpips"] > 0 and self.lpips_loss is None:
+            self.lpips_loss = LPIPSLoss(self.perceptual_weights).to(self.device)
+
+    def train(self, mode: bool = True) -> "HyperLipsBase":
+        super().train(mode)
+        if self.lpips_loss is not None:
+            self.lpips_loss.eval()
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[RECORD]["lpips_vgg16"] = None if self.lpips_loss is None else self.lpips_loss.weights
+
+    def forward(self, audio: Tensor, faces: Tensor) -> Tensor:
+        """The generator's forward, BGR: audio (B,T,1,80,16), faces (B,6,T,128,128) -> (B,3,T,128,128), or without T."""
+        return self.generator(audio, faces)
+
+    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
+        return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
+
+    def _terms(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Generated and true windows (B,3,T,H,W), BGR, and the generator's terms with their weighted sum, `loss`."""
+        target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
+        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
+        target = target.transpose(1, 2)
+        terms = {"l1": self.l1_loss(generated, target)}
+        loss = self.weights["l1"] * terms["l1"]
+        if self.sync_expert is not None:
+            terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], generated.transpose(1, 2))
+            loss = loss + self.weights["sync"] * terms["sync"]
+        if self.lpips_loss is not None:
+            name = "lpips_random_weights" if self.lpips_loss.weights == RANDOM else "lpips"
+            images = (self.from_network(to_time_major(x, 2)) for x in (generated, target))
+            terms[name] = self.lpips_loss(*images).mean()
+            loss = loss + self.weights["lpips"] * terms[name]
+        if self.discriminator is not None:
+            real = self.discriminator(target) if self.game.compares else target
+            terms["adversarial"] = self.game.generator_loss(real, self.discriminator(generated))
+            loss = loss + self.weights["adversarial"] * terms["adversarial"]
+        return generated, target, {**terms, "loss": loss}

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""HyperLips-HR: the second stage, which gives the base's face detail, at 128, 256 or 512 pixels."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.models.core.checkpoints import RECORD, load_module, save_module
+from lipsync_bench.models.hyperlips.base.module import HyperLipsBase, Variant
+from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
+from lipsync_bench.models.hyperlips.discriminators import HRDiscriminator
+from lipsync_bench.models.hyperlips.hr.guide import Guide, Rule, guide
+from lipsync_bench.models.hyperlips.hr.network import HRDecoder
+from lipsync_bench.models.hyperlips.losses import AdversarialName, LipLoss, make_adversarial
+from lipsync_bench.models.hyperlips.stage import _Stage
+from lipsync_bench.models.parts.layers import mask_lower_half
+from lipsync_bench.models.parts.losses import ReconstructionLoss, check_weights
+from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, LPIPSLoss, VGGLoss
+
+BASE_PX = 128
+DECODER_PIXELS = 1 << 20  # of output in one call at inference: a quarter of a gigabyte for each of its maps
+_GAMES: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "relativistic"}
+
+__all__ = ["HyperLipsHR"]
+
+
+class HyperLipsHR(_Stage):
+    """HyperLips-HR: a decoder that sharpens the base's face, guided by a sketch of its landmarks.
+
+    Yaosen Chen, Yu Yao, Zhiqiang Li, Wei Wang, Yanru Zhang, Han Yang, Xuming Wen: HyperLips: Hyper Control Lips with
+    High Resolution Decoder for Talking Face Generation. 2023. https://arxiv.org/abs/2310.05720
+    Official code: github.com/semchan/HyperLips; it has no licence.
+
+    ```
+    base (B,5,3,128,128) ---+
+    sketch (B,5,1,128,128) -+- (5B,6,128,128) - HRDecoder - I_HR (5B,3,S,S) - L1, VGG features with target
+                                                            I_HR - discriminator
+                                                            I_HR in lip_box, lip_mask - LPIPS, L1 with target
+    ```
+    Batches are windows of kind `hr` (datamodules/hr_windows.py), which read what `bench base-frames` wrote. The loss is
+    the sum of all terms (Eq. 16, all lambdas 1). At inference the base network, which a checkpoint carries with it,
+    makes the base frames, and Face Mesh finds the landmarks of the sketch in them. Where it finds none the enlarged
+    base frame is the result (the failure that the paper's Fig. 6 shows), counted in `fallback_frames`.
+
+    There are two optimisers, and `trainer.global_step` counts the steps of both: `max_steps` and the step in a
+    checkpoint's name are twice the number of batches. On several GPUs use
+    `--trainer.strategy ddp_find_unused_parameters_true`.
+
+    Args:
+        scale: 1, 2 or 4, for faces of 128, 256 or 512 pixels.
+        width: factor on the channels; 1.0 is published.
+        base: path of a checkpoint of HyperLipsBase. Needed to train; a trained checkpoint contains it.
+        variant: "paper" or "released": the game, what the perceptual networks see, Adam, and the form of Eq. 15.
+        sketch: False: the sketch's channels are black, and no face is looked for at inference (Table IV).
+        adversarial: the game: "minimax" (Eq. 11 and 12), "non_saturating", or "relativistic" as released.
+        adversarial_weight, vgg_weight, l1_weight, lip_lpips_weight, lip_l1_weight: lambdas; 0 leaves a term out.
+        inference: "training": inputs as in training. "released": as the released inference, which enlarges the base
+            frames to 128 * scale before the decoder, so that frames get scale * 128 * scale pixels; official weights
+            are used with it.
+        smooth_frames: half the length of the landmarks' running mean at inference; None for none, as published.
+        lr: learning rate of Adam for the decoder.
+        discriminator_lr: the same for the discriminator (paper: 1e-4, released: 5e-4).
+        betas: of Adam (paper: not stated, 0.9 and 0.999 here; released: 0.5 and 0.999).
+        perceptual_weights: ImageNet weights of VGG-19 and of the LPIPS network: "torchvision", a folder, or "random"
+            for smoke runs (the terms' names say so then).
+        init_from: checkpoint of this class to start from (fine-tuning, Table V).
+
+    Differs: base frames are taken from the network as they are; the released preparation pastes them into the video,
+    encodes it, and finds and cuts the faces again. Face Mesh looks at every frame by itself.
+    """
+
+    channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
+    experiment = "experiments/hyperlips_hr.yaml"
+    method = "hyperlips_hr"
+    unsaved = ("lpips_loss", "vgg_loss")
+    face_mask = True
+    generator: HRDecoder
+
+    def __init__(
+        self,
+        scale: Literal[1, 2, 4] = 1,
+        width: float = 1.0,
+        base: str | None = None,
+        variant: Variant = "paper",
+        sketch: bool = True,
+        adversarial: AdversarialName | None = None,
+        adversarial_weight: float = 1.0,
+        vgg_weight: float = 1.0,
+        l1_weight: float = 1.0,
+        lip_lpips_weight: float = 1.0,
+        lip_l1_weight: float = 1.0,
+        inference: Rule = "training",
+        smooth_frames: int | None = None,
+        lr: float = 1e-4,
+        discriminator_lr: float | None = None,
+        betas: tuple[float, float] | None = None,
+        perceptual_weights: str = TORCHVISION,
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__(BASE_PX * scale, init_from=init_from)
+        self.save_hyperparameters()
+        self.released = variant == "released"
+        if variant not in _GAMES:
+            raise ValueError(f"variant is {variant!r}. Expected paper or released. Set --model.init_args.variant.")
+        if inference not in ("training", "released"):
+            raise ValueError(
+                f"inference is {inference!r}. Expected training or released. Set --model.init_args.inference."
+            )
+        self.weights = {
+            "adversarial": adversarial_weight, "vgg": vgg_weight, "l1": l1_weight, "lip_lpips": lip_lpips_weight,
+            "lip_l1": lip_l1_weight,
+        }  # fmt: skip
+        check_weights(self.weights)
+        self.generator = HRDecoder(scale, width)
+        self.discriminator = HRDiscriminator(width) if adversarial_weight > 0 else None
+        self.automatic_optimization = self.discriminator is None
+        self.game = make_adversarial(adversarial or _GAMES[variant])
+        self.base: HyperLipsBaseGenerator | None = None
+        self.base_sha256: str | None = None
+        self._base_path = base
+        self.use_sketch, self.inference, self.smooth_frames = sketch, inference, smooth_frames
+        self.lr = lr
+        self.discriminator_lr = (5e-4 if self.released else 1e-4) if discriminator_lr is None else discriminator_lr
+        first, second = betas or ((0.5, 0.999) if self.released else (0.9, 0.999))
+        self.betas = (first, second)
+        self.perceptual_weights = perceptual_weights
+        self.l1_loss = ReconstructionLoss()
+        self.lpips_loss: LPIPSLoss | None = None
+        self.vgg_loss: VGGLoss | None = None
+
+    @classmethod
+    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
+        path = folder / "base.ckpt"
+        save_module(HyperLipsBase(width=0.125), path)
+        return {"width": 0.125, "base": str(path), "perceptual_weights": RANDOM}
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if self.base is None:
+            self._load_base()
+        if stage == "predict":
+            return
+        if self.vgg_loss is None and self.weights["vgg"] > 0:
+            self.vgg_loss = VGGLoss(self.perceptual_weights, normalised=not self.released).to(self.device)
+        if self.lpips_loss is None and self.weights["lip_lpips"] > 0:
+            self.lpips_loss = LPIPSLoss(self.perceptual_weights, normalised=not self.released).to(self.device)
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        made: set[str] = getattr(getattr(self.trainer, "datamodule", None), "base_checkpoints", set())
+        if made and made != {self.base_sha256}:
+            makers, base = ", ".join(sorted(digest[:12] for digest in made)), str(self.base_sha256)[:12]
+            raise ValueError(
+                f"HyperLipsHR: the base frames were made by {makers}, the base is {base} (SHA-256). "
+                "Expected the same checkpoint: a decoder is used on the faces it was trained on. Run: "
+                "bench base-frames --checkpoint BASE.ckpt --root ROOT, with the BASE.ckpt of --model.init_args.base"
+            )
+
+    def _load_base(self) -> HyperLipsBaseGenerator:
+        repair = (
+            "Train stage 1 with: lightning fit -c experiments/hyperlips_base.yaml; then name its checkpoint with "
+            "--model.init_args.base PATH (official weights: bench import hyperlips_hr FILE --base BASE.ckpt --out CKPT)"
+        )
+        if self._base_path is None:
+            raise ValueError(f"HyperLipsHR: base is None. Expected the path of a HyperLipsBase checkpoint. {repair}")
+        path = Path(self._base_path)
+        if not path.is_file():
+            raise FileNotFoundError(f"HyperLipsHR: no base at {path}. Expected a HyperLipsBase checkpoint. {repair}")
+        return self.attach_base(load_module(path, [HyperLipsBase]).generator, sha256(path))
+
+    def attach_base(self, network: HyperLipsBaseGenerator, digest: str) -> HyperLipsBaseGenerator:
+        """Make a stage-1 network, which stays frozen, part of this module.
+
+        Args:
+            network: The base.
+            digest: SHA-256 of the checkpoint that it comes from.
+        """
+        self.base = network.requires_grad_(False).eval().to(self.device)
+        self.base_sha256 = digest
+        return self.base
+
+    def train(self, mode: bool = True) -> "HyperLipsHR":
+        super().train(mode)
+        for frozen in (self.base, self.lpips_loss, self.vgg_loss):
+            if frozen is not None:
+                frozen.eval()
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        record = checkpoint[RECORD]
+        if self.base is not None:
+            record["base_width"], record["base_sha256"] = self.base.width, self.base_sha256
+        record["vgg19"] = None if self.vgg_loss is None else self.vgg_loss.weights
+        record["lpips_vgg16"] = None if self.lpips_loss is None else self.lpips_loss.weights
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        record = checkpoint.get(RECORD, {})
+        if "base_width" in record:  # also instead of one read from a file: the weights to come are the checkpoint's
+            self.attach_base(HyperLipsBaseGenerator(record["base_width"]), record["base_sha256"])
+        super().on_load_checkpoint(checkpoint)
+        self.refuse_another("base", self._base_path, self.base_sha256)
+
+    def forward(self, base: Tensor, sketch: Tensor) -> Tensor:
+        """Base faces (N,3,h,w) BGR and sketches (N,1,h,w), both in [0, 1] -> (N,3,scale*h,scale*w) BGR."""
+        sketch = sketch if self.use_sketch else torch.zeros_like(sketch)
+        return self.generator(torch.cat([base, sketch.expand_as(base)], dim=1))
+
+    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
+        base_network = self.base or self._load_base()
+        faces, references = (self._small(x) for x in (faces, references))
+        base = base_network(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
+        seen = guide(base, self.inference, self.generator.scale, self.smooth_frames, self.use_sketch)
+        frames = self._decoded(seen)
+        missing = ~seen.found
+        if missing.any():
+            self.fallback_frames += int(missing.sum())
+            frames[missing] = F.interpolate(base[missing].to(frames), frames.shape[-2:], mode="bilinear")
+        return frames
+
+    def _decoded(self, seen: Guide) -> Tensor:
+        """The decoder's frames, as many at a time as memory is meant to hold."""
+        pixels = (seen.faces.shape[-1] * self.generator.scale) ** 2
+        parts = (x.split(max(1, DECODER_PIXELS // pixels)) for x in (seen.faces, seen.sketches))
+        return torch.cat([self(faces, sketches) for faces, sketches in zip(*parts, strict=True)])
+
+    @staticmethod
+    def _small(faces: Tensor) -> Tensor:
+        if faces.shape[-1] == BASE_PX:
+            return faces
+        return F.interpolate(faces, (BASE_PX, BASE_PX), mode="bilinear")
+
+    def _terms(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Generated and true frames (5B,3,S,S), BGR, and the decoder's terms with their weighted sum, `loss`."""
+        base, target = (self.to_network(batch[key]).flatten(0, 1) for key in ("base", "target"))
+        generated = self(base, batch["sketch"].flatten(0, 1))
+        terms = {"l1": self.l1_loss(generated, target)}
+        loss = self.weights["l1"] * terms["l1"]
+        shown = (generated, target) if self.released else (self.from_network(generated), self.from_network(target))
+        random = "_random_weights" if self.perceptual_weights == RANDOM else ""
+        if self.vgg_loss is not None:
+            terms[f"vgg{random}"] = self.vgg_loss(*shown)
+            loss = loss + self.weights["vgg"] * terms[f"vgg{random}"]
+        if self.lpips_loss is not None or self.weights["lip_l1"] > 0:
+            lips = LipLoss(self.lpips_loss, masked=not self.released)
+            distance, terms["lip_l1"] = lips(*shown, *(batch[key].flatten(0, 1) for key in ("lip_mask", "lip_box")))
+            loss = loss + self.weights["lip_l1"] * terms["lip_l1"]
+            if distance is not None:
+                terms[f"lip_lpips{random}"] = distance
+                loss = loss + self.weights["lip_lpips"] * distance
+        if self.discriminator is not None:
+            real = self.discriminator(target) if self.game.compares else target
+            terms["adversarial"] = self.game.generator_loss(real, self.discriminator(generated))
+            loss = loss + self.weights["adversarial"] * terms["adversarial"]
+        return generated, target, {**terms, "loss": loss}
+
+    def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
+        random = torch.Generator().manual_seed(seed + 1)
+        window = (batch_size, self.window_frames)
+        low, high = self.image_size // 4, 3 * self.image_size // 4
+        mask = torch.zeros((*window, 1, self.image_size, self.image_size))
+        mask[..., low:high, low:high] = 1
+        return {
+            **super().example_batch(batch_size, seed),
+            "base": torch.rand((*window, 3, BASE_PX, BASE_PX), generator=random),
+            "sketch": torch.randint(0, 2, (*window, 1, BASE_PX, BASE_PX), generator=random).float(),
+            "lip_mask": mask,
+            "lip_box": torch.tensor([low, high, low, high]).expand(*window, 4),
+        }

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""StyleGAN2's discriminator and the losses of its game, written from the papers.
+
+Tero Karras, Samuli Laine, Miika Aittala, Janne Hellsten, Jaakko Lehtinen, Timo Aila: Analyzing and Improving the Image
+Quality of StyleGAN. CVPR 2020. https://arxiv.org/abs/1912.04958 (config F: residual discriminator, wide layers).
+Equalised learning rate and minibatch standard deviation are from Karras et al., ICLR 2018 (arXiv 1710.10196); the R1
+penalty is Mescheder et al.'s, ICML 2018 (arXiv 1801.04406). NVIDIA's code is non-commercial and was not used.
+"""
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lipsync_bench.models.parts.layers import scaled
+
+CHANNEL_BUDGET = 32768  # channels of config F: this by the size, at most 512; 64 at 512 pixels
+MOST_CHANNELS = 512
+MIN_SIZE_PX = 16
+_GROUP = 4  # images over which the minibatch standard deviation goes
+_LAST_PX = 4
+_SLOPE = 0.2
+_TAPS = (1.0, 3.0, 3.0, 1.0)
+
+__all__ = [
+    "CHANNEL_BUDGET",
+    "MIN_SIZE_PX",
+    "MOST_CHANNELS",
+    "StyleGAN2Discriminator",
+    "discriminator_terms",
+    "logistic_terms",
+    "minibatch_deviation",
+    "non_saturating_loss",
+    "r1_penalty",
+]
+
+
+def non_saturating_loss(fake: Tensor) -> Tensor:
+    """-log sigmoid(D(G)), the mean over the generator's logits of any shape: what the generator minimises."""
+    return F.softplus(-fake.float()).mean()
+
+
+def logistic_terms(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """-log sigmoid(D(real)) and -log(1 - sigmoid(D(G))), means over logits: the discriminator minimises their sum."""
+    return {"disc_real": F.softplus(-real.float()).mean(), "disc_fake": F.softplus(fake.float()).mean()}
+
+
+def r1_penalty(discriminator: nn.Module, real: Tensor, gamma: float = 10.0) -> Tensor:
+    """gamma / 2 E |dD(x)/dx|^2 at real images x, differentiable in the discriminator's parameters.
+
+    Applied lazily, in every k-th step only, it is multiplied by k there (StyleGAN2, section "Lazy regularization").
+    The squares are summed over an image's values and averaged over images. Computed without autocast: squared
+    gradients leave the range of 16 bits.
+
+    Args:
+        discriminator: images to logits.
+        real: (N,3,H,W) as the discriminator takes them.
+        gamma: published for 512 pixels and more: 10; StyleGAN2 scales it with the size of images and batches.
+    """
+    with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
+        real = real.detach().requires_grad_(True)
+        (gradient,) = torch.autograd.grad(discriminator(real).sum(), real, create_graph=True)
+        return 0.5 * gamma * gradient.square().sum(dim=(1, 2, 3)).mean()
+
+
+def discriminator_terms(
+    discriminator: nn.Module, real: Tensor, fake: Tensor, gamma: float, every: int, batches: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The discriminator's loss in a training step, and its terms by name.
+
+    Args:
+        discriminator: images to logits.
+        real, fake: (N,3,H,W) as the discriminator takes them, `fake` detached.
+        gamma: of the R1 penalty; 0 leaves it out.
+        every: batches from one penalty to the next, whose weight is multiplied by it; `r1` is logged without.
+        batches: trained so far.
+    """
+    terms = logistic_terms(discriminator(real), discriminator(fake))
+    loss = terms["disc_real"] + terms["disc_fake"]
+    if gamma > 0 and batches % every == 0:
+        terms["r1"] = r1_penalty(discriminator, real, gamma)
+        loss = loss + every * terms["r1"]
+    return loss, terms
+
+
+def minibatch_deviation(x: Tensor) -> Tensor:
+    """Maps (N,C,H,W) with one more channel: how much the images of a group differ.
+
+    It is the standard deviation over up to four neighbouring images, averaged over all channels and positions; groups
+    are equal, so that N is a multiple of their size. In float32.
+    """
+    count = next(size for size in range(min(_GROUP, len(x)), 0, -1) if len(x) % size == 0)
+    groups = x.unflatten(0, (-1, count))
+    groups = groups.float() if groups.dtype in (torch.float16, torch.bfloat16) else groups
+    deviation = (groups.var(dim=1, correction=0) + 1e-8).sqrt().mean(dim=(1, 2, 3))
+    column = deviation.repeat_interleave(count).view(-1, 1, 1, 1).to(x.dtype)
+    return torch.cat([x, column.expand(-1, 1, *x.shape[2:])], dim=1)
+
+
+class _Equalised(nn.Module):
+    """A layer whose weights are drawn from N(0, 1) and multiplied by He's constant in use, so that Adam moves all
+    layers at one speed.
+    """
+
+    def __init__(self, shape: tuple[int, ...], bias: bool, activated: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(shape))
+        self.bias = nn.Parameter(torch.zeros(shape[0])) if bias else None
+        self.activated = activated
+        # A leaky ReLU halves the power, which the root of 2 makes good.
+        self.multiplier = (math.sqrt(2) if activated else 1.0) / math.sqrt(math.prod(shape[1:]))
+
+    def finished(self, x: Tensor) -> Tensor:
+        return F.leaky_relu(x, _SLOPE) if self.activated else x
+
+
+class _Conv(_Equalised):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0, activated: bool = True
+    ) -> None:
+        super().__init__((outputs, inputs, kernel, kernel), bias=activated, activated=activated)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finished(F.conv2d(x, self.weight * self.multiplier, self.bias, self.stride, self.padding))
+
+
+class _Linear(_Equalised):
+    def __init__(self, inputs: int, outputs: int, activated: bool = True) -> None:
+        super().__init__((outputs, inputs), bias=True, activated=activated)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finished(F.linear(x, self.weight * self.multiplier, self.bias))
+
+
+class _Blur(nn.Module):
+    """Low pass 1 3 3 1 in both directions, zeros outside; halves the size with stride 2 and padding 1."""
+
+    def __init__(self, stride: int, padding: int) -> None:
+        super().__init__()
+        taps = torch.tensor(_TAPS)
+        taps = taps / taps.sum()
+        self.kernel: Tensor
+        self.register_buffer("kernel", taps.outer(taps)[None, None], persistent=False)
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        # One channel at a time, as images of their own: depthwise convolutions have a slow second derivative.
+        flat = x.flatten(0, 1)[:, None]
+        blurred = F.conv2d(flat, self.kernel.to(x.dtype), stride=self.stride, padding=self.padding)
+        return blurred.view(*x.shape[:2], *blurred.shape[2:])
+
+
+class _Block(nn.Module):
+    """(conv, conv with blur to half the size, plus a shortcut of blur and 1x1 conv) / sqrt 2."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        # Both ways put an output pixel in the middle of its four input pixels.
+        self.main = nn.Sequential(
+            _Conv(inputs, inputs, 3, padding=1), _Blur(stride=1, padding=2), _Conv(inputs, outputs, 3, stride=2)
+        )
+        self.shortcut = nn.Sequential(_Blur(stride=2, padding=1), _Conv(inputs, outputs, 1, activated=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (self.main(x) + self.shortcut(x)) * math.sqrt(0.5)
+
+
+class StyleGAN2Discriminator(nn.Module):
+    """Says whether images look real (config F).
+
+    ```
+    (N,3,H,W) - conv 1x1 - residual blocks with blur, each half the size - (N,c,4,4) - minibatch deviation
+              - conv 3x3 - linear - linear - (N,1)
+    ```
+    All activations are leaky ReLU 0.2. Keep `channels` and the 32768 as they are for the published table: 512 up to 64
+    pixels, 256 at 128, 128 at 256, 64 at 512, 32 at 1024.
+
+    Args:
+        image_size: H and W, a power of two from 16 on.
+        width: factor on the channels; 1.0 is published.
+        channels: most channels of a layer, before `width`.
+
+    Raises:
+        ValueError: another `image_size`.
+    """
+
+    def __init__(self, image_size: int, width: float = 1.0, channels: int = MOST_CHANNELS) -> None:
+        super().__init__()
+        if image_size < MIN_SIZE_PX or image_size & (image_size - 1):
+            raise ValueError(
+                f"StyleGAN2Discriminator: image_size is {image_size}. Expected a power of two from {MIN_SIZE_PX} on. "
+                "Set --model.init_args.image_size, or do without with --model.init_args.adversarial_weight 0."
+            )
+        self.image_size = image_size
+        sizes = [image_size]
+        while sizes[-1] > _LAST_PX:
+            sizes.append(sizes[-1] // 2)
+        table = [scaled(min(channels, CHANNEL_BUDGET // size), width) for size in sizes]
+        self.from_rgb = _Conv(3, table[0], 1)
+        self.blocks = nn.Sequential(*(_Block(*pair) for pair in pairwise(table)))
+        last = table[-1]
+        self.last_conv = _Conv(last + 1, last, 3, padding=1)
+        self.head = nn.Sequential(_Linear(last * _LAST_PX**2, last), _Linear(last, 1, activated=False))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N,1), above 0 for real, of RGB images (N,3,H,W) in [-1, 1]; float32 under autocast.
+
+        The images of a batch see each other through the minibatch deviation: do not mix real and generated ones.
+
+        Raises:
+            ValueError: images of another size.
+        """
+        if images.ndim != 4 or images.shape[1:] != (3, self.image_size, self.image_size):
+            raise ValueError(
+                f"StyleGAN2Discriminator: images are {tuple(images.shape)}. Expected (N, 3, {self.image_size}, "
+                f"{self.image_size}). Set --model.init_args.image_size to the size of the data."
+            )
+        x = minibatch_deviation(self.blocks(self.from_rgb(images)))
+        x = self.last_conv(x).flatten(1)
+        with torch.autocast(x.device.type, enabled=False):
+            return self.head(x.to(self.head[0].weight.dtype))

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VideoReTalking's L-Net as a method of its own: its training and generation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from lipsync_bench.models.core.checkpoints import RECORD
+from lipsync_bench.models.core.module import TalkingFaceModule
+from lipsync_bench.models.parts.layers import mask_lower_half, to_time_major
+from lipsync_bench.models.parts.losses import ReconstructionLoss, SyncLoss, check_weights
+from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
+from lipsync_bench.models.videoretalking.lnet.network import LNet
+from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
+
+__all__ = ["VideoReTalkingLNet"]
+
+
+class VideoReTalkingLNet(TalkingFaceModule):
+    """L-Net of VideoReTalking: Fourier convolutions, steered by speech, draw the lower half of a face.
+
+    Kun Cheng, Xiaodong Cun, Yong Zhang, Menghan Xia, Fei Yin, Mingrui Zhu, Xuan Wang, Jue Wang, Nannan Wang:
+    VideoReTalking: Audio-based Lip Synchronization for Talking Head Video Editing In the Wild. SIGGRAPH Asia 2022.
+    https://arxiv.org/abs/2211.14758
+    Official code: github.com/OpenTalker/video-retalking (Apache-2.0; inference only; for its weights, see its README).
+
+    ```
+    target (B,5,3,96,96), rows 48.. zeroed -+- encoder, values of the reference by cross-attention - 1024@12 -+
+    reference (B,5,3,96,96) ----------------+                                                                 |
+    frame_mels (B,5,1,80,16) - audio encoder - z (B*5,512) - AdaIN of the FFC blocks - decoder ---------------+
+    decoder - G (B,3,5,96,96) - L1 with target; VGG features - perceptual
+              G, lower halves, and mel (B,1,80,16) - frozen expert - sync
+    ```
+    Loss (Eq. 9): L1 + perceptual + 0.3 sync. The perceptual term sums mean absolute differences of VGG-19 features over
+    layers and sizes (`VGGPyramidLoss`); sync is -log of the cosine of Wav2Lip's expert. Training windows are Wav2Lip's,
+    whose recipe the paper follows: their `frame_mels` start one frame early; `generate` expects the frame's own window.
+
+    The complete method adds two networks, one that stabilises the expression of the reference (D-Net) and one that
+    enlarges the face (E-Net). L-Net alone is a row of the paper's Table 3, and this class.
+
+    Args:
+        width: factor on the channels; 1.0 is published. Faces are 96 x 96 at any width.
+        blocks: FFC residual blocks at each of the decoder's three sizes; 9 is published.
+        cross_attention: False joins the features of target and reference without attention, the ablation of Table 3.
+        sync_expert: path of a checkpoint of SyncExpertModule. Needed to train and validate unless sync_weight is 0.
+        l1_weight, perceptual_weight, sync_weight: lambdas of Eq. 9. At 0 a term is not computed, but for L1, which
+            is logged all the same.
+        lr: learning rate of Adam.
+        betas: of Adam; the paper does not give them.
+        expert_mode: "eval" fixes the expert's batch norms; "train" has them use the statistics of the batch, as
+            Wav2Lip's code does. The paper does not say.
+        perceptual_weights: ImageNet weights of VGG-19: "torchvision", a folder, or "random" for smoke runs (the term is
+            then called `perceptual_random_weights`).
+        init_from: checkpoint of this class to start from (fine-tuning).
+
+    Differs: layers, scales and weights of the perceptual loss are not published; those of PIRenderer, the parent of
+    D-Net, stand in. Eq. 6 prints Euclidean norms; means of absolute differences do not grow with the image. The five
+    reference frames are one window of the same video, other than the target's, as in Wav2Lip; the paper has "five
+    randomly selected". At test time the paper's reference is D-Net's stabilised frame, here what evaluation gives.
+    Adam's betas and the expert's mode are not published.
+    """
+
+    channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
+    experiment = "experiments/videoretalking_lnet.yaml"
+    method = "videoretalking_lnet"
+    sync_expert_module = SyncExpertModule
+    unsaved = ("sync_expert", "vgg_loss")
+    generator: LNet
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        blocks: int = 9,
+        cross_attention: bool = True,
+        sync_expert: str | None = None,
+        l1_weight: float = 1.0,
+        perceptual_weight: float = 1.0,
+        sync_weight: float = 0.3,
+        lr: float = 1e-4,
+        betas: tuple[float, float] = (0.9, 0.999),
+        expert_mode: Literal["train", "eval"] = "eval",
+        perceptual_weights: str = TORCHVISION,
+        init_from: str | None = None,
+    ) -> None:
+        super().__init__(96, sync_expert, expert_mode, init_from)
+        self.save_hyperparameters()
+        self.weights = {"l1": l1_weight, "perceptual": perceptual_weight, "sync": sync_weight}
+        check_weights(self.weights)
+        self.generator = LNet(width, blocks, cross_attention)
+        self.lr = lr
+        first, second = betas
+        self.betas = (first, second)
+        self.perceptual_weights = perceptual_weights
+        self.l1_loss, self.sync_loss = ReconstructionLoss(), SyncLoss()
+        self.vgg_loss: VGGPyramidLoss | None = None
+
+    @classmethod
+    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
+        return {**super().smoke_arguments(folder), "width": 0.125, "blocks": 1, "perceptual_weights": RANDOM}
+
+    @property
+    def needs_sync_expert(self) -> bool:
+        return self.weights["sync"] > 0
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        if stage != "predict" and self.weights["perceptual"] > 0 and self.vgg_loss is None:
+            self.vgg_loss = VGGPyramidLoss(self.perceptual_weights).to(self.device)
+
+    def train(self, mode: bool = True) -> "VideoReTalkingLNet":
+        super().train(mode)
+        if self.vgg_loss is not None:
+            self.vgg_loss.eval()
+        return self
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[RECORD]["vgg19"] = None if self.vgg_loss is None else self.vgg_loss.weights
+
+    def forward(self, audio: Tensor, faces: Tensor) -> Tensor:
+        """The generator's forward, BGR: audio (B,T,1,80,16), faces (B,6,T,96,96) -> (B,3,T,96,96), or 4-D without T."""
+        return self.generator(audio, faces)
+
+    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
+        return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor:
+        terms = self._terms(batch)
+        self.log_terms("train", terms, batch)
+        return terms["loss"]
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
+        self.log_terms("val", self._terms(batch), batch)
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
+        self.log_terms("test", self._terms(batch), batch)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        return torch.optim.Adam(self.generator.parameters(), lr=self.lr, betas=self.betas)
+
+    def _terms(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The terms of the loss and their weighted sum, `loss`."""
+        target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
+        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
+        target = target.transpose(1, 2)
+        terms = {"l1": self.l1_loss(generated, target)}
+        loss = self.weights["l1"] * terms["l1"]
+        if self.vgg_loss is not None:
+            name = "perceptual_random_weights" if self.vgg_loss.weights == RANDOM else "perceptual"
+            images = (self.from_network(to_time_major(x, 2)) for x in (generated, target))
+            terms[name] = self.vgg_loss(*images)
+            loss = loss + self.weights["perceptual"] * terms[name]
+        if self.sync_expert is not None:
+            terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], generated.transpose(1, 2))
+            loss = loss + self.weights["sync"] * terms["sync"]
+        return {**terms, "loss": loss}

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lipsync_bench.callbacks import ChannelsLast
+from lipsync_bench.cli import demo
+from lipsync_bench.cli.lightning import BenchCLI
+from lipsync_bench.datamodules import Synthetic
+from lipsync_bench.datamodules.media.video import probe, read_frames
+from lipsync_bench.inference.preview import LABEL_PX, write_preview
+from lipsync_bench.models import SyncExpertModule, Wav2Lip
+from lipsync_bench.models.core.checkpoints import save_module
+
+
+def test_a_demo_never_touches_a_folder_that_is_not_its_own(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="holds no demo"):
+            demo._claim(tmp_path, 0, overwrite)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_demo_is_gone_on_with_under_the_same_seed_only(tmp_path):
+    out = tmp_path / "demo"
+    demo._claim(out, 3, overwrite=False)
+    (out / "made").touch()
+    demo._claim(out, 3, overwrite=False)
+    assert (out / "made").exists()
+    with pytest.raises(ValueError, match=r"another seed.*--overwrite"):
+        demo._claim(out, 4, overwrite=False)
+    demo._claim(out, 4, overwrite=True)
+    assert not (out / "made").exists()
+    assert json.loads((out / "demo.json").read_text()) == {"seed": 4}
+
+
+@pytest.mark.parametrize("method", sorted(demo.TRAININGS))
+def test_every_stage_of_a_demo_has_its_two_files_and_data_that_it_finds(method, tmp_path, monkeypatch):
+    """The command of each stage, as far as reading its configuration."""
+    commands = []
+    monkeypatch.setattr(demo.subprocess, "run", lambda command, **_: commands.append(command))
+    for name in demo.TRAININGS[method]:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        demo._fit(tmp_path, name, seed=3)
+        assert (tmp_path / "runs" / name / "done").is_file()
+    assert len(commands) == len(demo.TRAININGS[method])
+    for command in commands:
+        cli = BenchCLI([*command[4:], "--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}"], run=False)
+        data = cli.datamodule
+        clips = data if isinstance(data, Synthetic) else data.clips
+        assert clips.root == Path("clips")
+        assert data.seed == 3
+
+
+def test_the_shift_table_has_every_held_out_clip_at_every_shift(corpus, tmp_path):
+    torch.manual_seed(0)
+    save_module(SyncExpertModule(width=0.125), tmp_path / "expert.ckpt")
+    clips = Synthetic(root=corpus / "clips").clips("test")
+    table = demo._shift_table(tmp_path / "expert.ckpt", clips)
+    assert len(table) == len(clips) * len(demo.SHIFTS_FRAMES)
+    for _, found in table.groupby("clip"):  # moving the sound moves what is found, whatever the network has learnt
+        assert found["found_frames"].nunique() > 1
+    loss = demo._expert_loss(tmp_path / "expert.ckpt", corpus / "clips", seed=0)
+    assert 0.3 < loss < 3
+
+
+def test_the_preview_shows_the_columns_side_by_side_with_sound(tmp_path):
+    red, blue = (np.full((40, 60, 3), colour, np.uint8) for colour in ((200, 0, 0), (0, 0, 200)))
+    count = write_preview(tmp_path / "p.mp4", {"a": [red] * 30, "b": [blue] * 25}, np.zeros(16000, np.int16), 64)
+    assert count == 25
+    info = probe(tmp_path / "p.mp4")
+    assert (info.width, info.height, info.has_audio) == (128, 64 + LABEL_PX, True)
+    frame = next(read_frames(tmp_path / "p.mp4"))
+    assert frame[LABEL_PX + 32, 32].argmax() == 0
+    assert frame[LABEL_PX + 32, 96].argmax() == 2
+
+
+def test_channels_last_computes_the_same():
+    torch.manual_seed(0)
+    module = Wav2Lip(width=0.125).eval()
+    mels, faces = torch.rand(2, 1, 80, 16), torch.rand(2, 3, 96, 96)
+    before = module.generate(mels, faces, faces.flip(0))
+    ChannelsLast().on_fit_start(None, module)
+    assert (
+        module.generator.face_encoder_blocks[1][0].conv_block[0].weight.is_contiguous(memory_format=torch.channels_last)
+    )
+    torch.testing.assert_close(module.generate(mels, faces, faces.flip(0)), before, atol=1e-5, rtol=0)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One pass: how often files are read and detectors look, counted. (The sound, the truth's images: test_evaluate.py.)"""
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
+from lipsync_bench.evaluation import ScorerFiles, Selection, candidates, evaluate_videos, regions, targets
+from lipsync_bench.metrics.sync import face_tracks, lse
+from tests.quick_networks import QuickSyncNet
+
+FRAMES = 40
+BOX = np.array([60, 60, 200, 220], np.float32)
+
+
+@pytest.fixture
+def videos(corpus, tmp_path):
+    """`target/a.mp4`, and the same name in four folders of other takes."""
+    sources = sorted((corpus / "videos" / "main").glob("*/*.mp4"))
+    for folder, source in zip(("target", "one", "two", "three", "four"), sources, strict=False):
+        (tmp_path / folder).mkdir()
+        shutil.copy(source, tmp_path / folder / "a.mp4")
+    return tmp_path
+
+
+@pytest.fixture
+def counts(monkeypatch):
+    """What an evaluation did since: `read NAME` files, `landmarks`, `checks` and `boxes` one a frame."""
+    counter: Counter[str] = Counter()
+
+    def counting(name, real):
+        def call(*arguments):
+            counter[name] += 1
+            return real(*arguments)
+
+        return call
+
+    def read(path, *arguments):
+        counter[f"read {Path(path).parent.name}"] += 1
+        return read_frames(path, *arguments)
+
+    for module in (targets, candidates, lse):
+        monkeypatch.setattr(module, "read_frames", read)
+    monkeypatch.setattr(targets, "landmarks68", counting("landmarks", targets.landmarks68))
+    monkeypatch.setattr(regions.FaceCheck, "__call__", counting("checks", regions.FaceCheck.__call__))
+    monkeypatch.setattr(regions, "dlib_rectangle", counting("boxes", lambda frame: BOX))
+    return counter
+
+
+def evaluate(videos, names, **more):
+    arguments = {"workers": 1, "progress": False, "device": "cpu"}
+    pred = {name: videos / name for name in names}
+    result = evaluate_videos(pred, videos / "target", videos / "out", **{**arguments, **more})
+    assert (result.rows["status"] == "ok").all()
+    return result.rows
+
+
+@pytest.mark.parametrize("names", [["one"], ["one", "two", "three"]], ids=len)
+def test_every_file_is_read_once_and_every_frame_searched_once_however_many_take_part(videos, counts, names):
+    rows = evaluate(videos, names)
+    assert sorted(rows["method"]) == sorted(["ground_truth", "repeated_frame", *names])
+    searched = FRAMES * len(["target", "repeated_frame", *names])  # nothing for the truth: it is the target
+    assert counts == {
+        "read target": 1,
+        **{f"read {name}": 1 for name in names},
+        "landmarks": searched,
+        "checks": searched,
+    }
+
+
+def test_the_truth_alone_costs_what_the_target_costs(videos, counts):
+    rows = evaluate(videos, ["one"], select=Selection(methods=["ground_truth"]))
+    assert rows["method"].tolist() == ["ground_truth"]
+    assert counts == {"read target": 1, "landmarks": FRAMES, "checks": FRAMES}
+
+
+def test_a_candidate_that_comes_later_costs_its_own_frames_only(videos, counts):
+    evaluate(videos, ["one", "two"])
+    counts.clear()
+    rows = evaluate(videos, ["one", "two", "three"])
+    assert len(rows) == 5
+    assert counts == {"read target": 1, "read three": 1, "landmarks": FRAMES, "checks": FRAMES}
+    counts.clear()
+    evaluate(videos, ["one", "two", "three"])
+    assert not counts  # nothing is left to do: not even a file is opened
+
+
+def test_a_target_that_was_exchanged_is_searched_again(videos, counts):
+    """The memory of what was found belongs to a file's content, not to its name."""
+    evaluate(videos, ["one"])
+    (videos / "out" / "clips.csv").unlink()
+    shutil.copy(videos / "four" / "a.mp4", videos / "target" / "a.mp4")
+    shutil.rmtree(videos / "out" / "targets")
+    counts.clear()
+    evaluate(videos, ["one"])
+    assert counts["landmarks"] == counts["checks"] == FRAMES * 3  # target, repeated frame, one
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["target's boxes", "own boxes"])
+def test_boxes_are_searched_in_the_target_once_and_in_predictions_only_if_the_protocol_says_so(videos, counts, own):
+    protocol = videos / "boxed.yaml"
+    protocol.write_text(f"version: 1\nboxes: dlib\nown_boxes: {str(own).lower()}\nreference: elsewhere\n")
+    evaluate(videos, ["one", "two"], protocol=str(protocol))
+    assert counts["boxes"] == FRAMES * (4 if own else 1)  # target, repeated frame, one, two; never the truth
+    counts.clear()
+    evaluate(videos, ["one", "two", "three"], protocol=str(protocol))
+    assert counts["boxes"] == (FRAMES if own else 0)
+    assert counts["read target"] == counts["read three"] == 1
+
+
+class OneFace(torch.nn.Module):
+    """Stands for the detector of the SyncNet pipeline."""
+
+    def detect(self, frame: np.ndarray) -> np.ndarray:
+        return np.array([[*BOX, 1.0]], np.float32)
+
+
+def test_lse_on_face_tracks_alone_reads_a_file_again_twice(videos, counts, monkeypatch):
+    """Tracks are known only at the end of the video, then their crops are cut: nothing is kept in between."""
+    weights = {name: videos / name for name in ("syncnet", "syncnet_s3fd")}
+    for path in weights.values():
+        path.write_bytes(b"stands for the weights in the rows")
+    monkeypatch.setattr(lse, "load_syncnet", lambda path: QuickSyncNet())
+    monkeypatch.setattr(lse, "load_syncnet_s3fd", lambda path: OneFace())
+    for limit in ("MIN_SHOT_FRAMES", "MIN_DETECTIONS"):  # 4 s, which the corpus does not have
+        monkeypatch.setattr(face_tracks, limit, 20)
+    rows = evaluate(videos, ["one"], scorers=ScorerFiles(**weights)).set_index("method")
+    assert rows["lse_d_wav2lip_lrs"].notna().all()
+    assert rows["lse_d_wav2lip_real"].notna().to_dict() == {"ground_truth": True, "repeated_frame": False, "one": True}
+    assert (counts["read target"], counts["read one"]) == (1 + 2, 1 + 2)
+    assert counts["landmarks"] == counts["checks"] == FRAMES * 3
+
+
+def test_without_face_tracks_lse_reads_nothing_of_its_own(videos, counts, monkeypatch):
+    weights = videos / "syncnet"
+    weights.write_bytes(b"stands for the weights in the rows")
+    monkeypatch.setattr(lse, "load_syncnet", lambda path: QuickSyncNet())
+    rows = evaluate(videos, ["one", "two"], scorers=ScorerFiles(syncnet=weights))
+    assert rows["lse_d_wav2lip_lrs"].notna().all()
+    assert {name: n for name, n in counts.items() if name.startswith("read")} == {
+        "read target": 1,
+        "read one": 1,
+        "read two": 1,
+    }
+
+
+def test_a_prediction_of_another_size_is_read_once_and_judged_in_the_targets(videos, counts):
+    frames = list(read_frames(videos / "one" / "a.mp4"))
+    with VideoWriter(videos / "two" / "a.mp4", 25.0, (128, 128)) as writer:
+        for frame in frames:
+            writer.write(np.ascontiguousarray(frame[::2, ::2]))
+    evaluate(videos, ["two"])
+    assert counts["read two"] == 1
+    assert counts["landmarks"] == FRAMES * 3

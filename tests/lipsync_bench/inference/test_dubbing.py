@@ -1,0 +1,413 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Other speech for the person in a video: what is kept, what is passed through, what is said about it, what is left
+behind when it fails.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import wave
+import weakref
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from lipsync_bench import bench
+from lipsync_bench.datamodules.errors import FaceError, MediaError
+from lipsync_bench.datamodules.faces import detectors
+from lipsync_bench.datamodules.faces.crops import crop_boxes, smooth_boxes_wav2lip
+from lipsync_bench.datamodules.faces.tracking import track_faces
+from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, mel_spectrogram
+from lipsync_bench.datamodules.media.video import VideoWriter, probe, read_frames
+from lipsync_bench.inference import dub as dubbing
+from lipsync_bench.inference.dub import dub, dub_frames
+from lipsync_bench.inference.face_path import FacePath, find_face
+from lipsync_bench.inference.lip_sync import lip_sync
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.core.checkpoints import save_module
+
+ROOT = Path(__file__).parents[3]
+
+
+class Negative:
+    """A method that inverts the colours of the faces it is given."""
+
+    image_size = 32
+    device = torch.device("cpu")
+
+    def generate(self, frame_mels, faces, references):
+        return 1 - faces
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "wav2lip.ckpt"
+    torch.manual_seed(0)
+    save_module(Wav2Lip(width=0.125), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def talk(corpus: Path) -> Path:
+    """40 frames at 25 fps."""
+    return sorted((corpus / "videos").rglob("*.mp4"))[0]
+
+
+@pytest.fixture(scope="module")
+def talk_frames(talk: Path) -> list[np.ndarray]:
+    return list(read_frames(talk))
+
+
+def write_wav(path: Path, seconds: float, rate: int = 16000, channels: int = 1) -> Path:
+    samples = np.random.default_rng(0).integers(-3000, 3000, (round(seconds * rate), channels), dtype=np.int16)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples.tobytes())
+    return path
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: float = 25.0) -> Path:
+    with VideoWriter(path, fps, frames[0].shape[:2], preset="ultrafast", crf=12) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def tags(path: Path) -> dict[str, str]:
+    with av.open(str(path)) as container:
+        return dict(container.metadata)
+
+
+def sound_of(path: Path) -> tuple[int, int, float]:
+    """Rate, channels and seconds."""
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        return stream.rate, stream.channels, float(stream.duration * stream.time_base)
+
+
+def fixed_path(count: int, hidden: tuple[int, ...] = ()) -> FacePath:
+    boxes = np.tile(np.array([4, 4, 44, 44], np.float32), (count, 1))
+    points = np.random.default_rng(0).uniform(4, 44, (count, 30, 2)).astype(np.float32)
+    visible = np.ones(count, bool)
+    visible[list(hidden)] = False
+    return FacePath(boxes, points, visible)
+
+
+def noise(count: int) -> list[np.ndarray]:
+    return list(np.random.default_rng(1).integers(0, 256, (count, 50, 60, 3), dtype=np.uint8))
+
+
+MEL = np.random.default_rng(2).uniform(-4, 4, (80, 60)).astype(np.float32)
+
+
+# Length, rate, size
+
+
+def test_rate_and_odd_size_are_kept(checkpoint, talk_frames, tmp_path):
+    height, width = talk_frames[0].shape[:2]
+    odd = [frame[: height - 1 + height % 2, : width - 1 + width % 2] for frame in talk_frames[:20]]
+    video = write_video(tmp_path / "in.mp4", odd, 30.0)
+    report = dub(checkpoint, video, write_wav(tmp_path / "a.wav", 0.5), tmp_path / "out.mp4", progress=False)
+    info = probe(tmp_path / "out.mp4")
+    assert (info.height, info.width) == odd[0].shape[:2]
+    assert info.fps == report.fps == 30
+    assert info.frames == report.frames == 15
+    assert report.without_face == 0
+
+
+@pytest.mark.parametrize(
+    ("fit", "seconds", "frames", "used", "sound_s"),
+    [
+        ("loop", 2.2, 55, 40, 2.2),
+        ("cut", 2.2, 40, 40, 1.6),
+        ("loop", 0.8, 20, 20, 0.8),
+        ("cut", 0.8, 20, 20, 0.8),
+        ("loop", 1.78, 40, 40, 1.78),  # no jump back for a moment
+    ],
+)
+def test_the_video_is_looped_or_cut_to_the_speech(checkpoint, talk, tmp_path, fit, seconds, frames, used, sound_s):
+    out = tmp_path / "out.mp4"
+    report = dub(checkpoint, talk, write_wav(tmp_path / "a.wav", seconds), out, fit=fit, progress=False)
+    assert (report.frames, report.source_frames) == (frames, used)
+    assert probe(out).frames == frames
+    assert sound_of(out)[2] == pytest.approx(sound_s, abs=0.07)  # whole AAC frames
+    assert f"{frames} frames at 25 fps" in report.summary()
+    assert ("ones looped" in report.summary()) == (frames > used)
+
+
+def test_a_looped_video_starts_again_from_its_beginning():
+    frames, path = noise(5), fixed_path(5, hidden=(3,))
+    out = list(dub_frames(Negative(), [*frames, *frames, *frames[:2]], path, MEL, 25.0, how="box", batch_frames=4))
+    assert len(out) == 12
+    for k in range(5, 12):
+        np.testing.assert_array_equal(out[k], out[k % 5])  # this method does not listen
+    assert out[8] is frames[3]
+
+
+# The face
+
+
+def test_hard_paste_is_that_of_evaluation():
+    frames = noise(7)
+    path = fixed_path(7)
+    module = Wav2Lip(width=0.125).eval()
+    expected = list(lip_sync(module, frames, path.boxes, frame_mels(MEL, 7, 30.0)))
+    out = list(dub_frames(module, frames, path, MEL, 30.0, how="box", batch_frames=3))
+    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(out, expected, strict=True))
+    np.testing.assert_array_equal(np.stack(out)[:, :4], np.stack(frames)[:, :4])
+
+
+def test_the_first_crop_can_show_the_identity():
+    seen = []
+
+    class Listener(Negative):
+        def generate(self, frame_mels, faces, references):
+            seen.append((faces, references))
+            return faces
+
+    for reference in ("same", "first"):
+        list(dub_frames(Listener(), noise(6), fixed_path(6), MEL, 25.0, reference=reference, batch_frames=3))
+    same, first = seen[:2], seen[2:]
+    assert all(torch.equal(faces, references) for faces, references in same)
+    for faces, references in first:
+        assert torch.equal(references, first[0][0][:1].expand_as(faces))
+    assert not torch.equal(first[1][0], first[1][1])
+
+
+def test_frames_in_a_long_gap_pass_through_and_are_counted(checkpoint, talk_frames, tmp_path):
+    frames = list(talk_frames)
+    for k in [*range(10, 22), 30, 31]:
+        frames[k] = np.zeros_like(frames[k])
+    path = find_face(frames, max_gap_frames=3)
+    hidden = np.flatnonzero(~path.visible)
+    assert len(path) == 40
+    assert set(range(10, 22)) <= set(hidden)
+    assert not {30, 31} & set(hidden)  # two frames between two with a face are bridged
+    assert len(hidden) <= 15  # the tracker may need a frame to find the face again
+    out = list(dub_frames(Negative(), frames, path, MEL, 25.0))
+    for k in range(40):
+        assert (out[k] is frames[k]) == (k in hidden)
+        assert np.array_equal(out[k], frames[k]) == (k in hidden)
+
+    video = write_video(tmp_path / "in.mp4", frames)
+    target = tmp_path / "out.mp4"
+    sound = write_wav(tmp_path / "a.wav", 2.4)
+    report = dub(checkpoint, video, sound, target, max_gap_frames=3, progress=False)
+    written = find_face(read_frames(video), max_gap_frames=3).visible
+    assert report.without_face == (~written).sum() + (~written[:20]).sum()  # 60 frames: once and a half
+    assert f"{report.without_face} without a face" in report.summary()
+    black = list(read_frames(target))[15]
+    assert black.max() <= 8
+
+
+def test_nothing_is_bridged_before_the_first_and_after_the_last_face(talk_frames):
+    black = np.zeros_like(talk_frames[0])
+    path = find_face([black, black, *talk_frames[:8], black, black], max_gap_frames=12)
+    assert not path.visible[[0, 1, 10, 11]].any()
+    assert path.visible[4:10].all()
+
+
+def test_no_face_is_an_error_and_leaves_nothing(checkpoint, tmp_path):
+    video = write_video(tmp_path / "in.mp4", [np.full((96, 96, 3), 90, np.uint8)] * 10)
+    with pytest.raises(FaceError, match=r"in\.mp4: no face on any of 10 frames"):
+        dub(checkpoint, video, write_wav(tmp_path / "a.wav", 1), tmp_path / "out.mp4", progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "in.mp4"]
+
+
+def test_boxes_are_those_of_preparation(talk_frames):
+    track, size_hw = track_faces(talk_frames), talk_frames[0].shape[:2]
+    np.testing.assert_array_equal(find_face(talk_frames).boxes, crop_boxes(track, "mesh", size_hw))
+
+
+@pytest.mark.parametrize("detector", ["mediapipe", "dlib"])
+def test_the_68_points_are_not_computed(talk_frames, detector, monkeypatch):
+    monkeypatch.setattr(detectors, "_predictor", lambda: pytest.fail("dlib's predictor was asked for"))
+    assert find_face(talk_frames[:3], detector=detector).visible.all()
+
+
+def test_published_padding_and_smoothing(talk_frames):
+    track, (height, width) = track_faces(talk_frames), talk_frames[0].shape[:2]
+    raw = np.trunc(track.boxes)
+    raw[:, 3] = np.minimum(raw[:, 3] + 10, height)
+    raw[:, 0] = np.maximum(raw[:, 0] - 4, 0)
+    pads = (0, 10, 4, 0)
+    np.testing.assert_array_equal(find_face(talk_frames, crop="detector", pads=pads, smooth=False).boxes, raw)
+    smooth = smooth_boxes_wav2lip(raw.astype(np.int64))
+    np.testing.assert_array_equal(find_face(talk_frames, crop="detector", pads=pads).boxes, smooth)
+    assert (smooth[:, 2] <= width).all()
+    with pytest.raises(ValueError, match=r"leave boxes below 16 px.*--pads"):
+        find_face(talk_frames, crop="detector", pads=(-500, 0, 0, 0))
+
+
+# The speech
+
+
+def test_mel_made_in_pieces_is_the_whole_mel(tmp_path, monkeypatch):
+    path = write_wav(tmp_path / "a.wav", 2.013)
+    whole = mel_spectrogram(load_audio(path))
+    for piece in (40, 53, 79, 160):
+        monkeypatch.setattr(dubbing, "_MEL_PIECE", piece)
+        mel, samples = dubbing._speech(path)
+        assert samples == 32208
+        np.testing.assert_allclose(mel, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rate", "channels", "written"), [(8000, 1, (8000, 1)), (48000, 6, (48000, 2)), (44100, 2, (44100, 2))]
+)
+def test_sound_keeps_its_rate_and_up_to_two_channels(checkpoint, talk, tmp_path, rate, channels, written):
+    sound = write_wav(tmp_path / "a.wav", 0.6, rate, channels)
+    dub(checkpoint, talk, sound, tmp_path / "out.mp4", progress=False)
+    assert sound_of(tmp_path / "out.mp4")[:2] == written
+    assert np.abs(load_audio(tmp_path / "out.mp4")).max() > 0.01
+
+
+def test_speech_that_cannot_be_used(checkpoint, talk, tmp_path):
+    mute = write_video(tmp_path / "mute.mp4", noise(3))
+    for sound, message in (
+        (write_wav(tmp_path / "zero.wav", 0), "zero.wav"),
+        (write_wav(tmp_path / "short.wav", 0.1), r"short\.wav: 0\.10 s of sound\. Expected at least 0\.19 s"),
+        (mute, r"mute\.mp4: no audio track"),
+    ):
+        with pytest.raises(MediaError, match=message):
+            dub(checkpoint, talk, sound, tmp_path / "out.mp4", progress=False)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+# The mark
+
+
+def test_the_file_says_that_it_is_synthetic_unless_told_not_to(checkpoint, talk, tmp_path):
+    sound = write_wav(tmp_path / "a.wav", 0.4)
+    arguments = ["dub", f"--checkpoint={checkpoint}", "--video", str(talk), "--audio", str(sound), "--out"]
+    for extra in ([], ["--no-mark"]):
+        with pytest.raises(SystemExit) as ended:
+            bench.main([*arguments, str(tmp_path / f"out{len(extra)}.mp4"), *extra])
+        assert ended.value.code == 0
+    marked, unmarked = tags(tmp_path / "out0.mp4"), tags(tmp_path / "out1.mp4")
+    assert marked["synthetic"] == "true"
+    for name in ("comment", "description"):
+        assert marked[name].startswith("synthetic: lips re-generated by lipsync_bench")
+        assert f"(wav2lip, sha256 {sha256(checkpoint)})" in marked[name]
+    record = json.loads(marked["lipsync_bench"])
+    assert (record["method"], record["weights_sha256"]) == ("wav2lip", sha256(checkpoint))
+    assert not {"synthetic", "comment", "description", "lipsync_bench", "title"} & set(unmarked)
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"out": "talk"}, ValueError, r"is the file given as --video\. Expected another name"),
+        ({"out": "checkpoint"}, ValueError, r"ends in '.ckpt'\. Expected a name ending in \.mp4"),
+        ({"video": Path("none.mp4")}, FileNotFoundError, r"none\.mp4: no such file.*--video"),
+        ({"fit": "bounce"}, ValueError, r"fit 'bounce'.*Expected loop or cut"),
+        ({"smooth": False}, ValueError, r"smooth is off.*Use --crop detector"),
+    ],
+)
+def test_arguments_that_make_no_sense(checkpoint, talk, tmp_path, change, error, message):
+    given = {"checkpoint": checkpoint, "video": talk, "audio": write_wav(tmp_path / "a.wav", 1)}
+    options = {"out": tmp_path / "out.mp4"} | change
+    if isinstance(options["out"], str):
+        options["out"] = given["video" if options["out"] == "talk" else "checkpoint"]
+    before = sha256(talk)
+    with pytest.raises(error, match=message):
+        dub(**(given | options), progress=False)
+    assert sha256(talk) == before
+
+
+# Memory and interruption
+
+
+def test_only_a_batch_of_frames_is_alive_at_a_time():
+    alive, most = set(), 0
+
+    def stream():
+        for k in range(300):
+            frame = noise(1)[0]
+            alive.add(k)
+            weakref.finalize(frame, alive.discard, k)
+            yield frame
+
+    count = 0
+    for _ in dub_frames(Negative(), stream(), fixed_path(7, (2,)), MEL, 25.0, batch_frames=4):
+        most, count = max(most, len(alive)), count + 1
+    assert count == 300
+    assert 2 <= most <= 6
+
+
+def test_an_interrupted_run_leaves_no_file_and_an_older_one_as_it_was(checkpoint, talk, tmp_path, monkeypatch):
+    class Stop:
+        count = 0
+
+        def __call__(self, *_):
+            self.count += 1
+            if self.count > 5:
+                raise KeyboardInterrupt
+            return talk_frame
+
+    talk_frame = next(read_frames(talk))
+    sound, out = write_wav(tmp_path / "a.wav", 1), tmp_path / "out.mp4"
+    out.write_bytes(b"old")
+    monkeypatch.setattr(dubbing, "blend", Stop())
+    with pytest.raises(KeyboardInterrupt):
+        dub(checkpoint, talk, sound, out, progress=False)
+    assert out.read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "out.mp4"]
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_result_and_the_next_one_gives_the_same_file(checkpoint, talk, tmp_path):
+    sound = write_wav(tmp_path / "a.wav", 300)
+    folder = tmp_path / "out"
+    command = [sys.executable, "-m", "lipsync_bench.bench", "dub", "--checkpoint", str(checkpoint), "--video"]
+    command += [str(talk), "--audio", str(sound), "--out", str(folder / "out.mp4")]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (folder.is_dir() and any(p.stat().st_size for p in folder.iterdir())):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    (left,) = folder.iterdir()
+    assert left.name.startswith(".out.")  # hidden and not under the name asked for
+    sound = write_wav(tmp_path / "a.wav", 1)
+    dub(checkpoint, talk, sound, folder / "out.mp4", progress=False)
+    dub(checkpoint, talk, sound, tmp_path / "again.mp4", progress=False)
+    assert [p.name for p in folder.iterdir()] == ["out.mp4"]
+    assert sha256(folder / "out.mp4") == sha256(tmp_path / "again.mp4")
+
+
+# Real people
+
+
+@pytest.mark.slow
+def test_a_real_video_keeps_everything_but_the_lower_face(checkpoint, real_clips, tmp_path):
+    out = tmp_path / "out.mp4"
+    report = dub(checkpoint, real_clips / "talk1.mp4", real_clips / "audio1.wav", out, progress=False)
+    info = probe(out)
+    assert (info.width, info.height) == (700, 700)
+    assert info.fps == pytest.approx(22.13, abs=0.01)
+    assert report.frames == int(np.ceil(len(load_audio(real_clips / "audio1.wav")) / 16000 * report.fps))
+    assert report.without_face == 0
+    before = next(read_frames(real_clips / "talk1.mp4", None)).astype(int)
+    difference = np.abs(next(read_frames(out, None)) - before).mean(axis=-1)
+    x1, y1, x2, y2 = find_face([before.astype(np.uint8)]).boxes[0].astype(int)
+    lower = difference[(y1 + y2) // 2 + 20 : y2 - 20, x1 + 40 : x2 - 40].mean()
+    difference[y1 - 10 : y2 + 30, x1 - 10 : x2 + 10] = 0
+    assert difference.mean() < 2  # encoding
+    assert lower > 10

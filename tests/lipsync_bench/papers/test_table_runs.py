@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bench table ID --run`: what a table needs is run, what is finished is reused, what cannot be run is said."""
+
+import io
+import itertools
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+
+from lipsync_bench import bench
+from lipsync_bench.evaluation import evaluate
+from lipsync_bench.evaluation import run as scoring_run
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.papers.running import needs, runs
+from lipsync_bench.results.errors import OtherResultsError
+from lipsync_bench.results.rows import read_rows
+from lipsync_bench.tables import table
+
+BENCHMARK = """\
+data:
+  class_path: lipsync_bench.datamodules.Synthetic
+  init_args:
+    root: {root}
+methods:
+  wav2lip: wav2lip.ckpt
+  lipformer: none.ckpt
+  nobody: wav2lip.ckpt
+"""
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """Two sets of untrained weights."""
+    folder = tmp_path_factory.mktemp("weights")
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        save_module(Wav2Lip(width=0.125), folder / f"{seed}.ckpt")
+    return folder
+
+
+def workplace(folder: Path, corpus: Path, checkpoints: Path) -> Path:
+    """A folder to work in: its benchmark `lrs2` is the synthetic corpus."""
+    (folder / "experiments" / "benchmarks").mkdir(parents=True)
+    (folder / "experiments" / "benchmarks" / "lrs2.yaml").write_text(BENCHMARK.format(root=corpus / "clips"))
+    shutil.copy(checkpoints / "0.ckpt", folder / "wav2lip.ckpt")
+    return folder
+
+
+@pytest.fixture
+def here(corpus, checkpoints, tmp_path, monkeypatch):
+    monkeypatch.chdir(workplace(tmp_path, corpus, checkpoints))
+    monkeypatch.setattr(scoring_run._PairScores, "row", counting(scoring_run._PairScores.row))
+    monkeypatch.setattr(scoring_run._PairScores, "update", quick(scoring_run._PairScores.update))
+    counts.clear()
+    return tmp_path
+
+
+counts: list[tuple[str, str]] = []
+"""Method and clip of every row that was scored."""
+
+
+def counting(row):
+    def counted(self):
+        counts.append((self.candidate.name, self.ids[0]))
+        return row(self)
+
+    return counted
+
+
+def quick(update):
+    """Scores the first chunk of a clip: these tests ask what is run, not what comes out."""
+
+    def first_chunk(self, part):
+        if part.chunk.first == 0:
+            update(self, part)
+
+    return first_chunk
+
+
+def run_bench(*args: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        bench.main([str(arg) for arg in args])
+    return int(ended.value.code or 0)
+
+
+def shown(capsys) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(capsys.readouterr().out), dtype={"paper": str})
+
+
+def cell(frame: pd.DataFrame, method: str, metric: str, dataset: str = "lrs2") -> pd.Series:
+    (found,) = frame[(frame["method"] == method) & (frame["metric"] == metric) & (frame["dataset"] == dataset)].iloc
+    return found
+
+
+def test_a_paired_table_is_run_and_then_reused(here, capsys, caplog):
+    with caplog.at_level(logging.INFO, "lipsync_bench"):
+        assert run_bench("table", "lipformer-1", "--run", "--format", "csv") == 0
+    assert sorted({name for name, _ in counts}) == ["ground_truth", "wav2lip"]
+    assert len(counts) == 4  # two test clips; neither the repeated frame nor methods of no row
+    first = shown(capsys)
+    ours = cell(first, "wav2lip", "psnr")
+    assert (ours["n"], ours["tried"], ours["protocol"]) == (2, 2, "lipformer-v1")
+    assert ours["low"] <= ours["ours"] <= ours["high"]
+    assert cell(first, "ground_truth", "ssim")["ours"] == 1
+    assert cell(first, "lipformer", "psnr")["why"] == "not run"
+    assert cell(first, "atvgnet", "psnr")["why"] == "paper only"
+    assert cell(first, "wav2lip", "psnr", "youtubehq")["why"] == "not run"
+    assert cell(first, "pc_avs", "psnr", "youtubehq")["why"] == "paper only"
+    assert "no checkpoint of lipformer at none.ckpt. Train one with: lightning fit -c experiments/lipf" in caplog.text
+    assert "Paper only on lrs2: atvgnet, pc_avs, synctalkface. Show a method by its videos with --pred" in caplog.text
+    assert "Not run on youtubehq: it has no benchmark" in caplog.text
+    assert sorted(read_rows(Path("results/lrs2-lipformer"))["method"].unique()) == ["ground_truth", "wav2lip"]
+
+    before = Path("results/lrs2-lipformer/clips.csv").read_bytes()
+    assert run_bench("table", "lipformer-1", "--run", "--format", "csv") == 0
+    assert len(counts) == 4  # nothing was scored again
+    assert Path("results/lrs2-lipformer/clips.csv").read_bytes() == before
+    pd.testing.assert_frame_equal(shown(capsys), first)
+
+    assert run_bench("table", "lipformer-1", "--results", "results", "--format", "csv") == 0
+    assert cell(shown(capsys), "wav2lip", "psnr")["ours"] == ours["ours"]
+    assert run_bench("table", "lipformer-1", "--run") == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "- Not run on youtubehq: it has no benchmark" in text
+    assert "not run" in text
+
+
+def test_a_checkpoint_that_was_trained_anew_takes_the_rows_place(here, checkpoints, capsys, caplog):
+    assert run_bench("table", "lipformer-1", "--run", "--limit", 1, "--format", "csv") == 0
+    first = cell(shown(capsys), "wav2lip", "psnr")
+    again = ("table", "lipformer-1", "--run", "--limit", "1", "--format", "csv", "--methods.wav2lip")
+    with caplog.at_level(logging.INFO, "lipsync_bench"):
+        assert run_bench(*again, checkpoints / "1.ckpt") == 0
+    second = cell(shown(capsys), "wav2lip", "psnr")
+    assert first["generator_sha256"] != second["generator_sha256"]
+    assert first["ours"] != second["ours"]
+    assert [name for name, _ in counts] == ["ground_truth", "wav2lip", "wav2lip"]
+    assert "also has rows of other weights or pasting of wav2lip; not shown" in caplog.text
+
+
+def test_an_unpaired_table_takes_checkpoints_and_videos_into_named_rows(here, corpus, capsys, caplog):
+    videos, sources = here / "pc_avs", sorted((corpus / "videos" / "main").glob("*/*.mp4"))
+    for source, other in itertools.product(sources, sources):
+        dubbed = videos / "main" / source.parent.name / f"{source.stem}--{other.parent.name}_{other.stem}.mp4"
+        dubbed.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, dubbed)
+    args = ("table", "videoretalking-1", "--run", "--format", "csv", "--results", "mine")
+    more = ("--methods.wav2lip_gan", "wav2lip.ckpt", "--pred", f"pc_avs={videos}", "--limit", "1")
+    assert run_bench(*args, *more) == 0
+    assert sorted(name for name, _ in counts) == ["ground_truth", "pc_avs", "wav2lip", "wav2lip_gan"]
+    frame = shown(capsys)
+    for name in ("wav2lip", "wav2lip_gan", "pc_avs", "ground_truth"):
+        ours = cell(frame, name, "cpbd")
+        assert (ours["n"], ours["protocol"]) == (1, "videoretalking-v1"), name
+    assert cell(frame, "videoretalking", "cpbd")["why"] == "paper only"  # only its first network is trained here
+    assert run_bench(*args, *more) == 0
+    assert len(counts) == 4
+    counts.clear()
+    caplog.clear()
+    assert run_bench(*args, "--limit", "1") == 0  # rows that are there stay, whoever is asked for
+    assert counts == []
+    assert "On lrs2 as found, without checkpoint or videos of this run: wav2lip_gan, pc_avs." in caplog.text
+    assert run_bench(*args, "--limit", "1", "--results", "other") == 0
+    assert "Not run on lrs2: wav2lip_gan, for want of a checkpoint in the benchmark lrs2. Give one" in caplog.text
+
+
+def test_a_method_of_which_every_clip_failed_is_an_error_below_the_table(here, capsys, caplog):
+    (here / "pc_avs").mkdir()
+    assert run_bench("table", "lipformer-1", "--run", "--limit", 1, "--pred", "pc_avs=pc_avs", "--format", "csv") == 1
+    assert cell(shown(capsys), "wav2lip", "psnr")["n"] == 1
+    assert "every clip failed for pc_avs (results/lrs2-lipformer)" in caplog.text
+
+
+def test_a_protocol_whose_judges_are_missing_is_not_run(here, caplog):
+    (here / "experiments" / "tables").mkdir()
+    (here / "experiments" / "tables" / "mine-1.yaml").write_text(
+        "id: mine-1\npaper: {key: videoretalking, title: T, year: 2022, ref: R}\ncaption: C\ndataset: lrs2\n"
+        "protocol: {lse_c: unpaired}\nmetrics: [lse_c]\nrows:\n- {method: wav2lip, lse_c: 1.0}\n"
+    )
+    assert run_bench("table", "mine-1", "--run") == 1
+    assert "nothing can be run" in caplog.text
+    assert (
+        "Not run on lrs2: videoretalking-v1, of which this table has only LSE-C. Run it with --syncnet" in caplog.text
+    )
+    assert counts == []
+    assert run_bench("table", "videoretalking-1", "--run", "--limit", 1) == 0
+    caplog.clear()
+    assert run_bench("table", "mine-1", "--run") == 0
+    assert "Shown as found, not run on lrs2: videoretalking-v1, of which" in caplog.text
+    assert len(counts) == 2
+
+
+def test_what_is_not_prepared_is_said_and_finished_results_are_shown(here, capsys, caplog):
+    benchmark = here / "experiments" / "benchmarks" / "lrs2.yaml"
+    assert run_bench("table", "lipformer-1", "--run", "--limit", 1) == 0
+    benchmark.write_text(BENCHMARK.format(root="nowhere"))
+    capsys.readouterr()
+    assert run_bench("table", "lipformer-1", "--run", "--format", "csv") == 0
+    assert cell(shown(capsys), "wav2lip", "ssim")["n"] == 1
+    assert "Shown as found, not run on lrs2: synthetic: no clips in nowhere" in caplog.text
+    caplog.clear()
+    assert run_bench("table", "lipformer-1", "--run", "--results", "other") == 1
+    assert "nothing can be run, and other has no results of it" in caplog.text
+    assert "no clips in nowhere" in caplog.text
+
+
+def test_a_results_folder_of_other_judges_says_which_option_names_it(here, checkpoints, caplog):
+    from lipsync_bench.models import SyncExpertModule
+
+    save_module(SyncExpertModule(width=0.125), here / "expert.ckpt")
+    assert run_bench("table", "lipformer-1", "--run", "--limit", 1) == 0
+    assert run_bench("table", "lipformer-1", "--run", "--limit", 1, "--expert", "expert.ckpt") == 1
+    assert "rows measured with another scorers" in caplog.text
+    assert "With bench table --run that is --results" in caplog.text
+
+
+def test_the_hint_stands_by_the_kind_of_error_not_by_its_words(here, monkeypatch):
+    def refusing(error):
+        def refuse(*_, **__):
+            raise error
+
+        return refuse
+
+    named = "\\. With bench table --run that is --results"
+    for error, expected in (
+        (OtherResultsError("the folder is somebody else's."), named),
+        (ValueError("--out is mentioned."), "mentioned\\.$"),
+    ):
+        monkeypatch.setattr(evaluate, "evaluate_dataset", refusing(error))
+        with pytest.raises(type(error), match=expected):
+            table("lipformer-1", run=True)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (
+            ["--run", "--methods.nobody", "wav2lip.ckpt"],
+            r"--methods: no row nobody in lipformer-1. Expected some of atvg",
+        ),
+        (["--run", "--methods.ground_truth", "wav2lip.ckpt"], "--methods: no row ground_truth"),
+        (["--run", "--pred", "nobody=."], "--pred: no row nobody in lipformer-1"),
+        (["--run", "--pred", "pc_avs=gone"], "pc_avs: gone is no folder. Expected"),
+        (["--run", "--methods.wav2lip", "gone.ckpt"], "wav2lip: no checkpoint at gone.ckpt"),
+        (["--run", "--methods.wav2lip", "wav2lip.ckpt", "--pred", "wav2lip=."], "with a checkpoint and with videos"),
+        (["--run", "--paper_only"], "--run with --paper-only. Expected one of the two"),
+        (["--run", "--results", "wav2lip.ckpt"], "--run with --results wav2lip.ckpt, a file"),
+        (
+            ["--limit", "1", "--methods.wav2lip", "a.ckpt", "--syncnet", "b"],
+            "--limit, --methods.wav2lip, --syncnet without",
+        ),
+        (["--run", "--detector_weights", "s3fd.pth"], "--detector_weights s3fd.pth with lipformer-v1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_computed(here, caplog, args, message):
+    assert run_bench("table", "lipformer-1", *args) == 1
+    assert message in caplog.text
+    assert counts == []
+
+
+def test_the_detectors_weights_are_asked_for_as_by_evaluate(here, caplog):
+    assert run_bench("table", "hyperlips-1", "--run") == 1
+    assert "s3fd-619a316812.pth" in caplog.text
+    assert "--detector_weights" in caplog.text
+
+
+def test_a_user_study_cannot_be_run(here, caplog):
+    assert run_bench("table", "g4g-3", "--run") == 1
+    assert "--run with g4g-3, a user study. Expected people's scores, which no program gives: --ratings" in caplog.text
+
+
+def test_a_benchmark_of_the_papers_own_name_goes_first(here):
+    assert needs.benchmark_name("mead_neutral") == "mead"
+    assert needs.benchmark_name("custom") == "one_speaker"
+    (here / "experiments" / "benchmarks" / "custom.yaml").touch()
+    assert needs.benchmark_name("custom") == "custom"
+
+
+def test_one_root_cannot_be_two_data_sets(here, caplog):
+    assert run_bench("table", "hyperlips-3", "--run", "--root", "clips") == 1
+    assert "--root clips with hyperlips-3, which is of lrs2 and mead_neutral. Expected" in caplog.text
+
+
+def test_without_run_the_hint_names_it(here, caplog, capsys):
+    with caplog.at_level(logging.INFO, "lipsync_bench"):
+        assert run_bench("table", "lipformer-1") == 0
+    assert "or with --run" in caplog.text
+    assert "ours" not in capsys.readouterr().out
+
+
+def test_the_detectors_weights_go_to_the_protocols_that_need_them(tmp_path):
+    from lipsync_bench.evaluation import Protocol
+
+    options = needs.RunOptions(scorers={"detector_weights": tmp_path, "lpips": "torchvision"})
+    cut, whole = Protocol(1, "a", boxes="s3fd"), Protocol(1, "b", boxes="frame", size_hw=None)
+    assert runs._scorers(options, cut, [cut, whole]).detector_weights == tmp_path
+    assert runs._scorers(options, whole, [cut, whole]).detector_weights is None
+    assert runs._scorers(options, whole, [whole]).detector_weights == tmp_path  # refused there
+    assert runs._scorers(options, whole, [cut, whole]).lpips == "torchvision"
+
+
+def test_a_reader_that_has_seen_enough_ends_the_command_quietly():
+    command = [sys.executable, "-m", "lipsync_bench.bench", "table", "list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == bench.READER_LEFT
