@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from lipsync_bench.datamodules.datasets.synthetic import Synthetic
 
 _HOMES = {
-    "ClipDataModule": "base",
-    "ClipFolder": "clip_folder",
-    "FaceImages": "face_images",
-    "LRS2": "lrs2",
-    "MEAD": "mead",
-    "Synthetic": "synthetic",
+    "ClipDataModule": "clip_datamodule",
+    "ClipFolder": "datasets.folder",
+    "FaceImages": "datasets.stills",
+    "LRS2": "datasets.lrs2",
+    "MEAD": "datasets.mead",
+    "Synthetic": "datasets.synthetic",
 }
 
 __all__ = ["LRS2", "MEAD", "ClipDataModule", "ClipFolder", "FaceImages", "Synthetic"]

@@ -17,7 +17,7 @@ def required() -> tuple[str, ...]:
         lines = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
         config = configparser.ConfigParser()
-        config.read(Path(__file__).parents[1] / "setup.cfg", encoding="utf-8")
+        config.read(Path(__file__).resolve().parents[1] / "setup.cfg", encoding="utf-8")
         lines = config.get("options", "install_requires", fallback="").splitlines()
     names = (re.match(r"[\w.-]+", line) for line in lines if "extra ==" not in line)
     return tuple(name.group() for name in names if name is not None)

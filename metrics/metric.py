@@ -10,9 +10,10 @@ A metric is one file of this folder. It holds the mathematics, and ends with wha
         columns=(Column("mine", "Mine", "px", False, 3, (0, INF), "target", "paper, year"),), checked="golden arrays"
     )
 
-`METRIC = ...` is the last statement, and uses the names of this module and literals alone: `lipsync_bench.metrics.registry` runs that
-statement by itself. So nobody who reads a leaderboard waits for torchmetrics, which takes seconds to import. A file
-whose description has `networks` also defines `load`, one with a pooled column `pool` and `whole`; see `Description`.
+`METRIC = ...` is the last statement, and uses the names of this module and literals alone: `metrics.registry` runs
+that statement by itself. So nobody who reads a leaderboard waits for torchmetrics, which takes seconds to import. A
+file whose description has `networks` also defines `load`, one with a pooled column `pool` and `whole`; see
+`Description`.
 """
 
 import math

@@ -18,8 +18,12 @@ CLAUSE = "\nMETRIC = "
 __all__ = ["CLIP_COLUMNS", "COLUMNS", "COUNTS", "CURVES", "METRICS", "NETWORKS", "RANKED", "column", "describe"]
 
 
-def describe(path: Path) -> Description | None:
+def describe(path: Path, folder: Path) -> Description | None:
     """The description of a metric's file; None for a file without one.
+
+    Args:
+        path: The file.
+        folder: The one of `metrics.__path__` that it is in, however deep.
 
     Raises:
         ValueError: The last statement is not as it should be.
@@ -38,12 +42,12 @@ def describe(path: Path) -> Description | None:
         raise ValueError(
             f"{path}: METRIC is {type(found).__name__}. Expected a lipsync_bench.metrics.metric.Description"
         )
-    return replace(found, module=f"{PACKAGE}.{path.stem}")
+    return replace(found, module=".".join((PACKAGE, *path.relative_to(folder).with_suffix("").parts)))
 
 
 def _all() -> tuple[Description, ...]:
-    files = sorted((path for folder in FOLDERS for path in Path(folder).glob("*.py")), key=lambda path: path.name)
-    found = [description for path in files if (description := describe(path)) is not None]
+    files = sorted((path.name, path, Path(folder)) for folder in FOLDERS for path in Path(folder).rglob("*.py"))
+    found = [description for _, path, folder in files if (description := describe(path, folder)) is not None]
     names = [c.name for description in found for c in description.columns]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

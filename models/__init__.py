@@ -32,8 +32,14 @@ __all__ = [
 ]
 
 
+PACKAGE = __name__.split(".")
+
+
 def list_methods() -> dict[str, type[TalkingFaceModule]]:
-    """Every method by name, sorted: all subclasses of TalkingFaceModule in the files of this folder, however deep."""
+    """Every method by name, sorted: all subclasses of TalkingFaceModule in the files of this folder, however deep.
+
+    A method is called as the folders of its module are: hyperlips/hr/module.py is `hyperlips_hr`.
+    """
     methods: dict[str, type[TalkingFaceModule]] = {}
     for file in pkgutil.walk_packages(__path__, f"{__name__}."):
         module = importlib.import_module(file.name)
@@ -41,7 +47,7 @@ def list_methods() -> dict[str, type[TalkingFaceModule]]:
             own = kind.__module__ == file.name and not kind.__name__.startswith("_")
             if not own or not issubclass(kind, TalkingFaceModule) or kind is TalkingFaceModule:
                 continue
-            name = kind.method or file.name.rpartition(".")[2]
+            name = kind.method or "_".join(x for x in file.name.split(".")[len(PACKAGE) :] if x != "module")
             if name in methods:
                 raise RuntimeError(
                     f"two methods are called '{name}': {methods[name].__qualname__} and {kind.__qualname__}. Expected "

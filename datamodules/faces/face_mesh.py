@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """MediaPipe's Face Mesh on single face crops, as HyperLips' sketches need it.
 
-`lipsync_bench.datamodules.faces.detectors` follows faces through whole frames; here every image is looked at by itself, so that what is
-found in it does not depend on the images before it, on the size of a batch or on where a run was interrupted.
+`faces.detectors` follows faces through whole frames; here every image is looked at by itself, so that what is found in
+it does not depend on the images before it, on the size of a batch or on where a run was interrupted.
 """
 
 import functools

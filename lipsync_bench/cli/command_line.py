@@ -114,6 +114,7 @@ def bound_configs(words: Sequence[str], overlays: bool = False) -> None:
     from yaml import YAMLError
 
     from lipsync_bench.datamodules.texts import check_yaml, read_yaml
+    from lipsync_bench.old_names import renamed
 
     for path in files:
         read_yaml(Path(path), "a YAML of arguments, as in experiments/", "Correct the file")
@@ -121,6 +122,6 @@ def bound_configs(words: Sequence[str], overlays: bool = False) -> None:
 
     def bounded(text: str) -> Any:
         check_yaml(text)
-        return load(text)
+        return renamed(load(text))
 
     set_loader("yaml", bounded, (YAMLError,))

@@ -14,6 +14,7 @@ from lipsync_bench.cli.command_line import bound_configs, config_files
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.datamodules.weights import read_torch
+from lipsync_bench.old_names import renamed_words
 
 __all__ = ["BenchCLI", "main"]
 
@@ -89,8 +90,10 @@ def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script `lightning` and of `python -m lipsync_bench`. Ends with 1 on an error."""
     show_logs()
     with errors_in_a_line():
+        if args is None:
+            sys.argv[1:] = renamed_words(sys.argv[1:])
         bound_configs(sys.argv[1:] if args is None else args, overlays=True)
-        BenchCLI(args)
+        BenchCLI(args if args is None else renamed_words(list(args)))
 
 
 if __name__ == "__main__":

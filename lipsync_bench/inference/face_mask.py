@@ -105,7 +105,7 @@ def paste_parsed(
         frame: uint8 (H, W, 3).
         box: x1, y1, x2, y2 in pixels inside the frame.
         generated: float32 (3, h, w) in [0, 1], of any size.
-        labels: (512, 512), the parser's classes of the original crop (`lipsync_bench.models.pretrained.face_parsing.parse_face`).
+        labels: (512, 512), the parser's classes of the original crop (`face_parsing.parse_face`).
         released: blur with a vertical sigma of 4 px, as the released script does by a shifted argument; without it
             both sigmas are OpenCV's automatic ones, 11.6 px.
 
@@ -118,10 +118,7 @@ def paste_parsed(
     """
     corners = x1, y1, x2, y2 = _corners(box, frame, generated)
     if labels.shape != (LABELS_PX, LABELS_PX):
-        raise ValueError(
-            f"labels are {labels.shape}. Expected ({LABELS_PX}, {LABELS_PX}). Pass what lipsync_bench.models.pretrained.face_parsing.parse_face "
-            "returns."
-        )
+        raise ValueError(f"labels are {labels.shape}. Expected ({LABELS_PX}, {LABELS_PX}). Pass parse_face's.")
     redrawn = np.isin(labels, REDRAWN_LABELS)
     size_hw = (y2 - y1, x2 - x1)
     large = (LABELS_PX, LABELS_PX)

@@ -22,18 +22,18 @@ def _checked(landmarks: Landmarks) -> Tensor:
     if points.ndim != 3 or points.shape[1:] != (68, 2):
         raise ValueError(
             f"landmarks has shape {tuple(points.shape)}. Expected (T, 68, 2): the lips, and the nose and eyes that "
-            "tell how the face moves. Use lipsync_bench.metrics.face.lmd.detect_lip_frames(frames)"
+            "tell how the face moves. Use lmd.detect_lip_frames(frames)"
         )
     if points.dtype == torch.bool or points.is_complex():
         raise ValueError(
-            f"landmarks has dtype {points.dtype}. Expected pixel coordinates. Use lipsync_bench.metrics.face.lmd.detect_lip_frames(frames)"
+            f"landmarks has dtype {points.dtype}. Expected pixel coordinates. Use lmd.detect_lip_frames(frames)"
         )
     points = points.to(torch.float64)
     if points.isinf().any():
         low, high = (float(value) for value in torch.aminmax(points[~points.isnan()]))
         raise ValueError(
             f"landmarks has values from {low:g} to {high:g}. Expected finite pixel coordinates, or NaN in a frame "
-            "without a face. Use lipsync_bench.metrics.face.lmd.detect_lip_frames(frames)"
+            "without a face. Use lmd.detect_lip_frames(frames)"
         )
     return points
 

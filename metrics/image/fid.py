@@ -110,7 +110,7 @@ class FID(Metric):
       one size. pytorch-fid reads frames from files, that is 8-bit frames: pass those to compare with it.
     * Average: none. All frames of all clips together make one number; there is no FID of a clip, and no mean of FIDs.
     * Recipes, named apart because the resize changes the value: protocol `fid_pytorch_fid` (default; Wav2Lip and
-      those who follow it), `fid_torch_fidelity`, `fid_torchmetrics`; see `lipsync_bench.metrics.image.inception.inception_input`.
+      those who follow it), `fid_torch_fidelity`, `fid_torchmetrics`; see `inception.inception_input`.
     * Biased upwards with few frames, so that the floor is not zero: report the number of frames, and beside it the
       value of one half of the real videos against the other. Below `min_frames` there is no value.
     * Only n, sum and sum of outer products are kept, 67 MB for both sides, in float64: memory does not grow, ranks add

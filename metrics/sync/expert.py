@@ -212,7 +212,7 @@ class ExpertSync(Metric):
       zeros.
 
     Args:
-        expert: the trained `lipsync_bench.models.wav2lip.sync_expert.SyncExpert`, Wav2Lip's or HyperLips'; it stays on its own device and is
+        expert: the trained `SyncExpert`, Wav2Lip's or HyperLips'; it stays on its own device and is
             not part of this metric's parameters or checkpoint.
         weights: identity of its weights, such as "sha256:...", kept as an attribute for the tables.
         max_shift_frames: largest shift in either direction.

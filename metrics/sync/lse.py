@@ -252,7 +252,7 @@ def score_real_video(
         network: SyncNet v2 with its weights; it is put into eval mode.
         frames_factory: called twice; gives the frames (H, W, 3), uint8 RGB, at 25 fps.
         samples: (S,) int16, 16 kHz, the sound of the whole video.
-        detector: (H, W, 3) uint8 RGB -> (n, 5) boxes and score: `lipsync_bench.models.pretrained.syncnet_s3fd.SyncNetS3FD.detect` for published
+        detector: (H, W, 3) uint8 RGB -> (n, 5) boxes and score: `SyncNetS3FD.detect` for published
             numbers.
 
     Returns:
@@ -290,7 +290,7 @@ class LSE(Metric):
       video.
     * `lse_wav2lip_lrs`: whole frames resized to 224 x 224 (bilinear, aspect ratio not kept), for data that is cropped
       to the face already (LRW, LRS2, LRS3). In a large frame the face becomes too small to judge.
-    * `lse_wav2lip_real`: S3FD detection, shots, tracks, crops (`lipsync_bench.metrics.sync.face_tracks`); a clip with two tracks counts
+    * `lse_wav2lip_real`: S3FD detection, shots, tracks, crops (`face_tracks`); a clip with two tracks counts
       twice.
     * Average: over windows before the minimum over shifts (no mean of minima, no fixed shift), then over clips or
       tracks.
@@ -300,7 +300,7 @@ class LSE(Metric):
       SyncNet-like loss can score better than real video.
 
     Args:
-        network: SyncNet v2 with its weights (`lipsync_bench.models.pretrained.syncnet.load_syncnet`); it stays on its own device and is not part
+        network: SyncNet v2 with its weights (`load_syncnet`); it stays on its own device and is not part
             of this metric's parameters or checkpoint.
         weights: identity of those weights, such as "sha256:...", kept as an attribute for the tables; any other than
             the official file makes another number.

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What every LightningModule of this package is built on."""

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints that say which class made them, hold plain values only, and load without executing code."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
@@ -18,10 +19,14 @@ from lipsync_bench.datamodules.weights import is_state, read_torch
 from lipsync_bench.models.core.checkpoint_files import RECORD, refuse_not_finite, write_checkpoint
 from lipsync_bench.models.core.exact_training import ExactTraining
 
+_OURS = "lipsync_bench.models."
+_FIRST_EDITION = "models."
 _SPARE_VALUES = 100_000_000  # of parts that are made and not stored
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.tensor, torch.arange}
 
-__all__ = ["RECORD", "BenchModule", "load_checkpoint", "load_module", "save_module"]
+_log = logging.getLogger(__name__)
+
+__all__ = ["RECORD", "BenchModule", "class_path", "load_checkpoint", "load_module", "save_module"]
 
 
 def _package_version() -> str:
@@ -110,9 +115,14 @@ class BenchModule(ExactTraining):
         self.log_dict(values, batch_size=size, sync_dist=stage != "train", prog_bar=True)  # type: ignore[arg-type]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        kind = type(self)
-        checkpoint[RECORD] = {"class_path": f"{kind.__module__}.{kind.__qualname__}", "version": _package_version()}
+        checkpoint[RECORD] = {"class_path": class_path(type(self)), "version": _package_version()}
         super().on_save_checkpoint(checkpoint)
+
+
+def class_path(kind: type) -> str:
+    """What records call a class: for those of this package, wherever their files lie, lipsync_bench.models.NAME."""
+    home = _OURS if kind.__module__.startswith(_OURS) else f"{kind.__module__}."
+    return home + kind.__qualname__
 
 
 def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | None = None) -> None:
@@ -236,8 +246,12 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
         ValueError: the file is damaged, not ours, or holds another class.
     """
     checkpoint = load_checkpoint(path)
-    known = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in classes}
+    known = {class_path(kind): kind for kind in classes}
     stored, made = _record(path, checkpoint)
+    if stored not in known and stored.startswith(_FIRST_EDITION):
+        new = _OURS + stored.rpartition(".")[2]
+        _log.info("%s: holds a %s, which is called %s now.", path, stored, new)
+        stored = new
     if stored not in known:
         raise ValueError(
             f"{path}: holds a {stored} ({made}). Expected one of: {', '.join(sorted(known))}. Name another checkpoint."

@@ -81,7 +81,6 @@ class LipFormer(TalkingFaceModule):
     """
 
     experiment = "experiments/lipformer.yaml"
-    method = "lipformer"
     unsaved = ("vgg_loss",)
     generate_batch = 16
     generator: LipFormerGenerator

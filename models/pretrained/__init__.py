@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Networks that are never trained here: they measure or cut faces, with official weights."""

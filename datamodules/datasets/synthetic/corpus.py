@@ -224,7 +224,7 @@ def make_corpus(
     overwrite: bool = False,
     progress: bool = True,
 ) -> CorpusReport:
-    """Makes a corpus of talking heads, laid out like LRS2; `lipsync_bench.datamodules.Synthetic` shows the folders and the licence.
+    """Makes a corpus of talking heads, laid out like LRS2; `datamodules.Synthetic` shows the folders and the licence.
 
     The same seed gives the same frames and samples, on any number of workers: each clip is drawn from (seed, speaker,
     clip) and encoded

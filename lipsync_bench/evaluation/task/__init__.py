@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""What is evaluated against what: benchmarks, protocols, pairs of clips."""

@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lipsync_bench.datamodules import ClipDataModule
 from lipsync_bench.datamodules.texts import flat, read_yaml
 from lipsync_bench.experiment_files import experiment_file, experiment_names
+from lipsync_bench.old_names import renamed
 
 __all__ = ["Benchmark", "benchmark_file", "load_benchmark"]
 
@@ -70,13 +71,13 @@ def load_benchmark(
         ValueError: The YAML has other keys or types than expected.
     """
     path = benchmark_file(name)
-    read_yaml(path, "a benchmark", "See experiments/benchmarks/")  # jsonargparse reads without bounds
+    node = renamed(read_yaml(path, "a benchmark", "See experiments/benchmarks/"))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ClipDataModule, "data")
     parser.add_argument("--methods", type=dict[str, Path], default={})
     parser.add_argument("--split", type=Literal["train", "val", "test"], default="test")
     try:
-        config = parser.parse_path(path)
+        config = parser.parse_object(node)
         if root is not None:
             config["data"]["init_args"]["root"] = root
         if split is not None:

@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""`bench table --run`: the evaluations that a table needs."""

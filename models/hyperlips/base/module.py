@@ -72,7 +72,6 @@ class HyperLipsBase(_Stage):
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
     experiment = "experiments/hyperlips_base.yaml"
-    method = "hyperlips_base"
     sync_expert_module = HyperLipsSyncExpertModule
     unsaved = ("sync_expert", "lpips_loss")
     face_mask = True

@@ -76,7 +76,6 @@ class HyperLipsHR(_Stage):
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
     experiment = "experiments/hyperlips_hr.yaml"
-    method = "hyperlips_hr"
     unsaved = ("lpips_loss", "vgg_loss")
     face_mask = True
     generator: HRDecoder

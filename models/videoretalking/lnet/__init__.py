@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""L-Net, which draws the mouth for given audio."""

@@ -66,7 +66,6 @@ class VideoReTalkingLNet(TalkingFaceModule):
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
     experiment = "experiments/videoretalking_lnet.yaml"
-    method = "videoretalking_lnet"
     sync_expert_module = SyncExpertModule
     unsaved = ("sync_expert", "vgg_loss")
     generator: LNet

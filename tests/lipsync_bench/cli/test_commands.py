@@ -100,7 +100,7 @@ def test_a_printed_config_loads_again_and_prints_the_same(configs, tmp_path, cap
     again = tmp_path / "config.yaml"
     again.write_text(printed)
     assert print_config(capsys, again) == printed
-    assert yaml.safe_load(printed)["model"]["class_path"].startswith("models.")
+    assert yaml.safe_load(printed)["model"]["class_path"].startswith("lipsync_bench.models.")
 
 
 class Trap:

@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 
 from lipsync_bench.metrics.frame_mean import FrameMean
-from lipsync_bench.metrics.metric import Column, Description, Field, FrameScorer, Network, ScoredClip, Scorer, Value, View
+from lipsync_bench.metrics.metric import Column, Description, Field, Network
+from lipsync_bench.metrics.metric import FrameScorer, ScoredClip, Scorer, Value, View
 
 
 class Brightness(FrameMean):

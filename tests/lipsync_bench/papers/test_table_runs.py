@@ -18,10 +18,10 @@ from lipsync_bench.evaluation import evaluate
 from lipsync_bench.evaluation import run as scoring_run
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.papers import table
 from lipsync_bench.papers.running import needs, runs
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.rows import read_rows
-from lipsync_bench.tables import table
 
 BENCHMARK = """\
 data:

@@ -411,7 +411,7 @@ def test_checkpoint_names_what_trained_it(small_expert: str, tmp_path: Path) -> 
     checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"generator"}
     record = checkpoint[RECORD]
-    assert record["class_path"] == "lipsync_bench.models.videoretalking.lnet.module.VideoReTalkingLNet"
+    assert record["class_path"] == "lipsync_bench.models.VideoReTalkingLNet"
     assert record["vgg19"] == "random"
     assert len(record["sync_expert_sha256"]) == 64
     loaded = load_method(tmp_path / "run.ckpt")

@@ -335,7 +335,7 @@ def test_checkpoint_is_safe_and_has_no_expert_but_its_hash(
     assert not any(name.startswith("sync_expert.") for name in checkpoint["state_dict"])
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"generator", "discriminator"}
     record = checkpoint[RECORD]
-    assert record["class_path"] == "lipsync_bench.models.wav2lip.module.Wav2Lip"
+    assert record["class_path"] == "lipsync_bench.models.Wav2Lip"
     assert record["version"]
     assert len(record["sync_expert_sha256"]) == 64
     assert record["sync_expert_sha256"] in caplog.text
