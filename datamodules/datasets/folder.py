@@ -38,8 +38,8 @@ class ClipFolder(ClipDataModule):
         overfit: all clips are in all splits, for trials with a few clips.
         batch_size: windows in a batch, for each process.
         image_size: side of the square faces, pixels.
-        window: `generator` gives target, reference, mel and frame_mels; `expert` gives faces, mel and label; `hr` gives
-            those of `HRWindow`, for clips with base frames.
+        window: kind of the batches, a class of `WindowDataset` or its name. Without it they are what the model says in
+            its class attribute `window`; of a model that says nothing, and without one, `GeneratorWindows`.
         num_workers: loader processes; without it the number of cores, at most 4.
         seed: of the windows.
         read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
@@ -63,7 +63,7 @@ class ClipFolder(ClipDataModule):
         overfit: bool = False,
         batch_size: int = 16,
         image_size: int = 96,
-        window: WindowKind = "generator",
+        window: WindowKind = None,
         num_workers: int | None = None,
         seed: int = 0,
         read: Literal["mmap", "file"] = "mmap",

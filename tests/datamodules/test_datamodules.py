@@ -265,7 +265,7 @@ def test_short_clips_are_left_out_and_listed(make: Make, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         module.setup("validate")
     assert module.short["val"] == [clips[0]]
-    assert f"1 of {len(clips)} val clips are too short for a window and left out: {name}" in caplog.text
+    assert f"1 of {len(clips)} val clips are too short for a window and are left out: {name}" in caplog.text
     assert sum(len(batch["mel"]) for batch in batches(module.val_dataloader())) == len(clips) - 1
     assert module.clips("val") == clips
 
