@@ -12,11 +12,9 @@ from torch.utils.data import DataLoader
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.texts import few, read_json, read_text
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
-from lipsync_bench.datamodules.windows.expert import ExpertWindows
-from lipsync_bench.datamodules.windows.generator import GeneratorWindows
+from lipsync_bench.datamodules.windows.kinds import WindowKind, choose_kind
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 
-WindowKind = type[WindowDataset] | str | None
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SUFFIX = ".safetensors"
@@ -30,7 +28,7 @@ _STAGES: dict[str | None, tuple[Split, ...]] = {
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SPLITS", "ClipDataModule", "Split", "WindowKind", "prepared_clips", "read_list"]
+__all__ = ["SPLITS", "ClipDataModule", "Split", "prepared_clips", "read_list"]
 
 
 def read_list(path: Path) -> list[str]:
@@ -114,8 +112,8 @@ class ClipDataModule(FaceDataModule):
         root: prepared folder.
         batch_size: windows in a batch, for each process.
         image_size: side of the square faces, pixels.
-        window: kind of the batches, a class of `WindowDataset` or its name. Without it they are what the model says in
-            its class attribute `window`; of a model that says nothing, and without one, `GeneratorWindows`.
+        window: kind of the batches, a class of `WindowDataset`; `generator` and `expert` are understood. Without it
+            the kind that the model's class attribute `window` names, else that of generators.
         num_workers: loader processes; without it the number of cores, at most 4.
         seed: of the windows. Splits do not depend on it.
         read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
@@ -298,24 +296,8 @@ class ClipDataModule(FaceDataModule):
         logger.warning("%s Reasons are in failures.csv there.", found)
 
     def _kind(self) -> type[WindowDataset]:
-        """What the argument `window` says, else the model."""
         module = None if self.trainer is None else self.trainer.lightning_module
-        own = getattr(module, "window", None)
-        if not (isinstance(own, type) and issubclass(own, WindowDataset)):  # it may be a module of any project
-            own = None
-        if self.window is None:
-            return own or GeneratorWindows
-        if not isinstance(self.window, str):
-            return self.window
-        known = {kind.name: kind for kind in (ExpertWindows, GeneratorWindows, own) if kind is not None}
-        found = known.get(self.window)
-        if found is None or own not in (None, found):
-            expected = f"{own.name}, which {type(module).__name__} reads" if own else f"{', '.join(known)} or a class"
-            raise ValueError(
-                f"{self.name}: window is {self.window!r}. Expected {expected}. Leave out --data.init_args.window: the "
-                "model says what it reads."
-            )
-        return found
+        return choose_kind(self.window, module)
 
     def _dataset(self, kind: type[WindowDataset], split: Split) -> WindowDataset | None:
         clips = self.clips(split)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lipsync_bench.datamodules.clip_datamodule import ClipDataModule, Split, WindowKind
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule, Split
 from lipsync_bench.datamodules.datasets.folder import shuffled
+from lipsync_bench.datamodules.windows.kinds import WindowKind
 
 CLIPS_PER_SPEAKER = 35
 _REGULAR = frozenset(range(6, 41))
@@ -97,8 +98,8 @@ class MEAD(ClipDataModule):
         split_seed: of the drawing; apart from `seed`, so that another training run keeps the split.
         batch_size: windows in a batch, for each process.
         image_size: side of the square faces, pixels.
-        window: kind of the batches, a class of `WindowDataset` or its name. Without it they are what the model says in
-            its class attribute `window`; of a model that says nothing, and without one, `GeneratorWindows`.
+        window: kind of the batches, a class of `WindowDataset`; `generator` and `expert` are understood. Without it
+            the kind that the model's class attribute `window` names, else that of generators.
         num_workers: loader processes; without it the number of cores, at most 4.
         seed: of the windows.
         read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
