@@ -23,7 +23,8 @@ from benchmarks.tools.comparison import Aim, Comparison
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import MEL_WINDOW, SAMPLE_RATE, mel_spectrogram, to_float
-from lipsync_bench.datamodules.windows.windows import WINDOW_FRAMES, window_columns
+from lipsync_bench.datamodules.windows.generator import window_columns
+from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES
 
 BATCH = 16
 WINDOWS = 128  # in an epoch; short rounds, so that others using the machine hit all alike

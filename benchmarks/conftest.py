@@ -20,6 +20,7 @@ import torch
 
 from benchmarks.tools.comparison import Comparison, Row, table
 from benchmarks.tools.wide_video import write_wide_video
+from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.files import write_atomic
 
 _ROWS = pytest.StashKey[list[Row]]()
@@ -102,7 +103,7 @@ def _processor() -> str:
 def _conditions(config: pytest.Config) -> list[str]:
     """Under which the rows hold."""
     began, load = config.stash[_START]
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     packages = ("torch", "numpy", "opencv-contrib-python", "av", "mediapipe", "dlib-bin", "simplejpeg")
     return [
         f"lipsync_bench {version('lipsync_bench')}, {date.today().isoformat()}, `pytest {' '.join(config.args)}`, "

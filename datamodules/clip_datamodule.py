@@ -9,13 +9,12 @@ from typing import Any, ClassVar, Literal
 
 from torch.utils.data import DataLoader
 
-from lipsync_bench.datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
-from lipsync_bench.datamodules.hr_windows import HRWindowDataset, separate_unready
-from lipsync_bench.datamodules.texts import read_json, read_text
+from lipsync_bench.datamodules.cores import usable_cores
+from lipsync_bench.datamodules.texts import few, read_json, read_text
+from lipsync_bench.datamodules.windows.dataset import WindowDataset
+from lipsync_bench.datamodules.windows.kinds import WindowKind, choose_kind
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
-from lipsync_bench.datamodules.windows.windows import SyncWindow, Window, WindowDataset, separate_short
 
-WindowKind = Literal["generator", "expert", "hr"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SUFFIX = ".safetensors"
@@ -26,16 +25,10 @@ _STAGES: dict[str | None, tuple[Split, ...]] = {
     "test": ("test",),
     "predict": ("test",),
 }
-_NAMED = 5  # examples in a message
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SPLITS", "ClipDataModule", "Split", "WindowKind", "prepared_clips", "read_list"]
-
-
-def _few(items: Sequence[object]) -> str:
-    names = ", ".join(str(item) for item in items[:_NAMED])
-    return names if len(items) <= _NAMED else f"{names} and {len(items) - _NAMED} more"
+__all__ = ["SPLITS", "ClipDataModule", "Split", "prepared_clips", "read_list"]
 
 
 def read_list(path: Path) -> list[str]:
@@ -99,7 +92,7 @@ def _check_disjoint(name: str, splits: Mapping[Split, Sequence[str]]) -> None:
         both = sorted(set(splits[first]) & set(splits[second]))  # type: ignore[index]
         if both:
             raise ValueError(
-                f"{name}: {len(both)} clips are in {first} and in {second}: {_few(both)}. "
+                f"{name}: {len(both)} clips are in {first} and in {second}: {few(both)}. "
                 "Expected every clip in one split. Remove them from one of the lists."
             )
 
@@ -112,15 +105,15 @@ class ClipDataModule(FaceDataModule):
         <root>/<speaker>/<clip>.safetensors
 
     A data set is a subclass that says its `name`, its published split sizes in `official_counts` if it has any, and how
-    it splits in `split_ids` if not by the three lists. Batches are `Window` or `SyncWindow` with B in front; images
+    it splits in `split_ids` if not by the three lists. Batches are samples of a kind of window with B in front; images
     are uint8 until they are on the device and float32 in [0, 1] from there on.
 
     Args:
         root: prepared folder.
         batch_size: windows in a batch, for each process.
         image_size: side of the square faces, pixels.
-        window: `generator` gives target, reference, mel and frame_mels; `expert` gives faces, mel and label; `hr` gives
-            those of `HRWindow`, for clips with base frames.
+        window: kind of the batches, a class of `WindowDataset`; `generator` and `expert` are understood. Without it
+            the kind that the model's class attribute `window` names, else that of generators.
         num_workers: loader processes; without it the number of cores, at most 4.
         seed: of the windows. Splits do not depend on it.
         read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
@@ -142,7 +135,7 @@ class ClipDataModule(FaceDataModule):
         root: Path,
         batch_size: int = 16,
         image_size: int = 96,
-        window: WindowKind = "generator",
+        window: WindowKind = None,
         num_workers: int | None = None,
         seed: int = 0,
         read: Literal["mmap", "file"] = "mmap",
@@ -161,16 +154,15 @@ class ClipDataModule(FaceDataModule):
                 raise ValueError(f"{argument} is {length}. Expected 1 or more. Set --data.init_args.{argument}.")
         self.root = Path(root)
         self.batch_size, self.image_size, self.window = batch_size, image_size, window
-        self.num_workers = min(4, len(os.sched_getaffinity(0))) if num_workers is None else num_workers
+        self.num_workers = min(4, usable_cores()) if num_workers is None else num_workers
         self.seed, self.read = seed, read
         self.epoch_length, self.val_length = epoch_length, val_length
         self.source = None if source is None else Path(source)
         self.max_missing, self.check_counts = max_missing, check_counts
         self.missing: dict[Split, list[str]] = {}
         self.short: dict[Split, list[Path]] = {}
-        self.base_checkpoints: set[str] = set()  # SHA-256 of those that made the base frames in use
         self._splits: dict[Split, list[Path]] | None = None
-        self._datasets: dict[Split, WindowDataset | None] = {}
+        self._datasets: dict[tuple[type[WindowDataset], Split], WindowDataset | None] = {}
 
     def split_ids(self, prepared: Sequence[str]) -> dict[Split, list[str]]:
         """Clip ids of each split, in order; `prepared` are the ids of all clips found, sorted."""
@@ -197,9 +189,10 @@ class ClipDataModule(FaceDataModule):
             ValueError: splits overlap, or differ from the official sizes, or too many of their clips are missing.
             ClipError: a clip is broken.
         """
+        kind = self._kind()
         for split in _STAGES[None if stage is None else str(getattr(stage, "value", stage))]:
-            if split not in self._datasets:
-                self._datasets[split] = self._dataset(split)
+            if (kind, split) not in self._datasets:
+                self._datasets[kind, split] = self._dataset(kind, split)
 
     def clips(self, split: Split) -> list[Path]:
         """All prepared clips of a split, also those too short for a window. Raises what `setup` raises."""
@@ -232,7 +225,11 @@ class ClipDataModule(FaceDataModule):
             )
         return folder
 
-    def train_dataloader(self) -> DataLoader[Window | SyncWindow]:
+    def made_by(self) -> set[str]:
+        kind = self._kind()
+        return {digest for key, data in self._datasets.items() if data and key[0] is kind for digest in data.made_by()}
+
+    def train_dataloader(self) -> DataLoader[Any]:
         dataset = self._built("train")
         _, world_size = self._place()
         if dataset is None:
@@ -250,10 +247,10 @@ class ClipDataModule(FaceDataModule):
             dataset.length = needed
         return self._training_loader(dataset, dataset.length)
 
-    def val_dataloader(self) -> DataLoader[Window | SyncWindow] | list[DataLoader[Window | SyncWindow]]:
+    def val_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         return self._evaluation_loader("val")
 
-    def test_dataloader(self) -> DataLoader[Window | SyncWindow] | list[DataLoader[Window | SyncWindow]]:
+    def test_dataloader(self) -> DataLoader[Any] | list[DataLoader[Any]]:
         return self._evaluation_loader("test")
 
     def _manifest(self) -> dict[str, Any]:
@@ -290,7 +287,7 @@ class ClipDataModule(FaceDataModule):
         missing = self.missing[split] = [name for name in ids if name not in present]
         if not missing:
             return
-        found = f"{self.name}: {len(missing)} of {len(ids)} {split} clips are not in {self.root}: {_few(missing)}."
+        found = f"{self.name}: {len(missing)} of {len(ids)} {split} clips are not in {self.root}: {few(missing)}."
         if len(missing) > self.max_missing * len(ids):
             raise ValueError(
                 f"{found} Expected at most {self.max_missing:.1%} to be missing. Reasons are in failures.csv there. "
@@ -298,47 +295,34 @@ class ClipDataModule(FaceDataModule):
             )
         logger.warning("%s Reasons are in failures.csv there.", found)
 
-    def _dataset(self, split: Split) -> WindowDataset | None:
+    def _kind(self) -> type[WindowDataset]:
+        module = None if self.trainer is None else self.trainer.lightning_module
+        return choose_kind(self.window, module)
+
+    def _dataset(self, kind: type[WindowDataset], split: Split) -> WindowDataset | None:
         clips = self.clips(split)
-        if self.window == "hr":
-            long, missing, self.short[split] = separate_unready(clips)
-            self._check_base_frames(split, missing, len(clips))
-        else:
-            long, self.short[split] = separate_short(clips, self.window)
+        ready, self.short[split] = kind.separate(clips)
         if self.short[split]:
             logger.warning(
-                "%s: %d of %d %s clips are too short for a window%s and left out: %s",
+                "%s: %d of %d %s clips %s and are left out: %s",
                 self.name,
                 len(self.short[split]),
                 len(clips),
                 split,
-                " or show no face in five frames in a row" if self.window == "hr" else "",
+                kind.unready,
                 ", ".join(str(path.relative_to(self.root)) for path in self.short[split]),
             )
-        if not long:
+        if not ready:
             return None
         train = split == "train"
         length = self.epoch_length if train else self.val_length
-        if self.window == "hr":
-            for path in long:
-                with BaseFrames(base_frames_path(path)) as faces:
-                    self.base_checkpoints.add(faces.header.checkpoint_sha256)
-            return HRWindowDataset(long, self.image_size, self.seed, length, self.read, fixed=not train)
-        return WindowDataset(long, self.image_size, self.window, self.seed, length, self.read, fixed=not train)
-
-    def _check_base_frames(self, split: Split, missing: Sequence[Path], count: int) -> None:
-        if missing:
-            named = _few([base_frames_path(path).relative_to(self.root) for path in missing])
-            repair = REPAIR.replace("ROOT", str(self.root))
-            raise FileNotFoundError(
-                f"{self.name}: {len(missing)} of {count} {split} clips in {self.root} have no base frames: {named}. "
-                f"Expected the faces of a trained base network beside every clip. {repair}"
-            )
+        return kind(ready, self.image_size, self.seed, length, self.read, fixed=not train)
 
     def _built(self, split: Split) -> WindowDataset | None:
-        if split not in self._datasets:
+        key = self._kind(), split
+        if key not in self._datasets:
             raise RuntimeError(f"{self.name}: no {split} data yet. Expected setup before loaders. Call setup().")
-        return self._datasets[split]
+        return self._datasets[key]
 
     def _evaluation_loader(self, split: Split) -> Any:
         dataset = self._built(split)

@@ -4,6 +4,7 @@
 import codecs
 import json
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,17 @@ _YAML_NODES = 20_000
 _DEPTH = 40
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
-__all__ = ["CSV_BYTES", "TextError", "check_yaml", "flat", "read_json", "read_text", "read_yaml"]
+__all__ = ["CSV_BYTES", "TextError", "check_yaml", "few", "flat", "read_json", "read_text", "read_yaml"]
 
 
 class TextError(ValueError):
     """A text file that cannot be used."""
+
+
+def few(items: Sequence[object], named: int = 5) -> str:
+    """The first of many things, for messages: "a, b, c, d, e and 7 more"."""
+    names = ", ".join(str(item) for item in items[:named])
+    return names if len(items) <= named else f"{names} and {len(items) - named} more"
 
 
 def flat(error: object) -> str:

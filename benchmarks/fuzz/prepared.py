@@ -13,11 +13,16 @@ from benchmarks.fuzz.kinds import Kind
 from benchmarks.fuzz.media import FRAMES, picture, tone, write_video
 from lipsync_bench.cli import doctor
 from lipsync_bench.datamodules import ClipFolder
-from lipsync_bench.datamodules.base_frames import BaseFrames, BaseFramesHeader, base_frames_path, write_base_frames
 from lipsync_bench.datamodules.clips.clip import LANDMARKS, MESH_POINTS, Clip, ClipHeader, read_header, write_clip
 from lipsync_bench.datamodules.media.audio import mel_spectrogram, to_int16
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.prepare.sources import find_sources
+from lipsync_bench.models.hyperlips.hr.base_frames import (
+    BaseFrames,
+    BaseFramesHeader,
+    base_frames_path,
+    write_base_frames,
+)
 
 IDS = ("s1/1", "s1/2", "s2/1")
 _SIDE = 32

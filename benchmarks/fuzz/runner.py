@@ -24,6 +24,7 @@ from typing import Any
 
 from benchmarks.fuzz.kinds import Kind
 from benchmarks.fuzz.mutations import PLACES, malform
+from lipsync_bench.datamodules.cores import usable_cores
 
 SLACK_MB = 768  # of addresses: stacks and arenas of decoders' threads, of which little is used
 WHOLE = "nothing is spoilt"
@@ -257,11 +258,11 @@ def run_all(
     threads = len(os.listdir("/proc/self/task"))  # noqa: PTH208
     if threads > 1:
         raise RuntimeError(f"{threads} threads. Expected one. Start the drill as: python -m benchmarks.fuzz_drill")
-    waiting = list(reversed(inputs))
+    waiting, cores = list(reversed(inputs)), usable_cores()
     running: dict[int, _Running] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < len(os.sched_getaffinity(0)):
+            while waiting and len(running) < cores:
                 one = _start(waiting.pop(), seed, wholes, scratch, limits)
                 running[one.pipe] = one
             ready, _, _ = select.select(list(running), [], [], 0.5)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lipsync_bench.datamodules.clip_datamodule import SPLITS, ClipDataModule, Split, WindowKind, read_list
+from lipsync_bench.datamodules.clip_datamodule import SPLITS, ClipDataModule, Split, read_list
+from lipsync_bench.datamodules.windows.kinds import WindowKind
 
 __all__ = ["ClipFolder", "shuffled"]
 
@@ -38,8 +39,8 @@ class ClipFolder(ClipDataModule):
         overfit: all clips are in all splits, for trials with a few clips.
         batch_size: windows in a batch, for each process.
         image_size: side of the square faces, pixels.
-        window: `generator` gives target, reference, mel and frame_mels; `expert` gives faces, mel and label; `hr` gives
-            those of `HRWindow`, for clips with base frames.
+        window: kind of the batches, a class of `WindowDataset`; `generator` and `expert` are understood. Without it
+            the kind that the model's class attribute `window` names, else that of generators.
         num_workers: loader processes; without it the number of cores, at most 4.
         seed: of the windows.
         read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
@@ -63,7 +64,7 @@ class ClipFolder(ClipDataModule):
         overfit: bool = False,
         batch_size: int = 16,
         image_size: int = 96,
-        window: WindowKind = "generator",
+        window: WindowKind = None,
         num_workers: int | None = None,
         seed: int = 0,
         read: Literal["mmap", "file"] = "mmap",

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lipsync_bench.datamodules.clip_datamodule import ClipDataModule, Split, WindowKind
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule, Split
 from lipsync_bench.datamodules.datasets.folder import shuffled
+from lipsync_bench.datamodules.windows.kinds import WindowKind
 
 CLIPS_PER_SPEAKER = 35
 _REGULAR = frozenset(range(6, 41))
@@ -97,8 +98,8 @@ class MEAD(ClipDataModule):
         split_seed: of the drawing; apart from `seed`, so that another training run keeps the split.
         batch_size: windows in a batch, for each process.
         image_size: side of the square faces, pixels.
-        window: `generator` gives target, reference, mel and frame_mels; `expert` gives faces, mel and label; `hr` gives
-            those of `HRWindow`, for clips with base frames.
+        window: kind of the batches, a class of `WindowDataset`; `generator` and `expert` are understood. Without it
+            the kind that the model's class attribute `window` names, else that of generators.
         num_workers: loader processes; without it the number of cores, at most 4.
         seed: of the windows.
         read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
@@ -120,7 +121,7 @@ class MEAD(ClipDataModule):
         split_seed: int = 0,
         batch_size: int = 16,
         image_size: int = 96,
-        window: WindowKind = "generator",
+        window: WindowKind = None,
         num_workers: int | None = None,
         seed: int = 0,
         read: Literal["mmap", "file"] = "mmap",

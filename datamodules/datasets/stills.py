@@ -19,11 +19,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
+from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.folder import shuffled
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.container import MAX_PIXELS
+from lipsync_bench.datamodules.windows.dataset import stack_frames
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
-from lipsync_bench.datamodules.windows.windows import stack_frames
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
 _REPAIR = "Copy it again from its source, or move it out of the folder"
@@ -290,7 +291,7 @@ class FaceImages(FaceDataModule):
         self.images = None if images is None or self.clip_share == 1 else Path(images)
         self.clips = None if self.clip_share == 0 else clips
         self.image_size, self.batch_size, self.seed, self.mirror = image_size, batch_size, seed, mirror
-        self.num_workers = min(4, len(os.sched_getaffinity(0))) if num_workers is None else num_workers
+        self.num_workers = min(4, usable_cores()) if num_workers is None else num_workers
         self.epoch_length, self.val_images, self.val_length = epoch_length, val_images, val_length
         self._stills: dict[Literal["train", "val"], list[Path]] | None = None
         self._fixed: _Fixed | None = None

@@ -20,7 +20,7 @@ MIN_SIDE_PX = 16
 _MEAN_WINDOW = 5
 _MAXIMUM_RADIUS = 12  # half a second: longer than a syllable, so that the mouth was open at least once
 
-__all__ = ["MIN_SIDE_PX", "SMOOTHING_RADIUS", "CropRule", "crop_boxes", "cut", "smooth_boxes_wav2lip"]
+__all__ = ["MIN_SIDE_PX", "SMOOTHING_RADIUS", "CropRule", "crop_boxes", "cut", "smooth_boxes_ahead"]
 
 
 def _windows(values: np.ndarray, radius: int) -> np.ndarray:
@@ -84,8 +84,8 @@ def cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(crop)
 
 
-def smooth_boxes_wav2lip(boxes: np.ndarray) -> np.ndarray:
-    """Wav2Lip's smoothing of detector boxes at inference, in place; returns the same array.
+def smooth_boxes_ahead(boxes: np.ndarray) -> np.ndarray:
+    """Each box becomes a mean of those that follow, in place, as at Wav2Lip's inference; returns the same array.
 
     Box i becomes the mean of boxes i .. i + 4, truncated to integers. The last four take the last five boxes as they
     are by then, partly smoothed. With n < 5 boxes the official slice start, n - 5, is negative and counts from the end:

@@ -2,7 +2,6 @@
 """Videos out: H.264 files with their sound, whole or absent."""
 
 import math
-import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +11,7 @@ import av
 import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.files import remove_leftovers, temporary_path
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE
 from lipsync_bench.datamodules.media.colour import EXACT
@@ -100,7 +100,7 @@ class VideoWriter:
             # frames gave other bytes now and then (seen at 524 x 524 and 700 x 700).
             self._options["x264-params"] = "mbtree=0"
         self._metadata = metadata or {}
-        self._threads = threads or min(_MAX_THREADS, len(os.sched_getaffinity(0)))
+        self._threads = threads or min(_MAX_THREADS, usable_cores())
         self._temporary = temporary_path(self.path)
         self._reformatter = VideoReformatter()
         self._container: Any = None

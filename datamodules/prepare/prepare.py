@@ -12,7 +12,6 @@ Output::
 import dataclasses
 import json
 import logging
-import os
 import sys
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from lipsync_bench.datamodules.clips.clip import MAX_CROP_PX, SCHEMA
+from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.csv_files import write_csv
 from lipsync_bench.datamodules.errors import JobsFailed
 from lipsync_bench.datamodules.faces.crops import CropRule
@@ -234,7 +234,7 @@ def prepare(
     try:
         if jobs:
             write_manifest(False)
-        count = min(len(jobs), workers or len(os.sched_getaffinity(0)))
+        count = min(len(jobs), workers or usable_cores())
         with closing(run_jobs(prepare_one, jobs, count)) as results, _progress(len(jobs), progress) as tick:
             for job, outcome in results:
                 if isinstance(outcome, WorkerDied):

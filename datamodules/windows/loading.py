@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.loops.loop import _Loop
 from torch.utils.data import DataLoader, Dataset
 
-from lipsync_bench.datamodules.windows.windows import EpochSampler, EvaluationSampler
+from lipsync_bench.datamodules.windows.samplers import EpochSampler, EvaluationSampler
 
 __all__ = ["FaceDataModule"]
 
@@ -59,6 +59,10 @@ class FaceDataModule(pl.LightningDataModule):
             key: value.to(torch.float32).div_(255) if value.dtype == torch.uint8 else value
             for key, value in batch.items()
         }
+
+    def made_by(self) -> set[str]:
+        """SHA-256 of the checkpoints that made what the batches hold besides clips, if anything."""
+        return set()
 
     def files_of_batch(self, epoch: int, batch_index: int) -> list[Path]:
         """The files that a training batch of this process was drawn from, window by window."""

@@ -99,7 +99,7 @@ def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
     """Held-out loss of the expert: BCE over windows of the test clips, which training and validation never saw."""
     module = load_expert(expert)
     data = Synthetic(
-        root=clips, window="expert", image_size=module.image_size, batch_size=32, num_workers=0,
+        root=clips, image_size=module.image_size, batch_size=32, num_workers=0,
         val_length=HELD_OUT_WINDOWS, seed=seed,
     )  # fmt: skip
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)

@@ -214,12 +214,12 @@ def _data(folder: Path) -> Iterator[Check]:
 
 def _loader_speed(root: Path) -> Check:
     """Windows a second of one loader process."""
-    from lipsync_bench.datamodules.windows.windows import WindowDataset, separate_short
+    from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 
-    clips, _ = separate_short(sorted(root.glob("*/*.safetensors"))[:64], "generator")
+    clips, _ = GeneratorWindows.separate(sorted(root.glob("*/*.safetensors"))[:64])
     if not clips:
         return Check(f"loader {root}", "warn", "no clip is long enough for a window", "prepare longer clips")
-    dataset = WindowDataset(clips, 96, "generator", seed=0)
+    dataset = GeneratorWindows(clips)
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < SPEED_SECONDS:
         dataset[(0, count % len(dataset))]

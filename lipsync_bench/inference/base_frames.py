@@ -13,25 +13,25 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lipsync_bench.datamodules.base_frames import (
+from lipsync_bench.datamodules.clip_datamodule import prepared_clips
+from lipsync_bench.datamodules.clips.checksums import verify_clip
+from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.csv_files import write_csv
+from lipsync_bench.datamodules.errors import ClipError, MediaError
+from lipsync_bench.datamodules.files import remove_leftovers, sha256
+from lipsync_bench.datamodules.media.audio import frame_mels
+from lipsync_bench.inference.lip_sync import generate_faces
+from lipsync_bench.models import HyperLipsBase
+from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.models.hyperlips.hr.base_frames import (
     BaseFrames,
     BaseFramesHeader,
     MeshOrder,
     base_frames_path,
     write_base_frames,
 )
-from lipsync_bench.datamodules.clip_datamodule import prepared_clips
-from lipsync_bench.datamodules.clips.checksums import verify_clip
-from lipsync_bench.datamodules.clips.clip import Clip
-from lipsync_bench.datamodules.csv_files import write_csv
-from lipsync_bench.datamodules.errors import ClipError, MediaError
-from lipsync_bench.datamodules.faces.face_mesh import find_meshes
-from lipsync_bench.datamodules.files import remove_leftovers, sha256
-from lipsync_bench.datamodules.media.audio import frame_mels
-from lipsync_bench.datamodules.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
-from lipsync_bench.inference.lip_sync import generate_faces
-from lipsync_bench.models import HyperLipsBase
-from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.models.hyperlips.hr.face_mesh import find_meshes
+from lipsync_bench.models.hyperlips.hr.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
 from lipsync_bench.processes import device_of, rank_and_world
 
 CHUNK_FRAMES = 64

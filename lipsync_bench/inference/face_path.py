@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_wav2lip
+from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_ahead
 from lipsync_bench.datamodules.faces.detectors import DetectorName, Face, make_detector
 from lipsync_bench.datamodules.faces.tracking import FaceChoice, FaceTracker
 from lipsync_bench.inference.blending import CONTOUR
@@ -70,7 +70,7 @@ def _smoothed(boxes: np.ndarray, visible: np.ndarray) -> np.ndarray:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], visible, [False]]).astype(np.int8)))
     whole = boxes.astype(np.int64)
     for start, end in zip(edges[::2], edges[1::2], strict=True):
-        smooth_boxes_wav2lip(whole[start:end])
+        smooth_boxes_ahead(whole[start:end])
     return whole.astype(np.float32)
 
 

@@ -33,6 +33,7 @@ from typing import Any
 
 import lipsync_bench
 from lipsync_bench import datamodules, metrics, models
+from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.files import printable, write_atomic
 from lipsync_bench.datamodules.texts import TextError, read_json
 from lipsync_bench.datamodules.versions import versions
@@ -159,7 +160,7 @@ def machine() -> dict[str, object]:
     return {
         "processor": _processor(),
         "architecture": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "gpus": [torch.cuda.get_device_name(k) for k in range(torch.cuda.device_count())],

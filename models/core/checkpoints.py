@@ -61,7 +61,6 @@ class BenchModule(ExactTraining):
     """Colour order inside the networks; everything outside is RGB."""
     experiment: ClassVar[str] = ""
     """The file in experiments/ that trains this class."""
-    window_frames: ClassVar[int] = 5
     parameters_without_gradient: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of parameters that require a gradient and never get one (dead weights)."""
     unsaved: ClassVar[tuple[str, ...]] = ()

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.windows.dataset import WindowDataset
+from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 from lipsync_bench.models.core.checkpoints import RECORD, BenchModule, load_module, save_module
 from lipsync_bench.models.parts.layers import mask_lower_half
 
@@ -23,8 +25,8 @@ class TalkingFaceModule(BenchModule):
     """Base of every method: turns mel windows, faces and reference faces into talking faces.
 
     A method sets `generator`, defines `generate_chunk` and the Lightning steps, and passes its size to this
-    constructor. Batches are windows of float32 RGB in [0, 1]: `target`, `reference` (B,T,3,H,W), `mel` (B,1,80,16)
-    for the whole window, `frame_mels` (B,T,1,80,16); a method that reads more adds it in `example_batch`.
+    constructor. Batches are windows of the kind `window`, images float32 RGB in [0, 1]: `target`, `reference`
+    (B,T,3,H,W), `mel` (B,1,80,16) for the whole window, `frame_mels` (B,T,1,80,16), unless a method brings its own.
     The frozen lip-sync expert is read when training or validation begins, and is neither saved in nor needed by a
     checkpoint.
 
@@ -37,6 +39,8 @@ class TalkingFaceModule(BenchModule):
             resumed training does not read it.
     """
 
+    window: ClassVar[type[WindowDataset]] = GeneratorWindows
+    """Kind of the batches in training, validation and test; data modules ask for it."""
     sync_expert_module: ClassVar[Any] = None
     """LightningModule class of the expert (it has `load_network(path)` and `experiment`); None for methods without."""
     method: ClassVar[str] = ""
@@ -197,12 +201,7 @@ class TalkingFaceModule(BenchModule):
         return frames.unflatten(0, batched)
 
     def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
-        """A random batch with every key that the training step reads (tests, memory checks)."""
-        random = torch.Generator().manual_seed(seed)
-        image = (batch_size, self.window_frames, 3, self.image_size, self.image_size)
-        return {
-            "target": torch.rand(image, generator=random),
-            "reference": torch.rand(image, generator=random),
-            "mel": torch.rand((batch_size, 1, 80, 16), generator=random) * 8 - 4,
-            "frame_mels": torch.rand((batch_size, self.window_frames, 1, 80, 16), generator=random) * 8 - 4,
-        }
+        """A random batch with every key that the training step or `generate` reads (tests, memory checks)."""
+        size = self.image_size
+        of_generate = GeneratorWindows.example_batch(batch_size, size, seed)
+        return {**of_generate, **self.window.example_batch(batch_size, size, seed)}

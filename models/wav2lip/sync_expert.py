@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.windows.dataset import WindowDataset
+from lipsync_bench.datamodules.windows.expert import ExpertWindows
 from lipsync_bench.models.core.checkpoints import BenchModule, load_module
 from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, audio_encoder, scaled, stack_lower_halves
 from lipsync_bench.models.parts.losses import CosineBCE
@@ -103,6 +105,7 @@ class SyncExpertModule(BenchModule):
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
     experiment = "experiments/sync_expert.yaml"
+    window: ClassVar[type[WindowDataset]] = ExpertWindows
     image_size: ClassVar[int] = SyncExpert.face_px
     chance_margin: ClassVar[float] = 0.01
     chance_patience: ClassVar[int] = 3
@@ -190,13 +193,7 @@ class SyncExpertModule(BenchModule):
 
     def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
         """A random batch with every key that the training step reads."""
-        random = torch.Generator().manual_seed(seed)
-        image = (batch_size, self.window_frames, 3, self.image_size, self.image_size)
-        return {
-            "faces": torch.rand(image, generator=random),
-            "mel": torch.rand((batch_size, 1, 80, 16), generator=random) * 8 - 4,
-            "label": (torch.arange(batch_size) % 2 == 0).float()[:, None],
-        }
+        return self.window.example_batch(batch_size, self.image_size, seed)
 
     def _loss_and_accuracy(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         audio_embedding, face_embedding = self.network(batch["mel"], self.lower_halves(batch["faces"]))

@@ -1,30 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every data module has to keep: batches, splits, repeatability, coverage, messages; on generated clips."""
 
-import json
 import logging
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import pytorch_lightning as pl
-import simplejpeg
 import torch
 
 from lipsync_bench import datamodules
 from lipsync_bench.datamodules import LRS2, MEAD, ClipDataModule, ClipFolder, Synthetic
 from lipsync_bench.datamodules.clip_datamodule import SPLITS, Split, read_list
-from lipsync_bench.datamodules.clips.clip import ClipHeader, write_clip
 from lipsync_bench.datamodules.datasets.mead import selected_numbers
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from tests.datamodules.fake_trainer import FakeTrainer
+from tests.datamodules.prepared_folders import write_folder, write_random
 
 LISTS: dict[Split, list[str]] = {
     "train": [f"s{k % 4}/{k:03d}" for k in range(6)],
@@ -32,37 +29,6 @@ LISTS: dict[Split, list[str]] = {
     "test": [f"s{k % 4}/{k:03d}" for k in range(11, 14)],
 }
 Make = Callable[..., ClipDataModule]
-
-
-def write_random(root: Path, name: str, frames: int = 20, mel_columns: int = 64) -> Path:
-    """A clip of random images and sound that are its own."""
-    rng = np.random.default_rng([ord(letter) for letter in name])
-    images = rng.integers(0, 256, (frames, 24, 20, 3), np.uint8)
-    path = root / f"{name}.safetensors"
-    write_clip(
-        path,
-        ClipHeader(
-            name, name.split("/")[0], f"{name}.mp4", "0" * 64, 25.0, 64, 64, "none", "0", "mesh", frames, frames
-        ),
-        jpegs=[simplejpeg.encode_jpeg(image) for image in images],
-        mel=rng.uniform(-4, 4, (mel_columns, 80)).astype(np.float32),
-        wav=np.zeros(640 * frames, np.int16),
-        boxes=np.zeros((frames, 4), np.float32),
-        landmarks=np.zeros((frames, 68, 2), np.float32),
-        mesh=np.zeros((frames, 478, 3), np.float32),
-    )
-    return path
-
-
-def write_folder(root: Path, names: Iterable[str], lists: Mapping[Split, list[str]] | None = None) -> Path:
-    for name in names:
-        write_random(root, name)
-    (root / "manifest.json").write_text(json.dumps({"source_root": str(root.parent)}))
-    if lists is not None:
-        (root / "splits").mkdir(exist_ok=True)
-        for split, ids in lists.items():
-            (root / "splits" / f"{split}.txt").write_text("".join(f"{name}\n" for name in ids))
-    return root
 
 
 def lrs2(root: Path, **arguments: Any) -> LRS2:
@@ -265,7 +231,7 @@ def test_short_clips_are_left_out_and_listed(make: Make, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         module.setup("validate")
     assert module.short["val"] == [clips[0]]
-    assert f"1 of {len(clips)} val clips are too short for a window and left out: {name}" in caplog.text
+    assert f"1 of {len(clips)} val clips are too short for a window and are left out: {name}" in caplog.text
     assert sum(len(batch["mel"]) for batch in batches(module.val_dataloader())) == len(clips) - 1
     assert module.clips("val") == clips
 

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
-from lipsync_bench.datamodules.windows.windows import EpochSampler
+from lipsync_bench.datamodules.windows.samplers import EpochSampler
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*in eval mode.*")
 

@@ -3,7 +3,6 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from rich.progress import Progress
 
+from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.synthetic.articulation import Articulation, make_articulation
 from lipsync_bench.datamodules.datasets.synthetic.face import FRAME_PX, Face, Pose
 from lipsync_bench.datamodules.datasets.synthetic.identity import Identity, make_identity
@@ -263,7 +263,7 @@ def make_corpus(
         for clip in range(clips_per_speaker)
     ]
     todo = [job for job in jobs if not all(path.is_file() for path in job.paths)]
-    workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
+    workers = min(workers or usable_cores(), max(1, len(todo)))
     failures = []
     with (
         Progress(disable=not progress, transient=True) as bar,

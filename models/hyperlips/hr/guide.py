@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipsync_bench.datamodules.faces.face_mesh import find_meshes
-from lipsync_bench.datamodules.sketch import (
+from lipsync_bench.models.hyperlips.hr.face_mesh import find_meshes
+from lipsync_bench.models.hyperlips.hr.sketch import (
     BOTTLENECK_PX,
     draw_sketch,
     inference_sketch,

@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from lipsync_bench.models.core.checkpoints import RECORD, load_module, save_module
 from lipsync_bench.models.hyperlips.base.module import HyperLipsBase, Variant
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import HRDiscriminator
 from lipsync_bench.models.hyperlips.hr.guide import Guide, Rule, guide
 from lipsync_bench.models.hyperlips.hr.network import HRDecoder
+from lipsync_bench.models.hyperlips.hr.windows import HRWindows
 from lipsync_bench.models.hyperlips.losses import AdversarialName, LipLoss, make_adversarial
 from lipsync_bench.models.hyperlips.stage import _Stage
 from lipsync_bench.models.parts.layers import mask_lower_half
@@ -42,7 +44,7 @@ class HyperLipsHR(_Stage):
                                                             I_HR - discriminator
                                                             I_HR in lip_box, lip_mask - LPIPS, L1 with target
     ```
-    Batches are windows of kind `hr` (datamodules/hr_windows.py), which read what `bench base-frames` wrote. The loss is
+    Batches are windows of this method's own kind (windows.py), which read what `bench base-frames` wrote. The loss is
     the sum of all terms (Eq. 16, all lambdas 1). At inference the base network, which a checkpoint carries with it,
     makes the base frames, and Face Mesh finds the landmarks of the sketch in them. Where it finds none the enlarged
     base frame is the result (the failure that the paper's Fig. 6 shows), counted in `fallback_frames`.
@@ -76,6 +78,7 @@ class HyperLipsHR(_Stage):
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
     experiment = "experiments/hyperlips_hr.yaml"
+    window = HRWindows
     unsaved = ("lpips_loss", "vgg_loss")
     face_mask = True
     generator: HRDecoder
@@ -151,7 +154,8 @@ class HyperLipsHR(_Stage):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        made: set[str] = getattr(getattr(self.trainer, "datamodule", None), "base_checkpoints", set())
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        made = data.made_by() if isinstance(data, FaceDataModule) else set()
         if made and made != {self.base_sha256}:
             makers, base = ", ".join(sorted(digest[:12] for digest in made)), str(self.base_sha256)[:12]
             raise ValueError(
@@ -257,17 +261,3 @@ class HyperLipsHR(_Stage):
             terms["adversarial"] = self.game.generator_loss(real, self.discriminator(generated))
             loss = loss + self.weights["adversarial"] * terms["adversarial"]
         return generated, target, {**terms, "loss": loss}
-
-    def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
-        random = torch.Generator().manual_seed(seed + 1)
-        window = (batch_size, self.window_frames)
-        low, high = self.image_size // 4, 3 * self.image_size // 4
-        mask = torch.zeros((*window, 1, self.image_size, self.image_size))
-        mask[..., low:high, low:high] = 1
-        return {
-            **super().example_batch(batch_size, seed),
-            "base": torch.rand((*window, 3, BASE_PX, BASE_PX), generator=random),
-            "sketch": torch.randint(0, 2, (*window, 1, BASE_PX, BASE_PX), generator=random).float(),
-            "lip_mask": mask,
-            "lip_box": torch.tensor([low, high, low, high]).expand(*window, 4),
-        }

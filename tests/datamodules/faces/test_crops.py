@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, SMOOTHING_RADIUS, crop_boxes, cut, smooth_boxes_wav2lip
+from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, SMOOTHING_RADIUS, crop_boxes, cut, smooth_boxes_ahead
 from lipsync_bench.datamodules.faces.tracking import FaceTrack
 from tests import golden
 
@@ -128,12 +128,12 @@ def test_wav2lip_smoothing_is_the_official_one() -> None:
     assert len(names) == 4
     for name in names:
         boxes = golden_boxes(int(name.rpartition("_")[2]))
-        result = smooth_boxes_wav2lip(boxes)
+        result = smooth_boxes_ahead(boxes)
         assert result is boxes
         np.testing.assert_array_equal(result, arrays[name], err_msg=name)
 
 
 def test_wav2lip_smoothing_wants_integers() -> None:
-    assert smooth_boxes_wav2lip(np.zeros((0, 4), int)).shape == (0, 4)
+    assert smooth_boxes_ahead(np.zeros((0, 4), int)).shape == (0, 4)
     with pytest.raises(ValueError, match="integers"):
-        smooth_boxes_wav2lip(np.zeros((3, 4)))
+        smooth_boxes_ahead(np.zeros((3, 4)))

@@ -4,6 +4,7 @@
 import itertools
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import MagicMock
 
 import cv2
 import numpy as np
@@ -12,26 +13,15 @@ import simplejpeg
 import torch
 from torch.utils.data import DataLoader
 
-from lipsync_bench.datamodules.clips import clip
+from lipsync_bench.datamodules.clips import clip, open_clips
 from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader, write_clip
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.media.audio import mel_start
-from lipsync_bench.datamodules.windows import windows
-from lipsync_bench.datamodules.windows.windows import (
-    MIN_FRAMES,
-    EpochSampler,
-    EvaluationSampler,
-    SyncWindow,
-    Window,
-    WindowDataset,
-    cut_sync_window,
-    cut_window,
-    draw_starts,
-    separate_short,
-    stack_frames,
-    window_columns,
-    window_starts,
-)
+from lipsync_bench.datamodules.windows import dataset as dataset_file
+from lipsync_bench.datamodules.windows.dataset import WindowDataset, stack_frames
+from lipsync_bench.datamodules.windows.expert import ExpertWindows
+from lipsync_bench.datamodules.windows.generator import GeneratorWindows, window_columns
+from lipsync_bench.datamodules.windows.starts import MIN_FRAMES, draw_starts, window_starts
 from tests import golden
 
 
@@ -41,6 +31,7 @@ def numbered_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(clip._LARGEST, "mel", 1e6)
 
 
+KINDS = [GeneratorWindows, ExpertWindows]
 STEP = 8  # grey levels between the frames of a generated clip: more than JPEG changes
 
 
@@ -51,6 +42,27 @@ def golden_clip() -> tuple[list[np.ndarray], np.ndarray]:
         row, column, channel = np.ogrid[: 100 + j, : 90 + 2 * j, :3]
         images.append(((2 * row + 3 * column + 17 * j + 64 * channel) % 256).astype(np.uint8)[..., ::-1])
     return [np.ascontiguousarray(image) for image in images], golden.arrays("mel")["chirp"]
+
+
+class Uncompressed:
+    """The clip of the golden samples, whose images were never compressed."""
+
+    path = Path("golden")
+
+    def __init__(self) -> None:
+        self.images, self.mel = golden_clip()
+
+    def jpegs(self, start: int, count: int) -> list[np.ndarray]:
+        return self.images[start : start + count]
+
+    def mel_window(self, start: int) -> np.ndarray:
+        return np.ascontiguousarray(self.mel[:, start : start + 16])
+
+
+@pytest.fixture
+def uncompressed(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda image, colorspace: image)
+    return Uncompressed()
 
 
 def published(faces: torch.Tensor) -> np.ndarray:
@@ -84,11 +96,6 @@ def write_coded(root: Path, name: str, frames: int = 24, mel_columns: int | None
     return path
 
 
-def sample(dataset: WindowDataset, epoch: int, index: int) -> Window:
-    """A window of a data set for generators."""
-    return cast(Window, dataset[epoch, index])
-
-
 def times(faces: torch.Tensor) -> list[int]:
     """Frame numbers that the green channel of (5, 3, H, W) tells."""
     return [round(float(level) / STEP) for level in faces[:, 1].float().mean(dim=(1, 2))]
@@ -100,10 +107,9 @@ def columns(mel: torch.Tensor) -> list[int]:
     return mel[0, 0].int().tolist()
 
 
-def test_generator_sample_is_the_published_one() -> None:
+def test_generator_sample_is_the_published_one(uncompressed: Any) -> None:
     expected = golden.arrays("wav2lip")
-    images, mel = golden_clip()
-    window = cut_window(images, mel, 3, 9, 96)
+    window = GeneratorWindows([Path()], 96)._decode(GeneratorWindows.cut(uncompressed, 3, 9))
     target, reference = published(window["target"]), published(window["reference"])
     masked = target.copy()
     masked[:, :, 48:] = 0
@@ -119,10 +125,9 @@ def test_generator_sample_is_the_published_one() -> None:
 
 
 @pytest.mark.parametrize("label", ["pos", "neg"])
-def test_expert_sample_is_the_published_one(label: str) -> None:
+def test_expert_sample_is_the_published_one(label: str, uncompressed: Any) -> None:
     expected = golden.arrays("wav2lip")
-    images, mel = golden_clip()
-    window = cut_sync_window(images, mel, 3, 9, label == "pos", 96)
+    window = ExpertWindows([Path()], 96)._decode(ExpertWindows.cut(uncompressed, 3, 9, label == "pos"))
     x = published(window["faces"]).transpose(1, 0, 2, 3).reshape(15, 96, 96)[:, 48:]
     np.testing.assert_array_equal(x[:, ::3, ::6], expected[f"data_expert_x_{label}_s3"])
     np.testing.assert_array_equal(window["label"].numpy(), expected[f"data_expert_y_{label}"])
@@ -137,33 +142,35 @@ def test_mel_columns_of_a_window() -> None:
         assert singles == list(starts[s - 1 : s + 4])
 
 
-@pytest.mark.parametrize("kind", ["generator", "expert"])
-def test_valid_starts_are_those_whose_every_cut_exists(kind: windows.Kind) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_valid_starts_are_those_whose_every_cut_exists(kind: type[WindowDataset]) -> None:
     for frames, mel_columns in itertools.product(range(3, 30), range(0, 110, 3)):
         valid = []
         for s in range(frames - 4):
             own, singles = mel_start(s), [mel_start(s + k - 1) for k in range(5)]
-            needed = [own, *singles] if kind == "generator" else [own]
-            if (kind == "expert" or s >= 1) and max(needed) + 16 <= mel_columns:
+            needed = [own, *singles] if kind is GeneratorWindows else [own]
+            if (kind is ExpertWindows or s >= 1) and max(needed) + 16 <= mel_columns:
                 valid.append(s)
-        assert list(window_starts(frames, mel_columns, kind)) == valid, (frames, mel_columns)
+        sizes = MagicMock(mel_columns=mel_columns, __len__=lambda _, frames=frames: frames)
+        assert list(kind.starts(sizes)) == valid, (frames, mel_columns)
 
 
 def test_all_pairs_of_starts_are_equally_likely() -> None:
     rng = np.random.default_rng(0)
-    draws = [draw_starts(rng, 12, 30) for _ in range(6000)]
+    starts = window_starts(12, 32, 1, 3)
+    draws = [draw_starts(rng, starts, 12) for _ in range(6000)]
     pairs, counts = np.unique(draws, axis=0, return_counts=True)
     # Frames 0 to 7 have five frames; the mel allows starts 1 and 2; the other start may be any but the same.
-    assert {tuple(pair) for pair in pairs.tolist()} == {
-        (s, w) for s in window_starts(12, 30) for w in range(8) if w != s
-    }
+    assert starts == range(1, 3)
+    assert {tuple(pair) for pair in pairs.tolist()} == {(s, w) for s in starts for w in range(8) if w != s}
     expected = 6000 / len(pairs)
     assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
 
 
 def test_no_draw_from_a_clip_that_is_too_short() -> None:
-    with pytest.raises(ValueError, match="no generator window fits in 5 frames with 100 mel columns"):
-        draw_starts(np.random.default_rng(0), 5, 100)
+    for frames, starts in ((5, range(1)), (16, range(0))):
+        with pytest.raises(ValueError, match=f"no window fits in {frames} frames, {len(starts)} of which"):
+            draw_starts(np.random.default_rng(0), starts, frames)
 
 
 def test_frames_are_resized_each_from_its_own_size() -> None:
@@ -177,27 +184,25 @@ def test_frames_are_resized_each_from_its_own_size() -> None:
         np.testing.assert_array_equal(one.permute(1, 2, 0).numpy(), cv2.resize(image, (96, 96)))
 
 
-@pytest.mark.parametrize(("start", "other"), [(0, 9), (16, 9), (3, 16), (3, -1)])
-def test_windows_outside_the_clip_are_refused(start: int, other: int) -> None:
-    images, mel = golden_clip()
-    with pytest.raises(ValueError, match=f"windows at {start} and {other} do not fit in 20 frames with 121"):
-        cut_window(images, mel, start, other, 96)
+@pytest.mark.parametrize(("start", "other"), [(0, 9), (20, 9), (3, 20), (3, -1)])
+def test_windows_outside_the_clip_are_refused(start: int, other: int, tmp_path: Path) -> None:
+    with Clip(write_coded(tmp_path, "a/0")) as clip, pytest.raises(IndexError, match="asked for"):
+        GeneratorWindows.cut(clip, start, other)
 
 
-@pytest.mark.parametrize(("start", "other"), [(-1, 9), (40, 9), (3, 16)])
-def test_expert_windows_outside_the_clip_are_refused(start: int, other: int) -> None:
-    images, mel = golden_clip()
-    with pytest.raises(ValueError, match="do not fit"):
-        cut_sync_window(images, mel, start, other, False, 96)
+@pytest.mark.parametrize(("start", "other"), [(-1, 9), (40, 9), (3, 20)])
+def test_expert_windows_outside_the_clip_are_refused(start: int, other: int, tmp_path: Path) -> None:
+    with Clip(write_coded(tmp_path, "a/0")) as clip, pytest.raises(IndexError, match="asked for"):
+        ExpertWindows.cut(clip, start, other, False)
 
 
 @pytest.mark.parametrize("read", ["mmap", "file"])
 def test_dataset_cuts_the_right_frames_and_columns(tmp_path: Path, read: str) -> None:
     paths = [write_coded(tmp_path, f"a/{k}", number=k) for k in range(3)]
-    dataset = WindowDataset(paths, 32, length=40, read=read)  # type: ignore[arg-type]
+    dataset = GeneratorWindows(paths, 32, length=40, read=read)  # type: ignore[arg-type]
     starts, clips = set(), set()
     for index in range(40):
-        window = sample(dataset, 0, index)
+        window = dataset[0, index]
         s, w = times(window["target"])[0], times(window["reference"])[0]
         assert s != w
         assert times(window["target"]) == list(range(s, s + 5))
@@ -212,21 +217,11 @@ def test_dataset_cuts_the_right_frames_and_columns(tmp_path: Path, read: str) ->
     assert clips == {0, 1, 2}
 
 
-def test_dataset_equals_the_pure_function(tmp_path: Path) -> None:
-    path = write_coded(tmp_path, "a/0")
-    window = sample(WindowDataset([path], 32), 4, 0)
-    with Clip(path) as clip:
-        s, w = times(window["target"])[0], times(window["reference"])[0]
-        expected = cut_window(list(clip.frames()), clip.mel(), s, w, 32)
-    assert window.keys() == expected.keys()
-    assert all(torch.equal(value, expected[key]) for key, value in window.items())  # type: ignore[literal-required, arg-type]
-
-
 def test_expert_dataset_pairs_frames_and_sound_by_the_label(tmp_path: Path) -> None:
-    dataset = WindowDataset([write_coded(tmp_path, "a/0")], 32, kind="expert", length=60)
+    dataset = ExpertWindows([write_coded(tmp_path, "a/0")], 32, length=60)
     labels = []
     for index in range(60):
-        window = cast(SyncWindow, dataset[0, index])
+        window = dataset[0, index]
         first = times(window["faces"])[0]
         assert times(window["faces"]) == list(range(first, first + 5))
         column = columns(window["mel"])[0]
@@ -239,20 +234,20 @@ def test_expert_dataset_pairs_frames_and_sound_by_the_label(tmp_path: Path) -> N
 def test_windows_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
     paths = [write_coded(tmp_path, f"a/{k}", frames=30, number=k) for k in range(4)]
 
-    def seen(dataset: WindowDataset, epoch: int, order: list[int]) -> dict[int, tuple[int, int, int]]:
+    def seen(dataset: GeneratorWindows, epoch: int, order: list[int]) -> dict[int, tuple[int, int, int]]:
         out = {}
         for index in order:
-            window = sample(dataset, epoch, index)
+            window = dataset[epoch, index]
             red = round(float(window["target"][:, 0].float().mean()) / 2)
             out[index] = (red, times(window["target"])[0], times(window["reference"])[0])
         return out
 
     forward = list(range(12))
-    first = seen(WindowDataset(paths, 32, length=12), 3, forward)
-    assert seen(WindowDataset(paths, 32, length=12), 3, forward[::-1]) == first
-    assert seen(WindowDataset(paths, 32, length=12), 4, forward) != first
-    assert seen(WindowDataset(paths, 32, length=12, seed=1), 3, forward) != first
-    fixed = WindowDataset(paths, 32, length=12, fixed=True)
+    first = seen(GeneratorWindows(paths, 32, length=12), 3, forward)
+    assert seen(GeneratorWindows(paths, 32, length=12), 3, forward[::-1]) == first
+    assert seen(GeneratorWindows(paths, 32, length=12), 4, forward) != first
+    assert seen(GeneratorWindows(paths, 32, length=12, seed=1), 3, forward) != first
+    fixed = GeneratorWindows(paths, 32, length=12, fixed=True)
     assert seen(fixed, 3, forward) == seen(fixed, 4, forward)
     assert [seen(fixed, 0, forward)[k][0] for k in forward] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert len({window[1:] for window in seen(fixed, 0, forward).values()}) > 4
@@ -261,35 +256,36 @@ def test_windows_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
-        ("generator", [(3, 16, 7), (0, 21, 18), (1, 16, 0), (1, 7, 12), (1, 22, 23), (2, 15, 14)]),
-        ("expert", [(3, 7, 57), (0, 23, 73), (1, 0, 57), (1, 7, 22), (1, 22, 80), (2, 17, 54)]),
+        (GeneratorWindows, [(3, 16, 7), (0, 21, 18), (1, 16, 0), (1, 7, 12), (1, 22, 23), (2, 15, 14)]),
+        (ExpertWindows, [(3, 7, 57), (0, 23, 73), (1, 0, 57), (1, 7, 22), (1, 22, 80), (2, 17, 54)]),
     ],
 )
 def test_the_windows_of_a_seed_stay_the_same(
-    tmp_path: Path, kind: windows.Kind, expected: list[tuple[int, int, int]]
+    tmp_path: Path, kind: type[WindowDataset], expected: list[tuple[int, int, int]]
 ) -> None:
     """Clip, first frame, and first frame of the reference or mel column, as version 0.1.0 drew them: a training that
     is resumed with a later version goes on with the same windows.
     """
     paths = [write_coded(tmp_path, f"a/{k}", frames=30, number=k) for k in range(4)]
-    dataset = WindowDataset(paths, 32, kind=kind, seed=5, length=6)
+    dataset = kind(paths, 32, seed=5, length=6)
     drawn = []
     for index in range(6):
         window = cast(Any, dataset[3, index])
-        faces = window["target" if kind == "generator" else "faces"]
-        last = times(window["reference"]) if kind == "generator" else columns(window["mel"])
+        generator = kind is GeneratorWindows
+        faces = window["target" if generator else "faces"]
+        last = times(window["reference"]) if generator else columns(window["mel"])
         drawn.append((round(float(faces[:, 0].float().mean()) / 2), times(faces)[0], last[0]))
     assert drawn == expected
 
 
-@pytest.mark.parametrize("kind", ["generator", "expert"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_has_the_windows_that_single_keys_give(
-    tmp_path: Path, kind: windows.Kind, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, kind: type[WindowDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(windows, "_READ_AT_ONCE", 3)
-    monkeypatch.setattr(windows, "OPEN_CLIPS", 1)  # clips are closed again before their JPEGs are decoded
+    monkeypatch.setattr(dataset_file, "_READ_AT_ONCE", 3)
+    monkeypatch.setattr(open_clips, "OPEN_CLIPS", 1)  # clips are closed again before their JPEGs are decoded
     paths = [write_coded(tmp_path, f"a/{k}", number=k) for k in range(3)]
-    dataset = WindowDataset(paths, 32, kind=kind, length=8)
+    dataset = kind(paths, 32, length=8)
     keys = [(2, index) for index in (5, 0, 7, 1, 2, 3, 6)]
     batch = dataset.__getitems__(keys)
     for window, key in zip(batch, keys, strict=True):
@@ -301,21 +297,11 @@ def test_a_batch_has_the_windows_that_single_keys_give(
         assert torch.equal(values, torch.stack([cast(Any, window)[name] for window in batch]))
 
 
-def test_a_batch_of_a_subclass_has_its_windows(tmp_path: Path) -> None:
-    class Numbered(WindowDataset):
-        def __getitem__(self, key: Any) -> Any:
-            return {"index": torch.tensor(key)}
-
-    dataset = Numbered([write_coded(tmp_path, "a/0")], 32, length=4)
-    (batch,) = DataLoader(dataset, batch_size=4)
-    assert batch["index"].tolist() == [0, 1, 2, 3]
-
-
 def test_few_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(windows, "OPEN_CLIPS", 2)
-    dataset = WindowDataset([write_coded(tmp_path, f"a/{k}", number=k) for k in range(5)], 32, fixed=True)
+    monkeypatch.setattr(open_clips, "OPEN_CLIPS", 2)
+    dataset = GeneratorWindows([write_coded(tmp_path, f"a/{k}", number=k) for k in range(5)], 32, fixed=True)
     for index in [0, 1, 0, 2, 3, 4]:
-        assert round(float(sample(dataset, 0, index)["target"][:, 0].float().mean()) / 2) == index
+        assert round(float(dataset[0, index]["target"][:, 0].float().mean()) / 2) == index
     assert [path.stem for path in dataset._open._clips] == ["3", "4"]
 
 
@@ -324,8 +310,8 @@ def test_short_clips_are_told_apart(tmp_path: Path) -> None:
     few_frames = write_coded(tmp_path, "a/frames", frames=MIN_FRAMES - 1)
     few_columns = write_coded(tmp_path, "a/columns", mel_columns=20)
     clips = [few_frames, long, few_columns]
-    assert separate_short(clips) == ([long], [few_frames, few_columns])
-    assert separate_short(clips, "expert") == ([long, few_columns], [few_frames])
+    assert GeneratorWindows.separate(clips) == ([long], [few_frames, few_columns])
+    assert ExpertWindows.separate(clips) == ([long, few_columns], [few_frames])
 
 
 def test_broken_clips_are_named(tmp_path: Path) -> None:
@@ -340,42 +326,18 @@ def test_broken_clips_are_named(tmp_path: Path) -> None:
         file.write(bytes(12000))
     for path in paths:
         with pytest.raises(ClipError, match=str(path)):
-            WindowDataset([path], 32)[0, 0]
+            GeneratorWindows([path], 32)[0, 0]
     with pytest.raises(ClipError, match=str(paths[0])):
-        separate_short(paths)
+        GeneratorWindows.separate(paths)
     with pytest.raises(FileNotFoundError, match="absent"):
-        WindowDataset([tmp_path / "absent.safetensors"], 32)[0, 0]
+        GeneratorWindows([tmp_path / "absent.safetensors"], 32)[0, 0]
 
 
 def test_dataset_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no clips"):
-        WindowDataset([])
-    dataset = WindowDataset([write_coded(tmp_path, "a/0")], 32, length=2)
+        GeneratorWindows([])
+    dataset = GeneratorWindows([write_coded(tmp_path, "a/0")], 32, length=2)
     assert len(dataset) == 2
     assert torch.equal(dataset[1]["mel"], dataset[0, 1]["mel"])
     with pytest.raises(IndexError):
         dataset[0, 2]
-
-
-def test_training_keys_over_ranks() -> None:
-    keys = []
-    for rank in range(2):
-        sampler = EpochSampler(11, rank, 2)
-        sampler.set_epoch(7)
-        assert len(list(sampler)) == len(sampler) == 5
-        keys += list(sampler)
-    assert sorted(keys) == [(7, index) for index in range(10)]
-
-
-@pytest.mark.parametrize(("length", "world_size"), [(5, 2), (4, 4), (7, 3), (6, 1)])
-def test_evaluation_keys_over_ranks_are_each_index_once(length: int, world_size: int) -> None:
-    samplers = [EvaluationSampler(length, rank, world_size) for rank in range(world_size)]
-    for sampler in samplers:
-        sampler.set_epoch(3)
-        assert len(list(sampler)) == len(sampler)
-    assert sorted(key for sampler in samplers for key in sampler) == [(0, index) for index in range(length)]
-
-
-def test_a_rank_without_windows_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"3 samples for 4 processes.*--trainer.devices"):
-        EvaluationSampler(3, 0, 4)

@@ -21,7 +21,7 @@ import torch
 from lipsync_bench import bench
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces import detectors
-from lipsync_bench.datamodules.faces.crops import crop_boxes, smooth_boxes_wav2lip
+from lipsync_bench.datamodules.faces.crops import crop_boxes, smooth_boxes_ahead
 from lipsync_bench.datamodules.faces.tracking import track_faces
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, mel_spectrogram
@@ -241,7 +241,7 @@ def test_published_padding_and_smoothing(talk_frames):
     raw[:, 0] = np.maximum(raw[:, 0] - 4, 0)
     pads = (0, 10, 4, 0)
     np.testing.assert_array_equal(find_face(talk_frames, crop="detector", pads=pads, smooth=False).boxes, raw)
-    smooth = smooth_boxes_wav2lip(raw.astype(np.int64))
+    smooth = smooth_boxes_ahead(raw.astype(np.int64))
     np.testing.assert_array_equal(find_face(talk_frames, crop="detector", pads=pads).boxes, smooth)
     assert (smooth[:, 2] <= width).all()
     with pytest.raises(ValueError, match=r"leave boxes below 16 px.*--pads"):

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from lipsync_bench.datamodules.faces.crops import smooth_boxes_wav2lip
+from lipsync_bench.datamodules.faces.crops import smooth_boxes_ahead
 from lipsync_bench.datamodules.media.audio import MEL_WINDOW, chunk_starts, mel_spectrogram
 from lipsync_bench.inference.face_mask import paste_parsed
 from lipsync_bench.inference.lip_sync import to_batch
@@ -73,7 +73,7 @@ def boxes(height: int) -> np.ndarray:
     """Rectangles of the detector, padded at the bottom and smoothed in place, as Wav2Lip's."""
     i = np.arange(FRAMES)
     raw = np.stack([60 + i, 40 + i % 3, 180 + 2 * i, np.minimum(height, 165 - i + PAD_BOTTOM_PX)], axis=1)
-    return smooth_boxes_wav2lip(raw)
+    return smooth_boxes_ahead(raw)
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,13 @@ import torch
 
 from lipsync_bench import bench
 from lipsync_bench.datamodules import Synthetic
-from lipsync_bench.datamodules.base_frames import BaseFrames, base_frames_path, write_base_frames
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.inference.base_frames import FAILURES
 from lipsync_bench.models import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule, load_method
 from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, save_module
+from lipsync_bench.models.hyperlips.hr.base_frames import BaseFrames, base_frames_path, write_base_frames
 from tests import golden
 
 
@@ -142,8 +142,8 @@ def test_a_broken_clip_is_counted_and_the_others_are_made(stages, clips, caplog)
 
 
 def test_hr_data_without_base_frames_names_the_command(clips):
-    data = Synthetic(root=clips, window="hr", image_size=128)
-    with pytest.raises(FileNotFoundError, match=r"of \d+ train clips .* have no base frames.*bench base-frames"):
+    data = Synthetic(root=clips, window=HyperLipsHR.window, image_size=128)
+    with pytest.raises(FileNotFoundError, match=r"\d+ of \d+ clips in .* have no base frames.*bench base-frames"):
         data.setup("fit")
 
 

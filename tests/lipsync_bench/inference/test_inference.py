@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lipsync_bench.datamodules.errors import MediaError
-from lipsync_bench.datamodules.faces.crops import smooth_boxes_wav2lip
+from lipsync_bench.datamodules.faces.crops import smooth_boxes_ahead
 from lipsync_bench.datamodules.media.audio import chunk_starts, mel_spectrogram
 from lipsync_bench.inference.lip_sync import generate_faces, lip_sync, paste, to_batch
 from lipsync_bench.models import Wav2Lip
@@ -40,7 +40,7 @@ def test_the_whole_published_inference_gives_the_official_frames():
 
     video = [frame[..., ::-1] for frame in frames(6)]  # the golden video is BGR, ours is RGB
     padded = np.array([[10 + j, 12 + 2 * j, 70 + 3 * j, 80 + j + 10] for j in range(6)])  # 10 px below, as by default
-    boxes = smooth_boxes_wav2lip(padded)
+    boxes = smooth_boxes_ahead(padded)
     index = np.arange(len(starts)) % 6
     chunks = np.stack([mel[None, :, start : start + 16] for start in starts])
 

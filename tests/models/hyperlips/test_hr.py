@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.files import sha256
-from lipsync_bench.datamodules.sketch import draw_sketch, inference_sketch, smooth_landmarks, training_sketch
 from lipsync_bench.models import load_method
 from lipsync_bench.models.core.checkpoints import RECORD, save_module
 from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.hr.guide import guide
+from lipsync_bench.models.hyperlips.hr.sketch import draw_sketch, inference_sketch, smooth_landmarks, training_sketch
 from tests import golden
 from tests.models.training import loader, trainer_for
 

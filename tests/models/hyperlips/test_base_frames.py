@@ -13,16 +13,16 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from lipsync_bench.datamodules.base_frames import (
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
+from lipsync_bench.datamodules.clips.clip import read_header
+from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.models.hyperlips.hr.base_frames import (
     REPAIR,
     BaseFrames,
     BaseFramesHeader,
     base_frames_path,
     write_base_frames,
 )
-from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
-from lipsync_bench.datamodules.clips.clip import read_header
-from lipsync_bench.datamodules.errors import ClipError
 
 FRAMES = 7
 

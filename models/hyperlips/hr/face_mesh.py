@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """MediaPipe's Face Mesh on single face crops, as HyperLips' sketches need it.
 
-`faces.detectors` follows faces through whole frames; here every image is looked at by itself, so that what is found in
-it does not depend on the images before it, on the size of a batch or on where a run was interrupted.
+The detectors of data sets follow faces through whole frames; here every image is looked at by itself, so that what is
+found in it does not depend on the images before it, on the size of a batch or on where a run was interrupted.
 """
 
 import functools
@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
-from lipsync_bench.datamodules.faces.detectors import mediapipe  # set up to be quiet there
 
 MESH_POINTS = 478
 _CONFIDENCE = 0.5
@@ -23,6 +21,9 @@ __all__ = ["MESH_POINTS", "find_meshes"]
 @functools.lru_cache(maxsize=1)
 def _solution(process: int) -> Any:
     """Face Mesh with irises, for this process: a forked one cannot use its parent's."""
+    # Takes seconds, which a training need not spend. It is set up to be quiet there.
+    from lipsync_bench.datamodules.faces.detectors import mediapipe
+
     return mediapipe.solutions.face_mesh.FaceMesh(
         static_image_mode=True,
         max_num_faces=1,

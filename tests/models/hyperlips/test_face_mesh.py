@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from lipsync_bench.datamodules.faces.face_mesh import MESH_POINTS, find_meshes
+from lipsync_bench.models.hyperlips.hr.face_mesh import MESH_POINTS, find_meshes
 from tests import golden
 
 NATIVE_WH = (130, 150)

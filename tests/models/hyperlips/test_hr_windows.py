@@ -12,19 +12,23 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lipsync_bench.datamodules import hr_windows
-from lipsync_bench.datamodules.base_frames import BaseFrames, BaseFramesHeader, base_frames_path, write_base_frames
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.hr_windows import (
+from lipsync_bench.datamodules.windows.samplers import EpochSampler
+from lipsync_bench.models.hyperlips.hr import windows as hr_windows
+from lipsync_bench.models.hyperlips.hr.base_frames import (
+    BaseFrames,
+    BaseFramesHeader,
+    base_frames_path,
+    write_base_frames,
+)
+from lipsync_bench.models.hyperlips.hr.sketch import draw_sketch, lip_box, lip_mask, lip_outline, training_sketch
+from lipsync_bench.models.hyperlips.hr.windows import (
     HRWindow,
-    HRWindowDataset,
+    HRWindows,
     cut_hr_window,
-    separate_unready,
     usable_starts,
 )
-from lipsync_bench.datamodules.sketch import draw_sketch, lip_box, lip_mask, lip_outline, training_sketch
-from lipsync_bench.datamodules.windows.windows import EpochSampler
 
 OUTSIDE = (3.0, 3.0)  # in crop coordinates
 
@@ -166,11 +170,18 @@ def test_clips_are_told_apart(clips: list[Path], tmp_path: Path) -> None:
     with Clip(unusable) as clip:
         count = len(clip)
     write_base(unusable, lost=tuple(range(4, count, 5)))
-    assert separate_unready(clips) == ([ready], [missing], [unusable])
-    assert separate_unready([]) == ([], [], [])
+    with pytest.raises(
+        FileNotFoundError,
+        match=rf"1 of 3 clips in {tmp_path / 'clips'} have no base frames: .*\.base\. .*"
+        rf"Run: bench base-frames .*--root {tmp_path / 'clips'}",
+    ):
+        HRWindows.separate(clips)
+    write_base(missing)
+    assert HRWindows.separate(clips) == ([ready, missing], [unusable])
+    assert HRWindows.separate([]) == ([], [])
     base_frames_path(ready).write_bytes(base_frames_path(ready).read_bytes()[:-1])
     with pytest.raises(ClipError, match=r"cut short or overwritten\. Run: bench base-frames"):
-        separate_unready(clips)
+        HRWindows.separate(clips)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +190,7 @@ def test_clips_are_told_apart(clips: list[Path], tmp_path: Path) -> None:
 )
 def test_faces_of_another_preparation_are_refused(clips: list[Path], change: dict[str, str]) -> None:
     path = write_base(clips[0], **change)
-    for use in (lambda: separate_unready([path]), lambda: window_of(path, 3, 128)):
+    for use in (lambda: HRWindows.separate([path]), lambda: window_of(path, 3, 128)):
         with pytest.raises(ClipError, match=r"made for another preparation .* Run: bench base-frames"):
             use()
 
@@ -193,7 +204,7 @@ def test_all_usable_windows_are_equally_likely(clips: list[Path], monkeypatch: p
         return HRWindow()  # type: ignore[typeddict-item]
 
     monkeypatch.setattr(hr_windows, "cut_hr_window", only_the_place)
-    dataset = HRWindowDataset(paths, length=3000)
+    dataset = HRWindows(paths, length=3000)
     for index in range(3000):
         dataset[5, index]
     for path in paths:
@@ -209,7 +220,7 @@ def test_all_usable_windows_are_equally_likely(clips: list[Path], monkeypatch: p
 
 @pytest.mark.parametrize("read", ["mmap", "file"])
 def test_dataset_equals_the_pure_function(clips: list[Path], read: Any) -> None:
-    dataset = HRWindowDataset([write_base(clips[0], shade=True)], 128, length=20, read=read)
+    dataset = HRWindows([write_base(clips[0], shade=True)], 128, length=20, read=read)
     starts = set()
     for index in range(20):
         window = dataset[2, index]
@@ -224,15 +235,15 @@ def test_dataset_equals_the_pure_function(clips: list[Path], read: Any) -> None:
 def test_windows_depend_on_seed_epoch_and_index_alone(clips: list[Path]) -> None:
     paths = [write_base(path, shade=True) for path in clips]
 
-    def seen(dataset: HRWindowDataset, epoch: int, order: list[int]) -> dict[int, tuple[int, int]]:
+    def seen(dataset: HRWindows, epoch: int, order: list[int]) -> dict[int, tuple[int, int]]:
         return {i: (first_frame(dataset[epoch, i]), int(dataset[epoch, i]["target"].sum())) for i in order}
 
     forward = list(range(9))
-    first = seen(HRWindowDataset(paths, length=9), 3, forward)
-    assert seen(HRWindowDataset(paths, length=9), 3, forward[::-1]) == first
-    assert seen(HRWindowDataset(paths, length=9), 4, forward) != first
-    assert seen(HRWindowDataset(paths, length=9, seed=1), 3, forward) != first
-    fixed = HRWindowDataset(paths, length=9, fixed=True)
+    first = seen(HRWindows(paths, length=9), 3, forward)
+    assert seen(HRWindows(paths, length=9), 3, forward[::-1]) == first
+    assert seen(HRWindows(paths, length=9), 4, forward) != first
+    assert seen(HRWindows(paths, length=9, seed=1), 3, forward) != first
+    fixed = HRWindows(paths, length=9, fixed=True)
     assert seen(fixed, 3, forward) == seen(fixed, 4, forward)
     for index in forward:  # clips in order, evenly
         window = fixed[0, index]
@@ -241,7 +252,7 @@ def test_windows_depend_on_seed_epoch_and_index_alone(clips: list[Path]) -> None
 
 
 def test_batches_from_worker_processes(clips: list[Path]) -> None:
-    dataset = HRWindowDataset([write_base(path) for path in clips], length=4)
+    dataset = HRWindows([write_base(path) for path in clips], length=4)
     dataset[0]  # files are open already when the workers start
     batches = list(DataLoader(dataset, batch_size=2, sampler=EpochSampler(4), num_workers=2))
     assert [tuple(batch["lip_box"].shape) for batch in batches] == [(2, 5, 4)] * 2
@@ -250,10 +261,10 @@ def test_batches_from_worker_processes(clips: list[Path]) -> None:
 
 def test_without_base_frames_or_windows_the_clip_is_named(clips: list[Path]) -> None:
     with pytest.raises(FileNotFoundError, match=base_frames_path(clips[0]).name):
-        HRWindowDataset(clips[:1])[0, 0]
+        HRWindows(clips[:1])[0, 0]
     write_base(clips[0], frames=15)
-    with pytest.raises(ValueError, match=r"\.base: no five frames .*separate_unready"):
-        HRWindowDataset(clips[:1])[0, 0]
+    with pytest.raises(ValueError, match=r"\.base: no five frames .*separate"):
+        HRWindows(clips[:1])[0, 0]
 
 
 def test_lips_outside_the_crop_are_named(clips: list[Path]) -> None:
@@ -274,12 +285,12 @@ def test_windows_outside_the_clip_are_refused(clips: list[Path]) -> None:
 def test_arguments(clips: list[Path]) -> None:
     path = write_base(clips[0])
     with pytest.raises(ValueError, match=r"image_size is 96\. Expected one of 128, 256, 512.*--data.init_args"):
-        HRWindowDataset([path], 96)
+        HRWindows([path], 96)
     with pytest.raises(ValueError, match=r"image_size is 100\."):
         window_of(path, 0, 100)
     with pytest.raises(ValueError, match="no clips"):
-        HRWindowDataset([])
-    dataset = HRWindowDataset([path], length=2)
+        HRWindows([])
+    dataset = HRWindows([path], length=2)
     assert len(dataset) == 2
     assert torch.equal(dataset[1]["base"], dataset[0, 1]["base"])
     with pytest.raises(IndexError, match="window 2 of 2"):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows for the second stage of HyperLips: true crops, and what the base network made of them, five frames at a time.
 
-A sample joins a prepared clip with its file of base frames (`datamodules/base_frames.py`). The inputs of the network
+A sample joins a prepared clip with its file of base frames (base_frames.py). The inputs of the network
 are the generated faces and their sketches, 128 pixels wide whatever the output; the target is the true crop at 128, 256
 or 512; the lip mask and its rectangle, which two of the losses look at, come from the true frame's mesh.
 
@@ -11,38 +11,39 @@ https://arxiv.org/abs/2310.05720, and facts of the released loader.
 Differs:
     The published loader draws clips and windows anew until all files exist, and leaves a clip out for good when Face
     Mesh failed on one of its frames. Here a window is drawn from those whose five frames all have a sketch and lips
-    that can be seen, by a generator seeded with (seed, epoch, index) as in `datamodules/windows/windows.py`.
+    that can be seen, by a generator seeded with (seed, epoch, index) as all windows are.
     Masks and sketches do not pass through JPEG, which turned the ringing around the sketch's lines white and made the
     lips' rectangle a pixel or two narrower.
     The published loader also returns a sketch of the true face, which nothing reads; it is not made.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, cast
 
 import cv2
 import numpy as np
 import torch
 
-from lipsync_bench.datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
-from lipsync_bench.datamodules.clips.clip import Clip, read_header
+from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.sketch import BOTTLENECK_PX, TRAINING_KERNEL_PX, lip_box, lip_mask, training_sketch
-from lipsync_bench.datamodules.windows.windows import MIN_FRAMES, WINDOW_FRAMES, WindowDataset, stack_frames
+from lipsync_bench.datamodules.texts import few
+from lipsync_bench.datamodules.windows.dataset import Encoded, WindowDataset, in_threads, stack_frames
+from lipsync_bench.datamodules.windows.generator import GeneratorWindows
+from lipsync_bench.datamodules.windows.starts import MIN_FRAMES, WINDOW_FRAMES
+from lipsync_bench.models.hyperlips.hr.base_frames import REPAIR, BaseFrames, base_frames_path
+from lipsync_bench.models.hyperlips.hr.sketch import (
+    BOTTLENECK_PX,
+    TRAINING_KERNEL_PX,
+    lip_box,
+    lip_mask,
+    training_sketch,
+)
 
 HR_SIZES = (128, 256, 512)
 _MIN_LIPS = 0.05  # of the crop's width and height; the ring around the lips of a frontal face is 0.4 by 0.2
 
-__all__ = [
-    "HR_SIZES",
-    "HRWindow",
-    "HRWindowDataset",
-    "cut_hr_window",
-    "separate_unready",
-    "usable_starts",
-]
+__all__ = ["HR_SIZES", "HRWindow", "HRWindows", "cut_hr_window", "usable_starts"]
 
 
 class HRWindow(TypedDict):
@@ -80,8 +81,8 @@ def _check_size(size: int) -> None:
         )
 
 
-def _check_belongs(base_frames: BaseFrames, belongs: bool) -> None:
-    if not belongs:
+def _check_belongs(base_frames: BaseFrames, clip: Clip) -> None:
+    if not base_frames.header.belongs_to(clip.header):
         raise ClipError(
             f"{base_frames.path}: made for another preparation of {base_frames.header.id}. Expected the faces of the "
             f"clip beside it. {REPAIR}"
@@ -106,7 +107,7 @@ def cut_hr_window(clip: Clip, base_frames: BaseFrames, start: int, size: int) ->
         ClipError: a file is broken, they do not belong together, or a frame's lips are outside its crop.
     """
     _check_size(size)
-    _check_belongs(base_frames, base_frames.header.belongs_to(clip.header))
+    _check_belongs(base_frames, clip)
     faces, outlines = base_frames.faces(start, WINDOW_FRAMES), base_frames.lip_outlines(start, WINDOW_FRAMES)
     crops = clip.frames(start, WINDOW_FRAMES)
     masks = np.empty((WINDOW_FRAMES, 1, size, size), np.uint8)
@@ -132,53 +133,25 @@ def cut_hr_window(clip: Clip, base_frames: BaseFrames, start: int, size: int) ->
     )
 
 
-def _state(path: Path) -> Literal["ready", "missing", "unusable"]:
-    with BaseFrames(base_frames_path(path)) as base_frames:
-        try:
-            header = base_frames.header
-        except FileNotFoundError:
-            return "missing"
-        _check_belongs(base_frames, header.belongs_to(read_header(path)))
-        return "ready" if len(usable_starts(base_frames)) else "unusable"
+def _maker(path: Path) -> str:
+    with BaseFrames(path) as base_frames:
+        return base_frames.header.checkpoint_sha256
 
 
-def separate_unready(clips: Sequence[Path]) -> tuple[list[Path], list[Path], list[Path]]:
-    """The clips that windows can be drawn from, those without a file of base frames, and those without a usable window.
+class HRWindows(WindowDataset[HRWindow]):
+    """Windows of prepared clips with base frames. A clip is drawn with equal chances, then one of its `usable_starts`.
 
-    Reads the head of every clip, and heads, marks and outlines of the base frames.
-
-    Raises:
-        FileNotFoundError: a clip does not exist.
-        ClipError: a file is broken, or base frames were made for another preparation of their clip.
-    """
-    with ThreadPoolExecutor(8) as pool:  # on network discs the time is waiting
-        states = list(pool.map(_state, clips))
-
-    def those(wanted: str) -> list[Path]:
-        return [path for path, state in zip(clips, states, strict=True) if state == wanted]
-
-    return those("ready"), those("missing"), those("unusable")
-
-
-class HRWindowDataset(WindowDataset):
-    """Windows of prepared clips with base frames; a window depends on the seed and the key alone.
-
-    Keys are (epoch, index), as the samplers give them; a bare index means epoch 0. A clip is drawn with equal chances,
-    then one of its `usable_starts` with equal chances.
-
-    Args:
-        clips: clip files that `separate_unready` calls ready.
-        image_size: side of the targets, pixels: 128, 256 or 512.
-        seed: makes another sequence of windows.
-        length: windows in an epoch; without it as many as there are clips.
-        read: how clip files are read; base frames are always read with ordinary calls.
-        fixed: evaluation. Clips are taken in order, evenly over `length`, and the epoch is ignored.
+    Args are those of `WindowDataset`; `image_size` is the side of the targets: 128, 256 or 512. Base frames are read
+    with ordinary calls, whatever `read` says.
 
     Raises:
         FileNotFoundError: (on access) a clip has no base frames.
         ValueError: (on access) a clip has no usable window.
         ClipError: (on access) as `cut_hr_window`.
     """
+
+    name = "hr"
+    unready = "are too short for a window or show no face in five frames in a row"
 
     def __init__(
         self,
@@ -190,16 +163,54 @@ class HRWindowDataset(WindowDataset):
         fixed: bool = False,
     ) -> None:
         _check_size(image_size)
-        super().__init__(clips, image_size, seed=seed, length=length, read=read, fixed=fixed)
+        super().__init__(clips, image_size, seed, length, read, fixed)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> HRWindow:  # type: ignore[override]
-        path, rng = self._draw_clip(key)
-        with BaseFrames(base_frames_path(path)) as base_frames:  # few clips come up twice in a row: not kept open
+    @classmethod
+    def starts(cls, clip: Clip) -> list[int]:
+        with BaseFrames(base_frames_path(clip.path)) as base_frames:
+            _check_belongs(base_frames, clip)
+            return usable_starts(base_frames).tolist()
+
+    @classmethod
+    def separate(cls, clips: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+        files = [base_frames_path(clip) for clip in clips]
+        there = in_threads(Path.is_file, files)
+        missing = [file for file, found in zip(files, there, strict=True) if not found]
+        if missing:
+            root = missing[0].parent.parent
+            raise FileNotFoundError(
+                f"{len(missing)} of {len(clips)} clips in {root} have no base frames: "
+                f"{few([file.relative_to(root) for file in missing])}. Expected the faces of a trained base network "
+                f"beside every clip. {REPAIR.replace('ROOT', str(root))}"
+            )
+        return super().separate(clips)
+
+    def made_by(self) -> set[str]:
+        return set(in_threads(_maker, map(base_frames_path, self.clips)))
+
+    def draw(self, clip: Clip, rng: np.random.Generator) -> Encoded:
+        with BaseFrames(base_frames_path(clip.path)) as base_frames:  # few clips come up twice in a row: not kept open
             starts = usable_starts(base_frames)
             if not len(starts):
                 raise ValueError(
                     f"{base_frames.path}: no five frames in a row with a face. Expected a window or more. "
-                    "Filter the clips with separate_unready."
+                    "Filter the clips with separate()."
                 )
             start = int(starts[int(rng.integers(len(starts)))])
-            return cut_hr_window(self._open.get(path), base_frames, start, self.image_size)
+            window = cut_hr_window(clip, base_frames, start, self.image_size)
+        return Encoded(clip.path, {}, cast(dict[str, torch.Tensor], window))
+
+    @classmethod
+    def example_batch(cls, batch_size: int, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+        random = torch.Generator().manual_seed(seed + 1)
+        window = (batch_size, WINDOW_FRAMES)
+        low, high = image_size // 4, 3 * image_size // 4
+        mask = torch.zeros((*window, 1, image_size, image_size))
+        mask[..., low:high, low:high] = 1
+        return {
+            "target": GeneratorWindows.example_batch(batch_size, image_size, seed)["target"],
+            "base": torch.rand((*window, 3, BOTTLENECK_PX, BOTTLENECK_PX), generator=random),
+            "sketch": torch.randint(0, 2, (*window, 1, BOTTLENECK_PX, BOTTLENECK_PX), generator=random).float(),
+            "lip_mask": mask,
+            "lip_box": torch.tensor([low, high, low, high]).expand(*window, 4),
+        }

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of a generator: five frames with their mel columns and five reference frames, drawn as Wav2Lip draws them.
+
+A window starting at frame s has the five frames s ... s + 4 and sixteen mel columns from c(s) = int(80 s / 25). Every
+single frame has one more cut of sixteen columns, which starts one frame early: at c(s + k - 1) for k = 0 ... 4. The
+published loader counts frames from 0 but treats them there as if they were counted from 1, so that in training the cuts
+begin 40 ms earlier than at inference. It is kept, because the published weights were trained so.
+
+Reference: Prajwal, Mukhopadhyay, Namboodiri, Jawahar, "A Lip Sync Expert Is All You Need for Speech to Lip Generation
+In the Wild", ACM Multimedia 2020, https://arxiv.org/abs/2008.10010.
+
+Differs: as dataset.py says; within a clip the distribution is the published one.
+"""
+
+from typing import TypedDict
+
+import numpy as np
+import torch
+
+from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.media.audio import MEL_BANDS, MEL_WINDOW, mel_start
+from lipsync_bench.datamodules.windows.dataset import Encoded, WindowDataset
+from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES, draw_starts, window_starts
+
+EARLY_FRAMES = 1  # how early the single frames' mel cuts start
+
+__all__ = ["GeneratorWindows", "Window", "window_columns"]
+
+
+class Window(TypedDict):
+    """Sample for a generator; a batch has B in front.
+
+    `target`, `reference` uint8 (5, 3, H, W), RGB; `mel` float32 (1, 80, 16), of the whole window; `frame_mels` float32
+    (5, 1, 80, 16), one cut a frame.
+    """
+
+    target: torch.Tensor
+    reference: torch.Tensor
+    mel: torch.Tensor
+    frame_mels: torch.Tensor
+
+
+def window_columns(start: int) -> tuple[int, list[int]]:
+    """First mel column of the window's own sixteen, and of the sixteen of each of its five frames."""
+    return mel_start(start), [mel_start(start + k - EARLY_FRAMES) for k in range(WINDOW_FRAMES)]
+
+
+class GeneratorWindows(WindowDataset[Window]):
+    """Windows that show a generator what to make and who it is. Args are those of `WindowDataset`."""
+
+    name = "generator"
+
+    @classmethod
+    def starts(cls, clip: Clip) -> range:
+        # Not from frame 0, because the single frames' mel cuts start one frame early.
+        return window_starts(len(clip), clip.mel_columns, EARLY_FRAMES, WINDOW_FRAMES - 1 - EARLY_FRAMES)
+
+    def draw(self, clip: Clip, rng: np.random.Generator) -> Encoded:
+        return self.cut(clip, *draw_starts(rng, self.starts(clip), len(clip)))
+
+    @staticmethod
+    def cut(clip: Clip, start: int, other: int) -> Encoded:
+        """Target frames and mel columns from `start`, reference frames from `other`."""
+        own, singles = window_columns(start)
+        # The six cuts overlap: two reads have all 29 or 30 columns, against six for one by one.
+        head, tail = clip.mel_window(singles[0]), clip.mel_window(singles[-1])
+        columns = np.concatenate([head[:, : singles[-1] - singles[0]], tail], axis=1)
+        cuts = np.empty((WINDOW_FRAMES + 1, 1, MEL_BANDS, MEL_WINDOW), np.float32)
+        for cut, column in zip(cuts, [*singles, own], strict=True):
+            cut[0] = columns[:, column - singles[0] : column - singles[0] + MEL_WINDOW]
+        mels = torch.from_numpy(cuts)
+        return Encoded(
+            clip.path,
+            {name: (at, clip.jpegs(at, WINDOW_FRAMES)) for name, at in (("target", start), ("reference", other))},
+            {"mel": mels[WINDOW_FRAMES], "frame_mels": mels[:WINDOW_FRAMES]},
+        )
+
+    @classmethod
+    def example_batch(cls, batch_size: int, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+        random = torch.Generator().manual_seed(seed)
+        image = (batch_size, WINDOW_FRAMES, 3, image_size, image_size)
+        return {
+            "target": torch.rand(image, generator=random),
+            "reference": torch.rand(image, generator=random),
+            "mel": torch.rand((batch_size, 1, MEL_BANDS, MEL_WINDOW), generator=random) * 8 - 4,
+            "frame_mels": torch.rand((batch_size, WINDOW_FRAMES, 1, MEL_BANDS, MEL_WINDOW), generator=random) * 8 - 4,
+        }
