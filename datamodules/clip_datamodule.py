@@ -11,13 +11,12 @@ from torch.utils.data import DataLoader
 
 from lipsync_bench.datamodules.base_frames import REPAIR, BaseFrames, base_frames_path
 from lipsync_bench.datamodules.hr_windows import HRWindowDataset, separate_unready
-from lipsync_bench.datamodules.texts import read_json, read_text
+from lipsync_bench.datamodules.splits import SPLITS, Split, read_splits
+from lipsync_bench.datamodules.texts import read_json
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from lipsync_bench.datamodules.windows.windows import SyncWindow, Window, WindowDataset, separate_short
 
 WindowKind = Literal["generator", "expert", "hr"]
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SUFFIX = ".safetensors"
 _STAGES: dict[str | None, tuple[Split, ...]] = {
     None: SPLITS,
@@ -30,38 +29,12 @@ _NAMED = 5  # examples in a message
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SPLITS", "ClipDataModule", "Split", "WindowKind", "prepared_clips", "read_list"]
+__all__ = ["ClipDataModule", "WindowKind", "prepared_clips"]
 
 
 def _few(items: Sequence[object]) -> str:
     names = ", ".join(str(item) for item in items[:_NAMED])
     return names if len(items) <= _NAMED else f"{names} and {len(items) - _NAMED} more"
-
-
-def read_list(path: Path) -> list[str]:
-    """Clip ids of a split list: the first blank-separated token of each line, in order, each once.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line is not `<speaker>/<clip>`, or climbs out of the folder.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no split list {path}. Expected a text file with one <speaker>/<clip> a line. "
-            f"Run bench prepare again, or write the file."
-        )
-    ids: dict[str, int] = {}
-    text = read_text(path, "one <speaker>/<clip> a line", "Correct the list, or run bench prepare again")
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        name = line.split()[0]
-        parts = name.split("/")
-        if len(parts) != 2 or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
-            raise ValueError(f"{path}:{number}: found {name!r}. Expected <speaker>/<clip>. Correct the list.")
-        if ids.setdefault(name, number) != number:
-            logger.warning("%s:%d: %s is also on line %d; it is used once", path, number, name, ids[name])
-    return list(ids)
 
 
 def _prepared_ids(root: Path) -> list[str]:
@@ -174,8 +147,7 @@ class ClipDataModule(FaceDataModule):
 
     def split_ids(self, prepared: Sequence[str]) -> dict[Split, list[str]]:
         """Clip ids of each split, in order; `prepared` are the ids of all clips found, sorted."""
-        folder = self.root / "splits"
-        return {split: read_list(folder / f"{split}.txt") for split in SPLITS}
+        return read_splits(self.root / "splits")
 
     def prepare_data(self) -> None:
         """Check that `root` is a prepared folder.

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lipsync_bench.datamodules.clip_datamodule import ClipDataModule, Split, WindowKind
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule, WindowKind
 from lipsync_bench.datamodules.datasets.folder import shuffled
+from lipsync_bench.datamodules.splits import Split
 
 CLIPS_PER_SPEAKER = 35
 _REGULAR = frozenset(range(6, 41))

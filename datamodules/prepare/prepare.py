@@ -35,7 +35,8 @@ from lipsync_bench.datamodules.files import printable, remove_leftovers, write_a
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome, Settings, is_current, prepare_one
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
-from lipsync_bench.datamodules.prepare.sources import DatasetName, Source, find_sources, source_root, split_lists
+from lipsync_bench.datamodules.prepare.sources import DatasetName, Source, find_sources, source_root
+from lipsync_bench.datamodules.splits import read_splits
 from lipsync_bench.datamodules.texts import read_json
 from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
 
@@ -228,7 +229,7 @@ def prepare(
         write_manifest(complete)
 
     if dataset in ("lrs2", "synthetic"):
-        for split, ids in split_lists(root).items():
+        for split, ids in read_splits(root, partial=True).items():
             write_atomic(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
     skipped = len(entries)
     try:

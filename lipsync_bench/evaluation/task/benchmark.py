@@ -4,11 +4,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lipsync_bench.datamodules import ClipDataModule
+from lipsync_bench.datamodules.splits import Split
 from lipsync_bench.datamodules.texts import flat, read_yaml
 from lipsync_bench.experiment_files import experiment_file, experiment_names
 from lipsync_bench.old_names import renamed
@@ -30,7 +30,7 @@ class Benchmark:
     name: str
     data: ClipDataModule
     methods: Mapping[str, Path]
-    split: Literal["train", "val", "test"]
+    split: Split
 
 
 def benchmark_file(name: str) -> Path:
@@ -75,7 +75,7 @@ def load_benchmark(
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ClipDataModule, "data")
     parser.add_argument("--methods", type=dict[str, Path], default={})
-    parser.add_argument("--split", type=Literal["train", "val", "test"], default="test")
+    parser.add_argument("--split", type=Split, default="test")
     try:
         config = parser.parse_object(node)
         if root is not None:
