@@ -373,7 +373,7 @@ def test_a_description_that_cannot_be_read_is_named(tmp_path, text, message):
     path = tmp_path / "mine.py"
     path.write_text(f'"""Mine."""\n\nCOLUMN = None\n{text}\n')
     with pytest.raises(ValueError, match=rf"mine.py.*{message}"):
-        registry.describe(path)
+        registry.describe(path, tmp_path)
 
 
 PER_IMAGE = ("psnr", "ssim", "mse", "psnr_uint8", "lpips", "cpbd")

@@ -130,7 +130,7 @@ def test_the_lightning_command_prints_a_config():
     run = [sys.executable, "-m", "lipsync_bench", "fit", "-c", str(RUNS[0]), "--print_config"]
     done = subprocess.run(run, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "class_path: models." in done.stdout
+    assert "class_path: lipsync_bench.models." in done.stdout
 
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=name)

@@ -151,7 +151,7 @@ def test_wrong_folders_and_checkpoints(stages, clips, tmp_path, caplog):
     assert run_bench("base-frames", "--checkpoint", stages / "base.ckpt", "--root", tmp_path / "none") == 1
     assert "no clips in" in caplog.text
     assert run_bench("base-frames", "--checkpoint", stages / "hr.ckpt", "--root", clips) == 1
-    assert "holds a lipsync_bench.models.hyperlips.hr.module.HyperLipsHR (written by version" in caplog.text
+    assert "holds a lipsync_bench.models.HyperLipsHR (written by version" in caplog.text
     assert "Expected one of: lipsync_bench.models.hyperlips.base.module" in caplog.text
 
 

@@ -285,7 +285,7 @@ def test_a_resumed_training_does_not_start_anew(method: Any, small_base: Path, t
 def test_a_checkpoint_of_another_class_is_no_start(small_base: Path, tmp_path: Path) -> None:
     module = HyperLipsHR(width=0.125, base=str(small_base), init_from=str(small_base), **ALONE)
     with pytest.raises(
-        ValueError, match=r"holds a models\.hyperlips\.base\.HyperLipsBase \(.*\)\. Expected .*HyperLipsHR"
+        ValueError, match=r"holds a lipsync_bench\.models\.HyperLipsBase \(.*\)\. Expected .*HyperLipsHR"
     ):
         trainer_for(tmp_path).fit(module, loader(module.example_batch(1)))
 
@@ -313,7 +313,7 @@ def test_expert_trains_and_gives_the_generator_its_network(tmp_path: Path) -> No
     save_module(SyncExpertModule(width=0.125), tmp_path / "wav2lip.ckpt")
     with pytest.raises(
         ValueError,
-        match=r"holds a models\.sync_expert\.SyncExpertModule \(.*\)\. .*HyperLipsSyncExpertModule",
+        match=r"holds a lipsync_bench\.models\.SyncExpertModule \(.*\)\. .*HyperLipsSyncExpertModule",
     ):
         HyperLipsBase(width=0.125, sync_expert=str(tmp_path / "wav2lip.ckpt")).setup("fit")
 

@@ -250,7 +250,7 @@ def test_a_missing_base_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=rf"no base at .*none\.ckpt\. Expected a HyperLipsBase .*{repair}"):
         trainer_for(tmp_path).fit(HyperLipsHR(width=0.125, base=path), batch)
     save_module(HyperLipsSyncExpertModule(width=0.125), tmp_path / "expert.ckpt")
-    with pytest.raises(ValueError, match=r"holds a models\.hyperlips\.sync_expert\.HyperLipsSync.*HyperLipsBase"):
+    with pytest.raises(ValueError, match=r"holds a lipsync_bench\.models\.HyperLipsSync.*HyperLipsBase"):
         trainer_for(tmp_path).fit(HyperLipsHR(width=0.125, base=str(tmp_path / "expert.ckpt")), batch)
     with pytest.raises(ValueError, match=r"base is None"):
         HyperLipsHR(width=0.125).eval().generate(*inputs(128))

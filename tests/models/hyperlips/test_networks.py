@@ -350,7 +350,9 @@ def test_windows_are_independent_frames() -> None:
 @pytest.mark.parametrize("shape", [(2, 1, 16, 80), (2, 1, 80, 15), (2, 80, 16), (3, 1, 80, 16), (2, 1, 1, 80, 16)])
 def test_mels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     generator = HyperLipsBaseGenerator(width=0.125).eval()
-    with pytest.raises(ValueError, match=r"80 bands by 16 steps a face\. Use datamodules\.audio\.frame_mels"):
+    with pytest.raises(
+        ValueError, match=r"80 bands by 16 steps a face\. Use lipsync_bench\.datamodules\.media\.audio\.frame_mels"
+    ):
         generator(torch.zeros(shape), torch.zeros(2, 6, 32, 32))
 
 

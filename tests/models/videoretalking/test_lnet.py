@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.models import load_method
+from lipsync_bench.models import list_methods, load_method
 from lipsync_bench.models.core.checkpoints import RECORD, save_module
 from lipsync_bench.models.videoretalking import VideoReTalkingLNet
 from lipsync_bench.models.videoretalking.lnet.ffc import FFCResidualBlock, FourierUnit
@@ -311,12 +311,8 @@ def test_without_cross_attention_features_are_only_joined() -> None:
 def test_published_defaults_and_wrong_weights() -> None:
     module = VideoReTalkingLNet(**SMALL)
     assert module.weights == {"l1": 1.0, "perceptual": 1.0, "sync": 0.3}
-    assert (module.lr, module.betas, module.image_size, module.method) == (
-        1e-4,
-        (0.9, 0.999),
-        96,
-        "videoretalking_lnet",
-    )
+    assert (module.lr, module.betas, module.image_size) == (1e-4, (0.9, 0.999), 96)
+    assert list_methods()["videoretalking_lnet"] is VideoReTalkingLNet
     assert module.hparams["cross_attention"]
     assert module.automatic_optimization
     assert module.discriminator is None

@@ -133,5 +133,5 @@ def test_load_network_gives_the_saved_weights_and_refuses_other_files(tmp_path: 
     for name, value in network.state_dict().items():
         assert torch.equal(value, module.network.state_dict()[name])
     save_module(Wav2Lip(width=0.125), tmp_path / "wav2lip.ckpt")
-    with pytest.raises(ValueError, match=r"holds a models\.wav2lip\.Wav2Lip.*SyncExpertModule"):
+    with pytest.raises(ValueError, match=r"holds a lipsync_bench\.models\.Wav2Lip.*SyncExpertModule"):
         SyncExpertModule.load_network(tmp_path / "wav2lip.ckpt")

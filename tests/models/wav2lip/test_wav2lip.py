@@ -424,5 +424,5 @@ def test_load_method_says_what_is_wrong_with_a_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"official\.pth: has no entry 'lipsync_bench'.*bench import"):
         load_method(tmp_path / "official.pth")
     save_module(SyncExpertModule(width=0.125), tmp_path / "expert.ckpt")
-    with pytest.raises(ValueError, match=r"holds a models\.sync_expert\.SyncExpertModule.*models\.wav2lip\.Wav2Lip"):
+    with pytest.raises(ValueError, match=r"holds a lipsync_bench\.models\.SyncExpertModule.*\.models\.Wav2Lip"):
         load_method(tmp_path / "expert.ckpt")
