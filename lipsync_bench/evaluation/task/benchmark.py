@@ -10,10 +10,10 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lipsync_bench.datamodules import ClipDataModule
 from lipsync_bench.datamodules.splits import Split
 from lipsync_bench.datamodules.texts import flat, read_yaml
-from lipsync_bench.experiment_files import experiment_file, experiment_names
+from lipsync_bench.experiment_files import named_file
 from lipsync_bench.old_names import renamed
 
-__all__ = ["Benchmark", "benchmark_file", "load_benchmark"]
+__all__ = ["Benchmark", "load_benchmark"]
 
 
 @dataclass(frozen=True)
@@ -33,35 +33,13 @@ class Benchmark:
     split: Split
 
 
-def benchmark_file(name: str) -> Path:
-    """The YAML of a benchmark: a path as it is, a name from experiments/benchmarks/ here or of the installation.
-
-    Raises:
-        FileNotFoundError: Neither; lists the names there are.
-    """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if path.is_file():
-            return path
-        raise FileNotFoundError(
-            f"no benchmark file {path}. Expected a YAML with data and methods; see experiments/benchmarks/"
-        )
-    found = experiment_file("benchmarks", name)
-    if found is None:
-        known = ", ".join(experiment_names("benchmarks"))
-        raise FileNotFoundError(
-            f"no benchmark {name!r}. Expected one of {known}, or the path of a YAML: --dataset FILE.yaml"
-        )
-    return found
-
-
 def load_benchmark(
     name: str, root: Path | None = None, methods: Mapping[str, Path] | None = None, split: str | None = None
 ) -> Benchmark:
     """Read a benchmark's YAML and apply what the command line says instead.
 
     Args:
-        name: As for `benchmark_file`.
+        name: Of a benchmark, or the path of a YAML.
         root: Folder of prepared clips, instead of the YAML's.
         methods: Checkpoints, each instead of or beside the YAML's.
         split: Instead of the YAML's.
@@ -70,7 +48,7 @@ def load_benchmark(
         FileNotFoundError: No such YAML.
         ValueError: The YAML has other keys or types than expected.
     """
-    path = benchmark_file(name)
+    path = named_file("benchmarks", name, "--dataset")
     node = renamed(read_yaml(path, "a benchmark", "See experiments/benchmarks/"))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ClipDataModule, "data")

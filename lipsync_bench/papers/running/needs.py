@@ -141,13 +141,7 @@ def benchmark_name(dataset: str) -> str:
 
 
 def _has_benchmark(name: str) -> bool:
-    from lipsync_bench.evaluation.task.benchmark import benchmark_file
-
-    try:
-        benchmark_file(name)
-    except FileNotFoundError:
-        return False
-    return True
+    return experiment_file("benchmarks", name) is not None
 
 
 def _check_root(table: PaperTable, root: Path | None) -> None:

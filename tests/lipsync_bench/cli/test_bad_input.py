@@ -322,7 +322,7 @@ def test_a_list_that_leads_elsewhere_stops_the_command(corpus, tmp_path, caplog,
     shutil.copytree(corpus / "videos" / "main", source / "main")
     (source / "val.txt").write_text(f"s01/00001\n{line}\n")
     assert run_bench("prepare", "--dataset", "lrs2", "--source", source, "--out", tmp_path / "out") == 1
-    assert re.search(rf"error: .*val\.txt, line 2: '{line}'\. Expected <speaker>/<clip>.*Correct the list", caplog.text)
+    assert re.search(rf"error: .*val\.txt:2: found '{line}'\. Expected <speaker>/<clip>.*Correct the list", caplog.text)
     assert not (tmp_path / "out").exists()
     caplog.clear()
 

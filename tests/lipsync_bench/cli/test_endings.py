@@ -144,7 +144,7 @@ def test_a_cut_of_no_length_is_refused(corpus, tmp_path):
 def test_protocols_without_sense_name_file_and_key(text, tmp_path):
     body = text if text.startswith("version") else f"version: 1\n{text}"
     (tmp_path / "p.yaml").write_text(f"{body}\n")
-    with pytest.raises(ValueError, match=rf"p\.yaml is not a protocol: .*{text.partition(':')[0]}"):
+    with pytest.raises(ValueError, match=rf"p\.yaml: .*{text.partition(':')[0]}.* Expected a protocol"):
         load_protocol(str(tmp_path / "p.yaml"))
 
 
