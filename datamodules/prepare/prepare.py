@@ -21,8 +21,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from lipsync_bench.datamodules.clips.clip import MAX_CROP_PX, SCHEMA
@@ -36,6 +35,7 @@ from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome, Settings, is_current, prepare_one
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.prepare.sources import DatasetName, Source, find_sources, source_root
+from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.splits import read_splits
 from lipsync_bench.datamodules.texts import read_json
 from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
@@ -105,8 +105,7 @@ def _progress(total: int, shown: bool) -> Iterator[_Tick]:
     if not (shown and sys.stderr.isatty()):
         yield log
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _SpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with progress_bar(True, _SpeedColumn()) as bar:
         task = bar.add_task("prepare", total=total)
         yield lambda failed: bar.update(task, advance=1, description=f"prepare ({failed} failed)")
 

@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from rich.progress import Progress
 
 from lipsync_bench.datamodules.datasets.synthetic.articulation import Articulation, make_articulation
 from lipsync_bench.datamodules.datasets.synthetic.face import FRAME_PX, Face, Pose
@@ -22,6 +21,7 @@ from lipsync_bench.datamodules.errors import JobsFailed, system_error
 from lipsync_bench.datamodules.files import atomic_path, write_arrays
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
+from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.texts import read_json
 
 __all__ = ["CorpusReport", "Take", "make_corpus", "make_take"]
@@ -266,7 +266,7 @@ def make_corpus(
     workers = min(workers or len(os.sched_getaffinity(0)), max(1, len(todo)))
     failures = []
     with (
-        Progress(disable=not progress, transient=True) as bar,
+        progress_bar(progress) as bar,
         closing(run_jobs(_write_clip, todo, workers)) as results,
     ):
         task = bar.add_task("synthetic corpus", total=len(todo))
