@@ -20,7 +20,6 @@ import pandas as pd
 import pytest
 import torch
 
-from lipsync_bench import bench
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.video import VideoWriter, probe, read_frames
@@ -28,15 +27,10 @@ from lipsync_bench.evaluation.candidates import VideoFolder
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.rows import read_rows
+from tests.commands import run_bench
 
 CHANNELS = {"mono": 1, "stereo": 2, "5.1": 6}
 TONE_HZ = 440
-
-
-def run_bench(*args: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(arg) for arg in args])
-    return int(ended.value.code or 0)
 
 
 def film(

@@ -20,6 +20,7 @@ from lipsync_bench.cli.lightning import BenchCLI
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.experiment_files import named_file
 from lipsync_bench.results.rows import RowFile
+from tests.commands import run_bench
 
 ROOT = Path(__file__).parents[3]
 EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml"))
@@ -33,12 +34,6 @@ BENCHMARKS = [p for p in EXPERIMENTS if p.parent.name == "benchmarks"]
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT / "experiments"))
-
-
-def run_bench(*args: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main(list(args))
-    return int(ended.value.code or 0)
 
 
 def test_every_yaml_has_its_test():

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from lipsync_bench.bench import main
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.media.video import read_frames
@@ -17,6 +16,7 @@ from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.evaluation.videos import through_h264, video_path
 from lipsync_bench.metrics.image import fid as fid_module
 from lipsync_bench.metrics.image.fid import fid
+from tests.commands import run_bench
 
 TARGETS = {"psnr", "ssim", "psnr_mouth", "ssim_mouth", "mse", "lmd", "lmd_centred", "psnr_uint8"}
 
@@ -362,9 +362,9 @@ def test_videos_of_a_method_we_do_not_have_take_part_on_a_data_set(corpus, tmp_p
     for folder in (theirs, tmp_path):
         out = tmp_path / f"out_{folder.name}"
         arguments = ["evaluate", "--dataset", "synthetic", "--root", corpus / "clips", "--out", out, "--limit", 1]
-        with pytest.raises(SystemExit) as end:
-            main([*map(str, arguments), "--pred", f"dinet={folder}", "--pred", f"again={theirs}", "--methods", "dinet"])
-        code.append(end.value.code)
+        code.append(
+            run_bench(*arguments, "--pred", f"dinet={folder}", "--pred", f"again={theirs}", "--methods", "dinet")
+        )
     assert code == [0, 1]
     assert "every clip failed for dinet" in caplog.text
     rows = evaluate_dataset(

@@ -16,7 +16,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_bench import bench
 from lipsync_bench.datamodules.faces.s3fd import S3FD, load_s3fd
 from lipsync_bench.datamodules.weights import is_state
 from lipsync_bench.models import Wav2Lip, load_method
@@ -33,6 +32,7 @@ from lipsync_bench.models.wav2lip.module import QualityDiscriminator, Wav2LipGen
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 from lipsync_bench.weights import KINDS, import_file, import_official
 from tests import golden
+from tests.commands import run_bench
 
 NETWORKS = {
     "wav2lip": Wav2LipGenerator,
@@ -92,12 +92,6 @@ def official(tmp_path_factory: pytest.TempPathFactory, states: Callable[[str], S
         return file
 
     return path
-
-
-def run_bench(*args: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(arg) for arg in args])
-    return int(ended.value.code or 0)
 
 
 def same(network: nn.Module, state: State) -> bool:
