@@ -51,7 +51,7 @@ class ForbiddenName(pickle.UnpicklingError):
         self.name = name
 
 
-class _Part(dict[Any, Any]):
+class _Made(dict[Any, Any]):
     """Whatever a pickle makes by a name: its attributes or entries, and nothing of its code."""
 
     def __init__(self, *_: Any) -> None:
@@ -70,7 +70,7 @@ class _Namer(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if module in _OF_TENSORS:
-            return _Part
+            return _Made
         raise ForbiddenName(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
@@ -82,7 +82,7 @@ def _tensor(storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[i
 
 
 class _ScriptReader(_Namer):
-    """Builds `_Part`s with tensors."""
+    """Builds `_Made`s with tensors."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(archive.open(f"{root}/data.pkl"))
@@ -97,7 +97,7 @@ class _ScriptReader(_Namer):
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
             return _tensor
         if module.partition(".")[0] == "__torch__":
-            return _Part
+            return _Made
         return super().find_class(module, name)
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -144,11 +144,11 @@ def script_root(path: Path) -> str | None:
     return next((root for root in roots if f"{root}/data.pkl" in names), None)
 
 
-def _collect(part: _Part, prefix: str, into: dict[str, Tensor]) -> dict[str, Tensor]:
+def _collect(part: _Made, prefix: str, into: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, value in part.items():
         if isinstance(value, Tensor):
             into[f"{prefix}{name}"] = value
-        elif isinstance(value, _Part):
+        elif isinstance(value, _Made):
             _collect(value, f"{prefix}{name}.", into)
     return into
 
@@ -157,6 +157,6 @@ def read_script(path: Path, root: str) -> dict[str, Tensor]:
     """The state dict of a TorchScript archive."""
     with zipfile.ZipFile(path) as archive:
         top = _ScriptReader(archive, root).load()
-    if not isinstance(top, _Part):
+    if not isinstance(top, _Made):
         raise pickle.UnpicklingError("the archive holds no module")
     return _collect(top, "", {})
