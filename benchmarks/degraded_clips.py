@@ -28,13 +28,13 @@ from lipsync_bench.datamodules.media.video import FPS, VideoWriter, read_frames
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation import COLUMNS, ScorerFiles, evaluate_videos
 from lipsync_bench.evaluation.targets import in_frame
+from lipsync_bench.metrics.metric import LIPS
 
 BLURS = (1, 2, 4)  # standard deviation in pixels
 CRFS = (23, 35, 45)
 SHIFTS = (0, 2, 5, 10)  # frames by which the sound is late
 OPUS_BITS = 8000
 NEARLY_LOSSLESS = 1  # crf of everything that is not about the codec
-LIPS = slice(48, 68)
 MOUTH_MARGIN = 0.35  # of the lips' width
 
 Frames = Iterator[np.ndarray]

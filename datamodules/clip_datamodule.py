@@ -10,13 +10,12 @@ from typing import Any, ClassVar, Literal
 from torch.utils.data import DataLoader
 
 from lipsync_bench.datamodules.cores import usable_cores
-from lipsync_bench.datamodules.texts import few, read_json, read_text
+from lipsync_bench.datamodules.splits import SPLITS, Split, read_splits
+from lipsync_bench.datamodules.texts import few, read_json
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.kinds import WindowKind, choose_kind
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = ("train", "val", "test")
 SUFFIX = ".safetensors"
 _STAGES: dict[str | None, tuple[Split, ...]] = {
     None: SPLITS,
@@ -28,33 +27,7 @@ _STAGES: dict[str | None, tuple[Split, ...]] = {
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SPLITS", "ClipDataModule", "Split", "prepared_clips", "read_list"]
-
-
-def read_list(path: Path) -> list[str]:
-    """Clip ids of a split list: the first blank-separated token of each line, in order, each once.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a line is not `<speaker>/<clip>`, or climbs out of the folder.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no split list {path}. Expected a text file with one <speaker>/<clip> a line. "
-            f"Run bench prepare again, or write the file."
-        )
-    ids: dict[str, int] = {}
-    text = read_text(path, "one <speaker>/<clip> a line", "Correct the list, or run bench prepare again")
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        name = line.split()[0]
-        parts = name.split("/")
-        if len(parts) != 2 or any(part in ("", ".", "..") or "\\" in part or "\0" in part for part in parts):
-            raise ValueError(f"{path}:{number}: found {name!r}. Expected <speaker>/<clip>. Correct the list.")
-        if ids.setdefault(name, number) != number:
-            logger.warning("%s:%d: %s is also on line %d; it is used once", path, number, name, ids[name])
-    return list(ids)
+__all__ = ["ClipDataModule", "prepared_clips"]
 
 
 def _prepared_ids(root: Path) -> list[str]:
@@ -166,8 +139,7 @@ class ClipDataModule(FaceDataModule):
 
     def split_ids(self, prepared: Sequence[str]) -> dict[Split, list[str]]:
         """Clip ids of each split, in order; `prepared` are the ids of all clips found, sorted."""
-        folder = self.root / "splits"
-        return {split: read_list(folder / f"{split}.txt") for split in SPLITS}
+        return read_splits(self.root / "splits")
 
     def prepare_data(self) -> None:
         """Check that `root` is a prepared folder.

@@ -17,6 +17,7 @@ LIST_BYTES = 64 * _MIB
 CSV_BYTES = 1024 * _MIB
 _YAML_NODES = 20_000
 _DEPTH = 40
+_INT, _DIGITS = "tag:yaml.org,2002:int", 400
 _MARKS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 __all__ = ["CSV_BYTES", "TextError", "check_yaml", "few", "flat", "read_json", "read_text", "read_yaml"]
@@ -126,6 +127,8 @@ class _Bounded(yaml.SafeLoader):
         self._depth -= 1
         if event.anchor is not None and not isinstance(event, yaml.AliasEvent):
             self._sizes[event.anchor] = self._nodes - before
+        if isinstance(node, yaml.ScalarNode) and node.tag == _INT and len(node.value) > _DIGITS:  # Python prints none
+            raise yaml.YAMLError(f"a number of {len(node.value):,} digits: {node.start_mark}")
         if isinstance(node, yaml.MappingNode):
             names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
             if len(set(names)) < len(names):  # PyYAML would take the last one without a word

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights of frozen networks that come in files from elsewhere: read without running code, compared name by name."""
 
-import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.errors import of_reading
+from lipsync_bench.datamodules.safe_pickle import forbidden_name, read_script, script_root
 
 _COUNTER = "num_batches_tracked"  # of batch norms; files of old framework versions lack it, evaluation never reads it
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -38,11 +38,12 @@ _HEAD_BYTES = 512
 _ZIP_FACTOR = 4  # weights hardly shrink; and PyTorch itself stores them as they are
 _ZIP_SLACK = 1 << 24
 _EXPANDED_BYTES = 1 << 20  # strides of 0 let a few bytes stand for a tensor of any size
+_LISTED = 5  # names in a message
 
-__all__ = ["is_dense", "is_safetensors", "is_state", "load_weights", "mismatch", "read_torch", "refuse_archive"]
+__all__ = ["is_state", "load_weights", "mismatch", "read_state", "read_torch"]
 
 
-def is_safetensors(path: Path) -> bool:
+def _is_safetensors(path: Path) -> bool:
     """Whether a file is in the safetensors format, whatever it is called."""
     with path.open("rb") as file:
         head = file.read(9)
@@ -73,20 +74,10 @@ def _other(path: Path) -> tuple[str, str] | None:
     return None
 
 
-def refuse_archive(path: Path, expected: str) -> None:
-    """Raise ValueError for what is no weight file but holds one, or would fill the memory.
-
-    Args:
-        path: The file, which exists.
-        expected: Which file was expected, for messages.
-    """
-    other = _other(path)
-    if other is not None:
-        raise ValueError(f"{path}: is {other[0]}. Expected {expected}. {other[1]}")
-
-
 def read_torch(path: Path, expected: str, repair: str, *, mapped: bool = False) -> Any:
-    """What is stored in a file of `torch.save`, read without running code; or the tensors of a safetensors file.
+    """What is stored in a file of `torch.save`, or the tensors of a safetensors file or a TorchScript archive.
+
+    Nothing that the file names is run.
 
     Args:
         path: The file.
@@ -100,27 +91,33 @@ def read_torch(path: Path, expected: str, repair: str, *, mapped: bool = False) 
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. Expected {expected}. {repair}")
-    refuse_archive(path, expected)
+    other = _other(path)
+    if other is not None:
+        raise ValueError(f"{path}: is {other[0]}. Expected {expected}. {other[1]}")
     try:
-        if is_safetensors(path):
+        if _is_safetensors(path):
             return load_file(path)
+        root = script_root(path)
+        if root is not None:
+            return read_script(path, root)
         mapped = mapped and zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # damaged pickles fail in every way there is; what they say gives wrong advice
         if of_reading(error):
             raise
-        reason = "asks for code to be run" if isinstance(error, pickle.UnpicklingError) else "damaged"
+        forbidden = forbidden_name(path, error)
+        if forbidden is not None:
+            raise ValueError(
+                f"{path}: asks for {forbidden}, which is not a tensor; nothing of it was run. Expected {expected}. "
+                f"{repair.rstrip('.')}; if you trust this one, load it elsewhere and save its state dict again"
+            ) from error
         raise ValueError(
-            f"{path}: cannot be read ({type(error).__name__}: {reason}, or something else). Expected {expected}. "
-            f"{repair}"
+            f"{path}: cannot be read as a weight file ({type(error).__name__}), {path.stat().st_size} bytes: truncated "
+            f"or damaged, or something else. Expected {expected}. {repair}"
         ) from error
 
 
-def _listed(names: list[str]) -> str:
-    return ", ".join(names) or "none"
-
-
-def is_dense(value: Any) -> TypeGuard[Tensor]:
+def _is_dense(value: Any) -> TypeGuard[Tensor]:
     """Whether this is a plain dense tensor, though its values may stand in the file once for many."""
     return (
         isinstance(value, Tensor)
@@ -129,27 +126,46 @@ def is_dense(value: Any) -> TypeGuard[Tensor]:
     )
 
 
+def _is_flat(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
+    return isinstance(content, Mapping) and all(isinstance(k, str) and _is_dense(x) for k, x in content.items())
+
+
 def is_state(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
     """Whether this is a mapping of names to plain dense tensors that are not much larger than their file."""
-    return isinstance(content, Mapping) and all(
-        isinstance(name, str) and is_dense(value) and value.nbytes <= value.untyped_storage().nbytes() + _EXPANDED_BYTES
-        for name, value in content.items()
+    return _is_flat(content) and all(
+        value.nbytes <= value.untyped_storage().nbytes() + _EXPANDED_BYTES for value in content.values()
     )
 
 
-def mismatch(network: nn.Module, state: Mapping[str, Tensor]) -> str:
-    """Why a state dict does not fit a network: missing, unknown and reshaped names, all of them; "" if it fits."""
-    own = network.state_dict()
-    missing = [name for name in own if name not in state and not name.endswith(_COUNTER)]
-    unknown = [name for name in state if name not in own]
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more or "none"
+
+
+def mismatch(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
+    """Why a state dict is not the one that is wanted: missing, unknown and reshaped names; "" if it is."""
+    missing = [name for name in wanted if name not in state and not name.endswith(_COUNTER)]
+    unknown = [name for name in state if name not in wanted]
     reshaped = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape
+        f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape
     ]
     if not (missing or unknown or reshaped):
         return ""
     return f"Missing: {_listed(missing)}. Unknown: {_listed(unknown)}. Other shape: {_listed(reshaped)}"
+
+
+def read_state(path: Path, expected: str, repair: str, *, mapped: bool = False) -> Mapping[str, Tensor]:
+    """The tensors of a flat file by name. Args and what it raises are those of `read_torch`.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    state = read_torch(path, expected, repair, mapped=mapped)
+    if not _is_flat(state):
+        raise ValueError(f"{path}: is no flat mapping of names to tensors. Expected {expected}. {repair}")
+    return state
 
 
 def load_weights(network: _Network, path: Path, expected: str, repair: str) -> _Network:
@@ -165,10 +181,8 @@ def load_weights(network: _Network, path: Path, expected: str, repair: str) -> _
         FileNotFoundError: There is no such file. It is never replaced by random weights.
         ValueError: The file is damaged, is no flat dictionary of tensors, or its names or shapes do not fit.
     """
-    state = read_torch(path, expected, repair)
-    if not is_state(state):
-        raise ValueError(f"{path}: is no flat mapping of names to tensors. Expected {expected}. {repair}")
-    differences = mismatch(network, state)
+    state = read_state(path, expected, repair)
+    differences = mismatch(network.state_dict(), state)
     if differences:
         raise ValueError(f"{path}: does not fit. {differences}. Expected {expected}. {repair}")
     network.load_state_dict(state, strict=False)  # compared above

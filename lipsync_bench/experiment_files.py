@@ -1,13 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the YAMLs of runs, benchmarks, protocols and tables lie: in experiments/ here, else in the installation's."""
+"""Where the YAMLs of runs, benchmarks, protocols and tables lie: in experiments/ here, else in the installation's.
 
+Protocols and tables are read and checked by pydantic; a benchmark by jsonargparse, as runs are, because its `data` is a
+class with arguments.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import lipsync_bench
+from lipsync_bench.datamodules.texts import flat, read_yaml
 
 HERE = Path("experiments")
+_Model = TypeVar("_Model")
 
-__all__ = ["experiment_file", "experiment_names", "installed_experiments"]
+__all__ = ["experiment_file", "experiment_names", "installed_experiments", "named_file", "read_experiment"]
 
 
 def installed_experiments() -> Path:
@@ -33,3 +41,55 @@ def experiment_file(kind: str, name: str) -> Path | None:
     """The YAML of that name, the working folder's before the installation's; None if neither has one."""
     files = (folder / f"{name}.yaml" for folder in _folders(kind))
     return next((path for path in files if path.is_file()), None)
+
+
+def named_file(kind: str, name: str, option: str) -> Path:
+    """The YAML of a name, or the one at a path that ends in .yaml or .yml.
+
+    Args:
+        kind: As for `experiment_names`.
+        name: The name or path.
+        option: What takes it on the command line, for messages.
+
+    Raises:
+        FileNotFoundError: Neither; lists the names there are.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else experiment_file(kind, name)
+    if path is None or not path.is_file():
+        known = ", ".join(experiment_names(kind))
+        raise FileNotFoundError(
+            f"no {kind.removesuffix('s')} {name!r}. Expected one of {known}, or the path of a YAML: {option} FILE.yaml"
+        )
+    return path
+
+
+def read_experiment(kind: str, path: Path, model: Callable[..., _Model], *, printed: bool = False) -> _Model:
+    """What a YAML holds as a pydantic model; keys, types and values that the model does not take are refused.
+
+    Args:
+        kind: "protocols" or "tables".
+        path: The file.
+        model: A pydantic dataclass or BaseModel.
+        printed: Every value is the text that stands there.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It holds something else; names the file, the first key that is wrong, its value and what is wrong.
+    """
+    from pydantic import ValidationError
+
+    expected, repair = f"a {kind.removesuffix('s')}", f"Correct it; those of the package are in experiments/{kind}/"
+    node = read_yaml(path, expected, repair, printed=printed)
+    try:
+        return model(**node)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        key = ".".join(map(str, fault["loc"]))
+        found = {
+            "missing": f"has no {key}",
+            "extra_forbidden": f"has the unknown key {key}",
+            "unexpected_keyword_argument": f"has the unknown key {key}",
+        }.get(fault["type"], f"{key} is {fault['input']!r:.80} ({fault['msg']})" if key else fault["msg"])
+    except TypeError as error:  # no mapping, keys that are no texts, or one that the model is given already
+        found = f"holds {node!r:.80} ({error})"
+    raise ValueError(f"{path}: {flat(found)}. Expected {expected}. {repair}")

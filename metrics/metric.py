@@ -29,6 +29,7 @@ import numpy as np
 
 __all__ = [
     "INF",
+    "LIPS",
     "Audio",
     "Column",
     "Description",
@@ -43,7 +44,7 @@ __all__ = [
 ]
 
 INF = math.inf
-LIPS = slice(48, 68)  # of the 68 landmarks
+LIPS = slice(48, 68)  # of the 68-point iBUG scheme
 MOUTH_MIN_PX = 16  # SSIM's window is 11 px wide
 Value = float | int | str | None
 

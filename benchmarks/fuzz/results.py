@@ -28,13 +28,13 @@ from lipsync_bench.evaluation.task.pairs import read_pairs
 from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, load_protocol
 from lipsync_bench.evaluation.videos import row_path
 from lipsync_bench.metrics.image.fid import MIN_FRAMES
+from lipsync_bench.papers.leaderboards import read_sources
 from lipsync_bench.papers.printed.table_files import read_table
 from lipsync_bench.papers.ratings import Ratings
-from lipsync_bench.papers.results import read_sources
-from lipsync_bench.report.results import read_results
+from lipsync_bench.report.contents import read_results
 from lipsync_bench.results.leaderboard import leaderboard, write_leaderboard
 from lipsync_bench.results.manifest import Run, session
-from lipsync_bench.results.merge import merge_leaderboards, read_part
+from lipsync_bench.results.merge import merge_leaderboards, read_input
 from lipsync_bench.results.rows import GROUND_TRUTH, RowFile, read_rows
 
 _EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -117,7 +117,7 @@ def _rows(path: Path) -> None:
 
 
 def _rows_merged(path: Path) -> None:
-    merge_leaderboards(read_part(path.parent))
+    merge_leaderboards(read_input(path.parent))
 
 
 def _rows_report(path: Path) -> None:
@@ -140,7 +140,7 @@ def _board_report(path: Path) -> None:
 
 
 def _board_merged(path: Path) -> None:
-    merge_leaderboards(read_part(path))
+    merge_leaderboards(read_input(path))
 
 
 def _board_table(path: Path) -> None:

@@ -8,12 +8,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks.fuzz.kinds import Kind
-from lipsync_bench.datamodules.weights import load_weights
+from lipsync_bench.datamodules.weights import load_weights, read_torch
 from lipsync_bench.models import Wav2Lip, load_expert, load_method
 from lipsync_bench.models.core.checkpoints import BenchModule, save_module
 from lipsync_bench.models.core.weight_files import WeightsFile
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
-from lipsync_bench.weights.weight_files import read_entries
 
 _EXPECTED, _REPAIR = "the weights of a small network", "Download it again."
 
@@ -66,7 +65,7 @@ def _make_safetensors(folder: Path) -> None:
 
 
 def _entries(path: Path) -> None:
-    read_entries(path, _EXPECTED)
+    read_torch(path, _EXPECTED, _REPAIR)
 
 
 def _weights(path: Path) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from lipsync_bench.datamodules.clip_datamodule import SPLITS, ClipDataModule, Split, read_list
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
+from lipsync_bench.datamodules.splits import SPLITS, Split, read_splits
 from lipsync_bench.datamodules.windows.kinds import WindowKind
 
 __all__ = ["ClipFolder", "shuffled"]
@@ -102,7 +103,7 @@ class ClipFolder(ClipDataModule):
 
     def split_ids(self, prepared: Sequence[str]) -> dict[Split, list[str]]:
         if self.splits is not None:
-            return {split: read_list(self.splits / f"{split}.txt") for split in SPLITS}
+            return read_splits(self.splits)
         if self.splits_overlap:
             return {split: list(prepared) for split in SPLITS}
         return self._drawn(prepared)

@@ -4,7 +4,8 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from lipsync_bench.datamodules.clip_datamodule import ClipDataModule, Split
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
+from lipsync_bench.datamodules.splits import Split
 
 __all__ = ["LRS2"]
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from lipsync_bench.datamodules.clip_datamodule import ClipDataModule, Split
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.datasets.folder import shuffled
+from lipsync_bench.datamodules.splits import Split
 from lipsync_bench.datamodules.windows.kinds import WindowKind
 
 CLIPS_PER_SPEAKER = 35

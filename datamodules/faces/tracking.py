@@ -45,6 +45,7 @@ __all__ = [
     "detect_landmarks68",
     "landmarks68",
     "make_detector",
+    "runs",
     "track_faces",
 ]
 
@@ -101,10 +102,10 @@ def _choose(tracks: Sequence[Track], face: FaceChoice, size_hw: tuple[int, int])
     raise ValueError(f"face {face!r}, expected largest, first, left, right, centre or a number (--face)")
 
 
-def _runs(missing: np.ndarray) -> list[tuple[int, int]]:
-    """Runs of True as (first, length)."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], missing, [False]]).astype(np.int8)))
-    return [(int(a), int(b - a)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Runs of True in a row of bool, as (start, stop)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 
 def _fill(values: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:
@@ -223,15 +224,15 @@ class FaceTracker:
         missing[seen] = False
         result = self._assemble(track.faces, seen, self.frames)
         result = replace(result, covered=self._covered(result.boxes, result.detected))
-        long = [(first, length) for first, length in _runs(missing) if length > self._max_gap]
+        long = [(first, stop) for first, stop in runs(missing) if stop - first > self._max_gap]
         if long and not bridge_all:
-            first, length = long[0]
-            others = int(result.covered[first : first + length].sum())
+            first, stop = long[0]
+            others = int(result.covered[first:stop].sum())
             instead = f"; on {others} of these another face is in its place, or could not be told to be the same"
             raise FaceError(
-                f"face missing on {int(missing.sum())} of {self.frames} frames, {length} in a row from frame {first} "
-                f"on{instead if others else ''}; expected at most {self._max_gap} in a row (--max-gap-frames, --face)"
-                f"{rolled}"
+                f"face missing on {int(missing.sum())} of {self.frames} frames, {stop - first} in a row from frame "
+                f"{first} on{instead if others else ''}; expected at most {self._max_gap} in a row "
+                f"(--max-gap-frames, --face){rolled}"
             )
         return result
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Worker processes that may die: one job each at a time, so that a death is one job's failure and the others go on.
 
-The pools of the standard library give up all waiting jobs when one worker is killed (out of memory, a crash in a
-codec). Here the parent knows which job a worker had, reports it as `WorkerDied` and starts another worker.
+The pools of the standard library and of loky give up all waiting jobs when one worker is killed (out of memory, a crash
+in a codec), and pebble's workers share one pipe, so that a death in the middle of a message breaks or blocks them all.
+Here each worker has its own: the parent knows which job it had, reports it as `WorkerDied` and starts another worker.
 """
 
 import contextlib
@@ -116,7 +117,7 @@ def run_jobs(
                 job = cast(Job, worker.job)
                 try:
                     answer: Result | WorkerDied = worker.connection.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):  # before the answer, or in its middle
                     pool.remove(worker)
                     _stop([worker], kill=False)
                     answer = WorkerDied(f"the worker process ended with status {worker.process.exitcode}")

@@ -20,8 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from lipsync_bench.datamodules.clips.clip import MAX_CROP_PX, SCHEMA
@@ -35,7 +34,9 @@ from lipsync_bench.datamodules.files import printable, remove_leftovers, write_a
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome, Settings, is_current, prepare_one
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
-from lipsync_bench.datamodules.prepare.sources import DatasetName, Source, find_sources, source_root, split_lists
+from lipsync_bench.datamodules.prepare.sources import DatasetName, Source, find_sources, source_root
+from lipsync_bench.datamodules.progress import progress_bar
+from lipsync_bench.datamodules.splits import read_splits
 from lipsync_bench.datamodules.texts import read_json
 from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
 
@@ -104,8 +105,7 @@ def _progress(total: int, shown: bool) -> Iterator[_Tick]:
     if not (shown and sys.stderr.isatty()):
         yield log
         return
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _SpeedColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with progress_bar(True, _SpeedColumn()) as bar:
         task = bar.add_task("prepare", total=total)
         yield lambda failed: bar.update(task, advance=1, description=f"prepare ({failed} failed)")
 
@@ -228,7 +228,7 @@ def prepare(
         write_manifest(complete)
 
     if dataset in ("lrs2", "synthetic"):
-        for split, ids in split_lists(root).items():
+        for split, ids in read_splits(root, partial=True).items():
             write_atomic(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
     skipped = len(entries)
     try:

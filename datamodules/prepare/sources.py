@@ -21,17 +21,16 @@ from pathlib import Path
 from typing import Literal
 
 from lipsync_bench.datamodules.media.video_files import find_videos
-from lipsync_bench.datamodules.texts import read_text
+from lipsync_bench.datamodules.splits import read_splits
 
 DatasetName = Literal["folder", "lrs2", "mead", "synthetic"]
-SPLITS = ("train", "val", "test")
 _MEAD_VIDEO = "video/front/neutral/level_1"
 _MEAD_AUDIO = "audio/neutral/level_1"
 _NAME_BYTES = 200  # file systems allow 255, and suffixes come on top
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SPLITS", "DatasetName", "Source", "find_sources", "source_root", "split_lists"]
+__all__ = ["DatasetName", "Source", "find_sources", "source_root"]
 
 
 @dataclass(frozen=True)
@@ -78,35 +77,11 @@ def _folder_sources(root: Path, exclude: Iterable[Path]) -> list[Source]:
     return [Source(name, path) for path, name in chosen.items()]
 
 
-def _list_ids(path: Path) -> list[str]:
-    """Ids of a split list: the first word of a line; later words (LRS2's test list has one) are not ours."""
-    ids = []
-    text = read_text(path, "one <speaker>/<clip> a line", "Correct the list")
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        name = line.split()[0]
-        parts = name.split("/")
-        if len(parts) != 2 or any(part in ("", ".", "..") or "\\" in part for part in parts):
-            raise ValueError(f"{path}, line {number}: {name!r}. Expected <speaker>/<clip> below main. Correct the list")
-        ids.append(name)
-    return ids
-
-
-def split_lists(root: Path) -> dict[str, list[str]]:
-    """Ids of the split lists that lie in a folder, by split.
-
-    Raises:
-        ValueError: A line that is no `<speaker>/<clip>`, such as one that leads out of the folder.
-    """
-    return {split: _list_ids(root / f"{split}.txt") for split in SPLITS if (root / f"{split}.txt").is_file()}
-
-
 def _listed_sources(root: Path, exclude: Iterable[Path]) -> list[Source]:
     main = root / "main"
     if not main.is_dir():
         raise FileNotFoundError(f"{root}: no folder main. Expected main/<speaker>/<clip>.mp4 (--source, --dataset)")
-    lists = split_lists(root)
+    lists = read_splits(root, partial=True)
     if not lists:
         logger.warning("%s: no train.txt, val.txt or test.txt; all clips below main are prepared, without splits", root)
         videos = [path for path in find_videos(main, exclude) if len(path.relative_to(main).parts) == 2]

@@ -10,10 +10,10 @@ from types import TracebackType
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lipsync_bench.datamodules.files import printable
+from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.metrics.registry import COLUMNS
 
 __all__ = ["RunningTable"]
@@ -32,8 +32,7 @@ class RunningTable:
     """
 
     def __init__(self, total: int, show: bool) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns)
+        self._progress = progress_bar()
         self._task = self._progress.add_task("evaluate", total=total)
         self._sums: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0]))
         self._counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lipsync_bench.datamodules.clip_datamodule import prepared_clips
 from lipsync_bench.datamodules.clips.checksums import verify_clip
@@ -20,6 +18,7 @@ from lipsync_bench.datamodules.csv_files import write_csv
 from lipsync_bench.datamodules.errors import ClipError, MediaError
 from lipsync_bench.datamodules.files import remove_leftovers, sha256
 from lipsync_bench.datamodules.media.audio import frame_mels
+from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.inference.lip_sync import generate_faces
 from lipsync_bench.models import HyperLipsBase
 from lipsync_bench.models.core.checkpoints import load_module
@@ -148,8 +147,7 @@ def make_base_frames(
         remove_leftovers(root)
     done = skipped = frames = without_mesh = 0
     failures: list[tuple[str, str]] = []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=not progress or rank > 0) as bar:
+    with progress_bar(progress and rank == 0) as bar:
         for path in bar.track(clips, description="base frames"):
             try:
                 with Clip(path, read="file") as clip:

@@ -19,8 +19,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces.crops import CropRule, cut
@@ -37,6 +35,7 @@ from lipsync_bench.datamodules.media.audio import (
 )
 from lipsync_bench.datamodules.media.original_audio import read_sound
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
+from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.inference.blending import BLENDS, Blend, blend
 from lipsync_bench.inference.face_mask import FaceMaskPaste
 from lipsync_bench.inference.face_path import FacePath, find_face
@@ -202,11 +201,6 @@ def _check(checkpoint: Path, video: Path, audio: Path, out: Path) -> None:
             raise ValueError(f"{out}: is the file given as --{flag}. Expected another name. Choose one with --out")
 
 
-def _bar(show: bool) -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True), disable=not show)
-
-
 def dub(
     checkpoint: Path,
     video: Path,
@@ -282,7 +276,7 @@ def dub(
     mask = None if parsing is None else FaceMaskPaste(parsing, device)
     mel, samples = _speech(audio)
     wanted = math.ceil(round(samples / SAMPLE_RATE * fps, 6))
-    with _bar(progress) as bar:
+    with progress_bar(progress) as bar:
         guess = wanted if info.frames is None else min(wanted, info.frames)
         frames = bar.track(islice(read_frames(video, fps), wanted), total=guess, description="finding the face")
         try:

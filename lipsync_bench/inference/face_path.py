@@ -10,7 +10,7 @@ import numpy as np
 
 from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_ahead
 from lipsync_bench.datamodules.faces.detectors import DetectorName, Face, make_detector
-from lipsync_bench.datamodules.faces.tracking import FaceChoice, FaceTracker
+from lipsync_bench.datamodules.faces.tracking import FaceChoice, FaceTracker, runs
 from lipsync_bench.inference.blending import CONTOUR
 
 __all__ = ["FacePath", "find_face"]
@@ -67,10 +67,9 @@ def _padded(boxes: np.ndarray, pads: tuple[int, int, int, int], size_hw: tuple[i
 
 def _smoothed(boxes: np.ndarray, visible: np.ndarray) -> np.ndarray:
     """The published smoothing, for each run of frames with a face by itself."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], visible, [False]]).astype(np.int8)))
     whole = boxes.astype(np.int64)
-    for start, end in zip(edges[::2], edges[1::2], strict=True):
-        smooth_boxes_ahead(whole[start:end])
+    for start, stop in runs(visible):
+        smooth_boxes_ahead(whole[start:stop])
     return whole.astype(np.float32)
 
 

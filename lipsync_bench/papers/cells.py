@@ -16,10 +16,10 @@ import pandas as pd
 from lipsync_bench.metrics.registry import column as our_column
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable, Printed
-from lipsync_bench.papers.sources import Score, Source
-from lipsync_bench.results.texts import NOTHING, fixed, value_text
+from lipsync_bench.papers.scores import Score, ScoreSource
+from lipsync_bench.results.printing import NOTHING, fixed, value_text
 
-__all__ = ["Cell", "Comparison", "Grid", "GridCell", "GridColumn", "Line"]
+__all__ = ["ComparedCell", "ComparedRow", "Comparison", "Grid", "GridCell", "GridColumn"]
 
 _FIELDS = (
     *("table", "dataset", "row", "method", "metric", "better", "paper", "source"),
@@ -30,7 +30,7 @@ _FIELDS = (
 
 
 @dataclass(frozen=True)
-class Cell:
+class ComparedCell:
     """One row and metric.
 
     Args:
@@ -45,7 +45,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class ComparedRow:
     """One row.
 
     Args:
@@ -60,7 +60,7 @@ class Line:
     row: PaperRow
     in_paper: bool
     marks: tuple[str, ...]
-    cells: dict[str, Cell]
+    cells: dict[str, ComparedCell]
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ class Comparison:
     """
 
     table: PaperTable
-    sources: tuple[Source, ...]
-    lines: tuple[Line, ...]
+    sources: tuple[ScoreSource, ...]
+    lines: tuple[ComparedRow, ...]
     notes: tuple[str, ...]
 
     def measured(self, metric: str) -> tuple[int, ...]:
@@ -201,7 +201,7 @@ class Comparison:
                     whose = f": {source.heading}" if len(diagnosed) > 1 else ""
                     yield GridColumn(metric, "diagnostic", f"{our_column(diagnostic).title}, ours{whose}", i)
 
-    def _cells(self, line: Line, columns: Iterable[GridColumn]) -> tuple[GridCell, ...]:
+    def _cells(self, line: ComparedRow, columns: Iterable[GridColumn]) -> tuple[GridCell, ...]:
         return tuple(_cell(line, column, self.table.digits(column.metric)) for column in columns)
 
     def frame(self) -> pd.DataFrame:
@@ -238,7 +238,7 @@ class Comparison:
                         yield base | {"metric": PAPER_METRICS[metric].diagnostic, "better": "", "paper": ""} | ours
 
 
-def _cell(line: Line, column: GridColumn, digits: int) -> GridCell:
+def _cell(line: ComparedRow, column: GridColumn, digits: int) -> GridCell:
     found = line.cells[column.metric]
     if column.kind == "paper":
         return GridCell(column, NOTHING if found.paper is None else found.paper.text)

@@ -15,14 +15,14 @@ from rich.text import Text
 from lipsync_bench.datamodules.files import printable, write_atomic
 from lipsync_bench.papers.cells import Comparison
 from lipsync_bench.papers.comparison import compare
+from lipsync_bench.papers.leaderboards import read_sources
 from lipsync_bench.papers.printed.paper_table import PaperTable
 from lipsync_bench.papers.printed.table_files import list_tables, load_table
 from lipsync_bench.papers.ratings import Ratings
 from lipsync_bench.papers.render import to_csv, to_latex, to_markdown, to_text
-from lipsync_bench.papers.results import read_sources
 from lipsync_bench.papers.running.needs import RunOptions
 from lipsync_bench.papers.running.runs import run_table
-from lipsync_bench.papers.sources import Source
+from lipsync_bench.papers.scores import ScoreSource
 
 _log = logging.getLogger(__name__)
 _RENDER: dict[str, Callable[[Comparison], str]] = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}
@@ -42,7 +42,7 @@ def _listing(width: int) -> str:
     return console.file.getvalue()
 
 
-def _sources(paper: PaperTable, results: Path | None, ratings: Path | None) -> Sequence[Source]:
+def _sources(paper: PaperTable, results: Path | None, ratings: Path | None) -> Sequence[ScoreSource]:
     if paper.user_study and results is not None:
         raise ValueError(
             f"{paper.id} is a user study; {results} holds measurements. Expected people's scores: --ratings FILE"

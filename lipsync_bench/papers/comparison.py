@@ -4,10 +4,10 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from lipsync_bench.papers.cells import Cell, Comparison, Line
+from lipsync_bench.papers.cells import ComparedCell, ComparedRow, Comparison
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
-from lipsync_bench.papers.sources import Source
+from lipsync_bench.papers.scores import ScoreSource
 from lipsync_bench.results.rows import GROUND_TRUTH
 
 __all__ = ["NOT_RUN", "PAPER_ONLY", "compare"]
@@ -16,10 +16,10 @@ PAPER_ONLY = "paper only"
 NOT_RUN = "not run"
 
 
-def _line(table: PaperTable, row: PaperRow, sources: Sequence[Source], in_paper: bool) -> Line:
+def _line(table: PaperTable, row: PaperRow, sources: Sequence[ScoreSource], in_paper: bool) -> ComparedRow:
     covered = [source.covers(table, row) for source in sources]
     cells = {
-        metric: Cell(
+        metric: ComparedCell(
             row.values[metric],
             tuple(s.score(table, row, metric) if own else None for s, own in zip(sources, covered, strict=True)),
             tuple(s.diagnostic(row, metric) if own else None for s, own in zip(sources, covered, strict=True)),
@@ -32,10 +32,10 @@ def _line(table: PaperTable, row: PaperRow, sources: Sequence[Source], in_paper:
         missing if nowhere or (own and row.name not in source.names) else ""
         for source, own in zip(sources, covered, strict=True)
     )
-    return Line(row, in_paper, marks, cells)
+    return ComparedRow(row, in_paper, marks, cells)
 
 
-def _floors(table: PaperTable, sources: Sequence[Source]) -> Iterator[Line]:
+def _floors(table: PaperTable, sources: Sequence[ScoreSource]) -> Iterator[ComparedRow]:
     """The truth's lines where the paper has none and we have numbers."""
     there = {row.dataset for row in table.rows if row.method == GROUND_TRUTH}
     for dataset in dict.fromkeys(row.dataset for row in table.rows if row.dataset not in there):
@@ -95,7 +95,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"{GROUND_TRUTH} is the real video against itself: the floor of each metric under that protocol."
 
 
-def compare(table: PaperTable, sources: Sequence[Source] = (), notes: Sequence[str] = ()) -> Comparison:
+def compare(table: PaperTable, sources: Sequence[ScoreSource] = (), notes: Sequence[str] = ()) -> Comparison:
     """Join a paper's table with numbers of ours.
 
     Args:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from lipsync_bench.datamodules.texts import CSV_BYTES, flat, read_text
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
-from lipsync_bench.papers.sources import Score, Source, Verdict
+from lipsync_bench.papers.scores import Score, ScoreSource, Verdict
 from lipsync_bench.results.statistics import bootstrap_intervals
 
 __all__ = ["COLUMNS", "Ratings", "opinion_scores", "read_ratings"]
@@ -106,7 +106,7 @@ def opinion_scores(ratings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-class Ratings(Source):
+class Ratings(ScoreSource):
     """A file of ratings.
 
     Args:

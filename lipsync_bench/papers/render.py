@@ -15,7 +15,7 @@ from rich.text import Text
 
 from lipsync_bench.papers.cells import Comparison, Grid, GridCell
 from lipsync_bench.results.csv_tables import csv_text
-from lipsync_bench.results.texts import letters
+from lipsync_bench.results.printing import letters
 
 __all__ = ["latex_escape", "to_csv", "to_latex", "to_markdown", "to_text"]
 

@@ -10,14 +10,14 @@ from typing import Any
 import pandas as pd
 
 from lipsync_bench.metrics.metric import Column
+from lipsync_bench.report.contents import Line, Results
 from lipsync_bench.report.numbers import NOTHING, Heading, headings, interval_text, value_text
-from lipsync_bench.report.results import Line, Results
 
-__all__ = ["Board", "Cell", "Entry", "boards", "number"]
+__all__ = ["Board", "BoardCell", "Entry", "boards", "number"]
 
 
 @dataclass(frozen=True)
-class Cell:
+class BoardCell:
     """One number of a leaderboard.
 
     Args:
@@ -45,7 +45,7 @@ class Entry:
     clips: int
     failures: int
     fallback_frames: int
-    cells: Sequence[Cell]
+    cells: Sequence[BoardCell]
 
 
 @dataclass(frozen=True)
@@ -79,14 +79,14 @@ def _rank(line: Mapping[str, Any], name: str) -> str:
     return " ".join(filter(None, parts))
 
 
-def _cell(line: Mapping[str, Any], column: Column, tried: int, best: float | None) -> Cell:
+def _cell(line: Mapping[str, Any], column: Column, tried: int, best: float | None) -> BoardCell:
     value, low, high = (number(line, column.name + suffix) for suffix in ("", "_low", "_high"))
     n = number(line, f"{column.name}_n")
     if math.isnan(value):
-        return Cell(NOTHING, None, "", "", "", False)
+        return BoardCell(NOTHING, None, "", "", "", False)
     interval = interval_text(low, high, column.digits)
     count = "" if math.isnan(n) else f"{n:.0f} frames" if column.kind == "pooled" else f"{n:.0f} of {tried}"
-    return Cell(value_text(value, column.digits), value, interval, count, _rank(line, column.name), value == best)
+    return BoardCell(value_text(value, column.digits), value, interval, count, _rank(line, column.name), value == best)
 
 
 def _best(lines: Sequence[Mapping[str, Any]], column: Column) -> float | None:

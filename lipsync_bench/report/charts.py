@@ -12,9 +12,9 @@ from markupsafe import Markup
 
 from lipsync_bench.report.boards import number
 from lipsync_bench.report.clips import pairs_of
+from lipsync_bench.report.contents import Key, Line, Results, matrix
 from lipsync_bench.report.drawings import Point, Series, curves, distribution, scatter
 from lipsync_bench.report.numbers import Heading, headings, json_number
-from lipsync_bench.report.results import Key, Line, Results, matrix
 from lipsync_bench.results.rows import LINE
 
 SHIFTS = range(-15, 16)

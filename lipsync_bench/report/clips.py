@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lipsync_bench.report.contents import Line, Results, matrix
 from lipsync_bench.report.numbers import Heading, headings, json_number, value_text
-from lipsync_bench.report.results import Line, Results, matrix
 
 __all__ = ["ClipList", "Extreme", "clip_list", "pairs_of"]
 

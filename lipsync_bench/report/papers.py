@@ -5,10 +5,10 @@ import logging
 from collections.abc import Sequence
 
 from lipsync_bench.papers import Comparison, compare, list_tables, load_table, read_sources
+from lipsync_bench.papers.comparable import DATASETS
 from lipsync_bench.papers.printed.paper_table import PaperTable
-from lipsync_bench.papers.rules import DATASETS
-from lipsync_bench.papers.sources import Source
-from lipsync_bench.report.results import Results
+from lipsync_bench.papers.scores import ScoreSource
+from lipsync_bench.report.contents import Results
 
 ALL = "all"
 
@@ -41,7 +41,7 @@ def comparisons(results: Results, tables: Sequence[str] = ()) -> tuple[list[Comp
         FileNotFoundError: No table of that id.
     """
     chosen, problem = _chosen(results, tables), ""
-    sources: Sequence[Source] = ()
+    sources: Sequence[ScoreSource] = ()
     if chosen:
         try:
             sources = read_sources(results.folder.path)

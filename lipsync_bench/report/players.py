@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from lipsync_bench.evaluation.videos import video_path
+from lipsync_bench.report.contents import Line, Results
 from lipsync_bench.report.names import slugs
 from lipsync_bench.report.numbers import Heading, headings, value_text
-from lipsync_bench.report.results import Line, Results
 from lipsync_bench.results.rows import LINE
 
 VIDEOS = "videos"
 _SHOWN = ("psnr", "ssim", "lmd", "lse_c_wav2lip_lrs", "expert_confidence")  # below a player; the table has all
 
-__all__ = ["ClipPage", "Group", "Take", "clip_pages", "kept_videos"]
+__all__ = ["ClipPage", "ClipRow", "Group", "clip_pages", "kept_videos"]
 
 
 @dataclass(frozen=True)
-class Take:
+class ClipRow:
     """One line's row of a clip.
 
     Args:
@@ -51,10 +51,10 @@ class Group:
     protocol: str
     sound: str
     headings: Sequence[Heading]
-    takes: Sequence[Take]
+    takes: Sequence[ClipRow]
 
     @property
-    def playable(self) -> Sequence[Take]:
+    def playable(self) -> Sequence[ClipRow]:
         """Those with a video, the real one first."""
         return sorted((take for take in self.takes if take.video), key=lambda take: not take.line.floor)
 
@@ -99,12 +99,12 @@ def _video(results: Results, line: Line, clip: str, sound: str, sounds: Mapping[
     return f"../{address}"
 
 
-def _take(row: Mapping[Any, Any], line: Line, heads: Sequence[Heading], video: str) -> Take:
+def _take(row: Mapping[Any, Any], line: Line, heads: Sequence[Heading], video: str) -> ClipRow:
     failed = row["status"] != "ok"
     cells = [value_text(float(row[head.name]), head.digits) for head in heads]
     shown = [(head, cell) for head, cell in zip(heads, cells, strict=True) if head.name in _SHOWN]
     seconds = float(row["generate_seconds"])
-    return Take(
+    return ClipRow(
         line,
         failed,
         row["reason"] or "no reason was stated",

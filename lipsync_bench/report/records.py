@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lipsync_bench.report.results import Results
+from lipsync_bench.report.contents import Results
 
 SAVE_VIDEOS = "--save-videos"
 

@@ -20,10 +20,10 @@ from lipsync_bench.datamodules.media.video_files import REPORT_MARKER
 from lipsync_bench.report.boards import boards
 from lipsync_bench.report.charts import charts
 from lipsync_bench.report.clips import clip_list
+from lipsync_bench.report.contents import Results, read_results
 from lipsync_bench.report.papers import comparisons
 from lipsync_bench.report.players import clip_pages, kept_videos
 from lipsync_bench.report.records import failures, flat, repeat_command, save_videos_command, unprepared
-from lipsync_bench.report.results import Results, read_results
 from lipsync_bench.version import __version__
 
 MARKER = REPORT_MARKER

@@ -44,11 +44,11 @@ _COUNTS = HEAD[2:]
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["Part", "leaderboard_merge", "merge_leaderboards", "read_part"]
+__all__ = ["MergeInput", "leaderboard_merge", "merge_leaderboards", "read_input"]
 
 
 @dataclass(frozen=True)
-class Part:
+class MergeInput:
     """One of the results to be merged.
 
     Args:
@@ -89,7 +89,7 @@ def _refuse_other_version(path: Path, columns: Sequence[str]) -> None:
         )
 
 
-def _folder_part(name: str, folder: ResultsFolder, rows: pd.DataFrame | None = None) -> Part:
+def _folder_part(name: str, folder: ResultsFolder, rows: pd.DataFrame | None = None) -> MergeInput:
     """A results folder; with `rows`, these of it alone."""
     if rows is None:
         for file in folder.row_files:
@@ -106,10 +106,10 @@ def _folder_part(name: str, folder: ResultsFolder, rows: pd.DataFrame | None = N
         _refuse_other_version(folder.board_file, list(board.columns))
     known = folder.identity()
     data = tuple((key, str(known[key])) for key in ("dataset", "split", "rules") if key in known)
-    return Part(name, rows=rows, board=board, data=data)
+    return MergeInput(name, rows=rows, board=board, data=data)
 
 
-def read_part(path: Path) -> Part:
+def read_input(path: Path) -> MergeInput:
     """A results folder, a clips.csv or a leaderboard.csv.
 
     Args:
@@ -133,10 +133,10 @@ def read_part(path: Path) -> Part:
     if tuple(table.columns) == FIELDS:
         return _folder_part(str(path), folder, table)
     _refuse_other_version(path, list(table.columns))
-    return Part(str(path), lines=table)
+    return MergeInput(str(path), lines=table)
 
 
-def _one_value(parts: Sequence[Part], column: str, what: str) -> None:
+def _one_value(parts: Sequence[MergeInput], column: str, what: str) -> None:
     """Refuse two values of a column, in two parts or in one."""
     seen: dict[str, str] = {}
     for part in parts:
@@ -151,7 +151,7 @@ def _one_value(parts: Sequence[Part], column: str, what: str) -> None:
         )
 
 
-def _refuse_other_data(parts: Sequence[Part]) -> None:
+def _refuse_other_data(parts: Sequence[MergeInput]) -> None:
     seen: dict[str, tuple[str, str]] = {}
     for part in parts:
         for key, value in part.data:
@@ -241,7 +241,7 @@ def _refuse_other_clips(rows: pd.DataFrame) -> None:
                 )
 
 
-def _pooled_metrics(parts: Sequence[Part], rows: pd.DataFrame) -> pd.DataFrame | None:
+def _pooled_metrics(parts: Sequence[MergeInput], rows: pd.DataFrame) -> pd.DataFrame | None:
     """What no row tells (FID), of lines whose leaderboard saw the same clips as all parts together.
 
     Args:
@@ -282,7 +282,7 @@ def _pooled_metrics(parts: Sequence[Part], rows: pd.DataFrame) -> pd.DataFrame |
     return out
 
 
-def _pooled(parts: Sequence[Part]) -> pd.DataFrame:
+def _pooled(parts: Sequence[MergeInput]) -> pd.DataFrame:
     """The leaderboard of all rows."""
     tables = [with_texts(part.rows).assign(part=part.name) for part in parts if part.rows is not None]
     rows = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
@@ -339,11 +339,11 @@ def _without_ranks(lines: pd.DataFrame) -> pd.DataFrame:
     return lines.assign(**places, **{name: "" for name in GROUPS if name in lines})
 
 
-def merge_leaderboards(*parts: Part) -> pd.DataFrame:
+def merge_leaderboards(*parts: MergeInput) -> pd.DataFrame:
     """One leaderboard of several results, the same whatever their order.
 
     Args:
-        parts: As `read_part` gives them, or made of rows or a leaderboard at hand.
+        parts: As `read_input` gives them, or made of rows or a leaderboard at hand.
 
     Returns:
         As `leaderboard` does. Ranks and groups are empty unless every line comes with its rows.
@@ -389,7 +389,7 @@ def leaderboard_merge(paths: list[Path], *, out: Path) -> int:
 
     if out.is_dir() or any(path.exists() and out.resolve() == path.resolve() for path in paths):
         raise ValueError(f"--out {out} is a folder or one of the results. Expected a new file, such as --out all.csv")
-    table = merge_leaderboards(*(read_part(path) for path in paths))
+    table = merge_leaderboards(*(read_input(path) for path in paths))
     write_atomic(out, csv_text(table))
     console = Console()
     console.print(rich_table(table, str(out)))

@@ -26,6 +26,7 @@ import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
 from lipsync_bench.metrics.registry import CLIP_COLUMNS
+from lipsync_bench.results.printing import letters
 from lipsync_bench.results.rows import GROUND_TRUTH, LINE
 from lipsync_bench.results.statistics import (
     CONFIDENCE,
@@ -36,7 +37,6 @@ from lipsync_bench.results.statistics import (
     holm,
     paired_test,
 )
-from lipsync_bench.results.texts import letters
 
 _PAIR = ("clip", "audio_clip")
 _Line = tuple[str, ...]

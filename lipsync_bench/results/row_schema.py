@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON schema of a row of clips.csv, built from the fields of rows and the metrics' definitions.
 
-`python -m lipsync_bench.results.row_schema` prints it. What a protocol leaves empty or demands is not in it.
+`python -m lipsync_bench.results.row_schema` prints it. What a protocol leaves empty or demands is not in it. The rules
+are written down as they stand in the schema: a pydantic model would take as many lines, and knows no `if`.
 """
 
 import json

@@ -7,17 +7,15 @@ A new kind of file is one record in `kinds.py`.
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.files import atomic_path, sha256
-from lipsync_bench.datamodules.weights import is_state, mismatch
+from lipsync_bench.datamodules.weights import is_state, mismatch, read_torch
 from lipsync_bench.models import HyperLipsBase, HyperLipsHR
 from lipsync_bench.models.core.checkpoints import load_module, save_module
 from lipsync_bench.weights.kinds import KINDS, Kind
-from lipsync_bench.weights.weight_files import read_entries
 
 _log = logging.getLogger(__name__)
 
@@ -30,13 +28,15 @@ def _kind(name: str) -> Kind:
     return KINDS[name]
 
 
-def _state(kind: Kind, path: Path, entries: Mapping[str, Any]) -> dict[str, Tensor]:
+def _state(kind: Kind, path: Path) -> dict[str, Tensor]:
     """The state dict inside a file, under its official names."""
-    inner = next((entries[key] for key in kind.outer if key in entries), entries)
+    entries = read_torch(path, kind.expected, "Download it again, or name another path")
+    outer = next((key for key in kind.outer if isinstance(entries, Mapping) and key in entries), None)
+    inner = entries if outer is None else entries[outer]
     if not isinstance(inner, Mapping):
         raise ValueError(
-            f"{path}: its state dict is a {type(inner).__name__}. Expected a dictionary of tensors: {kind.expected}. "
-            "Name another file"
+            f"{path}: {'holds' if outer is None else f'its entry {outer} is'} a {type(inner).__name__}. Expected a "
+            f"dictionary of tensors: {kind.expected}. Name another file"
         )
     state: dict[str, Tensor] = {}
     for key, value in inner.items():
@@ -55,7 +55,7 @@ def _state(kind: Kind, path: Path, entries: Mapping[str, Any]) -> dict[str, Tens
 
 
 def _fill(kind: Kind, path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
-    differences = mismatch(network, state)
+    differences = mismatch(network.state_dict(), state)
     if differences:
         raise ValueError(
             f"{path}: is not a {kind.name}. {differences}. Expected {kind.expected}. Name another kind "
@@ -86,7 +86,7 @@ def import_official(kind: str, path: Path | str) -> nn.Module:
             missing or unknown, or other shapes, all listed.
     """
     record, path = _kind(kind), Path(path)
-    state = _state(record, path, read_entries(path, record.expected))
+    state = _state(record, path)
     network = record.build(state)
     _fill(record, path, network, state)
     return network.eval()

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from lipsync_bench.metrics.frame_mean import FrameMean
-from lipsync_bench.metrics.metric import INF, Column, Description, FrameScorer, ScoredClip, Scorer, View
+from lipsync_bench.metrics.metric import INF, LIPS, Column, Description, FrameScorer, ScoredClip, Scorer, View
 
 __all__ = ["ANCHOR_POINTS", "Jitter", "jitter"]
 
-LIP_POINTS = slice(48, 68)  # of the 68-point iBUG scheme
 ANCHOR_POINTS = (*range(27, 36), 36, 39, 42, 45)  # nose and corners of the eyes: neither speech nor a blink moves them
 Landmarks = Tensor | np.ndarray
 
@@ -64,7 +63,7 @@ def jitter(landmarks: Landmarks) -> Tensor:
         tensor([ 5., 10.,  5.], dtype=torch.float64)
     """
     points = _checked(landmarks)
-    lips = points[:, LIP_POINTS] - points[:, ANCHOR_POINTS].mean(dim=1, keepdim=True)
+    lips = points[:, LIPS] - points[:, ANCHOR_POINTS].mean(dim=1, keepdim=True)
     if len(lips) < 3:
         return lips.new_empty(0)
     # Differences of differences: those of an even movement in whole pixels cancel exactly.

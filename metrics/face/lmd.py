@@ -9,11 +9,21 @@ import torch
 from torch import Tensor
 
 from lipsync_bench.metrics.frame_mean import FrameMean
-from lipsync_bench.metrics.metric import INF, Column, Description, Field, FrameScorer, ScoredClip, Scorer, Value, View
+from lipsync_bench.metrics.metric import (
+    INF,
+    LIPS,
+    Column,
+    Description,
+    Field,
+    FrameScorer,
+    ScoredClip,
+    Scorer,
+    Value,
+    View,
+)
 
-__all__ = ["LIP_POINTS", "LMD", "detect_lip_frames", "lmd"]
+__all__ = ["LMD", "detect_lip_frames", "lmd"]
 
-LIP_POINTS = slice(48, 68)  # of the 68-point iBUG scheme
 Landmarks = Tensor | np.ndarray
 
 
@@ -33,7 +43,7 @@ def _lips(name: str, landmarks: Landmarks) -> Tensor:
             f"{name} has values from {low:g} to {high:g}. Expected finite pixel coordinates, or NaN in a frame "
             "without a face. Use detect_lip_frames(frames)"
         )
-    return points[:, LIP_POINTS] if points.shape[1] == 68 else points
+    return points[:, LIPS] if points.shape[1] == 68 else points
 
 
 def lmd(landmarks_pred: Landmarks, landmarks_ref: Landmarks, centred: bool) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.signal import medfilt
 
 __all__ = [
-    "FacePath",
+    "ShotFace",
     "ShotValues",
     "crop_face",
     "face_paths",
@@ -52,7 +52,7 @@ Detector = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
-class FacePath:
+class ShotFace:
     """One face through one shot.
 
     Attributes:
@@ -145,7 +145,7 @@ def _next_track(remaining: list[list[np.ndarray]], first: int) -> list[tuple[int
     return track
 
 
-def track_detections(detections: Sequence[np.ndarray], first: int = 0) -> list[FacePath]:
+def track_detections(detections: Sequence[np.ndarray], first: int = 0) -> list[ShotFace]:
     """The face tracks of one shot: more than 100 detections and a mean width or height above 100 px.
 
     Args:
@@ -165,7 +165,7 @@ def track_detections(detections: Sequence[np.ndarray], first: int = 0) -> list[F
         every = np.arange(frames[0], frames[-1] + 1)
         boxes = np.stack([np.interp(every, frames, corner) for corner in corners.T], axis=1)
         if max((boxes[:, 2] - boxes[:, 0]).mean(), (boxes[:, 3] - boxes[:, 1]).mean()) > MIN_FACE_PX:
-            tracks.append(FacePath(int(frames[0]), boxes))
+            tracks.append(ShotFace(int(frames[0]), boxes))
     return tracks
 
 
@@ -194,7 +194,7 @@ def crop_face(frame: np.ndarray, half: float, x: float, y: float) -> np.ndarray:
     return cv2.resize(crop, (CROP_PX, CROP_PX), interpolation=cv2.INTER_LINEAR)
 
 
-def face_paths(frames: Iterable[np.ndarray], detector: Detector) -> list[FacePath]:
+def face_paths(frames: Iterable[np.ndarray], detector: Detector) -> list[ShotFace]:
     """First pass over a video: detect in every frame, find the shots, track inside the shots of at least 100 frames."""
     values = ShotValues()
     detections = []
@@ -213,7 +213,7 @@ def face_paths(frames: Iterable[np.ndarray], detector: Detector) -> list[FacePat
 
 def real_video_tracks(
     frames_factory: Callable[[], Iterable[np.ndarray]], detector: Detector
-) -> tuple[list[FacePath], Iterator[tuple[int, np.ndarray]]]:
+) -> tuple[list[ShotFace], Iterator[tuple[int, np.ndarray]]]:
     """The face tracks of a video, and their crops in a second pass over its frames.
 
     Args:

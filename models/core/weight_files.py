@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lipsync_bench.datamodules.files import sha256
-from lipsync_bench.datamodules.weights import is_dense, read_torch
+from lipsync_bench.datamodules.weights import mismatch, read_state
 
 TORCHVISION = "torchvision"
 
@@ -57,17 +57,16 @@ class WeightsFile:
         """Where the file is expected."""
         return (cache_folder() if self.weights == TORCHVISION else Path(self.weights)) / self.name
 
-    def read(self) -> dict[str, Tensor]:
-        """What the file holds; nothing if that is no dictionary. Ask before building a network: that takes seconds.
+    def read(self) -> Mapping[str, Tensor]:
+        """What the file holds. Ask before building a network: that takes seconds.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it cannot be read.
+            ValueError: it cannot be read, or is no flat mapping of names to tensors.
         """
         # Mapped where the format allows it: what the network does not take is never read.
         repair = f"Delete it. {self.repair}" if self.path.exists() else self.repair
-        state = read_torch(self.path, self.expected, repair, mapped=True)
-        return state if isinstance(state, dict) else {}
+        return read_state(self.path, self.expected, repair, mapped=True)
 
     def fill(self, module: nn.Module, names: Mapping[str, str], state: Mapping[str, Tensor]) -> str:
         """Copy what was read into a network; returns the file's SHA-256.
@@ -81,15 +80,11 @@ class WeightsFile:
             ValueError: the file does not hold this network.
         """
         own = module.state_dict()
-        chosen = {name: state.get(name) for name in names.values()}
-        wrong = [name for key, name in names.items() if getattr(chosen[name], "shape", None) != own[key].shape]
-        wrong += [
-            name for name, value in chosen.items() if name not in wrong and not is_dense(value)
-        ]  # of the right size
-        if wrong:
+        wanted = {name: own[key] for key, name in names.items()}
+        differences = mismatch(wanted, {name: state[name] for name in wanted if name in state})
+        if differences:
             raise ValueError(
-                f"{self.path}: {wrong[0]} is missing or has another shape ({len(wrong)} of {len(names)} tensors do not "
-                f"fit). Expected {self.expected}. Delete it. {self.repair}"
+                f"{self.path}: does not fit. {differences}. Expected {self.expected}. Delete it. {self.repair}"
             )
-        module.load_state_dict({**own, **{key: state[name] for key, name in names.items()}})
+        module.load_state_dict({**own, **{key: state[name] for key, name in names.items() if name in state}})
         return sha256(self.path)

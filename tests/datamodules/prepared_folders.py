@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import simplejpeg
 
-from lipsync_bench.datamodules.clip_datamodule import Split
 from lipsync_bench.datamodules.clips.clip import ClipHeader, write_clip
+from lipsync_bench.datamodules.splits import Split
 
 __all__ = ["write_folder", "write_random"]
 

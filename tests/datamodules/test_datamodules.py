@@ -16,9 +16,9 @@ import torch
 
 from lipsync_bench import datamodules
 from lipsync_bench.datamodules import LRS2, MEAD, ClipDataModule, ClipFolder, Synthetic
-from lipsync_bench.datamodules.clip_datamodule import SPLITS, Split, read_list
 from lipsync_bench.datamodules.datasets.mead import selected_numbers
 from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.splits import SPLITS, Split, read_split
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from tests.datamodules.fake_trainer import FakeTrainer
 from tests.datamodules.prepared_folders import write_folder, write_random
@@ -272,10 +272,10 @@ def test_lines_that_climb_out_are_rejected(tmp_path: Path, line: str) -> None:
 def test_list_lines(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "test.txt"
     path.write_bytes(b"\xef\xbb\xbfa/1 NF-000\r\n\r\n  b/2\r\na/1\r\nc/3")
-    assert read_list(path) == ["a/1", "b/2", "c/3"]
+    assert read_split(path) == ["a/1", "b/2", "c/3"]
     assert "a/1 is also on line 1" in caplog.text
-    with pytest.raises(FileNotFoundError, match=r"no split list .*val\.txt"):
-        read_list(tmp_path / "val.txt")
+    with pytest.raises(FileNotFoundError, match=r"val\.txt: no such file. Expected a split list"):
+        read_split(tmp_path / "val.txt")
 
 
 def test_overlapping_splits_are_named(tmp_path: Path) -> None:

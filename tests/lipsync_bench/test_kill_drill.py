@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from lipsync_bench import bench
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.rows import IDENTITY, read_rows
+from tests.commands import run_bench
 from tests.datamodules.preparation import alive_in_group, failures, manifest, write_video
 from tests.lipsync_bench.killing import digests, kill_when
 
@@ -60,9 +60,7 @@ def test_prepare_killed_five_times(tmp_path: Path) -> None:
     made = len(list(out.glob("*/*.safetensors")))
     group = kill_when(lambda: len(list(out.glob("*/*.safetensors"))) > made, *arguments, alone=True)
     assert not alive_in_group(group)
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(argument) for argument in arguments])
-    assert not ended.value.code
+    assert run_bench(*arguments) == 0
 
     report = prepare(source, whole, workers=2, progress=False)
     assert (report.done, report.failed) == (FILES - BROKEN, BROKEN)
@@ -95,9 +93,7 @@ def test_evaluate_killed_three_times(corpus: Path, tmp_path: Path) -> None:
         assert lines()[: len(measured)] == measured  # not measured again
         measured = lines()
     for out in (killed, whole):
-        with pytest.raises(SystemExit) as ended:
-            bench.main([str(argument) for argument in (*command, "--out", out)])
-        assert not ended.value.code
+        assert run_bench(*command, "--out", out) == 0
     assert lines()[: len(measured)] == measured
     assert len(lines()) == 18  # three candidates on six clips
     ours, expected = (read_rows(out).drop(columns=["seconds", "generate_seconds"]) for out in (killed, whole))

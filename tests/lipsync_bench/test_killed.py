@@ -10,20 +10,14 @@ import pandas as pd
 import pytest
 import torch
 
-from lipsync_bench import bench
 from lipsync_bench.datamodules.clips.clip import read_header
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.rows import read_rows
+from tests.commands import run_bench
 from tests.leftovers import left_by_the_dead
 from tests.lipsync_bench.killing import digests, kill_when
-
-
-def run_bench(*args: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(arg) for arg in args])
-    return int(ended.value.code or 0)
 
 
 @pytest.mark.slow

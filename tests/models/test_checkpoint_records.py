@@ -17,7 +17,7 @@ from torch import nn
 from lipsync_bench.datamodules.weights import load_weights, read_torch
 from lipsync_bench.models import Wav2Lip, load_method
 from lipsync_bench.models.core.checkpoints import load_checkpoint, save_module
-from lipsync_bench.weights.weight_files import read_entries
+from lipsync_bench.weights import import_official
 
 Checkpoint = dict[str, Any]
 
@@ -113,7 +113,7 @@ def test_what_holds_weights_or_is_none_is_called_what_it_is(good: bytes, tmp_pat
     path = tmp_path / "a.pth"
     for found, data in packed(good).items():
         path.write_bytes(data)
-        for read in (load_checkpoint, lambda p: read_torch(p, "x", "y"), lambda p: read_entries(p, "x")):
+        for read in (load_checkpoint, lambda p: read_torch(p, "x", "y"), lambda p: import_official("s3fd", p)):
             with pytest.raises(ValueError, match=rf"a\.pth: is .*{found}"):
                 read(path)
 
@@ -123,6 +123,6 @@ def test_safetensors_under_another_name_are_read(tmp_path: Path) -> None:
     save_file(network.state_dict(), tmp_path / "a.pth")
     loaded = load_weights(nn.Linear(3, 2), tmp_path / "a.pth", "x", "y")
     assert torch.equal(loaded.weight, network.weight)
-    assert set(read_entries(tmp_path / "a.pth", "x")) == {"weight", "bias"}
+    assert set(read_torch(tmp_path / "a.pth", "x", "y")) == {"weight", "bias"}
     with pytest.raises(ValueError, match=r"a\.pth: has no entry 'lipsync_bench'.*bench import"):
         load_checkpoint(tmp_path / "a.pth")

@@ -2,14 +2,13 @@
 """What every method must hold, run on each of `list_methods()`: a new method is tested without a change here."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
+from tests.models.training import Gradients, trainer_for
 
 METHODS = list_methods()
 PLAIN = (bool, int, float, str, type(None))
@@ -17,32 +16,9 @@ PLAIN = (bool, int, float, str, type(None))
 pytestmark = pytest.mark.parametrize("name", sorted(METHODS))
 
 
-class Gradients(pl.Callback):
-    """Parameters that had a gradient when an optimiser used them."""
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-        self.not_finite: set[str] = set()
-
-    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
-        for name, parameter in pl_module.named_parameters():
-            if id(parameter) in held and parameter.grad is not None:
-                self.names.add(name)
-                if not torch.isfinite(parameter.grad).all():
-                    self.not_finite.add(name)
-
-
 def small(name: str, folder: Path) -> TalkingFaceModule:
     torch.manual_seed(0)
     return METHODS[name](**METHODS[name].smoke_arguments(folder))
-
-
-def trainer_for(folder: Path, *callbacks: pl.Callback) -> pl.Trainer:
-    return pl.Trainer(
-        accelerator="cpu", max_epochs=1, logger=False, enable_checkpointing=False, num_sanity_val_steps=0,
-        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder, callbacks=list(callbacks),
-    )  # fmt: skip
 
 
 def inputs(module: TalkingFaceModule, frames: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -66,7 +42,7 @@ def test_one_batch_fit_gives_every_parameter_a_gradient(name: str, tmp_path: Pat
     module = small(name, tmp_path)
     batches = DataLoader([module.example_batch()], batch_size=None)  # type: ignore[arg-type, var-annotated]
     gradients = Gradients()
-    trainer = trainer_for(tmp_path, gradients)
+    trainer = trainer_for(tmp_path, callbacks=[gradients])
     before = {key: value.detach().clone() for key, value in module.named_parameters()}
     trainer.fit(module, batches, batches)
     trained = {key for key, parameter in module.named_parameters() if parameter.requires_grad}

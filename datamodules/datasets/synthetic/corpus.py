@@ -11,17 +11,17 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from rich.progress import Progress
 
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.synthetic.articulation import Articulation, make_articulation
-from lipsync_bench.datamodules.datasets.synthetic.face import FRAME_PX, Face, Pose
-from lipsync_bench.datamodules.datasets.synthetic.identity import Identity, make_identity
+from lipsync_bench.datamodules.datasets.synthetic.face import FRAME_PX, DrawnFace, Pose
+from lipsync_bench.datamodules.datasets.synthetic.person import Person, make_person
 from lipsync_bench.datamodules.datasets.synthetic.speech import synthesise
 from lipsync_bench.datamodules.errors import JobsFailed, system_error
 from lipsync_bench.datamodules.files import atomic_path, write_arrays
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
+from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.texts import read_json
 
 __all__ = ["CorpusReport", "Take", "make_corpus", "make_take"]
@@ -60,7 +60,7 @@ class Take:
         rounding: likewise.
     """
 
-    identity: Identity
+    identity: Person
     articulation: Articulation
     pose: Pose
     wave: np.ndarray
@@ -78,8 +78,8 @@ class Take:
 
 
 @lru_cache(maxsize=2)
-def _face(identity: Identity) -> Face:
-    return Face(identity)
+def _face(identity: Person) -> DrawnFace:
+    return DrawnFace(identity)
 
 
 def _wander(frames: int, size: float, slowest_s: float, rng: np.random.Generator) -> np.ndarray:
@@ -107,7 +107,7 @@ def _move_head(frames: int, rng: np.random.Generator) -> Pose:
 
 def make_take(speaker: int, clip: int, seconds: float = 3.0, seed: int = 0) -> Take:
     """Utterance number `clip` of a speaker, both from 0: the same take in every corpus of this seed."""
-    identity = make_identity(speaker, seed)
+    identity = make_person(speaker, seed)
     speech_rng, voice_rng, head_rng = (np.random.default_rng((seed, speaker, clip, part)) for part in range(3))
     frames = round(seconds * FPS)
     articulation = make_articulation(frames / FPS, speech_rng)
@@ -190,7 +190,7 @@ def _settle(out: Path, settings: dict[str, object], overwrite: bool) -> None:
         for split in ("train", "val", "test"):
             (out / f"{split}.txt").unlink(missing_ok=True)
     speakers = [
-        asdict(make_identity(index, int(str(settings["seed"])))) for index in range(int(str(settings["speakers"])))
+        asdict(make_person(index, int(str(settings["seed"])))) for index in range(int(str(settings["speakers"])))
     ]
     with atomic_path(path) as temporary:
         record = {"settings": settings, "licence": _LICENCE, "speakers": speakers}
@@ -258,7 +258,7 @@ def make_corpus(
     out.mkdir(parents=True, exist_ok=True)
     _settle(out, settings, overwrite)
     jobs = [
-        _Job(out, speaker, clip, seconds, seed, f"{make_identity(speaker, seed).name}/{clip + 1:05d}")
+        _Job(out, speaker, clip, seconds, seed, f"{make_person(speaker, seed).name}/{clip + 1:05d}")
         for speaker in range(speakers)
         for clip in range(clips_per_speaker)
     ]
@@ -266,7 +266,7 @@ def make_corpus(
     workers = min(workers or usable_cores(), max(1, len(todo)))
     failures = []
     with (
-        Progress(disable=not progress, transient=True) as bar,
+        progress_bar(progress) as bar,
         closing(run_jobs(_write_clip, todo, workers)) as results,
     ):
         task = bar.add_task("synthetic corpus", total=len(todo))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from lipsync_bench.datamodules.datasets.synthetic.identity import Identity
+from lipsync_bench.datamodules.datasets.synthetic.person import Person
 from lipsync_bench.datamodules.datasets.synthetic.photograph import (
     MOUTH_CENTRE,
     MOUTH_HALF_WIDTH,
@@ -19,7 +19,7 @@ from lipsync_bench.datamodules.datasets.synthetic.photograph import (
 )
 from lipsync_bench.datamodules.datasets.synthetic.portrait import Portrait, make_portrait
 
-__all__ = ["FRAME_PX", "GAP_PX", "Face", "Pose"]
+__all__ = ["FRAME_PX", "GAP_PX", "DrawnFace", "Pose"]
 
 FRAME_PX = 256
 ZOOM = 1.17  # frame pixels per photograph pixel: the face is about half as high as the frame
@@ -121,7 +121,7 @@ def _invert(x: np.ndarray, y: np.ndarray, shift_x: np.ndarray, shift_y: np.ndarr
     return from_x, from_y
 
 
-class Face:
+class DrawnFace:
     """One speaker's head.
 
     Args:
@@ -130,7 +130,7 @@ class Face:
     `render(opening, jaw, spread, rounding, pose, frame)` gives one frame.
     """
 
-    def __init__(self, identity: Identity) -> None:
+    def __init__(self, identity: Person) -> None:
         self.identity = identity
         self.portrait: Portrait = make_portrait(identity, FRAME_PX)
         self._fields = _Fields()

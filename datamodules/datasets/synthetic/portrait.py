@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from scipy.interpolate import RBFInterpolator
 
-from lipsync_bench.datamodules.datasets.synthetic.identity import Identity
+from lipsync_bench.datamodules.datasets.synthetic.person import Person
 from lipsync_bench.datamodules.datasets.synthetic.photograph import (
     MOUTH_CENTRE,
     MOUTH_HALF_WIDTH,
@@ -107,7 +107,7 @@ def _teeth(photo: Photograph, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray,
     return upper, flipped
 
 
-def _shape_field(who: Identity) -> np.ndarray:
+def _shape_field(who: Person) -> np.ndarray:
     """The way from the speaker's face back to the photograph's, and a rounded head's depth."""
     cx = 224.0
     points, moved = [], []
@@ -158,7 +158,7 @@ def _shape_field(who: Identity) -> np.ndarray:
     return cv2.remap(coarse, (fine_x + 0.5) / 4.0, (fine_y + 0.5) / 4.0, cv2.INTER_LINEAR)
 
 
-def _background(who: Identity, size: int) -> np.ndarray:
+def _background(who: Person, size: int) -> np.ndarray:
     first, second = (np.array(colour, np.float32) for colour in who.background_colours)
     x, y = np.meshgrid(np.linspace(-1, 1, size), np.linspace(-1, 1, size))
     rng = np.random.default_rng(int.from_bytes(who.name.encode(), "little"))
@@ -185,7 +185,7 @@ def _background(who: Identity, size: int) -> np.ndarray:
     return ((first + mix[..., None] * (second - first)) * vignette[..., None]).astype(np.float32)
 
 
-def _dress(image: np.ndarray, who: Identity, skin: np.ndarray, hair: np.ndarray) -> np.ndarray:
+def _dress(image: np.ndarray, who: Person, skin: np.ndarray, hair: np.ndarray) -> np.ndarray:
     """Skin and hair in the speaker's colours, before the light."""
     toned = np.power(image, who.skin_gamma) * np.array(who.skin_gain, np.float32)
     out = _blend(image, toned, skin)
@@ -197,7 +197,7 @@ def _dress(image: np.ndarray, who: Identity, skin: np.ndarray, hair: np.ndarray)
     return out
 
 
-def _clothes(who: Identity, photo: Photograph, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _clothes(who: Person, photo: Photograph, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Colours and mask of what the speaker wears; the shoulders of everybody but the astronaut are drawn."""
     if who.clothes == "suit":
         tinted = (photo.body @ _LUMINANCE)[..., None] * 2.0 * np.array(who.clothes_colour, np.float32)
@@ -225,7 +225,7 @@ def _clothes(who: Identity, photo: Photograph, x: np.ndarray, y: np.ndarray) -> 
     return (colour * shade[..., None]).astype(np.float32), mask
 
 
-def _face_paint(who: Identity, photo: Photograph, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _face_paint(who: Person, photo: Photograph, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Masks of the eyebrows and of a stubble beard."""
     brows = np.zeros(x.shape, np.float32)
     for brow in _BROWS:
@@ -242,7 +242,7 @@ def _face_paint(who: Identity, photo: Photograph, x: np.ndarray, y: np.ndarray) 
     return cv2.GaussianBlur(brows, (0, 0), 1.6) * who.brows, (beard * who.stubble).astype(np.float32)
 
 
-def make_portrait(who: Identity, frame_px: int) -> Portrait:
+def make_portrait(who: Person, frame_px: int) -> Portrait:
     """Dresses the photograph as this speaker (about 0.2 s)."""
     photo = load_photograph()
     x, y = _grid()

@@ -10,7 +10,7 @@ import numpy as np
 from scipy.signal import sosfilt
 
 from lipsync_bench.datamodules.datasets.synthetic.articulation import Articulation
-from lipsync_bench.datamodules.datasets.synthetic.identity import Identity
+from lipsync_bench.datamodules.datasets.synthetic.person import Person
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE
 
 __all__ = ["formants", "synthesise"]
@@ -64,7 +64,7 @@ def _glottis(pitch_hz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return pulse * shimmer[cycle] / 6.0
 
 
-def synthesise(articulation: Articulation, speaker: Identity, rng: np.random.Generator) -> np.ndarray:
+def synthesise(articulation: Articulation, speaker: Person, rng: np.random.Generator) -> np.ndarray:
     """Speaks. Gives float32 (S,), 16 kHz, S = seconds * 16000, peak below 0.9."""
     count = round(articulation.seconds * SAMPLE_RATE)
     times = (np.arange(count) + 0.5) / SAMPLE_RATE

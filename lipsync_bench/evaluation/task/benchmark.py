@@ -4,16 +4,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lipsync_bench.datamodules import ClipDataModule
+from lipsync_bench.datamodules.splits import Split
 from lipsync_bench.datamodules.texts import flat, read_yaml
-from lipsync_bench.experiment_files import experiment_file, experiment_names
+from lipsync_bench.experiment_files import named_file
 from lipsync_bench.old_names import renamed
 
-__all__ = ["Benchmark", "benchmark_file", "load_benchmark"]
+__all__ = ["Benchmark", "load_benchmark"]
 
 
 @dataclass(frozen=True)
@@ -30,29 +30,7 @@ class Benchmark:
     name: str
     data: ClipDataModule
     methods: Mapping[str, Path]
-    split: Literal["train", "val", "test"]
-
-
-def benchmark_file(name: str) -> Path:
-    """The YAML of a benchmark: a path as it is, a name from experiments/benchmarks/ here or of the installation.
-
-    Raises:
-        FileNotFoundError: Neither; lists the names there are.
-    """
-    if name.endswith((".yaml", ".yml")):
-        path = Path(name)
-        if path.is_file():
-            return path
-        raise FileNotFoundError(
-            f"no benchmark file {path}. Expected a YAML with data and methods; see experiments/benchmarks/"
-        )
-    found = experiment_file("benchmarks", name)
-    if found is None:
-        known = ", ".join(experiment_names("benchmarks"))
-        raise FileNotFoundError(
-            f"no benchmark {name!r}. Expected one of {known}, or the path of a YAML: --dataset FILE.yaml"
-        )
-    return found
+    split: Split
 
 
 def load_benchmark(
@@ -61,7 +39,7 @@ def load_benchmark(
     """Read a benchmark's YAML and apply what the command line says instead.
 
     Args:
-        name: As for `benchmark_file`.
+        name: Of a benchmark, or the path of a YAML.
         root: Folder of prepared clips, instead of the YAML's.
         methods: Checkpoints, each instead of or beside the YAML's.
         split: Instead of the YAML's.
@@ -70,12 +48,12 @@ def load_benchmark(
         FileNotFoundError: No such YAML.
         ValueError: The YAML has other keys or types than expected.
     """
-    path = benchmark_file(name)
+    path = named_file("benchmarks", name, "--dataset")
     node = renamed(read_yaml(path, "a benchmark", "See experiments/benchmarks/"))
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ClipDataModule, "data")
     parser.add_argument("--methods", type=dict[str, Path], default={})
-    parser.add_argument("--split", type=Literal["train", "val", "test"], default="test")
+    parser.add_argument("--split", type=Split, default="test")
     try:
         config = parser.parse_object(node)
         if root is not None:

@@ -2,22 +2,22 @@
 """What a row was measured under: experiments/protocols/NAME.yaml. Rows of two protocols never share a table column."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from dataclasses import field
+from typing import Annotated, Literal
 
-from jsonargparse import ArgumentError, ArgumentParser
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
 
-from lipsync_bench.datamodules.texts import flat, read_yaml
-from lipsync_bench.experiment_files import experiment_file, experiment_names
+from lipsync_bench.experiment_files import experiment_names, named_file, read_experiment
 
-_SIDES = (16, 4096)  # SSIM's window has 11 pixels
-_MOST = 10**9
+_Count = Annotated[int, Field(ge=1, le=10**9)]
+_Side = Annotated[int, Field(ge=16, le=4096)]  # SSIM's window has 11 pixels
+_Seconds = Annotated[float, Field(ge=1 / 25, le=1e6, strict=False)]  # YAML takes 1e3 for a text
 
 __all__ = ["PAIRED_FACE_BOX", "VIDEO_PAIRS", "Protocol", "list_protocols", "load_protocol"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
 class Protocol:
     """How clips become numbers.
 
@@ -48,53 +48,33 @@ class Protocol:
         mel_columns: Of the sound window a method hears for each frame: 16 columns of 12.5 ms, from the frame's start.
     """
 
-    version: int
+    version: _Count
     name: str = ""
     paper: str = ""
     about: str = ""
     pairing: Literal["paired", "unpaired"] = "paired"
     boxes: Literal["mesh", "dlib", "s3fd", "frame"] = "mesh"
     own_boxes: bool = False
-    size_hw: tuple[int, int] | None = (160, 160)
-    mouth_margin: float = 0.25
+    size_hw: Annotated[tuple[_Side, _Side], Field(strict=False)] | None = (160, 160)  # a YAML has a list
+    mouth_margin: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.25
     reference: Literal["first", "same", "elsewhere"] = "first"
     codec: Literal["memory", "h264"] = "memory"
-    crf: int = 18
-    pairs: Mapping[str, int] = field(default_factory=dict)
-    seconds: Mapping[str, float] = field(default_factory=dict)
-    seed: int = 0
+    crf: Annotated[int, Field(ge=0, le=51)] = 18
+    pairs: Mapping[str, _Count] = field(default_factory=dict)
+    seconds: Mapping[str, _Seconds] = field(default_factory=dict)
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     fps: Literal[25] = 25
     mel_columns: Literal[16] = 16
 
     def __post_init__(self) -> None:
         if self.size_hw is None and self.boxes != "frame":
             raise ValueError(
-                f"protocol {self.name}: size_hw is none with boxes {self.boxes}. Expected a size, because faces differ "
-                "in theirs. Set size_hw: [160, 160]"
+                f"size_hw is none with boxes {self.boxes}, but faces differ in theirs: set size_hw: [160, 160]"
             )
         if self.own_boxes and self.boxes not in ("dlib", "s3fd"):
             raise ValueError(
-                f"protocol {self.name}: own_boxes with boxes {self.boxes}. Expected a detector that looks at the "
-                "prediction, too. Set boxes: dlib or s3fd"
+                f"own_boxes with boxes {self.boxes}, which do not look at the prediction: set boxes: dlib or s3fd"
             )
-        sides = self.size_hw or (_SIDES[0], _SIDES[0])
-        bounds: list[tuple[str, float, float, float]] = [
-            ("version", self.version, 1, _MOST),
-            *(("size_hw", side, *_SIDES) for side in sides),
-            ("mouth_margin", self.mouth_margin, 0, 10),
-            ("crf", self.crf, 0, 51),
-            ("seed", self.seed, 0, 2**63 - 1),
-            *((f"pairs of {name}", count, 1, _MOST) for name, count in self.pairs.items()),
-            *((f"seconds of {name}", length, 1 / self.fps, 1e6) for name, length in self.seconds.items()),
-        ]
-        for key, value, least, most in bounds:
-            if not least <= value <= most:  # NaN neither
-                shown = max(min(value, 1e308), -1e308)  # a whole number may be larger than any float
-                raise ValueError(
-                    f"protocol {self.name}: {key} is {shown:.6g}. Expected {least:.6g} to {most:.6g}. Correct its YAML"
-                )
-        if len(sides) != 2:
-            raise ValueError(f"protocol {self.name}: size_hw is {sides}. Expected height and width. Correct its YAML")
 
     @property
     def key(self) -> str:
@@ -124,23 +104,8 @@ def load_protocol(name: str) -> Protocol:
         FileNotFoundError: No such protocol; lists those there are.
         ValueError: The YAML has other keys, types or values than expected.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else experiment_file("protocols", name)
-    if path is None or not path.is_file():
-        raise FileNotFoundError(
-            f"no protocol {name!r}. Expected one of {', '.join(list_protocols())}, or the path of a YAML: --protocol "
-            "FILE.yaml"
-        )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(Protocol, skip={"name"})
-    read_yaml(path, "a protocol", "See experiments/protocols/")  # jsonargparse reads without bounds
-    try:
-        values = parser.instantiate(parser.parse_path(path)).as_dict()
-        values["size_hw"] = None if values["size_hw"] is None else tuple(values["size_hw"])
-        return Protocol(**{**values, "name": path.stem})
-    except (ArgumentError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(
-            f"{path} is not a protocol: {flat(error)[:500]}. Expected the keys of one in experiments/protocols/"
-        ) from error
+    path = named_file("protocols", name, "--protocol")
+    return read_experiment("protocols", path, lambda **node: Protocol(**node, name=path.stem))
 
 
 PAIRED_FACE_BOX = "paired_face_box"

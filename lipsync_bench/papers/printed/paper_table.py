@@ -4,6 +4,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass as checked_dataclass
+
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 
 __all__ = ["Paper", "PaperProtocol", "PaperRow", "PaperTable", "Printed"]
@@ -27,7 +30,7 @@ class Printed:
         return len(self.text.partition(".")[2])
 
 
-@dataclass(frozen=True)
+@checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Paper:
     """Where a table stands.
 

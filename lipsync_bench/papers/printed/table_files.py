@@ -6,18 +6,16 @@ Every key is checked: a metric with a typing error would otherwise pass for a re
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from lipsync_bench.datamodules.texts import read_yaml
-from lipsync_bench.experiment_files import experiment_file, experiment_names
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, NonNegativeInt
+
+from lipsync_bench.experiment_files import experiment_file, experiment_names, read_experiment
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import Paper, PaperProtocol, PaperRow, PaperTable, Printed
 
 __all__ = ["list_tables", "load_table", "read_table"]
 
-_REQUIRED = {"id", "paper", "caption", "dataset", "metrics", "rows"}
-_OPTIONAL = {"clips", "clip_count", "protocol", "notes"}
-_PAPER = {"key", "title", "year", "ref"}
 _NOT_REPORTED = "null"
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
@@ -38,21 +36,28 @@ _DETAILS: dict[str, str | dict[str, str]] = {
 
 def _fail(path: Path, found: str, expected: str) -> ValueError:
     return ValueError(
-        f"{path}: {found}. Expected {expected}. Mend the file; the tables of this package are in experiments/tables/."
+        f"{path}: {found}. Expected {expected}. Correct it; those of the package are in experiments/tables/"
     )
 
 
-def _texts(path: Path, key: str, node: Any) -> tuple[str, ...]:
-    texts = (node,) if isinstance(node, str) else tuple(node) if isinstance(node, list) else ()
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise _fail(path, f"{key} is {node!r}", "a text or a list of texts")
-    return texts
+_Texts = Annotated[tuple[str, ...], BeforeValidator(lambda node: (node,) if isinstance(node, str) else node)]
 
 
-def _mapping(path: Path, key: str, node: Any) -> dict[str, str]:
-    if not isinstance(node, dict) or not all(isinstance(value, str) for value in node.values()):
-        raise _fail(path, f"{key} is {node!r}", "a mapping of plain values")
-    return node
+class _File(BaseModel):
+    """The keys of the YAML, each value the text that stands there."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    paper: Paper
+    caption: str
+    dataset: Annotated[_Texts, Field(min_length=1)]
+    clips: str = ""
+    clip_count: dict[str, NonNegativeInt] = {}
+    protocol: dict[str, str] | str = {}
+    metrics: Annotated[_Texts, Field(min_length=1)]
+    rows: list[dict[str, str]]
+    notes: _Texts = ()
 
 
 def _printed(path: Path, where: str, text: str) -> Printed | None:
@@ -72,9 +77,8 @@ def _detail(path: Path, where: str, key: str, text: str) -> str:
     return form[text]
 
 
-def _row(path: Path, number: int, node: Any, datasets: tuple[str, ...], metrics: tuple[str, ...]) -> PaperRow:
-    where = f"row {number}"
-    values = _mapping(path, where, node)
+def _row(path: Path, number: int, values: dict[str, str], file: _File) -> PaperRow:
+    where, datasets, metrics = f"row {number}", file.dataset, file.metrics
     unknown = sorted(set(values) - {"method", "ours", "dataset", *_DETAILS, *metrics})
     if unknown or "method" not in values:
         raise _fail(
@@ -90,17 +94,17 @@ def _row(path: Path, number: int, node: Any, datasets: tuple[str, ...], metrics:
     return PaperRow(values["method"], values.get("ours", values["method"]), dataset, details, printed)
 
 
-def _protocol(path: Path, node: Any, seen: tuple[str, ...]) -> PaperProtocol:
-    if node is None:
-        return PaperProtocol({}, "", "")
+def _protocol(path: Path, node: dict[str, str] | str, seen: tuple[str, ...]) -> PaperProtocol:
     if isinstance(node, str):
         named = tuple(node.removeprefix("as ").split(" and ")) if node.startswith("as ") else ()
         files = [path.with_name(f"{name}.yaml") for name in named]
         if not files or set(named) & set(seen) or not all(file.is_file() for file in files):
             raise _fail(path, f"protocol is {node!r}", "a mapping, or: as ID, with the id of another table beside it")
-        first = _protocol(files[0], _load(files[0]).get("protocol"), (*seen, named[0]))
+        first = _protocol(
+            files[0], read_experiment("tables", files[0], _File, printed=True).protocol, (*seen, named[0])
+        )
         return PaperProtocol(first.pairing, first.crop, first.reference, named)
-    values = dict(_mapping(path, "protocol", node))
+    values = dict(node)
     crop, reference = values.pop("crop", ""), values.pop("reference", "")
     wrong = sorted(
         m for m, pairing in values.items() if m not in PAPER_METRICS or pairing not in ("paired", "unpaired")
@@ -108,14 +112,6 @@ def _protocol(path: Path, node: Any, seen: tuple[str, ...]) -> PaperProtocol:
     if wrong:
         raise _fail(path, f"protocol says of {wrong[0]}: {values[wrong[0]]}", "paired or unpaired, for a known metric")
     return PaperProtocol(values, crop, reference)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    node = read_yaml(path, "a table", "Mend the file; those of this package are in experiments/tables/", printed=True)
-    if not isinstance(node, dict) or not set(node) >= _REQUIRED or not set(node) <= _REQUIRED | _OPTIONAL:
-        keys = sorted(node) if isinstance(node, dict) else type(node).__name__
-        raise _fail(path, f"its keys are {keys}", f"{sorted(_REQUIRED)} and of {sorted(_OPTIONAL)} what applies")
-    return node
 
 
 def _check_rows(path: Path, rows: tuple[PaperRow, ...], metrics: tuple[str, ...]) -> None:
@@ -137,38 +133,30 @@ def read_table(path: Path) -> PaperTable:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}. Expected a YAML as in experiments/tables/; see: bench table list")
-    node = _load(path)
-    if node["id"] != path.stem:
-        raise _fail(path, f"its id is {node['id']}", f"{path.stem}, as the file is called")
-    paper = _mapping(path, "paper", node["paper"])
-    if set(paper) != _PAPER or not paper["year"].isdigit():
-        raise _fail(path, f"paper is {paper}", f"the keys {sorted(_PAPER)}, the year as a number")
-    metrics = _texts(path, "metrics", node["metrics"])
-    unknown = [metric for metric in metrics if metric not in PAPER_METRICS]
-    if unknown or len({PAPER_METRICS[metric].judge == "people" for metric in metrics}) != 1:
+    file = read_experiment("tables", path, _File, printed=True)
+    if file.id != path.stem:
+        raise _fail(path, f"its id is {file.id}", f"{path.stem}, as the file is called")
+    unknown = [metric for metric in file.metrics if metric not in PAPER_METRICS]
+    if unknown or len({PAPER_METRICS[metric].judge == "people" for metric in file.metrics}) != 1:
         raise _fail(
-            path, f"its metrics are {list(metrics)}", f"some of {', '.join(PAPER_METRICS)}; opinions by themselves"
+            path, f"its metrics are {list(file.metrics)}", f"some of {', '.join(PAPER_METRICS)}; opinions by themselves"
         )
-    datasets = _texts(path, "dataset", node["dataset"])
-    if not isinstance(node["rows"], list):
-        raise _fail(path, f"rows is {node['rows']!r}", "a list")
-    rows = tuple(_row(path, i, row, datasets, metrics) for i, row in enumerate(node["rows"], 1))
-    _check_rows(path, rows, metrics)
-    counts = _mapping(path, "clip_count", node.get("clip_count", {}))
-    if not set(counts) <= set(datasets) or not all(count.isdigit() for count in counts.values()):
-        raise _fail(path, f"clip_count is {counts}", f"whole numbers for {', '.join(datasets)}")
+    if not set(file.clip_count) <= set(file.dataset):
+        raise _fail(path, f"clip_count is {file.clip_count}", f"whole numbers for {', '.join(file.dataset)}")
+    rows = tuple(_row(path, i, row, file) for i, row in enumerate(file.rows, 1))
+    _check_rows(path, rows, file.metrics)
     runs = {run.stem for run in path.parent.parent.glob("*.yaml")}
     return PaperTable(
-        id=path.stem,
-        paper=Paper(paper["key"], paper["title"], int(paper["year"]), paper["ref"]),
-        caption=str(node["caption"]),
-        datasets=datasets,
-        clips=node.get("clips", ""),
-        clip_count={name: int(count) for name, count in counts.items()},
-        protocol=_protocol(path, node.get("protocol"), (path.stem,)),
-        metrics=metrics,
+        id=file.id,
+        paper=file.paper,
+        caption=file.caption,
+        datasets=file.dataset,
+        clips=file.clips,
+        clip_count=file.clip_count,
+        protocol=_protocol(path, file.protocol, (path.stem,)),
+        metrics=file.metrics,
         rows=rows,
-        notes=_texts(path, "notes", node["notes"]) if "notes" in node else (),
+        notes=file.notes,
         trained_here=frozenset(row.method for row in rows if row.method in runs),
     )
 

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 
 from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
 from lipsync_bench.experiment_files import experiment_file
+from lipsync_bench.papers.comparable import DATASETS
+from lipsync_bench.papers.leaderboards import methods_in
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperTable
-from lipsync_bench.papers.results import methods_in
-from lipsync_bench.papers.rules import DATASETS
 from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.results.rows import GROUND_TRUTH
 
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.task.benchmark import Benchmark
 
-__all__ = ["Part", "RunOptions", "benchmark_name", "check_options", "part_of", "protocols_of", "verb"]
+__all__ = ["DatasetPlan", "RunOptions", "benchmark_name", "check_options", "plan_of", "protocols_of", "verb"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Part:
+class DatasetPlan:
     """One data set of the table.
 
     Args:
@@ -141,13 +141,7 @@ def benchmark_name(dataset: str) -> str:
 
 
 def _has_benchmark(name: str) -> bool:
-    from lipsync_bench.evaluation.task.benchmark import benchmark_file
-
-    try:
-        benchmark_file(name)
-    except FileNotFoundError:
-        return False
-    return True
+    return experiment_file("benchmarks", name) is not None
 
 
 def _check_root(table: PaperTable, root: Path | None) -> None:
@@ -179,7 +173,7 @@ def _missing(table: PaperTable, name: str, path: Path) -> str:
     return f"no checkpoint of {name} at {path}. {train} another with --methods.{name} CKPT."
 
 
-def _without_weights(table: PaperTable, part: Part, finished: Container[str]) -> Iterator[str]:
+def _without_weights(table: PaperTable, part: DatasetPlan, finished: Container[str]) -> Iterator[str]:
     """What is said of the rows that have neither checkpoint nor videos."""
     rows = [row for row in table.rows if row.dataset == part.dataset and row.name != GROUND_TRUTH]
     rows = [row for row in rows if row.name not in part.checkpoints and row.name not in part.pred]
@@ -206,7 +200,7 @@ def verb(folders: Sequence[Path]) -> str:
     return "Shown as found, not run" if any(ResultsFolder(folder).is_begun for folder in folders) else "Not run"
 
 
-def part_of(table: PaperTable, dataset: str, options: RunOptions, folders: Sequence[Path]) -> Part:
+def plan_of(table: PaperTable, dataset: str, options: RunOptions, folders: Sequence[Path]) -> DatasetPlan:
     """What of a data set can be run; `folders` are its results, one for each protocol, as far as there are any."""
     from lipsync_bench.evaluation.task.benchmark import load_benchmark
 
@@ -216,11 +210,11 @@ def part_of(table: PaperTable, dataset: str, options: RunOptions, folders: Seque
             f"{verb(folders)} on {dataset}: it has no benchmark. Write experiments/benchmarks/{name}.yaml with its "
             "clips, as lrs2.yaml there."
         )
-        return Part(dataset, name, {}, {}, (note,), ready=False)
+        return DatasetPlan(dataset, name, {}, {}, (note,), ready=False)
     benchmark = load_benchmark(name, options.root)
     problem = _unprepared(benchmark)
     if problem:
-        return Part(dataset, name, {}, {}, (f"{verb(folders)} on {dataset}: {problem}",), ready=False)
+        return DatasetPlan(dataset, name, {}, {}, (f"{verb(folders)} on {dataset}: {problem}",), ready=False)
     names = {row.name for row in table.rows if row.dataset == dataset} - {GROUND_TRUTH}
     pred = {method: folder for method, folder in options.pred.items() if method in names}
     known = {**benchmark.methods, **options.methods}
@@ -229,5 +223,5 @@ def part_of(table: PaperTable, dataset: str, options: RunOptions, folders: Seque
     finished = frozenset.intersection(*map(methods_in, folders))
     gone = {method: path for method, path in wanted.items() if method not in there and method not in finished}
     notes = [f"Not run on {dataset}: {_missing(table, method, path)}" for method, path in gone.items()]
-    named = Part(dataset, name, {**there, **gone}, pred, (), ready=True)
+    named = DatasetPlan(dataset, name, {**there, **gone}, pred, (), ready=True)
     return replace(named, checkpoints=there, notes=(*notes, *_without_weights(table, named, finished)))

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lipsync_bench.evaluation.task.protocol import Protocol
+from lipsync_bench.papers.leaderboards import Current, LeaderboardSource, read_folders
 from lipsync_bench.papers.printed.paper_table import PaperTable
-from lipsync_bench.papers.results import Current, LeaderboardSource, read_folders
 from lipsync_bench.papers.running.needs import (
-    Part,
+    DatasetPlan,
     RunOptions,
     benchmark_name,
     check_options,
-    part_of,
+    plan_of,
     protocols_of,
     verb,
 )
@@ -63,7 +63,7 @@ class _Step:
         run: Whether it is gone on with; else it is shown as it is.
     """
 
-    part: Part
+    part: DatasetPlan
     protocol: Protocol
     out: Path
     run: bool
@@ -104,7 +104,7 @@ def _evaluate(step: _Step, scorers: "ScorerFiles", options: RunOptions) -> list[
     return [f"{name} ({out})" for name in result.without_any_score if name in names]
 
 
-def _in_use(part: Part, parsing: Path | None) -> Current:
+def _in_use(part: DatasetPlan, parsing: Path | None) -> Current:
     """What made the rows of this run, so that those of earlier weights stay out of the table."""
     videos = dict.fromkeys(part.pred, ("", ("",)))
     if not part.checkpoints:
@@ -145,7 +145,7 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
     for dataset in table.datasets:
         folders = {name: results / f"{benchmark_name(dataset)}-{name}" for name in protocols}
         wanted = [folders[name] for name, (_, wants) in protocols.items() if not wants] or list(folders.values())
-        part = part_of(table, dataset, options, wanted)
+        part = plan_of(table, dataset, options, wanted)
         notes += part.notes
         for name, (protocol, wants) in protocols.items():
             if wants:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lipsync_bench.datamodules.faces.tracking import runs
 from lipsync_bench.models.hyperlips.hr.face_mesh import find_meshes
 from lipsync_bench.models.hyperlips.hr.sketch import (
     BOTTLENECK_PX,
@@ -44,8 +45,7 @@ def _bytes(faces: Tensor) -> np.ndarray:
 def _smoothed(meshes: np.ndarray, found: np.ndarray, window: int) -> np.ndarray:
     """Meshes (N,478,3) with every run of frames that have a face smoothed by itself."""
     out = meshes.copy()
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], found, [False]])))  # where runs begin and have ended
-    for start, stop in edges.reshape(-1, 2):
+    for start, stop in runs(found):
         out[start:stop] = smooth_landmarks(meshes[start:stop], window)
     return out
 

@@ -10,8 +10,8 @@ import pytest
 from lipsync_bench.datamodules.datasets.synthetic import Synthetic, make_corpus
 from lipsync_bench.datamodules.datasets.synthetic.articulation import PHONEMES, make_articulation
 from lipsync_bench.datamodules.datasets.synthetic.corpus import Take, make_take
-from lipsync_bench.datamodules.datasets.synthetic.face import FRAME_PX, Face, Pose
-from lipsync_bench.datamodules.datasets.synthetic.identity import make_identity
+from lipsync_bench.datamodules.datasets.synthetic.face import FRAME_PX, DrawnFace, Pose
+from lipsync_bench.datamodules.datasets.synthetic.person import make_person
 from lipsync_bench.datamodules.datasets.synthetic.speech import formants, synthesise
 from lipsync_bench.datamodules.faces.detectors import MediaPipeDetector, detect_landmarks68
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, load_audio
@@ -46,7 +46,7 @@ def loudness(wave: np.ndarray, frames: int) -> np.ndarray:
     return np.sqrt(np.square(wave[: frames * PER_FRAME].reshape(frames, PER_FRAME)).mean(axis=1))
 
 
-def mouth(face: Face, **articulation: float) -> np.ndarray:
+def mouth(face: DrawnFace, **articulation: float) -> np.ndarray:
     values = {"opening": 0.0, "jaw": 0.0, "spread": 0.1, "rounding": 0.0, **articulation}
     return face.render(**values, pose=Pose.still(1), frame=0)
 
@@ -104,7 +104,7 @@ def test_too_short_an_utterance_is_refused() -> None:
 
 def test_voice_is_sound_without_clicks() -> None:
     spoken = make_articulation(3.0, np.random.default_rng(2))
-    wave = synthesise(spoken, make_identity(2), np.random.default_rng(2))
+    wave = synthesise(spoken, make_person(2), np.random.default_rng(2))
     assert (wave.dtype, wave.shape) == (np.float32, (48000,))
     assert 0.5 < np.abs(wave).max() < 0.9
     assert 0.03 < wave.std() < 0.3
@@ -128,20 +128,20 @@ def test_the_same_numbers_give_the_same_take() -> None:
     other = make_take(1, 4, 0.6, seed=6)
     np.testing.assert_array_equal(first.wave, second.wave)
     articulation = [float(track[0]) for track in (second.opening, second.jaw, second.spread, second.rounding)]
-    anew = Face(second.identity).render(*articulation, second.pose, 0)
+    anew = DrawnFace(second.identity).render(*articulation, second.pose, 0)
     np.testing.assert_array_equal(next(first.frames()), anew)
     assert not np.array_equal(first.opening, other.opening)
 
 
 def test_speakers_look_and_sound_different() -> None:
-    faces = [mouth(Face(make_identity(index))).astype(np.float64) for index in range(CAST)]
+    faces = [mouth(DrawnFace(make_person(index))).astype(np.float64) for index in range(CAST)]
     # Mean colours of skin (a cheek on the side that mirroring keeps), hair and background.
     patches = (np.s_[135:150, 105:150], np.s_[30:60, 105:150], np.s_[10:60, 5:35])
     colours = [np.concatenate([face[patch].mean(axis=(0, 1)) for patch in patches]) for face in faces]
     for i in range(CAST):
         for j in range(i):
             assert np.linalg.norm(colours[i] - colours[j]) > 40, f"speakers {i} and {j} look alike"
-    voices = [(make_identity(index).pitch_hz, make_identity(index).tract) for index in range(CAST)]
+    voices = [(make_person(index).pitch_hz, make_person(index).tract) for index in range(CAST)]
     assert len(set(voices)) == CAST
 
 
@@ -149,7 +149,7 @@ def test_speakers_have_different_shapes() -> None:
     shapes = []
     with MediaPipeDetector() as detector:
         for index in range(CAST):
-            mesh = detector.detect(mouth(Face(make_identity(index))))[0].mesh[:, :2]
+            mesh = detector.detect(mouth(DrawnFace(make_person(index))))[0].mesh[:, :2]
             width, height = np.linalg.norm(mesh[234] - mesh[454]), np.linalg.norm(mesh[10] - mesh[152])
             eyes, lips = np.linalg.norm(mesh[33] - mesh[263]), np.linalg.norm(mesh[61] - mesh[291])
             shapes.append([width / height, eyes / width, lips / width])
@@ -159,14 +159,14 @@ def test_speakers_have_different_shapes() -> None:
 
 
 def test_more_speakers_than_the_cast_are_drawn_by_seed() -> None:
-    assert make_identity(CAST, seed=1) == make_identity(CAST, seed=1)
-    assert make_identity(CAST, seed=1) != make_identity(CAST, seed=2)
-    assert make_identity(CAST + 1, seed=1).name == "s08"
+    assert make_person(CAST, seed=1) == make_person(CAST, seed=1)
+    assert make_person(CAST, seed=1) != make_person(CAST, seed=2)
+    assert make_person(CAST + 1, seed=1).name == "s08"
 
 
 @pytest.mark.parametrize("index", [0, 1, CAST])
 def test_every_mouth_shape_is_found_by_both_detectors(index: int) -> None:
-    face = Face(make_identity(index))
+    face = DrawnFace(make_person(index))
     shapes = [
         {},
         {"opening": 0.35, "jaw": 0.3, "spread": 1.0},
@@ -184,7 +184,7 @@ def test_every_mouth_shape_is_found_by_both_detectors(index: int) -> None:
 
 
 def test_eyes_close() -> None:
-    face, pose = Face(make_identity(0)), Pose.still(2)
+    face, pose = DrawnFace(make_person(0)), Pose.still(2)
     pose.blink[1] = 1.0
     open_eyes, closed_eyes = (face.render(0.0, 0.0, 0.1, 0.0, pose, k).astype(int) for k in range(2))
     changed = np.abs(open_eyes - closed_eyes).max(axis=2) > 20

@@ -163,7 +163,7 @@ def lrs2(root: Path, good: Path) -> Path:
         shutil.copy(good, root / "main" / f"{name}.mp4")
     (root / "train.txt").write_text("6100/00001\n6100/00002\n")
     (root / "val.txt").write_bytes(b"6200/00001\r\n\r\n6400/00001\r\n")
-    (root / "test.txt").write_text("6300/00009 NF\n")
+    (root / "test.txt").write_text("6300/00009 NF\n6300/00009\n")
     return root
 
 
@@ -190,7 +190,7 @@ def test_lists_of_lrs2(tmp_path: Path, good: Path) -> None:
 def test_a_list_that_leads_elsewhere(tmp_path: Path, good: Path, line: str) -> None:
     root = lrs2(tmp_path / "in", good)
     (root / "val.txt").write_text(f"6200/00001\n{line}\n")
-    with pytest.raises(ValueError, match=r"val\.txt, line 2: .*Expected <speaker>/<clip>"):
+    with pytest.raises(ValueError, match=r"val\.txt:2: found .*Expected <speaker>/<clip>"):
         run(root, dataset="lrs2")
     assert not list(tmp_path.rglob("*.safetensors"))
 

@@ -4,6 +4,7 @@ and what is there is whole.
 """
 
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -158,6 +159,18 @@ def test_a_dead_worker_costs_one_job() -> None:
     deaths = [results[jobs[1]], results[jobs[2]]]
     assert all(isinstance(death, WorkerDied) for death in deaths)
     assert [str(death).rpartition(" ")[2] for death in deaths] == ["9", "-9"]
+
+
+def test_a_worker_that_dies_in_the_middle_of_its_answer_costs_one_job() -> None:
+    large = "__import__('time').sleep(1) or bytes(10_000_000)"  # more than a pipe takes before somebody reads
+    results = run_jobs(eval, ["1", large], 2)
+    assert next(results) == ("1", 1)
+    time.sleep(2)  # nobody reads meanwhile
+    (sending,) = multiprocessing.active_children()
+    sending.kill()
+    ((job, death),) = results
+    assert job == large
+    assert isinstance(death, WorkerDied)
 
 
 def test_a_dead_worker_is_a_failed_clip(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,6 @@ import pandas as pd
 import pytest
 import torch
 
-from lipsync_bench import bench
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.video import VideoWriter, probe, read_frames
@@ -28,15 +27,10 @@ from lipsync_bench.evaluation.candidates import VideoFolder
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.rows import read_rows
+from tests.commands import run_bench
 
 CHANNELS = {"mono": 1, "stereo": 2, "5.1": 6}
 TONE_HZ = 440
-
-
-def run_bench(*args: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(arg) for arg in args])
-    return int(ended.value.code or 0)
 
 
 def film(
@@ -322,7 +316,7 @@ def test_a_list_that_leads_elsewhere_stops_the_command(corpus, tmp_path, caplog,
     shutil.copytree(corpus / "videos" / "main", source / "main")
     (source / "val.txt").write_text(f"s01/00001\n{line}\n")
     assert run_bench("prepare", "--dataset", "lrs2", "--source", source, "--out", tmp_path / "out") == 1
-    assert re.search(rf"error: .*val\.txt, line 2: '{line}'\. Expected <speaker>/<clip>.*Correct the list", caplog.text)
+    assert re.search(rf"error: .*val\.txt:2: found '{line}'\. Expected <speaker>/<clip>.*Correct the list", caplog.text)
     assert not (tmp_path / "out").exists()
     caplog.clear()
 

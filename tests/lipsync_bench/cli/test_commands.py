@@ -17,8 +17,10 @@ import yaml
 from lipsync_bench import bench
 from lipsync_bench.cli.command_line import plain
 from lipsync_bench.cli.lightning import BenchCLI
-from lipsync_bench.evaluation.task.benchmark import benchmark_file, load_benchmark
+from lipsync_bench.evaluation.task.benchmark import load_benchmark
+from lipsync_bench.experiment_files import named_file
 from lipsync_bench.results.rows import RowFile
+from tests.commands import run_bench
 
 ROOT = Path(__file__).parents[3]
 EXPERIMENTS = sorted(p for p in (ROOT / "experiments").rglob("*.yaml"))
@@ -32,12 +34,6 @@ BENCHMARKS = [p for p in EXPERIMENTS if p.parent.name == "benchmarks"]
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT / "experiments"))
-
-
-def run_bench(*args: str) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main(list(args))
-    return int(ended.value.code or 0)
 
 
 def test_every_yaml_has_its_test():
@@ -135,7 +131,7 @@ def test_the_lightning_command_prints_a_config():
 
 @pytest.mark.parametrize("path", BENCHMARKS, ids=name)
 def test_a_benchmark_is_found_by_name_and_loads(path):
-    assert benchmark_file(path.stem).samefile(path)
+    assert named_file("benchmarks", path.stem, "--dataset").samefile(path)
     benchmark = load_benchmark(path.stem, root=Path("elsewhere"), methods={"mine": Path("mine.ckpt")})
     assert benchmark.data.root == Path("elsewhere")
     assert benchmark.methods["mine"] == Path("mine.ckpt")
@@ -144,7 +140,7 @@ def test_a_benchmark_is_found_by_name_and_loads(path):
 
 def test_an_unknown_benchmark_lists_the_known_ones():
     with pytest.raises(FileNotFoundError, match=r"lrs2.*mead.*synthetic"):
-        benchmark_file("lrs3")
+        load_benchmark("lrs3")
 
 
 def test_a_broken_benchmark_says_what_is_wrong(tmp_path):

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from lipsync_bench import bench
 from lipsync_bench.cli import lightning as cli
 from lipsync_bench.cli.endings import DEBUG, errors_in_a_line, told
 from lipsync_bench.cli.logs import show_logs
@@ -23,13 +22,7 @@ from lipsync_bench.evaluation import Selection
 from lipsync_bench.evaluation.task.protocol import load_protocol
 from lipsync_bench.inference.cutting import cut_by_time
 from lipsync_bench.processes import device_of
-
-
-def run_bench(*args: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(arg) for arg in args])
-    return int(ended.value.code or 0)
-
+from tests.commands import run_bench
 
 SYSTEM = ["ENOSPC", "EDQUOT", "EROFS", "EACCES", "ENOTDIR", "EISDIR", "EMFILE", "ELOOP", "ENAMETOOLONG", "EIO", "EXDEV"]
 
@@ -144,7 +137,7 @@ def test_a_cut_of_no_length_is_refused(corpus, tmp_path):
 def test_protocols_without_sense_name_file_and_key(text, tmp_path):
     body = text if text.startswith("version") else f"version: 1\n{text}"
     (tmp_path / "p.yaml").write_text(f"{body}\n")
-    with pytest.raises(ValueError, match=rf"p\.yaml is not a protocol: .*{text.partition(':')[0]}"):
+    with pytest.raises(ValueError, match=rf"p\.yaml: .*{text.partition(':')[0]}.* Expected a protocol"):
         load_protocol(str(tmp_path / "p.yaml"))
 
 

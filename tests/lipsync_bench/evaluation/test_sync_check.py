@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 import torch
 
-from lipsync_bench.bench import main
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.audio import load_audio, to_int16
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.metrics.sync.lse import score_clip
 from lipsync_bench.models.pretrained.syncnet import load_syncnet
 from tests import golden
+from tests.commands import run_bench
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +22,7 @@ def weights(tmp_path_factory):
 
 
 def run(*words):
-    with pytest.raises(SystemExit) as end:
-        main(["sync", *map(str, words)])
-    return end.value.code
+    return run_bench("sync", *words)
 
 
 @pytest.mark.slow

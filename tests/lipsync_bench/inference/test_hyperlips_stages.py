@@ -13,7 +13,6 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from lipsync_bench import bench
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.files import sha256
@@ -23,12 +22,7 @@ from lipsync_bench.models import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpert
 from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, save_module
 from lipsync_bench.models.hyperlips.hr.base_frames import BaseFrames, base_frames_path, write_base_frames
 from tests import golden
-
-
-def run_bench(*args: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(arg) for arg in args])
-    return int(ended.value.code or 0)
+from tests.commands import run_bench
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lipsync_bench.papers import LeaderboardSource, compare, load_table, read_sources, rules, table
+from lipsync_bench.papers import LeaderboardSource, comparable, compare, load_table, read_sources, table
 from lipsync_bench.papers.comparison import NOT_RUN, PAPER_ONLY
 from lipsync_bench.papers.render import latex_escape, to_csv, to_latex, to_markdown, to_text
 from lipsync_bench.results.leaderboard import leaderboard
@@ -198,7 +198,7 @@ def test_lse_is_compared_only_with_the_official_weights_and_pairs(monkeypatch):
     lse["protocol"] = "hyperlips_unpaired-v1"
     unknown = why("hyperlips-1", "lse_c", source_of(**lse))
     assert re.search(r"^Not to be compared: scorer weights \(ours: 5c5c5c5c5c5c;.*official SyncNet", unknown.why)
-    monkeypatch.setattr(rules, "OFFICIAL_SYNCNET_SHA256", frozenset({SYNCNET}))
+    monkeypatch.setattr(comparable, "OFFICIAL_SYNCNET_SHA256", frozenset({SYNCNET}))
     assert why("hyperlips-1", "lse_c", source_of(**lse)).comparable
     pairs = why("hyperlips-1", "lse_d", source_of(**{**lse, "protocol": "hyperlips-v1"})).why
     assert pairs == "Not to be compared: other pairs (ours: paired; the paper's: unpaired)."

@@ -22,6 +22,7 @@ from lipsync_bench.papers import table
 from lipsync_bench.papers.running import needs, runs
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.rows import read_rows
+from tests.commands import run_bench
 
 BENCHMARK = """\
 data:
@@ -82,12 +83,6 @@ def quick(update):
             update(self, part)
 
     return first_chunk
-
-
-def run_bench(*args: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(arg) for arg in args])
-    return int(ended.value.code or 0)
 
 
 def shown(capsys) -> pd.DataFrame:

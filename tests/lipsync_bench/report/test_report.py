@@ -10,18 +10,18 @@ import pandas as pd
 import pytest
 
 from lipsync_bench.metrics.registry import column
-from lipsync_bench.papers import rules
+from lipsync_bench.papers import comparable
 from lipsync_bench.report import charts as charts_of
 from lipsync_bench.report import write_report
 from lipsync_bench.report.boards import boards
 from lipsync_bench.report.charts import mean_curve, speeds
 from lipsync_bench.report.clips import clip_list
+from lipsync_bench.report.contents import read_results
 from lipsync_bench.report.drawings import Point, Series, curves, distribution, scatter
 from lipsync_bench.report.names import slugs
 from lipsync_bench.report.numbers import heading
 from lipsync_bench.report.players import clip_pages
 from lipsync_bench.report.records import failures, repeat_command, save_videos_command
-from lipsync_bench.report.results import read_results
 from lipsync_bench.report.site import PAGES
 from lipsync_bench.results.rows import FIELDS
 from tests.lipsync_bench.report.report_fixture import (
@@ -247,7 +247,7 @@ def test_lse_by_other_weights_is_labelled_wherever_it_is_printed(site, results, 
     monkeypatch.setattr("lipsync_bench.report.numbers.OFFICIAL_SYNCNET_SHA256", frozenset({SYNCNET}))
     assert heading(found, PAIRED, column("lse_d_wav2lip_lrs")).note == f"official weights {SYNCNET[:12]}"
     assert heading(found, PAIRED, column("psnr")).note == ""
-    assert not rules.OFFICIAL_SYNCNET_SHA256 & {SYNCNET}
+    assert not comparable.OFFICIAL_SYNCNET_SHA256 & {SYNCNET}
 
 
 def test_speed_is_all_frames_by_all_seconds_of_the_method(results):

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lipsync_bench import bench, report
+from lipsync_bench import report
 from lipsync_bench.datamodules.files import temporary_path
 from lipsync_bench.report import charts, site, write_report
 from lipsync_bench.report.site import MARKER
+from tests.commands import run_bench
 from tests.leftovers import left_by_the_dead
 from tests.lipsync_bench.report.report_fixture import clip_ids, make_results, write_rows
 
@@ -129,11 +130,7 @@ def test_an_installation_holds_templates_styles_and_scripts():
 
 
 def test_the_command_takes_the_results_by_position(results, tmp_path):
-    with pytest.raises(SystemExit) as ended:
-        bench.main(["report", str(results), "--out", str(tmp_path / "out"), "--tables", "[g4g-2]", "--title", "T"])
-    assert not ended.value.code
+    assert run_bench("report", results, "--out", tmp_path / "out", "--tables", "[g4g-2]", "--title", "T") == 0
     assert "<title>Leaderboard – T</title>" in (tmp_path / "out" / "index.html").read_text()
     assert 'id="g4g-2"' in (tmp_path / "out" / "papers.html").read_text()
-    with pytest.raises(SystemExit) as ended:
-        bench.main(["report", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert ended.value.code == 1
+    assert run_bench("report", tmp_path, "--out", tmp_path / "out") == 1

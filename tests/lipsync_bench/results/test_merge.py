@@ -14,7 +14,7 @@ from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.leaderboard import leaderboard, metric_columns, write_leaderboard
 from lipsync_bench.results.manifest import Run, session
-from lipsync_bench.results.merge import Part, leaderboard_merge, merge_leaderboards, read_part
+from lipsync_bench.results.merge import MergeInput, leaderboard_merge, merge_leaderboards, read_input
 from lipsync_bench.results.rows import LINE, SCORERS, RowFile, read_rows
 
 
@@ -53,7 +53,7 @@ def without_ranks(board: pd.DataFrame) -> pd.DataFrame:
 
 
 def merged(*paths: Path) -> pd.DataFrame:
-    return merge_leaderboards(*map(read_part, paths))
+    return merge_leaderboards(*map(read_input, paths))
 
 
 @pytest.fixture
@@ -284,29 +284,29 @@ def test_a_method_may_be_called_like_a_missing_value(tmp_path):
 
 def test_wrong_files_are_named(a, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing.csv.*bench evaluate"):
-        read_part(tmp_path / "nothing.csv")
+        read_input(tmp_path / "nothing.csv")
     with pytest.raises(FileNotFoundError, match="no clips"):
-        read_part(tmp_path)
+        read_input(tmp_path)
     (tmp_path / "other.csv").write_text("method,psrn\nx,1\n")
     with pytest.raises(ValueError, match=r"missing protocol.*unknown psrn"):
-        read_part(tmp_path / "other.csv")
+        read_input(tmp_path / "other.csv")
     half = [name for name in metric_columns(column("psnr")) if name != "psnr_n"]
     board = pd.read_csv(a / "leaderboard.csv")
     board.drop(columns="psnr_n").to_csv(tmp_path / "half.csv", index=False)
     assert set(half) <= set(board)
     with pytest.raises(ValueError, match=r"half.csv is neither.*missing psnr_n, unknown nothing"):
-        read_part(tmp_path / "half.csv")
+        read_input(tmp_path / "half.csv")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "clips.csv").write_text("method,clip\nx,1\n")
     with pytest.raises(ValueError, match=r"clips.csv was written by another version.*method, clip.*--out NEW"):
-        read_part(tmp_path / "old")
+        read_input(tmp_path / "old")
     (tmp_path / "empty.csv").write_text("")
     with pytest.raises(ValueError, match=r"empty\.csv: has no header"):
-        read_part(tmp_path / "empty.csv")
+        read_input(tmp_path / "empty.csv")
     with pytest.raises(ValueError, match="no row"):
         merge_leaderboards()
     with pytest.raises(ValueError, match="neither rows nor lines"):
-        merge_leaderboards(Part("nothing"))
+        merge_leaderboards(MergeInput("nothing"))
     for out in (a, a / "leaderboard.csv"):
         before = (a / "leaderboard.csv").read_bytes()
         with pytest.raises(ValueError, match="--out"):

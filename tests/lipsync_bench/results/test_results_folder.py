@@ -10,11 +10,11 @@ import pytest
 
 from lipsync_bench.papers import load_table, read_sources
 from lipsync_bench.report.boards import boards
-from lipsync_bench.report.results import read_results
+from lipsync_bench.report.contents import read_results
 from lipsync_bench.results.folder import ResultsFolder, read_board
 from lipsync_bench.results.leaderboard import write_leaderboard
 from lipsync_bench.results.manifest import Run, session
-from lipsync_bench.results.merge import read_part
+from lipsync_bench.results.merge import read_input
 from lipsync_bench.results.rows import RowFile, read_rows
 
 
@@ -38,7 +38,7 @@ def results(tmp_path) -> Path:
 
 def test_texts_are_texts_and_missing_numbers_nan(results):
     folder = ResultsFolder(results)
-    for rows in (folder.rows(), read_part(results / "clips.csv").rows):
+    for rows in (folder.rows(), read_input(results / "clips.csv").rows):
         assert set(rows["method"]) == {"ground_truth", "NA", "wav2lip"}  # a method may be called so
         for name in ("generator_sha256", "speaker", "reason", "fid_sha256", "lse_curve_wav2lip_lrs"):
             assert rows[name].map(type).eq(str).all()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from lipsync_bench.metrics.registry import COLUMNS
-from lipsync_bench.papers.results import methods_in, read_sources
+from lipsync_bench.papers.leaderboards import methods_in, read_sources
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.leaderboard import leaderboard, rich_table, write_leaderboard
 from lipsync_bench.results.rows import FIELDS, RowFile, read_rows

@@ -17,8 +17,8 @@ from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation import Selection, evaluate_dataset, evaluate_videos
 from lipsync_bench.evaluation.candidates import VideoFolder
 from lipsync_bench.evaluation.videos import line_folder, row_path
+from lipsync_bench.report.contents import read_results
 from lipsync_bench.report.players import kept_videos
-from lipsync_bench.report.results import read_results
 from lipsync_bench.results.rows import read_rows
 
 

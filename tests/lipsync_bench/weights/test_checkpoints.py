@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import pickle
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lipsync_bench import bench
 from lipsync_bench.datamodules.faces.s3fd import S3FD, load_s3fd
 from lipsync_bench.datamodules.weights import is_state
 from lipsync_bench.models import Wav2Lip, load_method
@@ -32,6 +32,7 @@ from lipsync_bench.models.wav2lip.module import QualityDiscriminator, Wav2LipGen
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 from lipsync_bench.weights import KINDS, import_file, import_official
 from tests import golden
+from tests.commands import run_bench
 
 NETWORKS = {
     "wav2lip": Wav2LipGenerator,
@@ -91,12 +92,6 @@ def official(tmp_path_factory: pytest.TempPathFactory, states: Callable[[str], S
         return file
 
     return path
-
-
-def run_bench(*args: object) -> int:
-    with pytest.raises(SystemExit) as ended:
-        bench.main([str(arg) for arg in args])
-    return int(ended.value.code or 0)
 
 
 def same(network: nn.Module, state: State) -> bool:
@@ -167,6 +162,21 @@ def test_a_torchscript_archive_imports(how, states, tmp_path):
     imported = import_official("sync_expert", tmp_path / "file.pt")
     state = imported.state_dict()
     assert all(torch.equal(state[name], value) for name, value in states("sync_expert").items())
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
+def test_every_reader_takes_a_torchscript_archive(states, tmp_path):
+    network = SyncNetV2()
+    network.load_state_dict(states("syncnet_v2"))
+    torch.jit.script(nn.Sequential(*network.children())).save(str(tmp_path / "other.pt"))
+    with pytest.raises(ValueError, match=r"other\.pt: does not fit\. Missing: netcnnaud\.0\.weight, .* and \d+ more"):
+        load_syncnet(tmp_path / "other.pt")
+    network.register_buffer("wide", torch.zeros(1).expand(1 << 40))
+    torch.jit.script(network).save(str(tmp_path / "wide.pt"))
+    with pytest.raises(ValueError, match=r"wide\.pt: does not fit\. Missing: none\. Unknown: wide\."):
+        load_syncnet(tmp_path / "wide.pt")
+    with pytest.raises(ValueError, match=r"wide\.pt: entry 'wide' is a Tensor"):
+        import_official("syncnet_v2", tmp_path / "wide.pt")
 
 
 class _Parallel(nn.Module):
@@ -261,6 +271,23 @@ def test_code_in_a_file_is_named_and_not_run(kind, form, states, tmp_path):
     assert not proof.exists()
 
 
+def test_code_in_a_file_is_named_by_every_reader(states, tmp_path):
+    torch.save({**states("syncnet_v2"), "evil": _Malicious(tmp_path / "proof")}, tmp_path / "evil.pth")
+    for read in (load_syncnet, load_checkpoint):
+        with pytest.raises(ValueError, match=r"evil\.pth: asks for (posix|nt|os)\.system, .* nothing of it was run"):
+            read(tmp_path / "evil.pth")
+
+
+def test_a_number_in_a_pickle_asks_for_no_memory(tmp_path):
+    path = tmp_path / "memo.pth"
+    path.write_bytes(b"\x80\x02K\x01r\xff\xff\xff\x01.")  # the value 1 goes to place 33 million of a list
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"memo\.pth: cannot be read as a weight file"):
+        import_official("s3fd", path)
+    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    tracemalloc.stop()
+
+
 def test_the_malicious_pickle_is_a_real_one(tmp_path):
     pickle.loads(pickle.dumps(_Malicious(tmp_path / "proof")))
     assert (tmp_path / "proof").exists()
@@ -276,7 +303,7 @@ def test_other_content_is_named(states, tmp_path):
         return str(raised.value)
 
     assert "holds a list. Expected a dictionary" in message([1, 2])
-    assert "its state dict is a int" in message({"state_dict": 3})
+    assert "its entry state_dict is a int" in message({"state_dict": 3})
     assert "entry 'global_step' is a int" in message({"global_step": 3})
     state = states("wav2lip_disc")
     name = next(iter(state))

@@ -141,7 +141,9 @@ def test_imagenet_weights_are_refused(tmp_path: Path) -> None:
     """torchvision's own file: the same names, but 1000 classes, and no features that FID means."""
     state = torchvision.models.Inception3(1000, aux_logits=False, init_weights=False).state_dict()
     torch.save({name: torch.zeros(()).expand(value.shape) for name, value in state.items()}, tmp_path / FILE)
-    with pytest.raises(ValueError, match=r"fc\.weight is missing or has another shape \(2 of 472 tensors do not fit\)"):
+    with pytest.raises(
+        ValueError, match=r"Missing: none\. Unknown: none\. Other shape: fc\.weight \(1000, 2048\) instead"
+    ):
         InceptionFeatures(weights=str(tmp_path))
 
 

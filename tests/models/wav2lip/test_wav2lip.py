@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader
 
 from lipsync_bench.models import load_method
 from lipsync_bench.models.core.checkpoints import RECORD, save_module
 from lipsync_bench.models.wav2lip.module import QualityDiscriminator, Wav2Lip, Wav2LipGenerator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from tests import golden
+from tests.models.training import loader, trainer_for
 
 REFERENCE = golden.arrays("wav2lip")
 TRAINING = golden.FOLDER / "wav2lip_training.json"
@@ -34,16 +34,6 @@ def assert_near(own: torch.Tensor, stored: torch.Tensor) -> None:
     """1e-5 of the stored standard deviation: what float32 sums in another order may differ by."""
     assert own.shape == stored.shape
     assert (own - stored).abs().max() <= 1e-5 * stored.std()
-
-
-def trainer_for(folder: Path, **changes: Any) -> pl.Trainer:
-    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    settings = {"accelerator": "cpu", "max_epochs": 1, "num_sanity_val_steps": 0, "default_root_dir": folder, **quiet}
-    return pl.Trainer(**(settings | changes))
-
-
-def loader(*batches: dict[str, torch.Tensor]) -> DataLoader:  # type: ignore[type-arg]
-    return DataLoader(list(batches), batch_size=None)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="module")

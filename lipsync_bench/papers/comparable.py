@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS, PaperMetric
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
-from lipsync_bench.papers.sources import Verdict
+from lipsync_bench.papers.scores import Verdict
 
 __all__ = ["DATASETS", "OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "judge", "known_protocol"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
 
-__all__ = ["Score", "Source", "Verdict"]
+__all__ = ["Score", "ScoreSource", "Verdict"]
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Score:
         return f"{self.n} frames" if self.pooled else f"{self.n} of {self.tried}"
 
 
-class Source(ABC):
+class ScoreSource(ABC):
     """One column of ours: numbers of one protocol on one set of clips.
 
     Args:

@@ -6,13 +6,13 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["Identity", "make_identity"]
+__all__ = ["Person", "make_person"]
 
 Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Identity:
+class Person:
     """One speaker: colours are RGB in [0, 1], lengths are photograph pixels (the face is 108 of them high).
 
     Factors are 1 for the face in the photograph.
@@ -54,7 +54,7 @@ class Identity:
 
 
 _CAST = (
-    Identity(
+    Person(
         "s01",
         clothes="suit",
         clothes_colour=(0.95, 0.38, 0.22),
@@ -66,7 +66,7 @@ _CAST = (
         tract=1.0,
         brows=0.25,
     ),
-    Identity(
+    Person(
         "s02",
         mirrored=True,
         face_width=1.04,
@@ -94,7 +94,7 @@ _CAST = (
         pitch_hz=112.0,
         tract=0.86,
     ),
-    Identity(
+    Person(
         "s03",
         face_width=0.95,
         jaw_width=0.92,
@@ -117,7 +117,7 @@ _CAST = (
         pitch_hz=214.0,
         tract=1.03,
     ),
-    Identity(
+    Person(
         "s04",
         mirrored=True,
         face_width=1.02,
@@ -143,7 +143,7 @@ _CAST = (
         pitch_hz=128.0,
         tract=0.90,
     ),
-    Identity(
+    Person(
         "s05",
         face_width=0.98,
         jaw_width=0.95,
@@ -167,7 +167,7 @@ _CAST = (
         pitch_hz=232.0,
         tract=1.07,
     ),
-    Identity(
+    Person(
         "s06",
         mirrored=True,
         face_width=1.10,
@@ -196,7 +196,7 @@ _CAST = (
 )
 
 
-def make_identity(index: int, seed: int = 0) -> Identity:
+def make_person(index: int, seed: int = 0) -> Person:
     """Speaker number `index`, from 0.
 
     The first six are a fixed cast, chosen to look and sound unlike each other; the others are drawn by seed.
@@ -218,7 +218,7 @@ def make_identity(index: int, seed: int = 0) -> Identity:
     hair = _CAST[int(rng.integers(1, len(_CAST)))].hair_colour or (0.5, 0.4, 0.25)
     glasses = bool(rng.random() < 0.25)
     first = colour(0.15, 0.8)
-    return Identity(
+    return Person(
         f"s{index + 1:02d}",
         mirrored=bool(rng.random() < 0.5),
         face_width=between(0.94, 1.07),

@@ -10,10 +10,10 @@ from typing import Any
 
 import pandas as pd
 
+from lipsync_bench.papers.comparable import DATASETS, Measured, judge, known_protocol
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
-from lipsync_bench.papers.rules import DATASETS, Measured, judge, known_protocol
-from lipsync_bench.papers.sources import Score, Source, Verdict
+from lipsync_bench.papers.scores import Score, ScoreSource, Verdict
 from lipsync_bench.results.folder import ResultsFolder, read_board
 from lipsync_bench.results.rows import BOARD
 
@@ -37,7 +37,7 @@ Current = Mapping[str, tuple[str, Container[str]]]
 _log = logging.getLogger(__name__)
 
 
-class LeaderboardSource(Source):
+class LeaderboardSource(ScoreSource):
     """The lines of one protocol in one leaderboard.
 
     Args:
