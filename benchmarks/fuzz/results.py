@@ -16,7 +16,7 @@ import pandas as pd
 from benchmarks.fuzz.kinds import Kind
 from benchmarks.fuzz.media import FRAMES
 from benchmarks.fuzz.prepared import IDS, make_clips, write_source
-from lipsync_bench.cli.command_line import bound_configs
+from lipsync_bench.cli.config_files import bound_configs
 from lipsync_bench.cli.lightning import BenchCLI
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.media.damage import Damage

@@ -18,12 +18,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from lipsync_bench.datamodules.media.video_files import find_videos
+from lipsync_bench.datamodules.prepare.options import DatasetName
 from lipsync_bench.datamodules.texts import read_text
 
-DatasetName = Literal["folder", "lrs2", "mead", "synthetic"]
 SPLITS = ("train", "val", "test")
 _MEAD_VIDEO = "video/front/neutral/level_1"
 _MEAD_AUDIO = "audio/neutral/level_1"
@@ -31,7 +30,7 @@ _NAME_BYTES = 200  # file systems allow 255, and suffixes come on top
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SPLITS", "DatasetName", "Source", "find_sources", "source_root", "split_lists"]
+__all__ = ["SPLITS", "Source", "find_sources", "source_root", "split_lists"]
 
 
 @dataclass(frozen=True)

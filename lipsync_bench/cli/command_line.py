@@ -1,127 +1,121 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How typed words become arguments of the `bench` functions: what jsonargparse does, and the little it does not."""
+"""From typed words to a subcommand's function and its arguments, by cyclopts; wrong usage is one line and status 2."""
 
-import inspect
-import os
-from collections.abc import Mapping, Sequence
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import Annotated, Any
 
-__all__ = ["From0", "From1", "Pixels", "Seconds", "Share", "bound_configs", "config_files", "parser_class", "plain"]
+from cyclopts import App, ArgumentCollection, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts.config import Dict
+from cyclopts.types import ExistingFile, NonNegativeInt, PositiveInt
+from cyclopts.validators import Number
 
-# Numbers as options take them: another one is wrong usage (status 2), told before anything is read or written.
-if TYPE_CHECKING:
-    From0 = int
-    From1 = int
-    Pixels = int
-    Seconds = float
-    Share = float
-else:
-    from jsonargparse.typing import ClosedUnitInterval as Share
-    from jsonargparse.typing import NonNegativeInt as From0
-    from jsonargparse.typing import PositiveInt as From1
-    from jsonargparse.typing import restricted_number_type
+from lipsync_bench.datamodules.texts import TextError, read_yaml
 
-    Pixels = restricted_number_type("Pixels", int, [(">=", 1), ("<=", 8192)])
-    Seconds = restricted_number_type("Seconds", float, [(">", 0), ("<=", 1e6)])
+From0 = NonNegativeInt
+From1 = PositiveInt
+Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=1e6))]
+Subcommands = Mapping[str, Callable[..., int | None] | App]
+WRONG_USAGE = 2
+_ANY = Group("Any subcommand", sort_key=9)
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["WRONG_USAGE", "From0", "From1", "Seconds", "Subcommands", "command_line", "parse", "sub_app"]
 
 
-def parser_class() -> type:
-    """A parser that takes the required parameters before a bare `*` by position; functions without `*` have none.
+def _shown(default: object) -> str | None:
+    """A default as help shows it; nothing where the option's absence says it."""
+    return None if default is None or default is False or default in ((), {}) else str(default)
 
-    A list by position is as many words as there are.
+
+def sub_app(name: str, about: str, subcommands: Subcommands) -> App:
+    """A subcommand that has subcommands."""
+    app = App(name, about, help_format="markdown", version_flags=())
+    for word, function in subcommands.items():
+        app.command(function, name=word)
+    return app
+
+
+def command_line(name: str, about: str, panels: Mapping[str, Subcommands]) -> App:
+    """The command with its subcommands; those of a panel stand together in its help."""
+    app = App(
+        name,
+        about,
+        help_format="markdown",
+        version_flags=(),
+        group_arguments=Group("Arguments", sort_key=-2),
+        group_parameters=Group("Options", sort_key=-1),
+        default_parameter=Parameter(negative=(), allow_repeating=True, show_default=_shown),
+    )
+    for place, (title, subcommands) in enumerate(panels.items()):
+        group = Group(title, sort_key=place)
+        for row, (word, function) in enumerate(subcommands.items()):
+            if isinstance(function, App):
+                function.group, function.sort_key = (group,), row
+                app.command(function)
+            else:
+                app.command(function, name=word, group=group, sort_key=row)
+    app["--help"].group = (_ANY,)
+
+    @app.meta.default
+    def launch(
+        *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+        config: Annotated[tuple[ExistingFile, ...], Parameter(group=_ANY)] = (),
+    ) -> Callable[[], int | None]:
+        """Take the options of files into account.
+
+        Args:
+            config: YAML of options; what is typed counts more, and of several files the last one.
+        """
+        app.config = tuple(map(_options_of, reversed(config)))
+        return _function(app, words)
+
+    return app
+
+
+def _function(app: App, words: Sequence[str]) -> Callable[[], Any]:
+    function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    return partial(function, *bound.args, **bound.kwargs)
+
+
+def _options_of(file: Path) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
+    """Fills in what a file says: options by name, or below the name of a subcommand."""
+    found = read_yaml(file, "a YAML of options", "Correct the file")
+
+    def fill(app: App, subcommand: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        for below in (True, False):
+            Dict(found, source=str(file), use_commands_as_keys=below)(app, subcommand, arguments)
+
+    return fill
+
+
+def _line(error: Exception) -> str:
+    """What was found and expected, in one line."""
+    if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
+        return f"{error.keyword or error.argument.name}: nothing was given. Expected a value"
+    if isinstance(error, UnusedCliTokensError):
+        return f"{' '.join(error.unused_tokens or [])}: no option takes this. Expected --OPTION VALUE, or --no-OPTION"
+    return " ".join(str(error).split())
+
+
+def parse(app: App, words: Sequence[str]) -> Callable[[], int | None]:
+    """The function that is meant, with its arguments. Ends the process with status 2 on wrong usage.
+
+    Raises:
+        TextError: A file of options cannot be read.
     """
-    from docstring_parser import parse
-    from jsonargparse import ArgumentParser
-
-    class Parser(ArgumentParser):
-        def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> list[str]:
-            parameters = inspect.signature(function).parameters.values()
-            options = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-            if not options:
-                return list(super().add_function_arguments(function, *args, **kwargs))
-            others = {parameter.name for parameter in parameters} - options
-            about = {p.arg_name: p.description for p in parse(function.__doc__ or "").params}
-            for p in parameters:
-                if p.name in others and p.default is p.empty and get_origin(p.annotation) is list:
-                    self.add_argument(p.name, type=get_args(p.annotation)[0], nargs="+", help=about[p.name])
-                    options.add(p.name)
-            added = super().add_function_arguments(
-                function, *args, **{**kwargs, "as_positional": True, "skip": options}
-            )
-            return [*added, *super().add_function_arguments(function, *args, **{**kwargs, "skip": others})]
-
-    return Parser
-
-
-def _parameters(args: list[str], commands: Mapping[str, Any]) -> dict[str, Any]:
-    """Annotation of each option of the command that is meant, by option."""
-    command: Any = commands
-    for arg in args[:2]:
-        command = command.get(arg) if isinstance(command, Mapping) else command
-    if not callable(command):
-        return {}
-    return {f"--{parameter.name}": parameter.annotation for parameter in inspect.signature(command).parameters.values()}
-
-
-def plain(args: list[str], commands: Mapping[str, Any]) -> list[str]:
-    """Options as jsonargparse takes them: `--no-mark` is `--no_mark true`, a second `--pred` is one more, `--methods
-    a,b` is `--only a,b`.
-
-    Args:
-        args: As typed, without the program's name.
-        commands: Functions by their words.
-    """
-    options = _parameters(args, commands)
-    out = []
-    for arg, following in zip(args, [*args[1:], "--"], strict=False):
-        if not arg.startswith("--"):
-            out.append(arg)
-            continue
-        name, mark, rest = arg.partition("=") if "=" in arg.partition(".")[0] else arg.partition(".")
-        name = name.replace("-", "_").replace("__", "--", 1)
-        if name == "--methods" and mark != "." and "--only" in options:
-            name = "--only"
-        if options.get(name) == list[str] | None and mark != ".":
-            name += "+"
-        out.append(name + mark + rest)
-        if options.get(name) is bool and not mark and following.startswith("--"):
-            out.append("true")
-    return out
-
-
-def config_files(words: Sequence[str], overlays: bool = False) -> list[str]:
-    """The files of arguments among typed words: those of `--config`, and if asked for whatever is called a YAML."""
-    files = []
-    for option, word in zip(["", *words], words, strict=False):
-        path = word.partition("=")[2] if word.startswith("-") else word
-        named = option in ("-c", "--config") or word.startswith("--config=")
-        named |= overlays and path.endswith((".yaml", ".yml"))
-        if named and os.path.exists(path):  # noqa: PTH110 (which raises for long words)
-            files.append(path)
-    return files
-
-
-def bound_configs(words: Sequence[str], overlays: bool = False) -> None:
-    """Refuse files of arguments that are no text, too large or a bomb: jsonargparse reads without bounds.
-
-    Those that are named here end with a line of their own; those that they name in turn, as wrong arguments.
-    """
-    files = config_files(words, overlays)
-    if not files:  # nothing is imported for it
-        return
-    from jsonargparse import get_loader, set_loader
-    from yaml import YAMLError
-
-    from lipsync_bench.datamodules.texts import check_yaml, read_yaml
-    from lipsync_bench.old_names import renamed
-
-    for path in files:
-        read_yaml(Path(path), "a YAML of arguments, as in experiments/", "Correct the file")
-    load = get_loader("yaml")
-
-    def bounded(text: str) -> Any:
-        check_yaml(text)
-        return renamed(load(text))
-
-    set_loader("yaml", bounded, (YAMLError,))
+    try:
+        run = _function(app.meta, words)
+        run = run() if run.func is app.meta.default_command else run
+        if run.func.__name__ == "help_print" and not {"--help", "-h"} & set(words):
+            raise ValueError("no subcommand. Expected one")
+    except TextError:
+        raise
+    except (CycloptsError, ValueError) as error:  # ValueError of a group, whose values do not go together
+        _log.error("error: %s. See: bench --help", _line(error).rstrip("."))
+        sys.exit(WRONG_USAGE)
+    return run

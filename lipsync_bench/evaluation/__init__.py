@@ -12,30 +12,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
-    from lipsync_bench.evaluation.scorers import ScorerFiles
+    from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
     from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
-    from lipsync_bench.evaluation.task.selection import Result, Selection
+    from lipsync_bench.evaluation.task.selection import Result
     from lipsync_bench.metrics.metric import Column
     from lipsync_bench.metrics.registry import COLUMNS, column
     from lipsync_bench.results.ranks import intervals, paired_tests
     from lipsync_bench.results.rows import read_rows
 
 _HOMES = {
+    ".evaluate": ("evaluate_dataset", "evaluate_videos"),
+    ".options": ("Inputs", "Rules", "Running", "ScorerFiles", "Selection"),
+    ".task.protocol": ("Protocol", "list_protocols", "load_protocol"),
+    ".task.selection": ("Result",),
     "lipsync_bench.metrics.metric": ("Column",),
     "lipsync_bench.metrics.registry": ("COLUMNS", "column"),
-    ".evaluate": ("evaluate_dataset", "evaluate_videos"),
-    ".protocol": ("Protocol", "list_protocols", "load_protocol"),
-    ".ranks": ("intervals", "paired_tests"),
-    ".rows": ("read_rows",),
-    ".scorers": ("ScorerFiles",),
-    ".selection": ("Result", "Selection"),
+    "lipsync_bench.results.ranks": ("intervals", "paired_tests"),
+    "lipsync_bench.results.rows": ("read_rows",),
 }
 
 __all__ = [
     "COLUMNS",
     "Column",
+    "Inputs",
     "Protocol",
     "Result",
+    "Rules",
+    "Running",
     "ScorerFiles",
     "Selection",
     "column",
