@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """How the face of a video is found, followed and cut out: options of preparation and of dubbing."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, get_args
 
-from cyclopts import Group, Parameter
+from cyclopts import Group, Parameter, Token
 
 from lipsync_bench.datamodules.limits import within
+from lipsync_bench.datamodules.option_types import Whole
 
 DetectorName = Literal["mediapipe", "dlib", "s3fd"]
 CropRule = Literal["mesh", "detector"]
-FaceChoice = Literal["largest", "first", "left", "right", "centre"] | int
+_FaceName = Literal["largest", "first", "left", "right", "centre"]
+FaceChoice = _FaceName | int
 
 __all__ = ["CropRule", "DetectorName", "FaceChoice", "FaceOptions"]
+
+
+def _face(kind: object, tokens: Sequence[Token]) -> str | int:
+    text = tokens[-1].value
+    if text not in get_args(_FaceName) and not text.isdecimal():
+        raise ValueError(f"{text!r}. Expected {', '.join(get_args(_FaceName))}, or a number from 0")
+    return int(text) if text.isdecimal() else text
 
 
 @Parameter(name="*", group=Group("Face", sort_key=2))
@@ -34,8 +44,8 @@ class FaceOptions:
     detector: DetectorName = "mediapipe"
     detector_weights: Path | None = None
     crop: CropRule = "mesh"
-    face: FaceChoice = "largest"
-    max_gap_frames: int = 12
+    face: Annotated[FaceChoice, Parameter(converter=_face)] = "largest"
+    max_gap_frames: Whole = 12
 
     def __post_init__(self) -> None:
         if isinstance(self.face, int):

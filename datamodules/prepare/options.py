@@ -7,6 +7,7 @@ from typing import Literal
 from cyclopts import Group, Parameter
 
 from lipsync_bench.datamodules.limits import MAX_CROP_PX, within
+from lipsync_bench.datamodules.option_types import Whole
 
 DatasetName = Literal["folder", "lrs2", "mead", "synthetic"]
 
@@ -27,9 +28,9 @@ class PrepareOptions:
     """
 
     dataset: DatasetName = "folder"
-    max_crop_px: int = 512
+    max_crop_px: Whole = 512
     max_failures: float = 1.0
-    workers: int | None = None
+    workers: Whole | None = None
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -3,24 +3,33 @@
 
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
-from cyclopts import App, ArgumentCollection, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
+from cyclopts import (
+    App,
+    ArgumentCollection,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnusedCliTokensError,
+)
 from cyclopts.config import Dict
-from cyclopts.types import ExistingFile, NonNegativeInt, PositiveInt
+from cyclopts.types import ExistingFile
 from cyclopts.validators import Number
 
-from lipsync_bench.datamodules.texts import TextError, read_yaml
+from lipsync_bench.datamodules.option_types import Whole
 
-From0 = NonNegativeInt
-From1 = PositiveInt
+From0 = Annotated[Whole, Parameter(validator=Number(gte=0))]
+From1 = Annotated[Whole, Parameter(validator=Number(gte=1))]
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=1e6))]
 Subcommands = Mapping[str, Callable[..., int | None] | App]
 WRONG_USAGE = 2
-_ANY = Group("Any subcommand", sort_key=9)
+_EVERYWHERE = Group("Any subcommand", sort_key=9)
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +47,18 @@ def sub_app(name: str, about: str, subcommands: Subcommands) -> App:
     for word, function in subcommands.items():
         app.command(function, name=word)
     return app
+
+
+def _launch(
+    *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[tuple[ExistingFile, ...], Parameter(group=_EVERYWHERE)] = (),
+) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """Tell the files of options from the other words.
+
+    Args:
+        config: YAML of options; what is typed counts more, and of several files the last one.
+    """
+    return words, config
 
 
 def command_line(name: str, about: str, panels: Mapping[str, Subcommands]) -> App:
@@ -59,47 +80,9 @@ def command_line(name: str, about: str, panels: Mapping[str, Subcommands]) -> Ap
                 app.command(function)
             else:
                 app.command(function, name=word, group=group, sort_key=row)
-    app["--help"].group = (_ANY,)
-
-    @app.meta.default
-    def launch(
-        *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-        config: Annotated[tuple[ExistingFile, ...], Parameter(group=_ANY)] = (),
-    ) -> Callable[[], int | None]:
-        """Take the options of files into account.
-
-        Args:
-            config: YAML of options; what is typed counts more, and of several files the last one.
-        """
-        app.config = tuple(map(_options_of, reversed(config)))
-        return _function(app, words)
-
+    app["--help"].group = (_EVERYWHERE,)
+    app.meta.default(_launch)
     return app
-
-
-def _function(app: App, words: Sequence[str]) -> Callable[[], Any]:
-    function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
-    return partial(function, *bound.args, **bound.kwargs)
-
-
-def _options_of(file: Path) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
-    """Fills in what a file says: options by name, or below the name of a subcommand."""
-    found = read_yaml(file, "a YAML of options", "Correct the file")
-
-    def fill(app: App, subcommand: tuple[str, ...], arguments: ArgumentCollection) -> None:
-        for below in (True, False):
-            Dict(found, source=str(file), use_commands_as_keys=below)(app, subcommand, arguments)
-
-    return fill
-
-
-def _line(error: Exception) -> str:
-    """What was found and expected, in one line."""
-    if isinstance(error, MissingArgumentError) and error.argument is not None and not error.argument.tokens:
-        return f"{error.keyword or error.argument.name}: nothing was given. Expected a value"
-    if isinstance(error, UnusedCliTokensError):
-        return f"{' '.join(error.unused_tokens or [])}: no option takes this. Expected --OPTION VALUE, or --no-OPTION"
-    return " ".join(str(error).split())
 
 
 def parse(app: App, words: Sequence[str]) -> Callable[[], int | None]:
@@ -108,14 +91,60 @@ def parse(app: App, words: Sequence[str]) -> Callable[[], int | None]:
     Raises:
         TextError: A file of options cannot be read.
     """
-    try:
+    app.config = ()
+    with _wrong_usage(app, words):
         run = _function(app.meta, words)
-        run = run() if run.func is app.meta.default_command else run
-        if run.func.__name__ == "help_print" and not {"--help", "-h"} & set(words):
-            raise ValueError("no subcommand. Expected one")
-    except TextError:
-        raise
-    except (CycloptsError, ValueError) as error:  # ValueError of a group, whose values do not go together
-        _log.error("error: %s. See: bench --help", _line(error).rstrip("."))
-        sys.exit(WRONG_USAGE)
+    if run.func is _launch:
+        words, files = run()
+        app.config = tuple(map(_options_of, reversed(files)))
+        with _wrong_usage(app, words):
+            run = _function(app, words)
+            if run.func.__name__ == "help_print":
+                raise ValueError("no subcommand was given. Expected one of those that help lists.")
     return run
+
+
+def _function(app: App, words: Sequence[str]) -> "partial[Any]":
+    function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    return partial(function, *bound.args, **bound.kwargs)
+
+
+def _options_of(file: Path) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
+    """Fills in what a file says: options by name, or below the name of a subcommand."""
+    from lipsync_bench.datamodules.texts import read_yaml
+
+    found = read_yaml(file, "a YAML of options", "Correct the file")
+
+    def fill(app: App, subcommand: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} holds no options. Expected NAME: VALUE in each line.")
+        given = {str(key): value for key, value in found.items() if value is not None}
+        negative = {name.lstrip("-") for argument in arguments for name in argument.negatives}
+        for key in given:
+            if key.replace("_", "-") in negative:  # cyclopts would take it for the opposite
+                raise ValueError(f"{file}: {key}. Expected {key[3:]}: false.")
+        for below in (True, False):
+            Dict(given, source=str(file), use_commands_as_keys=below)(app, subcommand, arguments)
+
+    return fill
+
+
+@contextmanager
+def _wrong_usage(app: App, words: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except (CycloptsError, ValueError) as error:  # ValueError of a group, whose values cannot be
+        subcommand = next((f" {word}" for word in words if word in app), "")
+        _log.error("error: %s See: %s%s --help", _line(error), app.name[0], subcommand)
+        sys.exit(WRONG_USAGE)
+
+
+def _line(error: Exception) -> str:
+    """What was found and expected, in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        text = f"{error.keyword} without a value." if error.keyword else f"{error.argument.name} is missing."
+    elif isinstance(error, UnusedCliTokensError):
+        found = " ".join(error.unused_tokens or ())
+        text = f"{found!r} belongs to no option. Expected --OPTION VALUE; a flag has no value, or as in --FLAG=false."
+    return text if text.endswith((".", "?")) else f"{text}."

@@ -19,7 +19,8 @@ def prepare(
 ) -> int:
     """Turn raw videos into clips: face found and cut, 25 fps, 16 kHz.
 
-    One file a clip. Resumes where an interrupted run stopped. Clips that cannot be used are listed with the reason in failures.csv.
+    One file a clip. Resumes where an interrupted run stopped. Clips that cannot be used are listed with the reason in
+    failures.csv.
 
     Args:
         source: Folder of the data set or of any videos.
@@ -35,7 +36,8 @@ def prepare(
 def cut(*, video: Path, out: Path, val_seconds: Seconds = 18.0, test_seconds: Seconds = 18.0) -> int:
     """Cut one person's video by time into parts to train, validate and test on.
 
-    For fine-tuning, as in HyperLips' Table V. The parts are laid out like LRS2; prepare them with: bench prepare --dataset lrs2 --source OUT --out ROOT.
+    For fine-tuning, as in HyperLips' Table V. The parts are laid out like LRS2; prepare them with: bench prepare
+    --dataset lrs2 --source OUT --out ROOT.
 
     Args:
         video: Shows one person, with audio.
@@ -86,7 +88,8 @@ def base_frames(
 ) -> int:
     """Run a trained HyperLips-Base over prepared clips, for its second stage.
 
-    Makes frames, sketches and lip outlines. Resumes where an interrupted run stopped. What cannot be read is listed in base_frames_failures.csv.
+    Makes frames, sketches and lip outlines. Resumes where an interrupted run stopped. What cannot be read is listed in
+    base_frames_failures.csv.
 
     Args:
         checkpoint: Of HyperLipsBase.

@@ -3,14 +3,11 @@
 
 import logging
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
-
-from cyclopts import Parameter, Token
 
 from lipsync_bench.cli.command_line import From1
-from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection, words
+from lipsync_bench.datamodules.option_types import Words
+from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
 from lipsync_bench.papers.options import RunOptions, TableOptions
 
 __all__ = ["evaluate", "leaderboard_merge", "report", "sync", "table"]
@@ -30,8 +27,9 @@ def evaluate(
 ) -> int:
     """Rank methods on a data set, or score your own videos.
 
-    The one with --dataset NAME, the other with --pred DIR --target DIR. Resumes where an interrupted run stopped; what failed is tried again, and rows of files that have changed are made
-    anew. The ground truth always takes part, and the repeated reference frame.
+    The one with --dataset NAME, the other with --pred DIR --target DIR. Resumes where an interrupted run stopped; what
+    failed is tried again, and rows of files that have changed are made anew. The ground truth always takes part, and
+    the repeated reference frame.
 
     Args:
         dataset: Name of a YAML in experiments/benchmarks/, or the path of one.
@@ -121,19 +119,7 @@ def table(id: str, /, *, show: TableOptions = TableOptions(), options: RunOption
     return run(id, show, options)
 
 
-def _tables(kind: object, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """From `a,b` or `[a,b]`."""
-    return tuple(word.strip("[]") for word in words(kind, tokens))
-
-
-def report(
-    results: Path,
-    /,
-    *,
-    out: Path = Path("report"),
-    tables: Annotated[Sequence[str], Parameter(converter=_tables)] = (),
-    title: str | None = None,
-) -> int:
+def report(results: Path, /, *, out: Path = Path("report"), tables: Words = (), title: str | None = None) -> int:
     """Make a results folder into a site that opens from the disk.
 
     Leaderboard, plots, comparison with papers, players side by side (with the videos that bench evaluate --save-videos

@@ -252,9 +252,7 @@ def evaluate_videos(
     if in_turn and rank > 0:  # the first process prepares, the others find everything there
         wait_for_all()
     try:
-        report = prepare(
-            target, out / "targets", PrepareOptions(workers=workers), progress=progress, exclude=others
-        )
+        report = prepare(target, out / "targets", PrepareOptions(workers=workers), progress=progress, exclude=others)
     finally:
         if in_turn and rank == 0:
             wait_for_all()

@@ -9,18 +9,15 @@ from typing import Annotated, Literal
 from cyclopts import Group, Parameter, Token
 
 from lipsync_bench.datamodules.limits import within
+from lipsync_bench.datamodules.option_types import Whole, Words
 
-__all__ = ["WEIGHT_OPTIONS", "Inputs", "Rules", "Running", "ScorerFiles", "Selection", "words"]
-
-
-def words(kind: object, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """From `a,b`, or from an option that is given several times."""
-    return tuple(word.strip() for token in tokens for word in token.value.split(",") if word.strip())
+__all__ = ["WEIGHT_OPTIONS", "Inputs", "Rules", "Running", "ScorerFiles", "Selection"]
 
 
 def _files(kind: object, tokens: Sequence[Token]) -> dict[str, str]:
     """From `NAME=FILE` or `NAME`, several with commas between."""
-    return {name: file for name, _, file in (word.partition("=") for word in words(kind, tokens))}
+    words = (word.strip() for token in tokens for word in token.value.split(",") if word.strip())
+    return {name: file for name, _, file in (word.partition("=") for word in words)}
 
 
 def _folders(kind: object, tokens: Sequence[Token]) -> dict[str, Path]:
@@ -95,9 +92,9 @@ class Selection:
         clips: Only clips whose id is one of these or fits one of these patterns, such as 'S1/*', with commas between.
     """
 
-    limit: int | None = None
-    only: Annotated[Sequence[str], Parameter(converter=words)] = ()
-    clips: Annotated[Sequence[str], Parameter(converter=words)] = ()
+    limit: Whole | None = None
+    only: Words = ()
+    clips: Words = ()
 
     def __post_init__(self) -> None:
         within("limit", self.limit, 1)

@@ -97,8 +97,8 @@ def table(id: str, show: TableOptions = TableOptions(), options: RunOptions = Ru
         paper = load_table(id)
         if show.paper_only and (show.results is not None or show.ratings is not None):
             raise ValueError(
-                f"--paper-only with {show.results or show.ratings}. Expected one of the two. Leave out --paper-only to see ours "
-                "beside the paper"
+                f"--paper-only with {show.results or show.ratings}. Expected one of the two. Leave out --paper-only to "
+                "see ours beside the paper"
             )
         _refuse_run(paper, show, options)
         sources, notes = _sources(paper, show), tuple[str, ...]()

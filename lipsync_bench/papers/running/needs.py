@@ -151,9 +151,7 @@ def _missing(table: PaperTable, name: str, path: Path) -> str:
     return f"no checkpoint of {name} at {path}. {train} another with --methods.{name} CKPT."
 
 
-def _without_weights(
-    table: PaperTable, part: Part, names: Container[str], finished: Container[str]
-) -> Iterator[str]:
+def _without_weights(table: PaperTable, part: Part, names: Container[str], finished: Container[str]) -> Iterator[str]:
     """What is said of those of the named rows that have neither checkpoint nor videos."""
     rows = [row for row in table.rows if row.dataset == part.dataset and row.name in names]
     rows = [row for row in rows if row.name not in part.checkpoints and row.name not in part.pred]

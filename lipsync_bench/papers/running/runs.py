@@ -81,7 +81,7 @@ def _evaluate(step: _Step, scorers: ScorerFiles, options: RunOptions) -> list[st
         result = evaluate_dataset(
             part.benchmark,
             out,
-            inputs=replace(options.inputs, methods=part.checkpoints, pred=part.pred),
+            inputs=replace(options.inputs, methods=dict(part.checkpoints), pred=dict(part.pred)),
             rules=Rules(step.protocol.name),
             scorers=scorers,
             select=replace(options.select, only=names),
