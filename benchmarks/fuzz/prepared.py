@@ -16,6 +16,7 @@ from lipsync_bench.datamodules import ClipFolder
 from lipsync_bench.datamodules.base_frames import BaseFrames, BaseFramesHeader, base_frames_path, write_base_frames
 from lipsync_bench.datamodules.clips.clip import LANDMARKS, MESH_POINTS, Clip, ClipHeader, read_header, write_clip
 from lipsync_bench.datamodules.media.audio import mel_spectrogram, to_int16
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.prepare.sources import find_sources
 
@@ -139,7 +140,7 @@ def _make_prepared(folder: Path) -> None:
 
 
 def _prepare(path: Path) -> None:
-    prepare(path.parent / "videos", path.parent, workers=1, progress=False)
+    prepare(path.parent / "videos", path.parent, PrepareOptions(workers=1), progress=False)
 
 
 def sources_in(folder: Path) -> None:

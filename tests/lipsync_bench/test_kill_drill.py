@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from lipsync_bench import bench
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
@@ -64,7 +65,7 @@ def test_prepare_killed_five_times(tmp_path: Path) -> None:
         bench.main([str(argument) for argument in arguments])
     assert not ended.value.code
 
-    report = prepare(source, whole, workers=2, progress=False)
+    report = prepare(source, whole, PrepareOptions(workers=2), progress=False)
     assert (report.done, report.failed) == (FILES - BROKEN, BROKEN)
     assert digests(out) == digests(whole)  # clips, manifest.json, failures.csv, and nothing else
     assert {row["id"] for row in failures(out)} == broken

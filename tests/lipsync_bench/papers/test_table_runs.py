@@ -18,7 +18,7 @@ from lipsync_bench.evaluation import evaluate
 from lipsync_bench.evaluation import run as scoring_run
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
-from lipsync_bench.papers import table
+from lipsync_bench.papers import RunOptions, TableOptions, table
 from lipsync_bench.papers.running import needs, runs
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.rows import read_rows
@@ -235,7 +235,7 @@ def test_the_hint_stands_by_the_kind_of_error_not_by_its_words(here, monkeypatch
     ):
         monkeypatch.setattr(evaluate, "evaluate_dataset", refusing(error))
         with pytest.raises(type(error), match=expected):
-            table("lipformer-1", run=True)
+            table("lipformer-1", TableOptions(run=True))
 
 
 @pytest.mark.parametrize(
@@ -296,9 +296,9 @@ def test_without_run_the_hint_names_it(here, caplog, capsys):
 
 
 def test_the_detectors_weights_go_to_the_protocols_that_need_them(tmp_path):
-    from lipsync_bench.evaluation import Protocol
+    from lipsync_bench.evaluation import Protocol, ScorerFiles
 
-    options = needs.RunOptions(scorers={"detector_weights": tmp_path, "lpips": "torchvision"})
+    options = RunOptions(scorers=ScorerFiles(detector_weights=tmp_path, lpips="torchvision"))
     cut, whole = Protocol(1, "a", boxes="s3fd"), Protocol(1, "b", boxes="frame", size_hw=None)
     assert runs._scorers(options, cut, [cut, whole]).detector_weights == tmp_path
     assert runs._scorers(options, whole, [cut, whole]).detector_weights is None
