@@ -96,7 +96,7 @@ def parse(app: App, words: Sequence[str]) -> Callable[[], int | None]:
         run = _function(app.meta, words)
     if run.func is _launch:
         words, files = run()
-        app.config = tuple(map(_options_of, reversed(files)))
+        app.config = (*map(_options_of, reversed(files)), _whole_names)
         with _wrong_usage(app, words):
             run = _function(app, words)
             if run.func.__name__ == "help_print":
@@ -127,6 +127,12 @@ def _options_of(file: Path) -> Callable[[App, tuple[str, ...], ArgumentCollectio
             Dict(given, source=str(file), use_commands_as_keys=below)(app, subcommand, arguments)
 
     return fill
+
+
+def _whole_names(app: App, subcommand: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """A name such as that of --methods.v1.5 PATH may have dots; cyclopts would take them for keys below keys."""
+    for argument in arguments:
+        argument.tokens = [t.evolve(keys=(".".join(t.keys),)) if t.keys else t for t in argument.tokens]
 
 
 @contextmanager

@@ -14,16 +14,24 @@ from lipsync_bench.datamodules.option_types import Whole, Words
 __all__ = ["WEIGHT_OPTIONS", "Inputs", "Rules", "Running", "ScorerFiles", "Selection"]
 
 
-def _files(kind: object, tokens: Sequence[Token]) -> dict[str, str]:
-    """From `NAME=FILE` or `NAME`, several with commas between."""
-    words = (word.strip() for token in tokens for word in token.value.split(",") if word.strip())
-    return {name: file for name, _, file in (word.partition("=") for word in words)}
+_Given = Sequence[Token] | dict[str, Sequence[Token]]
 
 
-def _folders(kind: object, tokens: Sequence[Token]) -> dict[str, Path]:
+def _checkpoints(kind: object, given: _Given) -> dict[str, Path]:
+    """From `--methods.NAME PATH`."""
+    if not isinstance(given, dict):
+        raise ValueError(
+            f"{given[0].value!r} without a name. Expected --methods.NAME PATH; --only NAME,NAME takes some methods"
+        )
+    return {name: Path(tokens[-1].value) for name, tokens in given.items()}
+
+
+def _folders(kind: object, given: _Given) -> dict[str, Path]:
     """From `NAME=DIR` or `DIR` each; the folder's own name where none is given."""
+    if isinstance(given, dict):
+        return _checkpoints(kind, given)
     out: dict[str, Path] = {}
-    for text in (token.value for token in tokens):
+    for text in (token.value for token in given):
         name, equals, folder = text.partition("=")
         path = Path(folder) if equals and not Path(text).is_dir() else Path(text)
         name = name if path != Path(text) else path.resolve().name
@@ -33,13 +41,12 @@ def _folders(kind: object, tokens: Sequence[Token]) -> dict[str, Path]:
     return out
 
 
-def _checkpoints(kind: object, tokens: Sequence[Token] | dict[str, Sequence[Token]]) -> dict[str, Path]:
-    """From `--methods.NAME PATH`."""
-    if not isinstance(tokens, dict):
-        raise ValueError(
-            f"{tokens[0].value!r} without a name. Expected --methods.NAME PATH; --only NAME,NAME takes some methods"
-        )
-    return {name: Path(given[-1].value) for name, given in tokens.items()}
+def _files(kind: object, given: _Given) -> dict[str, str]:
+    """From `NAME=FILE` or `NAME`, several with commas between."""
+    if isinstance(given, dict):
+        return {name: tokens[-1].value for name, tokens in given.items()}
+    words = (word.strip() for token in given for word in token.value.split(",") if word.strip())
+    return {name: file for name, _, file in (word.partition("=") for word in words)}
 
 
 @Parameter(name="*", group=Group("What is evaluated", sort_key=1))
@@ -58,9 +65,7 @@ class Inputs:
 
     root: Path | None = None
     methods: Annotated[dict[str, Path], Parameter(converter=_checkpoints)] = field(default_factory=dict)
-    pred: Annotated[dict[str, Path], Parameter(converter=_folders, n_tokens=-1, accepts_keys=False)] = field(
-        default_factory=dict
-    )
+    pred: Annotated[dict[str, Path], Parameter(converter=_folders, n_tokens=-1)] = field(default_factory=dict)
     parsing: Path | None = None
 
 
@@ -124,9 +129,7 @@ class ScorerFiles:
     lpips: str | None = None
     inception: str | None = None
     detector_weights: Path | None = None
-    metrics: Annotated[dict[str, str], Parameter(converter=_files, n_tokens=-1, accepts_keys=False)] = field(
-        default_factory=dict
-    )
+    metrics: Annotated[dict[str, str], Parameter(converter=_files, n_tokens=-1)] = field(default_factory=dict)
 
     def given(self, option: str) -> str | Path | None:
         """What was given for an option of a network; None for nothing."""

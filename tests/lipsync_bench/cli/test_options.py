@@ -40,6 +40,12 @@ def given(words: str) -> dict[str, Any]:
             "evaluate --methods.a_b x.ckpt --methods.C-d=y.ckpt",
             {"inputs": Inputs(methods={"a_b": Path("x.ckpt"), "C-d": Path("y.ckpt")})},
         ),
+        (
+            "evaluate --methods.v1 x --methods.v1.5 y",
+            {"inputs": Inputs(methods={"v1": Path("x"), "v1.5": Path("y")})},
+        ),
+        ("evaluate --pred.a x --pred.b.c y", {"inputs": Inputs(pred={"a": Path("x"), "b.c": Path("y")})}),
+        ("evaluate --metrics.x w.pt", {"scorers": ScorerFiles(metrics={"x": "w.pt"})}),
         ("evaluate --only a,b --only c", {"select": Selection(only=("a", "b", "c"))}),
         ("evaluate --only [a,b] --clips '[s]1/[ab]'", {"select": Selection(None, ("a", "b"), ("[s]1/[ab]",))}),
         ("evaluate --metrics csim_dlib,x=w.pt", {"scorers": ScorerFiles(metrics={"csim_dlib": "", "x": "w.pt"})}),
