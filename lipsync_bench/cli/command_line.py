@@ -118,7 +118,7 @@ def _options_of(file: Path) -> Callable[[App, tuple[str, ...], ArgumentCollectio
     def fill(app: App, subcommand: tuple[str, ...], arguments: ArgumentCollection) -> None:
         if not isinstance(found, dict):
             raise ValueError(f"{file} holds no options. Expected NAME: VALUE in each line.")
-        given = {str(key): value for key, value in found.items() if value is not None}
+        given = _without_nulls(found)
         negative = {name.lstrip("-") for argument in arguments for name in argument.negatives}
         for key in given:
             if key.replace("_", "-") in negative:  # cyclopts would take it for the opposite
@@ -127,6 +127,13 @@ def _options_of(file: Path) -> Callable[[App, tuple[str, ...], ArgumentCollectio
             Dict(given, source=str(file), use_commands_as_keys=below)(app, subcommand, arguments)
 
     return fill
+
+
+def _without_nulls(node: Any) -> Any:
+    """What a file does not say is not given; names are texts, also where they look like numbers."""
+    if not isinstance(node, dict):
+        return node
+    return {str(key): _without_nulls(value) for key, value in node.items() if value is not None}
 
 
 def _whole_names(app: App, subcommand: tuple[str, ...], arguments: ArgumentCollection) -> None:

@@ -136,11 +136,12 @@ def test_wrong_usage_is_one_line_before_anything_is_read_or_written(words, messa
 def test_a_file_of_options_fills_in_what_is_not_typed(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text(
-        "methods: {a_b: x.ckpt}\npred: [a, B=b]\nsave_videos: true\nlimit: 3\n"
+        "methods: {a_b: x.ckpt, 2024: y.ckpt, c: null}\npred: [a, B=b]\nsave_videos: true\nlimit: 3\n"
         "clips: 'S1/*,b'\nonly: [a]\ndevice: null\n"
     )
     found = given(f"evaluate --config {file} --limit 4 --dataset d")
-    assert found["inputs"] == Inputs(methods={"a_b": Path("x.ckpt")}, pred={"a": Path("a"), "B": Path("b")})
+    methods = {"a_b": Path("x.ckpt"), "2024": Path("y.ckpt")}
+    assert found["inputs"] == Inputs(methods=methods, pred={"a": Path("a"), "B": Path("b")})
     assert found["select"] == Selection(4, ("a",), ("S1/*", "b"))
     assert found["running"] == Running(save_videos=True)
     assert found["dataset"] == "d"
