@@ -21,7 +21,7 @@ def _whole(kind: object, tokens: Sequence[Token]) -> int:
 def _words(kind: object, tokens: Sequence[Token]) -> tuple[str, ...]:
     lists = (re.fullmatch(r"\[([^][]*)\]", token.value) for token in tokens)
     texts = (found[1] if found else token.value for found, token in zip(lists, tokens, strict=True))
-    return tuple(word.strip() for text in texts for word in text.split(",") if word.strip())
+    return tuple(word for text in texts for part in text.split(",") if (word := part.strip(" \t\"'")))
 
 
 Whole = Annotated[int, Parameter(converter=_whole)]

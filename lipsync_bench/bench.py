@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lipsync_bench.cli.command_line import Subcommands, command_line, parse, sub_app
+from lipsync_bench.cli.command_line import Subcommands, WrongUsage, command_line, parse, sub_app
 from lipsync_bench.cli.data_commands import base_frames, cut, prepare, synthetic
 from lipsync_bench.cli.doctor import doctor
 from lipsync_bench.cli.endings import errors_in_a_line
@@ -14,6 +14,7 @@ from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.cli.method_commands import demo, dub, import_
 from lipsync_bench.cli.scoring_commands import evaluate, leaderboard_merge, report, sync, table
 
+WRONG_USAGE = 2
 INTERRUPTED = 130
 READER_LEFT = 141  # 128 and the number of SIGPIPE
 SUBCOMMANDS: dict[str, Subcommands] = {
@@ -46,6 +47,9 @@ def main(args: Sequence[str] | None = None) -> None:
         with errors_in_a_line():
             try:
                 sys.exit(parse(app, sys.argv[1:] if args is None else args)())
+            except WrongUsage as error:
+                _log.error("error: %s", error)
+                sys.exit(WRONG_USAGE)
             finally:
                 sys.stdout.flush()  # here, where a reader that has left, or a full disk, can be noticed
     except BrokenPipeError:  # such as head, which has seen enough: end as Unix tools do

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From typed words to a subcommand's function and its arguments, by cyclopts; wrong usage is one line and status 2."""
+"""From typed words to a subcommand's function and its arguments, by cyclopts."""
 
-import logging
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,12 +26,13 @@ From0 = Annotated[Whole, Parameter(validator=Number(gte=0))]
 From1 = Annotated[Whole, Parameter(validator=Number(gte=1))]
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=1e6))]
 Subcommands = Mapping[str, Callable[..., int | None] | App]
-WRONG_USAGE = 2
 _EVERYWHERE = Group("Any subcommand", sort_key=9)
 
-_log = logging.getLogger(__name__)
+__all__ = ["From0", "From1", "Seconds", "Subcommands", "WrongUsage", "command_line", "parse", "sub_app"]
 
-__all__ = ["WRONG_USAGE", "From0", "From1", "Seconds", "Subcommands", "command_line", "parse", "sub_app"]
+
+class WrongUsage(ValueError):
+    """What was typed, or stands in a file of options, cannot be meant."""
 
 
 def _shown(default: object) -> str | None:
@@ -51,7 +50,7 @@ def sub_app(name: str, about: str, subcommands: Subcommands) -> App:
 
 def _launch(
     *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
-    config: Annotated[tuple[ExistingFile, ...], Parameter(group=_EVERYWHERE)] = (),
+    config: Annotated[tuple[ExistingFile, ...], Parameter(group=_EVERYWHERE, json_list=False)] = (),
 ) -> tuple[tuple[str, ...], tuple[Path, ...]]:
     """Tell the files of options from the other words.
 
@@ -86,18 +85,19 @@ def command_line(name: str, about: str, panels: Mapping[str, Subcommands]) -> Ap
 
 
 def parse(app: App, words: Sequence[str]) -> Callable[[], int | None]:
-    """The function that is meant, with its arguments. Ends the process with status 2 on wrong usage.
+    """The function that is meant, with its arguments.
 
     Raises:
+        WrongUsage: Says what was found and expected in one line.
         TextError: A file of options cannot be read.
     """
     app.config = ()
-    with _wrong_usage(app, words):
+    with _one_line(app, words):
         run = _function(app.meta, words)
     if run.func is _launch:
         words, files = run()
         app.config = (*map(_options_of, reversed(files)), _whole_names)
-        with _wrong_usage(app, words):
+        with _one_line(app, words, files):
             run = _function(app, words)
             if run.func.__name__ == "help_print":
                 raise ValueError("no subcommand was given. Expected one of those that help lists.")
@@ -143,13 +143,14 @@ def _whole_names(app: App, subcommand: tuple[str, ...], arguments: ArgumentColle
 
 
 @contextmanager
-def _wrong_usage(app: App, words: Sequence[str]) -> Iterator[None]:
+def _one_line(app: App, words: Sequence[str], files: Sequence[Path] = ()) -> Iterator[None]:
     try:
         yield
     except (CycloptsError, ValueError) as error:  # ValueError of a group, whose values cannot be
+        line = _line(error)
+        named = ", ".join(str(file) for file in files if str(file) not in line)  # it may stand in any of them
         subcommand = next((f" {word}" for word in words if word in app), "")
-        _log.error("error: %s See: %s%s --help", _line(error), app.name[0], subcommand)
-        sys.exit(WRONG_USAGE)
+        raise WrongUsage(f"{named and f'{named}: '}{line} See: {app.name[0]}{subcommand} --help") from error
 
 
 def _line(error: Exception) -> str:

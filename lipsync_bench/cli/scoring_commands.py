@@ -4,6 +4,9 @@
 import logging
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from lipsync_bench.cli.command_line import From1
 from lipsync_bench.datamodules.option_types import Words
@@ -93,7 +96,7 @@ def sync(video: Path, /, *, syncnet: Path, syncnet_s3fd: Path | None = None, dev
     return 0
 
 
-def leaderboard_merge(paths: list[Path], /, *, out: Path) -> int:
+def leaderboard_merge(paths: Annotated[list[Path], Parameter(json_list=False)], /, *, out: Path) -> int:
     """Join the results of several runs in one leaderboard.
 
     Refused are results of another protocol, other scorer weights, another data set or other clips. What is there twice

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options of an evaluation, in groups: declared and documented here, for the shell and for Python."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -33,7 +34,7 @@ def _folders(kind: object, given: _Given) -> dict[str, Path]:
     out: dict[str, Path] = {}
     for text in (token.value for token in given):
         name, equals, folder = text.partition("=")
-        path = Path(folder) if equals and not Path(text).is_dir() else Path(text)
+        path = Path(folder) if equals and not os.path.isdir(text) else Path(text)  # noqa: PTH112 (raises for long ones)
         name = name if path != Path(text) else path.resolve().name
         if name in out or not name:
             raise ValueError(f"{text}: {name or 'no name'!r} twice. Expected a name of its own: --pred NAME=DIR")
