@@ -30,9 +30,9 @@ def clips(corpus):
     return sorted((corpus / "clips").glob("*/*.safetensors"))
 
 
-def run(corpus, out, protocol, **more):
+def run(corpus, out, protocol, split=None, **more):
     more = {"inputs": Inputs(corpus / "clips"), "select": Selection(limit=1), **more}
-    return evaluate_dataset("synthetic", out, rules=Rules(protocol), progress=False, **more)
+    return evaluate_dataset("synthetic", out, rules=Rules(protocol, split=split), progress=False, **more)
 
 
 def written(folder, name, text):
@@ -337,7 +337,7 @@ def test_a_part_of_the_clips_and_methods_and_the_rest_later(corpus, tmp_path):
     assert set(last.rows["clip"]) == {ids[1]}
     with pytest.raises(ValueError, match=r"--clips nobody: none of the 2 clips"):
         run(corpus, out, "paired_face_box", select=Selection(clips=["nobody"]))
-    with pytest.raises(ValueError, match=r"--methods: no nobody.*--pred nobody=DIR"):
+    with pytest.raises(ValueError, match=r"--only: no nobody.*--pred nobody=DIR"):
         run(corpus, out, "paired_face_box", select=Selection(only=["nobody"]))
 
 
@@ -354,7 +354,7 @@ def test_videos_of_a_method_we_do_not_have_take_part_on_a_data_set(corpus, tmp_p
         out = tmp_path / f"out_{folder.name}"
         arguments = ["evaluate", "--dataset", "synthetic", "--root", corpus / "clips", "--out", out, "--limit", 1]
         with pytest.raises(SystemExit) as end:
-            main([*map(str, arguments), "--pred", f"dinet={folder}", "--pred", f"again={theirs}", "--methods", "dinet"])
+            main([*map(str, arguments), "--pred", f"dinet={folder}", "--pred", f"again={theirs}", "--only", "dinet"])
         code.append(end.value.code)
     assert code == [0, 1]
     assert "every clip failed for dinet" in caplog.text
