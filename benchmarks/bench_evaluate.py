@@ -23,10 +23,12 @@ from benchmarks.tools.random_networks import write_random_judges
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import load_audio, mel_spectrogram, to_int16
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
-from lipsync_bench.evaluation.evaluate import Selection, evaluate_videos
+from lipsync_bench.evaluation.evaluate import evaluate_videos
+from lipsync_bench.evaluation.options import Running, ScorerFiles, Selection
 from lipsync_bench.evaluation.regions import Regions, compare_crops
-from lipsync_bench.evaluation.scorers import ScorerFiles, Scorers
+from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
 from lipsync_bench.evaluation.task.protocol import VIDEO_PAIRS, load_protocol
 from lipsync_bench.metrics.image.cpbd import cpbd
@@ -76,7 +78,7 @@ def pair(large_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> _Pair:
     with VideoWriter(mine / "a.mp4", 25.0, (720, 1280), audio=load_audio(video), preset="veryfast", crf=CRF) as writer:
         for frame in read_frames(video):
             writer.write(frame)
-    assert prepare(target, clips, "folder", workers=1, progress=False).done == 1
+    assert prepare(target, clips, PrepareOptions("folder", workers=1), progress=False).done == 1
     return _Pair(target, mine, clips, write_random_judges(weights))
 
 
@@ -164,9 +166,9 @@ def _evaluation(pair: _Pair, out: Path, judges: ScorerFiles) -> Callable[[], Non
             pair.mine,
             pair.target,
             out,
+            running=Running(device="cpu"),
             scorers=judges,
-            select=Selection(methods=["mine"]),
-            device="cpu",
+            select=Selection(only=["mine"]),
             workers=1,
             progress=False,
         )

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.tools.comparison import Aim, Comparison
 from lipsync_bench.datamodules.faces.detectors import make_detector
 from lipsync_bench.datamodules.media.video import read_frames
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 
 __all__: list[str] = []
@@ -36,7 +37,7 @@ def test_prepare(comparison: Comparison, tmp_path: Path, material: str, request:
     folders = (tmp_path / str(k) for k in itertools.count())
 
     def prepare_all() -> None:
-        report = prepare(source, next(folders), workers=1, progress=False)
+        report = prepare(source, next(folders), PrepareOptions(workers=1), progress=False)
         assert (report.done, report.failed) == (len(files), 0)
 
     own, others = comparison.alternate(

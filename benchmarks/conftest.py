@@ -22,6 +22,7 @@ from benchmarks.tools.comparison import Comparison, Row, table
 from benchmarks.tools.wide_video import write_wide_video
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.files import write_atomic
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 
 _ROWS = pytest.StashKey[list[Row]]()
 _NOTES = pytest.StashKey[list[str]]()
@@ -46,7 +47,7 @@ def comparison(benchmark: Any, request: pytest.FixtureRequest) -> Comparison:
 def _prepared(videos: Path, clips: Path) -> Path:
     from lipsync_bench.datamodules.prepare.prepare import prepare
 
-    report = prepare(videos, clips, "synthetic", progress=False)
+    report = prepare(videos, clips, PrepareOptions("synthetic"), progress=False)
     assert report.done > 0
     assert report.failed == 0
     return clips

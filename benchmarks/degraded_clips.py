@@ -25,6 +25,7 @@ import pandas as pd
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, load_audio, to_int16
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, read_frames
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation import COLUMNS, ScorerFiles, evaluate_videos
 from lipsync_bench.evaluation.targets import in_frame
@@ -224,7 +225,7 @@ def main() -> int:
     parser.add_argument("--lpips")
     given = parser.parse_args()
     results = given.out / "results"
-    prepare(given.clips, results / "targets", "folder")
+    prepare(given.clips, results / "targets", PrepareOptions("folder"))
     folders = degrade(given.clips, results / "targets", given.out / "videos")
     scorers = ScorerFiles(given.syncnet, None, given.expert, given.lpips)
     result = evaluate_videos(folders, given.clips, results, scorers=scorers)

@@ -24,10 +24,11 @@ def real_clips() -> Path:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small embedded corpus, prepared: `videos/` as LRS2 lays them out, `clips/` for the data modules. Read only."""
     from lipsync_bench.datamodules.datasets.synthetic import make_corpus
+    from lipsync_bench.datamodules.prepare.options import PrepareOptions
     from lipsync_bench.datamodules.prepare.prepare import prepare
 
     folder = tmp_path_factory.mktemp("corpus")
     make_corpus(folder / "videos", speakers=2, clips_per_speaker=3, seconds=1.6, seed=7, workers=1, progress=False)
-    report = prepare(folder / "videos", folder / "clips", "synthetic", workers=1, progress=False)
+    report = prepare(folder / "videos", folder / "clips", PrepareOptions("synthetic", workers=1), progress=False)
     assert (report.done, report.failed) == (6, 0)
     return folder

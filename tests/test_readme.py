@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the README and docs/evaluation.md tell to type exists: make targets, commands, flags and files."""
 
-import inspect
 import re
 from pathlib import Path
 
@@ -23,12 +22,10 @@ def test_the_readme_shows_commands():
 @pytest.mark.parametrize("line", BENCH)
 def test_bench_commands_and_their_flags_exist(line):
     words = re.split(r"(?:^|/)bench |lipsync_bench\.bench ", line)[1].split()
-    assert words[0] in bench.COMMANDS
-    command = bench.COMMANDS[words[0]]
-    command = command[words[1]] if isinstance(command, dict) else command
-    known = {name.replace("_", "-") for name in inspect.signature(command).parameters}
-    known |= {name.replace("-", "_") for name in known}
-    flags = {word[2:].partition(".")[0].partition("=")[0] for word in words if word.startswith("--")}
+    chain, apps, _ = bench.app.parse_commands(words)
+    assert chain
+    known = {name for argument in apps[-1].assemble_argument_collection() for name in argument.names}
+    flags = {word.partition(".")[0].partition("=")[0].replace("_", "-") for word in words if word.startswith("--")}
     assert flags <= known
 
 

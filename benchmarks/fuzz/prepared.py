@@ -15,6 +15,7 @@ from lipsync_bench.cli import doctor
 from lipsync_bench.datamodules import ClipFolder
 from lipsync_bench.datamodules.clips.clip import LANDMARKS, MESH_POINTS, Clip, ClipHeader, read_header, write_clip
 from lipsync_bench.datamodules.media.audio import mel_spectrogram, to_int16
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.prepare.sources import find_sources
 from lipsync_bench.models.hyperlips.hr.base_frames import (
@@ -144,7 +145,7 @@ def _make_prepared(folder: Path) -> None:
 
 
 def _prepare(path: Path) -> None:
-    prepare(path.parent / "videos", path.parent, workers=1, progress=False)
+    prepare(path.parent / "videos", path.parent, PrepareOptions(workers=1), progress=False)
 
 
 def sources_in(folder: Path) -> None:

@@ -16,7 +16,9 @@ import pandas as pd
 from benchmarks.fuzz.kinds import Kind
 from benchmarks.fuzz.media import FRAMES
 from benchmarks.fuzz.prepared import IDS, make_clips, write_source
-from lipsync_bench.cli.command_line import bound_configs
+from lipsync_bench.bench import app
+from lipsync_bench.cli.command_line import parse
+from lipsync_bench.cli.config_files import bound_configs
 from lipsync_bench.cli.lightning import BenchCLI
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.media.damage import Damage
@@ -216,6 +218,17 @@ def _experiment(path: Path) -> None:
                 raise ValueError(told.getvalue().rpartition("error: ")[2]) from end
 
 
+def _make_options(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(
+        "dataset: synthetic\nmethods: {wav2lip: a.ckpt, mine: b.ckpt}\npred: [c, d=e]\nonly: [wav2lip, mine]\n"
+        "limit: 3\nsave_videos: true\nsyncnet: f.model\nworkers: 2\n"
+    )
+
+
+def _options(path: Path) -> None:
+    parse(app, ["evaluate", "--config", str(path)])
+
+
 def _make_pairs(folder: Path) -> None:
     make_clips(folder)
     (folder / "pairs.txt").write_text(f"{IDS[0]} {IDS[1]}\n\n{IDS[1]}.mp4 {IDS[2]}\n{IDS[0]} {IDS[1]}\n")
@@ -256,6 +269,7 @@ KINDS = (
     Kind("benchmark", "mine.yaml", _copy("benchmarks/synthetic.yaml", "mine.yaml"), _benchmark, "yaml"),
     Kind("table", "g4g-1.yaml", _copy("tables/g4g-1.yaml", "g4g-1.yaml"), read_table, "yaml"),
     Kind("experiment", "mine.yaml", _copy("synthetic/wav2lip.yaml", "mine.yaml"), _experiment, "yaml"),
+    Kind("options", "mine.yaml", _make_options, _options, "yaml"),
     Kind("pairs", "pairs.txt", _make_pairs, _pairs, "lines"),
     Kind("ratings", "ratings.csv", _make_ratings, Ratings, "csv"),
 )

@@ -32,14 +32,13 @@ import simplejpeg
 from lipsync_bench.datamodules.clips.tensor_file import FileKind, StoredTensor, open_file, read_head
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files import write_tensors
+from lipsync_bench.datamodules.limits import MAX_CROP_PX
 
 SCHEMA = "1"
 MESH_POINTS = 478
 LANDMARKS = 68
 _MEL_BANDS = 80
 _MEL_WINDOW = 16
-MAX_CROP_PX = 8192
-"""Side of a stored crop: a broken JPEG that says 65535 must not take 12 GB."""
 _KINDS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "frames": (np.uint8, ()),
     "offsets": (np.int64, ()),
@@ -54,7 +53,6 @@ _REPAIR = "Run: bench prepare again (a broken clip is made anew; --overwrite mak
 
 __all__ = [
     "LANDMARKS",
-    "MAX_CROP_PX",
     "MESH_POINTS",
     "SCHEMA",
     "Clip",

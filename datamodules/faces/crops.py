@@ -8,19 +8,17 @@ raw rectangle of every frame for itself, no margin, no smoothing.
 Rectangles are x1 y1 x2 y2 in pixels, x2 and y2 exclusive, as in `frame[y1:y2, x1:x2]`.
 """
 
-from typing import Literal
-
 import numpy as np
 
+from lipsync_bench.datamodules.faces.options import CropRule
 from lipsync_bench.datamodules.faces.tracking import FaceTrack
 
-CropRule = Literal["mesh", "detector"]
 SMOOTHING_RADIUS = 14  # no box depends on a frame further away: 12 of the maximum and 2 of the mean after it
 MIN_SIDE_PX = 16
 _MEAN_WINDOW = 5
 _MAXIMUM_RADIUS = 12  # half a second: longer than a syllable, so that the mouth was open at least once
 
-__all__ = ["MIN_SIDE_PX", "SMOOTHING_RADIUS", "CropRule", "crop_boxes", "cut", "smooth_boxes_ahead"]
+__all__ = ["MIN_SIDE_PX", "SMOOTHING_RADIUS", "crop_boxes", "cut", "smooth_boxes_ahead"]
 
 
 def _windows(values: np.ndarray, radius: int) -> np.ndarray:

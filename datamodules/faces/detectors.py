@@ -21,7 +21,7 @@ import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 # MediaPipe's C++ part reads these when it is loaded: less chatter on stderr, and no Python error is hidden.
 os.environ.setdefault("GLOG_minloglevel", "2")
@@ -32,9 +32,9 @@ import mediapipe
 import numpy as np
 
 from lipsync_bench.datamodules.faces.dlib_models import LANDMARKS68, dlib_model
+from lipsync_bench.datamodules.faces.options import DetectorName
 from lipsync_bench.datamodules.files import sha256
 
-DetectorName = Literal["mediapipe", "dlib", "s3fd"]
 MAX_FACES = 4
 # dlib's HOG rectangle, told from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper edge
 # (median over 28 frames of four people, spread 3 % of the width). The lower edge is left out, so that the rectangle

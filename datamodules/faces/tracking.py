@@ -5,14 +5,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
 
 import numpy as np
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces.detectors import (
     MAX_FACES,
-    DetectorName,
     DlibDetector,
     Face,
     FaceDetector,
@@ -25,8 +23,8 @@ from lipsync_bench.datamodules.faces.detectors import (
 )
 from lipsync_bench.datamodules.faces.identity import Sighting
 from lipsync_bench.datamodules.faces.matching import Track, assign
+from lipsync_bench.datamodules.faces.options import DetectorName, FaceChoice
 
-FaceChoice = Literal["largest", "first", "left", "right", "centre"] | int
 _MIN_SHARE = 0.5  # a track shorter than this share of the longest is taken for a false detection
 _MAX_ROLL_DEGREES = 60.0  # people tilt their heads by up to 45
 _COVERED_IOU = 0.1
@@ -34,9 +32,7 @@ _TURN = "Turn the video with: ffmpeg -i INPUT -vf transpose=1 OUTPUT.mp4 (by hal
 
 __all__ = [
     "MAX_FACES",
-    "DetectorName",
     "DlibDetector",
-    "FaceChoice",
     "FaceDetector",
     "FaceTrack",
     "FaceTracker",

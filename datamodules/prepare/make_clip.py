@@ -22,9 +22,10 @@ import simplejpeg
 
 from lipsync_bench.datamodules.clips.clip import ClipHeader, read_header, write_clip
 from lipsync_bench.datamodules.errors import ClipError, MediaError, system_error
-from lipsync_bench.datamodules.faces.crops import SMOOTHING_RADIUS, CropRule, crop_boxes, cut
+from lipsync_bench.datamodules.faces.crops import SMOOTHING_RADIUS, crop_boxes, cut
 from lipsync_bench.datamodules.faces.detectors import detector_version
-from lipsync_bench.datamodules.faces.tracking import DetectorName, FaceChoice, FaceTrack, FaceTracker
+from lipsync_bench.datamodules.faces.options import CropRule, FaceOptions
+from lipsync_bench.datamodules.faces.tracking import FaceTrack, FaceTracker
 from lipsync_bench.datamodules.files import printable, sha256
 from lipsync_bench.datamodules.media.audio import (
     MEL_WINDOW,
@@ -48,15 +49,10 @@ __all__ = ["JPEG_QUALITY", "MIN_FRAMES", "Job", "Outcome", "Settings", "is_curre
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """What decides how a clip comes out, apart from its source; the arguments of `prepare.prepare`."""
+class Settings(FaceOptions):
+    """What decides how a clip comes out, apart from its source."""
 
-    detector: DetectorName
-    crop: CropRule
-    face: FaceChoice
-    max_gap_frames: int
-    max_crop_px: int
-    detector_weights: Path | None = None
+    max_crop_px: int = 512
 
     @property
     def detector_version(self) -> str:

@@ -23,18 +23,18 @@ from typing import Any, Protocol
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
-from lipsync_bench.datamodules.clips.clip import MAX_CROP_PX, SCHEMA
+from lipsync_bench.datamodules.clips.clip import SCHEMA
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.csv_files import write_csv
 from lipsync_bench.datamodules.errors import JobsFailed
-from lipsync_bench.datamodules.faces.crops import CropRule
 from lipsync_bench.datamodules.faces.detectors import make_detector
-from lipsync_bench.datamodules.faces.tracking import DetectorName, FaceChoice
+from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.files import printable, remove_leftovers, write_atomic
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome, Settings, is_current, prepare_one
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
-from lipsync_bench.datamodules.prepare.sources import DatasetName, Source, find_sources, source_root
+from lipsync_bench.datamodules.prepare.sources import Source, find_sources, source_root
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.splits import read_splits
 from lipsync_bench.datamodules.texts import read_json
@@ -128,17 +128,9 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def prepare(
     source: Path,
     out: Path,
-    dataset: DatasetName = "folder",
+    options: PrepareOptions = PrepareOptions(),
+    faces: FaceOptions = FaceOptions(),
     *,
-    detector: DetectorName = "mediapipe",
-    detector_weights: Path | None = None,
-    crop: CropRule = "mesh",
-    face: FaceChoice = "largest",
-    max_gap_frames: int = 12,
-    max_crop_px: int = 512,
-    workers: int | None = None,
-    max_failures: float = 1.0,
-    overwrite: bool = False,
     progress: bool = True,
     exclude: Sequence[Path] = (),
 ) -> PrepareReport:
@@ -151,39 +143,24 @@ def prepare(
     Args:
         source: Folder of the videos.
         out: Folder of the clips.
-        dataset: How `source` is laid out.
-        detector: What finds the faces.
-        detector_weights: Weight file of the detector `s3fd`; the others have none.
-        crop: What is cut out of the frames, see `crops.crop_boxes`.
-        face: Which one of several faces, see `faces.FaceTracker`.
-        max_gap_frames: Frames in a row without the face that are bridged.
-        max_crop_px: Crops with a longer side than this are made smaller.
-        workers: Processes; None for one a core. With 1 there is only this process.
-        max_failures: Share of the clips (0..1) that may fail.
-        overwrite: Make finished clips anew, too.
+        options: What is prepared, and how the run goes.
+        faces: How faces are found and cut out.
         progress: Show a bar on a terminal, or log a line every 30 s.
         exclude: Folders below `source` whose videos are not taken; `out` never is, nor what this suite has written.
 
     Raises:
-        FileNotFoundError, ValueError: Nothing to prepare, a bad list, bad arguments, no or wrong detector weights.
+        FileNotFoundError, ValueError: Nothing to prepare, a bad list, no or wrong detector weights.
         OSError: The disk is full or read-only: the run stops, what is finished stays.
-        JobsFailed: More than `max_failures` failed (all files are written first).
+        JobsFailed: More than `options.max_failures` failed (all files are written first).
         KeyboardInterrupt: After the workers were ended and the manifest was written with `"complete": false`.
     """
-    if not 0 <= max_failures <= 1:
-        raise ValueError(f"max_failures is {max_failures}, expected 0..1 (--max-failures)")
-    if not 1 <= max_crop_px <= MAX_CROP_PX or (workers is not None and workers < 1) or max_gap_frames < 0:
-        raise ValueError(
-            f"max_crop_px {max_crop_px}, workers {workers}, max_gap_frames {max_gap_frames}; expected 1 to "
-            f"{MAX_CROP_PX}, 1 or more, 0 or more (--max-crop-px, --workers, --max-gap-frames)"
-        )
     start = time.monotonic()
-    settings = Settings(detector, crop, face, max_gap_frames, max_crop_px, detector_weights)
+    settings = Settings(**vars(faces), max_crop_px=options.max_crop_px)
     version = settings.detector_version
-    if detector_weights is not None:
-        make_detector(detector, detector_weights).close()  # a wrong file is one error, not one a clip
-    sources = find_sources(source, dataset, (out, *exclude))
-    root = source_root(source, dataset)
+    if faces.detector_weights is not None:
+        make_detector(faces.detector, faces.detector_weights).close()  # a wrong file is one error, not one a clip
+    sources = find_sources(source, options.dataset, (out, *exclude))
+    root = source_root(source, options.dataset)
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
 
@@ -202,16 +179,16 @@ def prepare(
         if users[item.id] > 1:
             fail(item, "ValueError", f"{users[item.id]} videos have the id {item.id}. Expected one. Rename the others")
             continue
-        job = Job(item, root, out / f"{item.id}{SUFFIX}", settings, overwrite)
+        job = Job(item, root, out / f"{item.id}{SUFFIX}", settings, options.overwrite)
         entry = old.get(item.id)
-        if entry is not None and not overwrite and is_current(job, entry):
+        if entry is not None and not options.overwrite and is_current(job, entry):
             entries[item.id] = entry
         else:
             jobs.append(job)
     manifest = {
         "schema": SCHEMA,
         "complete": False,
-        "dataset": dataset,
+        "dataset": options.dataset,
         "source_root": str(root),
         "settings": json.loads(settings.key()),
         "detector_version": version,
@@ -227,14 +204,14 @@ def prepare(
         write_csv(out / "failures.csv", ("id", "source", "error", "reason"), sorted(failures))
         write_manifest(complete)
 
-    if dataset in ("lrs2", "synthetic"):
+    if options.dataset in ("lrs2", "synthetic"):
         for split, ids in read_splits(root, partial=True).items():
             write_atomic(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
     skipped = len(entries)
     try:
         if jobs:
             write_manifest(False)
-        count = min(len(jobs), workers or usable_cores())
+        count = min(len(jobs), options.workers or usable_cores())
         with closing(run_jobs(prepare_one, jobs, count)) as results, _progress(len(jobs), progress) as tick:
             for job, outcome in results:
                 if isinstance(outcome, WorkerDied):
@@ -259,6 +236,6 @@ def prepare(
     seconds = time.monotonic() - start
     names = tuple(sorted(entries)), tuple(item.path.relative_to(root).as_posix() for item in sources)
     report = PrepareReport(len(entries) - skipped, skipped, len(failures), seconds, out, *names)
-    if report.failed > max_failures * len(sources):
-        raise JobsFailed(f"{report.summary()}; expected at most {max_failures:.0%} failures (--max-failures)")
+    if report.failed > options.max_failures * len(sources):
+        raise JobsFailed(f"{report.summary()}; expected at most {options.max_failures:.0%} failures (--max-failures)")
     return report

@@ -18,19 +18,18 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from lipsync_bench.datamodules.media.video_files import find_videos
+from lipsync_bench.datamodules.prepare.options import DatasetName
 from lipsync_bench.datamodules.splits import read_splits
 
-DatasetName = Literal["folder", "lrs2", "mead", "synthetic"]
 _MEAD_VIDEO = "video/front/neutral/level_1"
 _MEAD_AUDIO = "audio/neutral/level_1"
 _NAME_BYTES = 200  # file systems allow 255, and suffixes come on top
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["DatasetName", "Source", "find_sources", "source_root"]
+__all__ = ["Source", "find_sources", "source_root"]
 
 
 @dataclass(frozen=True)

@@ -1,127 +1,164 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How typed words become arguments of the `bench` functions: what jsonargparse does, and the little it does not."""
+"""From typed words to a subcommand's function and its arguments, by cyclopts."""
 
-import inspect
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args, get_origin
+from typing import Annotated, Any
 
-__all__ = ["From0", "From1", "Pixels", "Seconds", "Share", "bound_configs", "config_files", "parser_class", "plain"]
+from cyclopts import (
+    App,
+    ArgumentCollection,
+    CycloptsError,
+    Group,
+    MissingArgumentError,
+    Parameter,
+    UnusedCliTokensError,
+)
+from cyclopts.config import Dict
+from cyclopts.types import ExistingFile
+from cyclopts.validators import Number
 
-# Numbers as options take them: another one is wrong usage (status 2), told before anything is read or written.
-if TYPE_CHECKING:
-    From0 = int
-    From1 = int
-    Pixels = int
-    Seconds = float
-    Share = float
-else:
-    from jsonargparse.typing import ClosedUnitInterval as Share
-    from jsonargparse.typing import NonNegativeInt as From0
-    from jsonargparse.typing import PositiveInt as From1
-    from jsonargparse.typing import restricted_number_type
+from lipsync_bench.datamodules.option_types import Whole
 
-    Pixels = restricted_number_type("Pixels", int, [(">=", 1), ("<=", 8192)])
-    Seconds = restricted_number_type("Seconds", float, [(">", 0), ("<=", 1e6)])
+From0 = Annotated[Whole, Parameter(validator=Number(gte=0))]
+From1 = Annotated[Whole, Parameter(validator=Number(gte=1))]
+Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=1e6))]
+Subcommands = Mapping[str, Callable[..., int | None] | App]
+_EVERYWHERE = Group("Any subcommand", sort_key=9)
 
-
-def parser_class() -> type:
-    """A parser that takes the required parameters before a bare `*` by position; functions without `*` have none.
-
-    A list by position is as many words as there are.
-    """
-    from docstring_parser import parse
-    from jsonargparse import ArgumentParser
-
-    class Parser(ArgumentParser):
-        def add_function_arguments(self, function: Any, *args: Any, **kwargs: Any) -> list[str]:
-            parameters = inspect.signature(function).parameters.values()
-            options = {parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY}
-            if not options:
-                return list(super().add_function_arguments(function, *args, **kwargs))
-            others = {parameter.name for parameter in parameters} - options
-            about = {p.arg_name: p.description for p in parse(function.__doc__ or "").params}
-            for p in parameters:
-                if p.name in others and p.default is p.empty and get_origin(p.annotation) is list:
-                    self.add_argument(p.name, type=get_args(p.annotation)[0], nargs="+", help=about[p.name])
-                    options.add(p.name)
-            added = super().add_function_arguments(
-                function, *args, **{**kwargs, "as_positional": True, "skip": options}
-            )
-            return [*added, *super().add_function_arguments(function, *args, **{**kwargs, "skip": others})]
-
-    return Parser
+__all__ = ["From0", "From1", "Seconds", "Subcommands", "WrongUsage", "command_line", "parse", "sub_app"]
 
 
-def _parameters(args: list[str], commands: Mapping[str, Any]) -> dict[str, Any]:
-    """Annotation of each option of the command that is meant, by option."""
-    command: Any = commands
-    for arg in args[:2]:
-        command = command.get(arg) if isinstance(command, Mapping) else command
-    if not callable(command):
-        return {}
-    return {f"--{parameter.name}": parameter.annotation for parameter in inspect.signature(command).parameters.values()}
+class WrongUsage(ValueError):
+    """What was typed, or stands in a file of options, cannot be meant."""
 
 
-def plain(args: list[str], commands: Mapping[str, Any]) -> list[str]:
-    """Options as jsonargparse takes them: `--no-mark` is `--no_mark true`, a second `--pred` is one more, `--methods
-    a,b` is `--only a,b`.
+def _shown(default: object) -> str | None:
+    """A default as help shows it; nothing where the option's absence says it."""
+    return None if default is None or default is False or default in ((), {}) else str(default)
+
+
+def sub_app(name: str, about: str, subcommands: Subcommands) -> App:
+    """A subcommand that has subcommands."""
+    app = App(name, about, help_format="markdown", version_flags=())
+    for word, function in subcommands.items():
+        app.command(function, name=word)
+    return app
+
+
+def _launch(
+    *words: Annotated[str, Parameter(show=False, allow_leading_hyphen=True)],
+    config: Annotated[tuple[ExistingFile, ...], Parameter(group=_EVERYWHERE, json_list=False)] = (),
+) -> tuple[tuple[str, ...], tuple[Path, ...]]:
+    """Tell the files of options from the other words.
 
     Args:
-        args: As typed, without the program's name.
-        commands: Functions by their words.
+        config: YAML of options; what is typed counts more, and of several files the last one.
     """
-    options = _parameters(args, commands)
-    out = []
-    for arg, following in zip(args, [*args[1:], "--"], strict=False):
-        if not arg.startswith("--"):
-            out.append(arg)
-            continue
-        name, mark, rest = arg.partition("=") if "=" in arg.partition(".")[0] else arg.partition(".")
-        name = name.replace("-", "_").replace("__", "--", 1)
-        if name == "--methods" and mark != "." and "--only" in options:
-            name = "--only"
-        if options.get(name) == list[str] | None and mark != ".":
-            name += "+"
-        out.append(name + mark + rest)
-        if options.get(name) is bool and not mark and following.startswith("--"):
-            out.append("true")
-    return out
+    return words, config
 
 
-def config_files(words: Sequence[str], overlays: bool = False) -> list[str]:
-    """The files of arguments among typed words: those of `--config`, and if asked for whatever is called a YAML."""
-    files = []
-    for option, word in zip(["", *words], words, strict=False):
-        path = word.partition("=")[2] if word.startswith("-") else word
-        named = option in ("-c", "--config") or word.startswith("--config=")
-        named |= overlays and path.endswith((".yaml", ".yml"))
-        if named and os.path.exists(path):  # noqa: PTH110 (which raises for long words)
-            files.append(path)
-    return files
+def command_line(name: str, about: str, panels: Mapping[str, Subcommands]) -> App:
+    """The command with its subcommands; those of a panel stand together in its help."""
+    app = App(
+        name,
+        about,
+        help_format="markdown",
+        version_flags=(),
+        group_arguments=Group("Arguments", sort_key=-2),
+        group_parameters=Group("Options", sort_key=-1),
+        default_parameter=Parameter(negative=(), allow_repeating=True, show_default=_shown),
+    )
+    for place, (title, subcommands) in enumerate(panels.items()):
+        group = Group(title, sort_key=place)
+        for row, (word, function) in enumerate(subcommands.items()):
+            if isinstance(function, App):
+                function.group, function.sort_key = (group,), row
+                app.command(function)
+            else:
+                app.command(function, name=word, group=group, sort_key=row)
+    app["--help"].group = (_EVERYWHERE,)
+    app.meta.default(_launch)
+    return app
 
 
-def bound_configs(words: Sequence[str], overlays: bool = False) -> None:
-    """Refuse files of arguments that are no text, too large or a bomb: jsonargparse reads without bounds.
+def parse(app: App, words: Sequence[str]) -> Callable[[], int | None]:
+    """The function that is meant, with its arguments.
 
-    Those that are named here end with a line of their own; those that they name in turn, as wrong arguments.
+    Raises:
+        WrongUsage: Says what was found and expected in one line.
+        TextError: A file of options cannot be read.
     """
-    files = config_files(words, overlays)
-    if not files:  # nothing is imported for it
-        return
-    from jsonargparse import get_loader, set_loader
-    from yaml import YAMLError
+    app.config = ()
+    with _one_line(app, words):
+        run = _function(app.meta, words)
+    if run.func is _launch:
+        words, files = run()
+        app.config = (*map(_options_of, reversed(files)), _whole_names)
+        with _one_line(app, words, files):
+            run = _function(app, words)
+            if run.func.__name__ == "help_print":
+                raise ValueError("no subcommand was given. Expected one of those that help lists.")
+    return run
 
-    from lipsync_bench.datamodules.texts import check_yaml, read_yaml
-    from lipsync_bench.old_names import renamed
 
-    for path in files:
-        read_yaml(Path(path), "a YAML of arguments, as in experiments/", "Correct the file")
-    load = get_loader("yaml")
+def _function(app: App, words: Sequence[str]) -> "partial[Any]":
+    function, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    return partial(function, *bound.args, **bound.kwargs)
 
-    def bounded(text: str) -> Any:
-        check_yaml(text)
-        return renamed(load(text))
 
-    set_loader("yaml", bounded, (YAMLError,))
+def _options_of(file: Path) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
+    """Fills in what a file says: options by name, or below the name of a subcommand."""
+    from lipsync_bench.datamodules.texts import read_yaml
+
+    found = read_yaml(file, "a YAML of options", "Correct the file")
+
+    def fill(app: App, subcommand: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        if not isinstance(found, dict):
+            raise ValueError(f"{file} holds no options. Expected NAME: VALUE in each line.")
+        given = _without_nulls(found)
+        negative = {name.lstrip("-") for argument in arguments for name in argument.negatives}
+        for key in given:
+            if key.replace("_", "-") in negative:  # cyclopts would take it for the opposite
+                raise ValueError(f"{file}: {key}. Expected {key[3:]}: false.")
+        for below in (True, False):
+            Dict(given, source=str(file), use_commands_as_keys=below)(app, subcommand, arguments)
+
+    return fill
+
+
+def _without_nulls(node: Any) -> Any:
+    """What a file does not say is not given; names are texts, also where they look like numbers."""
+    if not isinstance(node, dict):
+        return node
+    return {str(key): _without_nulls(value) for key, value in node.items() if value is not None}
+
+
+def _whole_names(app: App, subcommand: tuple[str, ...], arguments: ArgumentCollection) -> None:
+    """A name such as that of --methods.v1.5 PATH may have dots; cyclopts would take them for keys below keys."""
+    for argument in arguments:
+        argument.tokens = [t.evolve(keys=(".".join(t.keys),)) if t.keys else t for t in argument.tokens]
+
+
+@contextmanager
+def _one_line(app: App, words: Sequence[str], files: Sequence[Path] = ()) -> Iterator[None]:
+    try:
+        yield
+    except (CycloptsError, ValueError) as error:  # ValueError of a group, whose values cannot be
+        line = _line(error)
+        named = ", ".join(str(file) for file in files if str(file) not in line)  # it may stand in any of them
+        subcommand = next((f" {word}" for word in words if word in app), "")
+        raise WrongUsage(f"{named and f'{named}: '}{line} See: {app.name[0]}{subcommand} --help") from error
+
+
+def _line(error: Exception) -> str:
+    """What was found and expected, in one line."""
+    text = " ".join(str(error).split())
+    if isinstance(error, MissingArgumentError) and error.argument is not None:
+        text = f"{error.keyword} without a value." if error.keyword else f"{error.argument.name} is missing."
+    elif isinstance(error, UnusedCliTokensError):
+        found = " ".join(error.unused_tokens or ())
+        text = f"{found!r} belongs to no option. Expected --OPTION VALUE; a flag has no value, or as in --FLAG=false."
+    return text if text.endswith((".", "?")) else f"{text}."

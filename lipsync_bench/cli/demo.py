@@ -30,10 +30,11 @@ from lipsync_bench.datamodules.faces.crops import cut
 from lipsync_bench.datamodules.files import write_atomic
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, frame_mels, mel_spectrogram, to_float
 from lipsync_bench.datamodules.media.video import FPS, read_frames
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.texts import read_json
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
-from lipsync_bench.evaluation.scorers import ScorerFiles
+from lipsync_bench.evaluation.options import Inputs, Running, ScorerFiles
 from lipsync_bench.evaluation.targets import in_frame
 from lipsync_bench.experiment_files import installed_experiments
 from lipsync_bench.inference.base_frames import make_base_frames
@@ -181,7 +182,9 @@ def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwr
         ("corpus: talking heads with true sync", lambda: make_corpus(
             videos, speakers=SPEAKERS, clips_per_speaker=CLIPS_PER_SPEAKER, seconds=SECONDS, seed=seed
         )),
-        ("preparation: faces, crops, mel", lambda: _log.info("%s", prepare(videos, clips, "synthetic").summary())),
+        ("preparation: faces, crops, mel", lambda: _log.info(
+            "%s", prepare(videos, clips, PrepareOptions("synthetic")).summary()
+        )),
     ]  # fmt: skip
     judge, *trained = TRAININGS[method]
     for name in (judge, *trained):
@@ -196,10 +199,9 @@ def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwr
             evaluate_dataset(
                 "synthetic",
                 results,
-                root=clips,
-                methods=checkpoints,
+                inputs=Inputs(clips, checkpoints),
                 scorers=ScorerFiles(expert=expert),
-                save_videos=True,
+                running=Running(save_videos=True),
             ).leaderboard
         )),
         ("preview", lambda: _preview(preview, *_first_test_clip(clips), checkpoints)),

@@ -11,8 +11,9 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
@@ -230,24 +231,26 @@ def _loader_speed(root: Path) -> Check:
 
 
 def checks(data: Path, weights: Path) -> list[Check]:
-    """Everything that `bench doctor` looks at.
-
-    Args:
-        data: Folder of prepared data sets, or one of them.
-        weights: Folder with official weight files, searched at any depth.
-    """
+    """Everything that `bench doctor` looks at, in its folders."""
     parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
     report = [check for part in parts for check in part()]
     return [*report, *_weights(weights), *_perceptual(), *_metric_networks(weights), *_data(data)]
 
 
-def doctor(data: Path, weights: Path, as_json: bool) -> int:
-    """Print the report; 1 if anything fails.
+def doctor(
+    *,
+    data: Path = Path("data"),
+    weights: Path = Path("weights"),
+    as_json: Annotated[bool, Parameter(name="--json")] = False,
+) -> int:
+    """Say what is installed, what is where, and what to do about it.
+
+    Ends with 1 if something cannot work.
 
     Args:
-        data: As for `checks`.
-        weights: As for `checks`.
-        as_json: One JSON list instead of lines.
+        data: Folder of prepared data sets, or one of them.
+        weights: Folder with official weight files, searched at any depth.
+        as_json: One JSON list instead of lines for people.
     """
     report = checks(data, weights)
     console = Console(soft_wrap=True, highlight=False)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
 
-from lipsync_bench.cli.command_line import bound_configs, config_files
+from lipsync_bench.cli.config_files import bound_configs, config_files
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.datamodules.weights import read_torch
@@ -39,7 +39,7 @@ class BenchCLI(LightningCLI):
     """
 
     def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
-        self._files = config_files(sys.argv[1:] if args is None else args, overlays=True)
+        self._files = config_files(sys.argv[1:] if args is None else args)
         super().__init__(
             model_class=pl.LightningModule,
             datamodule_class=pl.LightningDataModule,
@@ -92,7 +92,7 @@ def main(args: Sequence[str] | None = None) -> None:
     with errors_in_a_line():
         if args is None:
             sys.argv[1:] = renamed_words(sys.argv[1:])
-        bound_configs(sys.argv[1:] if args is None else args, overlays=True)
+        bound_configs(sys.argv[1:] if args is None else args)
         BenchCLI(args if args is None else renamed_words(list(args)))
 
 

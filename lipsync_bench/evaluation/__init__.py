@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
-    from lipsync_bench.evaluation.scorers import ScorerFiles
+    from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
     from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
-    from lipsync_bench.evaluation.task.selection import Result, Selection
+    from lipsync_bench.evaluation.task.selection import Result
     from lipsync_bench.metrics.metric import Column
     from lipsync_bench.metrics.registry import COLUMNS, column
     from lipsync_bench.results.ranks import intervals, paired_tests
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 _HOMES = {
     ".evaluate": ("evaluate_dataset", "evaluate_videos"),
-    ".scorers": ("ScorerFiles",),
+    ".options": ("Inputs", "Rules", "Running", "ScorerFiles", "Selection"),
     ".task.protocol": ("Protocol", "list_protocols", "load_protocol"),
-    ".task.selection": ("Result", "Selection"),
+    ".task.selection": ("Result",),
     "lipsync_bench.metrics.metric": ("Column",),
     "lipsync_bench.metrics.registry": ("COLUMNS", "column"),
     "lipsync_bench.results.ranks": ("intervals", "paired_tests"),
@@ -34,8 +34,11 @@ _HOMES = {
 __all__ = [
     "COLUMNS",
     "Column",
+    "Inputs",
     "Protocol",
     "Result",
+    "Rules",
+    "Running",
     "ScorerFiles",
     "Selection",
     "column",

@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,17 +14,19 @@ import pandas as pd
 from lipsync_bench.datamodules.clips.clip import ClipHeader, read_header
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files import remove_leftovers, sha256
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
 from lipsync_bench.evaluation.features import pooled_values
+from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
 from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
-from lipsync_bench.evaluation.scorers import NO_SCORERS, ScorerFiles, Scorers
+from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import Standing
 from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
 from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
-from lipsync_bench.evaluation.task.selection import EVERYTHING, Result, Selection, refuse_names
+from lipsync_bench.evaluation.task.selection import Result, methods_of, pairs_of, refuse_names
 from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world, return_memory, wait_for_all
 from lipsync_bench.results import manifest
 from lipsync_bench.results.leaderboard import write_leaderboard
@@ -32,7 +34,7 @@ from lipsync_bench.results.rows import BOARD, GROUND_TRUTH, IDENTITY, REPEATED_F
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["Result", "Selection", "evaluate_dataset", "evaluate_videos"]
+__all__ = ["Result", "evaluate_dataset", "evaluate_videos"]
 
 
 def _rules(protocol: Protocol, dataset: str) -> str:
@@ -110,10 +112,6 @@ def _run(
         return result
 
 
-def _protocol(protocol: str | Protocol) -> Protocol:
-    return load_protocol(protocol) if isinstance(protocol, str) else protocol
-
-
 def _sources_of(clips: Iterable[Path]) -> Iterator[str]:
     """The videos of all clips that can be read."""
     for clip in clips:
@@ -125,17 +123,11 @@ def evaluate_dataset(
     dataset: str,
     out: Path,
     *,
-    root: Path | None = None,
-    methods: Mapping[str, Path] | None = None,
-    pred: Mapping[str, Path] | None = None,
-    split: str | None = None,
-    protocol: str | Protocol = PAIRED_FACE_BOX,
-    pairs: Path | None = None,
-    scorers: ScorerFiles = NO_SCORERS,
-    parsing: Path | None = None,
-    select: Selection = EVERYTHING,
-    save_videos: bool = False,
-    device: str = "auto",
+    inputs: Inputs = Inputs(),
+    rules: Rules = Rules(),
+    scorers: ScorerFiles = ScorerFiles(),
+    select: Selection = Selection(),
+    running: Running = Running(),
     progress: bool = True,
 ) -> Result:
     """Rank methods on a data set. Ground truth always takes part, and the repeated reference frame unless left out.
@@ -143,40 +135,33 @@ def evaluate_dataset(
     Args:
         dataset: Name or path of a benchmark YAML.
         out: Results folder; a folder of an interrupted run is gone on with.
-        root: Prepared clips, instead of the YAML's.
-        methods: Checkpoint by method name, beside or instead of the YAML's.
-        pred: Folder of a method's videos by the method's name, for methods that this suite does not have; see
-            `VideoFolder` for the names of the files.
-        split: Instead of the YAML's.
-        protocol: Name or YAML of how clips are drawn, paired and compared.
-        pairs: List of pairs, "audio video" a line, for unpaired protocols.
-        scorers: Weights of the networks that judge.
-        parsing: Weights of the face parser, for methods that paste through a mask of the face; without them the mask
-            is the Face Mesh contour.
+        inputs: Clips, checkpoints and folders of videos, beside or instead of the YAML's; see `VideoFolder` for the
+            names of videos.
+        rules: How clips are drawn, paired and compared.
+        scorers: Weights of the networks that metrics need.
         select: A part of the methods or clips.
-        save_videos: Keep what was scored, for the report's players.
-        device: "auto", "cpu", "cuda:0" ...
+        running: Device, and what is kept.
         progress: Show progress and the means so far.
 
     Raises:
         FileNotFoundError: A benchmark, protocol, checkpoint, weight file or data folder is missing.
         ValueError: The results folder belongs to another protocol, data set or scorer; or a name is not known.
     """
-    rules = _protocol(protocol)
-    benchmark = load_benchmark(dataset, root, methods, split)
-    folders = {name: Path(folder) for name, folder in (pred or {}).items()}
+    protocol = load_protocol(rules.protocol or PAIRED_FACE_BOX)
+    benchmark = load_benchmark(dataset, inputs.root, inputs.methods, rules.split)
+    folders = {name: Path(folder) for name, folder in inputs.pred.items()}
     checkpoints = {name: path for name, path in benchmark.methods.items() if name not in folders}
     refuse_names([*checkpoints, *folders])
-    names = select.of_methods([GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders])
+    names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders])
     for name, folder in folders.items():
         if not folder.is_dir():
             raise FileNotFoundError(f"--pred {name}={folder} is no folder. Expected one that holds videos.")
     benchmark.data.prepare_data()
-    where = device_of(device)
+    where = device_of(running.device)
     clips = benchmark.data.clips(benchmark.split)
-    everything = draw_pairs(clips, rules, benchmark.name, pairs)
+    everything = draw_pairs(clips, protocol, benchmark.name, rules.pairs)
     headers = {clip: read_header(clip) for pair in everything for clip in (pair.video, pair.audio)}
-    chosen = select.of_pairs(everything, {clip: header.id for clip, header in headers.items()})
+    chosen = pairs_of(select, everything, {clip: header.id for clip, header in headers.items()})
     sources = {header.id: header.source for header in headers.values()}
 
     def candidates() -> Iterator[Candidate]:
@@ -185,7 +170,7 @@ def evaluate_dataset(
             yield RepeatedFrame()
         for name, path in checkpoints.items():
             if name in names:
-                yield Checkpoint(name, Path(path), where, parsing)
+                yield Checkpoint(name, Path(path), where, inputs.parsing)
         for name, folder in folders.items():
             if name in names:
                 excluded = (out, benchmark.data.source_root, *folders.values())
@@ -194,31 +179,25 @@ def evaluate_dataset(
     run = Evaluation(
         benchmark.data.source_root,
         list(candidates()),
-        Regions(rules, scorers.detector_weights, where),
+        Regions(protocol, scorers.detector_weights, where),
         Scorers(scorers, where),
         benchmark.name,
         out,
-        save_videos,
+        running.save_videos,
     )
     identity = {
         "dataset": benchmark.name,
         "split": benchmark.split,
-        "pairs_sha256": "" if pairs is None else sha256(pairs),
+        "pairs_sha256": "" if rules.pairs is None else sha256(rules.pairs),
     }
     config = {
         "dataset": dataset,
         "out": out,
-        "root": root,
-        "methods": checkpoints,
-        "pred": folders,
-        "split": benchmark.split,
-        "protocol": protocol if isinstance(protocol, str) else rules.key,
-        "pairs": pairs,
+        **vars(replace(inputs, methods=checkpoints, pred=folders)),
+        **vars(replace(rules, protocol=rules.protocol or PAIRED_FACE_BOX, split=benchmark.split)),
         "scorers": asdict(scorers),
-        "parsing": parsing,
         "select": asdict(select),
-        "save_videos": save_videos,
-        "device": where,
+        **vars(replace(running, device=where)),
     }
     return _run(run, everything, chosen, headers, identity, config, progress)
 
@@ -228,11 +207,10 @@ def evaluate_videos(
     target: Path,
     out: Path,
     *,
-    protocol: str | Protocol = VIDEO_PAIRS,
-    scorers: ScorerFiles = NO_SCORERS,
-    select: Selection = EVERYTHING,
-    save_videos: bool = False,
-    device: str = "auto",
+    rules: Rules = Rules(),
+    scorers: ScorerFiles = ScorerFiles(),
+    select: Selection = Selection(),
+    running: Running = Running(),
     workers: int | None = None,
     progress: bool = True,
 ) -> Result:
@@ -247,18 +225,17 @@ def evaluate_videos(
         pred: Folder of generated videos, which gives the method its name; or several by name.
         target: Folder of the real videos.
         out: Results folder.
-        protocol: As for `evaluate_dataset`; a paired one.
-        scorers: As there, and so the others.
+        rules: As for `evaluate_dataset`, and so the others; a paired protocol.
         workers: Processes that prepare the targets.
 
     Raises:
         FileNotFoundError: A folder or weight file is missing, or no target could be prepared.
         ValueError: As for `evaluate_dataset`.
     """
-    rules = _protocol(protocol)
-    if rules.pairing != "paired":
+    protocol = load_protocol(rules.protocol or VIDEO_PAIRS)
+    if protocol.pairing != "paired":
         raise ValueError(
-            f"{rules.key} dubs with the sound of other clips. Expected a paired protocol for --target; score dubbed "
+            f"{protocol.key} dubs with the sound of other clips. Expected a paired protocol for --target; score dubbed "
             "videos with --dataset NAME --pred NAME=DIR"
         )
     folders = {name: Path(folder) for name, folder in pred.items()} if isinstance(pred, Mapping) else {}
@@ -268,14 +245,14 @@ def evaluate_videos(
         if not folder.is_dir():
             raise FileNotFoundError(f"{label} {folder} is no folder. Expected one that holds videos.")
     refuse_names(folders)
-    names = select.of_methods([GROUND_TRUTH, REPEATED_FRAME, *folders])
+    names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *folders])
     others = (out, *folders.values())
     rank, world = rank_and_world()
     in_turn = world > 1 and has_meeting_place()
     if in_turn and rank > 0:  # the first process prepares, the others find everything there
         wait_for_all()
     try:
-        report = prepare(target, out / "targets", "folder", workers=workers, progress=progress, exclude=others)
+        report = prepare(target, out / "targets", PrepareOptions(workers=workers), progress=progress, exclude=others)
     finally:
         if in_turn and rank == 0:
             wait_for_all()
@@ -286,26 +263,25 @@ def evaluate_videos(
             f"none of the {report.failed} videos in --target {target} could be prepared. Expected at least one with a "
             f"face and sound. Reasons are in {out / 'targets' / 'failures.csv'}"
         )
-    everything = draw_pairs([out / "targets" / f"{name}{SUFFIX}" for name in report.clips], rules, "videos")
+    everything = draw_pairs([out / "targets" / f"{name}{SUFFIX}" for name in report.clips], protocol, "videos")
     headers = {pair.video: read_header(pair.video) for pair in everything}
-    chosen = select.of_pairs(everything, {clip: header.id for clip, header in headers.items()})
+    chosen = pairs_of(select, everything, {clip: header.id for clip, header in headers.items()})
     sources = {header.id: header.source for header in headers.values()}
     candidates: list[Candidate] = [GroundTruth(target, sources)]
     candidates += [RepeatedFrame()] if REPEATED_FRAME in names else []
     others = (out, target, *folders.values())
     for name in (name for name in folders if name in names):
         candidates.append(VideoFolder(name, folders[name], sources, others, report.sources))
-    where = device_of(device)
-    regions = Regions(rules, scorers.detector_weights, where)
-    run = Evaluation(target, candidates, regions, Scorers(scorers, where), "videos", out, save_videos)
+    where = device_of(running.device)
+    regions = Regions(protocol, scorers.detector_weights, where)
+    run = Evaluation(target, candidates, regions, Scorers(scorers, where), "videos", out, running.save_videos)
     config = {
         "pred": folders,
         "target": target,
         "out": out,
-        "protocol": protocol if isinstance(protocol, str) else rules.key,
+        "protocol": rules.protocol or VIDEO_PAIRS,
         "scorers": asdict(scorers),
         "select": asdict(select),
-        "save_videos": save_videos,
-        "device": where,
+        **vars(replace(running, device=where)),
     }
     return _run(run, everything, chosen, headers, {"dataset": "videos", "split": "all"}, config, progress)

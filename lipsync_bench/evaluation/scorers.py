@@ -1,55 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The networks that metrics need, loaded from the files that were given."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from lipsync_bench.evaluation.options import WEIGHT_OPTIONS, ScorerFiles
 from lipsync_bench.metrics.metric import Network
 from lipsync_bench.metrics.registry import COLUMNS, NETWORKS
 
-__all__ = ["NO_SCORERS", "ScorerFiles", "Scorers", "flag"]
-
-
-@dataclass(frozen=True)
-class ScorerFiles:
-    """Weights of the networks that metrics need; what is not given is not computed.
-
-    Args:
-        syncnet: Official SyncNet weights; without them LSE is not computed.
-        syncnet_s3fd: Official face-detector weights of the SyncNet pipeline; with both, LSE is also computed on face
-            tracks.
-        expert: Checkpoint of a sync expert of this suite.
-        lpips: Folder with ImageNet weights of AlexNet or VGG-16, or "torchvision".
-        inception: Folder with pytorch-fid's Inception weights, or "torchvision"; for FID.
-        detector_weights: S3FD's weights, for protocols that cut by its boxes.
-        metrics: Metrics that are computed only by name, such as `csim_dlib`, with the file of their weights; empty for
-            the file that is installed with them.
-    """
-
-    syncnet: Path | None = None
-    syncnet_s3fd: Path | None = None
-    expert: Path | None = None
-    lpips: str | None = None
-    inception: str | None = None
-    detector_weights: Path | None = None
-    metrics: Mapping[str, str] = field(default_factory=dict)
-
-    def given(self, option: str) -> str | Path | None:
-        """What was given for an option of a network; None for nothing."""
-        given: str | Path | None = self.metrics.get(option) if option not in _FLAGS else getattr(self, option)
-        return given
-
-
-NO_SCORERS = ScorerFiles()
-"""No network: PSNR, SSIM, LMD and the like alone."""
-_FLAGS = {field.name for field in fields(ScorerFiles)} - {"metrics"}
+__all__ = ["Scorers", "flag"]
 
 
 def flag(network: Network, given: str | Path = "") -> str:
     """How `bench evaluate` is given the weights of a network."""
-    if network.option in _FLAGS:
+    if network.option in WEIGHT_OPTIONS:
         return f"--{network.option} {given}".rstrip()
     return f"--metrics {network.option}{f'={given}' if given else ''}"
 
@@ -71,7 +35,7 @@ class Scorers:
     """
 
     def __init__(self, files: ScorerFiles, device: str = "cpu") -> None:
-        named = {network.option for _, network in NETWORKS} - _FLAGS
+        named = {network.option for _, network in NETWORKS} - WEIGHT_OPTIONS
         unknown = sorted(set(files.metrics) - named)
         if unknown:
             raise ValueError(

@@ -7,15 +7,15 @@ edge, because the generated jaw may hang lower than the one in the frame, and of
 """
 
 import math
-from typing import Literal
+from typing import get_args
 
 import cv2
 import numpy as np
 
 from lipsync_bench.inference.lip_sync import paste
+from lipsync_bench.inference.options import Blend
 
-Blend = Literal["feather", "laplacian", "box"]
-BLENDS = ("feather", "laplacian", "box")
+BLENDS: tuple[Blend, ...] = get_args(Blend)
 FEATHER = 0.1
 _JAW = (323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132, 93)
 _CHEEKS = (116, 117, 118, 119, 120, 197, 349, 348, 347, 346, 345)  # below the eyes, over the bridge of the nose
@@ -23,7 +23,7 @@ CONTOUR = (*_JAW, *_CHEEKS)
 _MAX_STRETCH = 1.35  # of the part below the eyes; a wider box has margin on purpose
 _COARSEST_PX = 12
 
-__all__ = ["BLENDS", "CONTOUR", "FEATHER", "Blend", "blend", "face_mask"]
+__all__ = ["BLENDS", "CONTOUR", "FEATHER", "blend", "face_mask"]
 
 
 def _rise(distance_px: np.ndarray, feather_px: float) -> np.ndarray:

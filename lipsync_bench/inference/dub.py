@@ -15,14 +15,13 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import count, islice
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
-from lipsync_bench.datamodules.faces.crops import CropRule, cut
-from lipsync_bench.datamodules.faces.tracking import DetectorName, FaceChoice
+from lipsync_bench.datamodules.faces.crops import cut
+from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.audio import (
     HOP_SAMPLES,
@@ -36,16 +35,14 @@ from lipsync_bench.datamodules.media.audio import (
 from lipsync_bench.datamodules.media.original_audio import read_sound
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.datamodules.progress import progress_bar
-from lipsync_bench.inference.blending import BLENDS, Blend, blend
+from lipsync_bench.inference.blending import blend
 from lipsync_bench.inference.face_mask import FaceMaskPaste
 from lipsync_bench.inference.face_path import FacePath, find_face
 from lipsync_bench.inference.lip_sync import generate_faces
+from lipsync_bench.inference.options import Blend, DubOptions, Pads, Reference
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
 from lipsync_bench.version import __version__
 
-Fit = Literal["loop", "cut"]
-Reference = Literal["same", "first"]
-Pads = tuple[int, int, int, int]
 PUBLISHED_PADS: Pads = (0, 10, 0, 0)
 BATCH_FRAMES = 16
 _BATCH_BYTES = 64 << 20  # of frames; 10 of 1080p
@@ -53,7 +50,7 @@ _LEFT_OVER_S = 0.2  # for so little the video does not jump back to its beginnin
 _MEL_PIECE = 12_000  # columns: 150 s
 _MEL_OVERLAP = 4  # columns; a column reaches 400 samples to either side, and one more for the pre-emphasis
 
-__all__ = ["BATCH_FRAMES", "DubReport", "Fit", "Pads", "Reference", "dub", "dub_frames"]
+__all__ = ["BATCH_FRAMES", "DubReport", "dub", "dub_frames"]
 
 
 @dataclass(frozen=True)
@@ -206,20 +203,9 @@ def dub(
     video: Path,
     audio: Path,
     out: Path,
+    options: DubOptions = DubOptions(),
+    faces: FaceOptions = FaceOptions(),
     *,
-    fit: Fit = "loop",
-    blending: Blend = "feather",
-    detector: DetectorName = "mediapipe",
-    detector_weights: Path | None = None,
-    crop: CropRule = "mesh",
-    face: FaceChoice = "largest",
-    max_gap_frames: int = 12,
-    pads: Pads | None = None,
-    smooth: bool = True,
-    reference: Reference = "same",
-    parsing: Path | None = None,
-    mark: bool = True,
-    device: str = "auto",
     batch_frames: int | None = None,
     progress: bool = True,
 ) -> DubReport:
@@ -233,22 +219,8 @@ def dub(
         video: Any video that PyAV reads; its own sound is not used.
         audio: The speech; any file with sound. The network hears it at 16 kHz mono.
         out: The MP4 to write.
-        fit: `loop`: as long as the speech; a video that is too short starts again from its beginning, as by the
-            official script (but not for the last 0.2 s, which are only heard). `cut`: ends with the shorter of the two.
-        blending: As `how` of `blending.blend`.
-        detector: Finds the face.
-        detector_weights: Weight file of the detector `s3fd`.
-        crop: Rule for the box; the one with which the checkpoint's training data was prepared.
-        face: Which face where there are several.
-        max_gap_frames: Gaps up to this length are interpolated; on longer ones frames pass through unchanged.
-        pads: Pixels added to the box at the top, bottom, left and right; by default 0, 10, 0, 0 with rule `detector`,
-            as published, and none with `mesh`.
-        smooth: Smooth the boxes of rule `detector` as published; those of `mesh` always are.
-        reference: The identity: each frame's `same` crop, as published, or the `first` frame's.
-        parsing: Weights of the face parser; the face is put back through its mask then, as HyperLips does, and not as
-            `blending` says.
-        mark: Write into the file that it is synthetic and what made it.
-        device: "auto", "cpu", "cuda:0" ...
+        options: How it is dubbed.
+        faces: How the face is found and cut out.
         batch_frames: Frames held and generated at once; 16 if not given, fewer of large ones.
         progress: Show a bar on standard error.
 
@@ -259,49 +231,37 @@ def dub(
     """
     began = time.perf_counter()
     _check(checkpoint, video, audio, out)
-    if fit not in ("loop", "cut") or reference not in ("same", "first") or blending not in BLENDS:
-        raise ValueError(
-            f"fit {fit!r}, reference {reference!r}, blend {blending!r}. Expected loop or cut, same or first, and one "
-            f"of {', '.join(BLENDS)} (--fit, --reference, --blend)"
-        )
-    if crop == "mesh" and not smooth:
+    if faces.crop == "mesh" and not options.smooth:
         raise ValueError("smooth is off, but the boxes of crop rule mesh are smooth by nature. Use --crop detector too")
+    pads = options.pads
     if pads is None:
-        pads = PUBLISHED_PADS if crop == "detector" else (0, 0, 0, 0)
+        pads = PUBLISHED_PADS if faces.crop == "detector" else (0, 0, 0, 0)
+    device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     info = probe(video)
     fps = info.fps if math.isfinite(info.fps) else FPS
     module = load_method(checkpoint, device)
-    mask = None if parsing is None else FaceMaskPaste(parsing, device)
+    mask = None if options.parsing is None else FaceMaskPaste(options.parsing, device)
     mel, samples = _speech(audio)
     wanted = math.ceil(round(samples / SAMPLE_RATE * fps, 6))
     with progress_bar(progress) as bar:
         guess = wanted if info.frames is None else min(wanted, info.frames)
         frames = bar.track(islice(read_frames(video, fps), wanted), total=guess, description="finding the face")
         try:
-            path = find_face(
-                frames,
-                detector=detector,
-                detector_weights=detector_weights,
-                face=face,
-                max_gap_frames=max_gap_frames,
-                crop=crop,
-                pads=pads,
-                smooth=smooth,
-            )
+            path = find_face(frames, faces, pads=pads, smooth=options.smooth)
         except FaceError as error:
             raise FaceError(f"{video}: {error}") from error
-        enough = fit == "cut" or wanted <= len(path) + _LEFT_OVER_S * fps
+        enough = options.fit == "cut" or wanted <= len(path) + _LEFT_OVER_S * fps
         total = min(wanted, len(path)) if enough else wanted
         settings = {
-            "crop": crop,
+            "crop": faces.crop,
             "pads": pads,
-            "blend": blending if mask is None else mask.name,
-            "reference": reference,
+            "blend": options.blend if mask is None else mask.name,
+            "reference": options.reference,
         }
-        tags = _mark(module, checkpoint, **settings) if mark else {}
-        sound = read_sound(audio, total / fps if fit == "cut" else None)
+        tags = {} if options.no_mark else _mark(module, checkpoint, **settings)
+        sound = read_sound(audio, total / fps if options.fit == "cut" else None)
         batch = batch_frames or max(1, min(BATCH_FRAMES, _BATCH_BYTES // (info.height * info.width * 3)))
         gc.collect()  # the first pass's decoder
         with (
@@ -314,8 +274,8 @@ def dub(
                 path,
                 mel,
                 fps,
-                how=blending if mask is None else mask,
-                reference=reference,
+                how=options.blend if mask is None else mask,
+                reference=options.reference,
                 batch_frames=batch,
             )
             for frame in bar.track(dubbed, total=total, description="moving the lips"):

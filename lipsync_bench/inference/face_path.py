@@ -4,14 +4,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 
-from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, CropRule, crop_boxes, smooth_boxes_ahead
-from lipsync_bench.datamodules.faces.detectors import DetectorName, Face, make_detector
-from lipsync_bench.datamodules.faces.tracking import FaceChoice, FaceTracker, runs
+from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, crop_boxes, smooth_boxes_ahead
+from lipsync_bench.datamodules.faces.detectors import Face, make_detector
+from lipsync_bench.datamodules.faces.options import FaceOptions
+from lipsync_bench.datamodules.faces.tracking import FaceTracker, runs
 from lipsync_bench.inference.blending import CONTOUR
+from lipsync_bench.inference.options import Pads
 
 __all__ = ["FacePath", "find_face"]
 
@@ -53,7 +54,7 @@ def _bridged(detected: np.ndarray, max_gap_frames: int) -> np.ndarray:
     return visible
 
 
-def _padded(boxes: np.ndarray, pads: tuple[int, int, int, int], size_hw: tuple[int, int]) -> np.ndarray:
+def _padded(boxes: np.ndarray, pads: Pads, size_hw: tuple[int, int]) -> np.ndarray:
     top, bottom, left, right = pads
     height, width = size_hw
     out = boxes + np.array([-left, -top, right, bottom])
@@ -75,24 +76,16 @@ def _smoothed(boxes: np.ndarray, visible: np.ndarray) -> np.ndarray:
 
 def find_face(
     frames: Iterable[np.ndarray],
+    options: FaceOptions = FaceOptions(),
     *,
-    detector: DetectorName = "mediapipe",
-    detector_weights: Path | None = None,
-    face: FaceChoice = "largest",
-    max_gap_frames: int = 12,
-    crop: CropRule = "mesh",
-    pads: tuple[int, int, int, int] = (0, 0, 0, 0),
+    pads: Pads = (0, 0, 0, 0),
     smooth: bool = True,
 ) -> FacePath:
     """Follow one face through a stream of frames; holds one frame, and 1 KB for each that has passed.
 
     Args:
         frames: uint8 RGB (H, W, 3), all of one size.
-        detector: Finds the face.
-        detector_weights: Weight file of the detector `s3fd`.
-        face: Which of several, as in `FaceTracker`.
-        max_gap_frames: Longest run of frames between two with a face whose boxes are interpolated.
-        crop: Rule for the boxes, as in `crop_boxes`.
+        options: What finds the face, which of several it is, and what is cut out.
         pads: Pixels added to the boxes above, below, left and right.
         smooth: With rule `detector`: smooth the boxes as the official inference does.
 
@@ -100,13 +93,13 @@ def find_face(
         FaceError: No face on any frame.
         ValueError: Negative pads that leave no box.
     """
-    found = make_detector(detector, detector_weights, landmarks=False)
-    with FaceTracker(found, face=face, max_gap_frames=max_gap_frames, keep=_outline) as tracker:
+    found = make_detector(options.detector, options.detector_weights, landmarks=False)
+    with FaceTracker(found, face=options.face, max_gap_frames=options.max_gap_frames, keep=_outline) as tracker:
         for frame in frames:
             tracker.add(frame)
         track = tracker.finish(bridge_all=True)
-    visible = _bridged(track.detected, max_gap_frames) & ~track.covered
-    boxes = _padded(crop_boxes(track, crop, tracker.size_hw), pads, tracker.size_hw)
-    if crop == "detector" and smooth:
+    visible = _bridged(track.detected, options.max_gap_frames) & ~track.covered
+    boxes = _padded(crop_boxes(track, options.crop, tracker.size_hw), pads, tracker.size_hw)
+    if options.crop == "detector" and smooth:
         boxes = _smoothed(boxes, visible)
     return FacePath(boxes, track.mesh[:, : len(CONTOUR), :2], visible)

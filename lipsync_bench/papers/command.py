@@ -6,7 +6,6 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
@@ -16,11 +15,11 @@ from lipsync_bench.datamodules.files import printable, write_atomic
 from lipsync_bench.papers.cells import Comparison
 from lipsync_bench.papers.comparison import compare
 from lipsync_bench.papers.leaderboards import read_sources
+from lipsync_bench.papers.options import RunOptions, TableOptions
 from lipsync_bench.papers.printed.paper_table import PaperTable
 from lipsync_bench.papers.printed.table_files import list_tables, load_table
 from lipsync_bench.papers.ratings import Ratings
 from lipsync_bench.papers.render import to_csv, to_latex, to_markdown, to_text
-from lipsync_bench.papers.running.needs import RunOptions
 from lipsync_bench.papers.running.runs import run_table
 from lipsync_bench.papers.scores import ScoreSource
 
@@ -42,7 +41,8 @@ def _listing(width: int) -> str:
     return console.file.getvalue()
 
 
-def _sources(paper: PaperTable, results: Path | None, ratings: Path | None) -> Sequence[ScoreSource]:
+def _sources(paper: PaperTable, show: TableOptions) -> Sequence[ScoreSource]:
+    results, ratings = None if show.run else show.results, show.ratings
     if paper.user_study and results is not None:
         raise ValueError(
             f"{paper.id} is a user study; {results} holds measurements. Expected people's scores: --ratings FILE"
@@ -56,8 +56,9 @@ def _sources(paper: PaperTable, results: Path | None, ratings: Path | None) -> S
     return () if results is None else read_sources(results)
 
 
-def _refuse_run(paper: PaperTable, results: Path | None, paper_only: bool, run: bool, options: RunOptions) -> None:
+def _refuse_run(paper: PaperTable, show: TableOptions, options: RunOptions) -> None:
     """Refuse what does not go with --run, and what goes with nothing else."""
+    run, results = show.run, show.results
     if options.given and not run:
         raise ValueError(
             f"{', '.join(options.given)} without --run. Expected an evaluation that takes part of it. Add --run, or "
@@ -67,35 +68,19 @@ def _refuse_run(paper: PaperTable, results: Path | None, paper_only: bool, run: 
         raise ValueError(
             f"--run with {paper.id}, a user study. Expected people's scores, which no program gives: --ratings FILE"
         )
-    if run and paper_only:
+    if run and show.paper_only:
         raise ValueError("--run with --paper-only. Expected one of the two. Leave out --paper-only to see ours")
     if run and results is not None and results.is_file():
         raise ValueError(f"--run with --results {results}, a file. Expected a folder for results. Give another")
 
 
-def table(
-    id: str,
-    results: Path | None = None,
-    paper_only: bool = False,
-    format: Literal["text", "csv", "markdown", "latex"] = "text",
-    out: Path | None = None,
-    ratings: Path | None = None,
-    run: bool = False,
-    options: RunOptions | None = None,
-) -> int:
+def table(id: str, show: TableOptions = TableOptions(), options: RunOptions = RunOptions()) -> int:
     """Print a paper's table with ours beside it.
 
     Args:
         id: Of the table; "list" prints all ids with their captions.
-        results: Results folder of `bench evaluate`, a folder of such folders, or a leaderboard.csv. With `run` the
-            folder that results folders are written into; results/ if not given.
-        paper_only: The paper's side alone.
-        format: Of what is printed.
-        out: File to write instead of the screen.
-        ratings: For a user study: CSV with the columns video, method, rater, question (visual, sync or realness) and
-            score (1 to 5).
-        run: Evaluate first what the table needs and is not finished; see `runs`.
-        options: For that.
+        show: What stands in it, and where it goes.
+        options: What is evaluated first, where `show` says so; see `runs`.
 
     Returns:
         0; 1 if every clip failed for a method that was run.
@@ -104,33 +89,32 @@ def table(
         FileNotFoundError: No such table (lists those there are), results or ratings; or nothing can be run.
         ValueError: A file is not in order, or options contradict each other.
     """
-    options = options or RunOptions()
     failed: tuple[str, ...] = ()
-    width = FILE_WIDTH if out is not None else Console().width
+    width = FILE_WIDTH if show.out is not None else Console().width
     if id == "list":
         text = _listing(width)
     else:
         paper = load_table(id)
-        if paper_only and (results is not None or ratings is not None):
+        if show.paper_only and (show.results is not None or show.ratings is not None):
             raise ValueError(
-                f"--paper-only with {results or ratings}. Expected one of the two. Leave out --paper-only to see ours "
-                "beside the paper"
+                f"--paper-only with {show.results or show.ratings}. Expected one of the two. Leave out --paper-only to "
+                "see ours beside the paper"
             )
-        _refuse_run(paper, results, paper_only, run, options)
-        sources, notes = _sources(paper, None if run else results, ratings), tuple[str, ...]()
-        if run:
-            finished = run_table(paper, results or RESULTS, options)
+        _refuse_run(paper, show, options)
+        sources, notes = _sources(paper, show), tuple[str, ...]()
+        if show.run:
+            finished = run_table(paper, show.results or RESULTS, options)
             if finished is None:  # the first rank prints
                 return 0
             sources, notes, failed = finished.sources, finished.notes, finished.failed
         comparison = compare(paper, sources, notes)
-        text = to_text(comparison, width) if format == "text" else _RENDER[format](comparison)
-        if not comparison.sources and not paper_only:
+        text = to_text(comparison, width) if show.format == "text" else _RENDER[show.format](comparison)
+        if not comparison.sources and not show.paper_only:
             way = "--ratings FILE" if paper.user_study else "--results DIR, as bench evaluate left it, or with --run"
             _log.info("the paper's side alone; ours comes beside it with %s", way)
-    if out is not None:
-        write_atomic(out, text)
-        _log.info("wrote %s", out)
+    if show.out is not None:
+        write_atomic(show.out, text)
+        _log.info("wrote %s", show.out)
     else:
         sys.stdout.write("\n".join(map(printable, text.split("\n"))))  # names are anybody's
     if failed:

@@ -9,7 +9,7 @@ one in the file that was written last counts.
 """
 
 import csv
-import fcntl
+import functools
 import io
 import logging
 import math
@@ -162,14 +162,27 @@ def _files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path))
 
 
-def _locked(descriptor: int, path: Path, how: int) -> bool:
+@functools.cache
+def _say_without_locks() -> None:
+    _log.warning(
+        "this system has no file locks. Expected one process at a time on a results folder: another that runs beside "
+        "it may take its rows away. Start bench evaluate when the other has ended."
+    )
+
+
+def _locked(descriptor: int, path: Path, *, shared: bool) -> bool:
     """Lock an open file that may have been replaced meanwhile, and say whether that was possible."""
     try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
+        import fcntl  # not on Windows
+    except ImportError:
+        _say_without_locks()
+    else:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # a file system without locks
+            pass
     with suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(descriptor), path.stat())
     return False
@@ -192,7 +205,7 @@ def _write_whole(descriptor: int, data: bytes, path: Path) -> None:
 def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
     """Take a half-written line and rows that hold no more out of a file, unless a process is appending to it."""
     with path.open("rb") as file:
-        if not _locked(file.fileno(), path, fcntl.LOCK_EX):
+        if not _locked(file.fileno(), path, shared=False):
             return
         kept, lost, spoilt = [True], [False], 0  # the head
         for row in _records(path):
@@ -238,11 +251,8 @@ class RowFile:
     def _open(self) -> int:
         while True:
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(descriptor, fcntl.LOCK_SH)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), self.path.stat()):
-                    return descriptor
+            if _locked(descriptor, self.path, shared=True):
+                return descriptor
             os.close(descriptor)  # another process has put a tidier file in its place
 
     def _write(self, line: bytes) -> None:

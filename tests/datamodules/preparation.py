@@ -11,6 +11,7 @@ import numpy as np
 from skimage.data import astronaut
 
 from lipsync_bench.datamodules.media.video import VideoWriter
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import PrepareReport, prepare
 
 SIZE_HW = (220, 240)
@@ -33,9 +34,9 @@ def write_video(path: Path, frames: int = 22, *, dark: range = range(0), face: b
     return path
 
 
-def run(source: Path, **arguments: Any) -> PrepareReport:
+def run(source: Path, *, progress: bool = True, **options: Any) -> PrepareReport:
     """Prepare into the folder `out` beside the source."""
-    return prepare(source, source.parent / "out", workers=arguments.pop("workers", 1), **arguments)
+    return prepare(source, source.parent / "out", PrepareOptions(**{"workers": 1, **options}), progress=progress)
 
 
 def manifest(out: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def run_python(*args: object) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_no_file_of_any_kind_brings_its_reader_down() -> None:
-    drill = run_python("-m", "benchmarks.fuzz_drill", "--inputs", 4 * 66, "--seed", 0)
+    drill = run_python("-m", "benchmarks.fuzz_drill", "--inputs", 4 * 67, "--seed", 0)
     assert drill.returncode == 0, drill.stdout + drill.stderr
 
 

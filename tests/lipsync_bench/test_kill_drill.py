@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
@@ -62,7 +63,7 @@ def test_prepare_killed_five_times(tmp_path: Path) -> None:
     assert not alive_in_group(group)
     assert run_bench(*arguments) == 0
 
-    report = prepare(source, whole, workers=2, progress=False)
+    report = prepare(source, whole, PrepareOptions(workers=2), progress=False)
     assert (report.done, report.failed) == (FILES - BROKEN, BROKEN)
     assert digests(out) == digests(whole)  # clips, manifest.json, failures.csv, and nothing else
     assert {row["id"] for row in failures(out)} == broken

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from lipsync_bench.evaluation.options import Selection
 from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.results.rows import GROUND_TRUTH, REPEATED_FRAME
 
 _RESERVED = (GROUND_TRUTH, REPEATED_FRAME)
 
-__all__ = ["EVERYTHING", "Result", "Selection", "refuse_names"]
+__all__ = ["Result", "methods_of", "pairs_of", "refuse_names"]
 
 
 def refuse_names(names: Iterable[str]) -> None:
@@ -27,52 +28,31 @@ def refuse_names(names: Iterable[str]) -> None:
         if not name.isprintable() or not name.strip(". ") or name != name.strip() or set(name) & set(",=/\\"):
             raise ValueError(
                 f"a method is called {name!r}. Expected a name without , = / \\ and control characters, because "
-                "tables, files and --methods A,B hold it. Give it one with --pred NAME=DIR, or --methods.NAME PATH"
+                "tables, files and --only A,B hold it. Give it one with --pred NAME=DIR, or --methods.NAME PATH"
             )
 
 
-@dataclass(frozen=True)
-class Selection:
-    """A part of an evaluation; the rest can follow later in the same folder.
+def methods_of(select: Selection, names: Sequence[str]) -> list[str]:
+    """The names that take part, in their order. Raises ValueError for one that there is not."""
+    unknown = sorted(set(select.only) - set(names))
+    if unknown:
+        raise ValueError(
+            f"--only: no {', '.join(unknown)}. Expected some of {', '.join(names)}. Add a checkpoint with "
+            f"--methods.{unknown[0]} PATH, or videos with --pred {unknown[0]}=DIR"
+        )
+    return [name for name in names if not select.only or name in select.only or name == GROUND_TRUTH]
 
-    Args:
-        limit: Only the first clips (pairs).
-        methods: Only these names; the truth always takes part.
-        clips: Only clips whose id is one of these, or fits one of these patterns (`S1/*`).
-    """
 
-    limit: int | None = None
-    methods: Sequence[str] = ()
-    clips: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"limit is {self.limit}. Expected 1 or more, or none for all clips. Correct --limit")
-
-    def of_methods(self, names: Sequence[str]) -> list[str]:
-        """The names that take part, in their order. Raises ValueError for one that there is not."""
-        unknown = sorted(set(self.methods) - set(names))
-        if unknown:
+def pairs_of(select: Selection, pairs: Sequence[Pair], ids: Mapping[Path, str]) -> list[Pair]:
+    """The pairs that take part. Raises ValueError for a pattern that no clip fits."""
+    for pattern in select.clips:
+        if not any(fnmatch.fnmatchcase(ids[pair.video], pattern) for pair in pairs):
             raise ValueError(
-                f"--methods: no {', '.join(unknown)}. Expected some of {', '.join(names)}. Add a checkpoint with "
-                f"--methods.{unknown[0]} PATH, or videos with --pred {unknown[0]}=DIR"
+                f"--clips {pattern}: none of the {len(pairs)} clips fits. Expected an id such as "
+                f"{ids[pairs[0].video] if pairs else 'S1/00007'}, or a pattern such as 'S1/*'"
             )
-        return [name for name in names if not self.methods or name in self.methods or name == GROUND_TRUTH]
-
-    def of_pairs(self, pairs: Sequence[Pair], ids: Mapping[Path, str]) -> list[Pair]:
-        """The pairs that take part. Raises ValueError for a pattern that no clip fits."""
-        for pattern in self.clips:
-            if not any(fnmatch.fnmatchcase(ids[pair.video], pattern) for pair in pairs):
-                raise ValueError(
-                    f"--clips {pattern}: none of the {len(pairs)} clips fits. Expected an id such as "
-                    f"{ids[pairs[0].video] if pairs else 'S1/00007'}, or a pattern such as 'S1/*'"
-                )
-        fit = [p for p in pairs if not self.clips or any(fnmatch.fnmatchcase(ids[p.video], c) for c in self.clips)]
-        return fit if self.limit is None else fit[: self.limit]
-
-
-EVERYTHING = Selection()
-"""All methods and clips."""
+    fit = [p for p in pairs if not select.clips or any(fnmatch.fnmatchcase(ids[p.video], c) for c in select.clips)]
+    return fit if select.limit is None else fit[: select.limit]
 
 
 @dataclass(frozen=True)

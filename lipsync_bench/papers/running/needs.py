@@ -2,7 +2,7 @@
 """What a paper's table needs of evaluations, what of it can be run here, and what is said of the rest."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, loa
 from lipsync_bench.experiment_files import experiment_file
 from lipsync_bench.papers.comparable import DATASETS
 from lipsync_bench.papers.leaderboards import methods_in
+from lipsync_bench.papers.options import RunOptions
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperTable
 from lipsync_bench.results.folder import ResultsFolder
@@ -18,38 +19,7 @@ from lipsync_bench.results.rows import GROUND_TRUTH
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.task.benchmark import Benchmark
 
-__all__ = ["DatasetPlan", "RunOptions", "benchmark_name", "check_options", "plan_of", "protocols_of", "verb"]
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """What is run, with what.
-
-    Args:
-        root: Prepared clips, instead of those of the benchmark's YAML.
-        methods: Checkpoint by row, beside or instead of the YAML's.
-        pred: Folder of a method's videos by row.
-        scorers: Weights of the networks that judge, by field of `evaluation.ScorerFiles`.
-        parsing: Weights of the face parser, for methods that paste through a mask of the face.
-        limit: Only the first clips.
-        device: As for `bench evaluate`.
-    """
-
-    root: Path | None = None
-    methods: Mapping[str, Path] = field(default_factory=dict)
-    pred: Mapping[str, Path] = field(default_factory=dict)
-    scorers: Mapping[str, Path | str] = field(default_factory=dict)
-    parsing: Path | None = None
-    limit: int | None = None
-    device: str = "auto"
-
-    @property
-    def given(self) -> list[str]:
-        """The options that are not as they are by themselves."""
-        usual = RunOptions()
-        named = [name for name in ("root", "parsing", "limit", "device") if getattr(self, name) != getattr(usual, name)]
-        named += [*(f"methods.{name}" for name in self.methods), *(["pred"] if self.pred else []), *self.scorers]
-        return [f"--{name}" for name in named]
+__all__ = ["DatasetPlan", "benchmark_name", "check_options", "plan_of", "protocols_of", "verb"]
 
 
 @dataclass(frozen=True)
@@ -81,30 +51,31 @@ def check_options(table: PaperTable, options: RunOptions) -> None:
         ValueError: A method that is in no row or was given twice; one root for several data sets.
     """
     rows = list(dict.fromkeys(row.name for row in table.rows if row.name != GROUND_TRUTH))
-    for flag, names in (("--methods", options.methods), ("--pred", options.pred)):
+    methods, pred, only = options.inputs.methods, options.inputs.pred, {*options.select.only} - {GROUND_TRUTH}
+    for flag, names in (("--methods", methods), ("--pred", pred), ("--only", only)):
         unknown = sorted(set(names) - set(rows))
         if unknown:
             raise ValueError(
                 f"{flag}: no row {', '.join(unknown)} in {table.id}. Expected some of {', '.join(rows)}. Evaluate "
                 "others with: bench evaluate"
             )
-    both = sorted(set(options.methods) & set(options.pred))
+    both = sorted(set(methods) & set(pred))
     if both:
         raise ValueError(
             f"{', '.join(both)} with a checkpoint and with videos. Expected one of the two. Leave out "
             f"--methods.{both[0]} or --pred {both[0]}=DIR"
         )
-    for name, path in options.methods.items():
+    for name, path in methods.items():
         if not path.is_file():
             raise FileNotFoundError(
                 f"{name}: no checkpoint at {path}. Expected the file that training writes. Correct --methods.{name}"
             )
-    for name, folder in options.pred.items():
+    for name, folder in pred.items():
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{name}: {folder} is no folder. Expected one that holds its videos. Correct --pred {name}=DIR"
             )
-    _check_root(table, options.root)
+    _check_root(table, options.inputs.root)
 
 
 def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Protocol, str]]:
@@ -120,9 +91,10 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
             continue
         wants = ""
         # Without its judges a protocol would fill no cell, and its folder would refuse the judges afterwards.
-        if not any(PAPER_METRICS[m].flag in ("", *options.scorers) for m in metrics):
+        flags = [PAPER_METRICS[m].flag for m in metrics]
+        if not any(not flag or options.scorers.given(flag) is not None for flag in flags):
             titles = ", ".join(PAPER_METRICS[m].title for m in metrics)
-            needs = " and ".join(dict.fromkeys(f"--{PAPER_METRICS[m].flag}" for m in metrics))
+            needs = " and ".join(dict.fromkeys(f"--{flag}" for flag in flags))
             wants = f"{protocol.key}, of which this table has only {titles}. Run it with {needs} PATH."
         chosen[protocol.name] = (protocol, wants)
     if not chosen:
@@ -173,9 +145,11 @@ def _missing(table: PaperTable, name: str, path: Path) -> str:
     return f"no checkpoint of {name} at {path}. {train} another with --methods.{name} CKPT."
 
 
-def _without_weights(table: PaperTable, part: DatasetPlan, finished: Container[str]) -> Iterator[str]:
-    """What is said of the rows that have neither checkpoint nor videos."""
-    rows = [row for row in table.rows if row.dataset == part.dataset and row.name != GROUND_TRUTH]
+def _without_weights(
+    table: PaperTable, part: DatasetPlan, names: Container[str], finished: Container[str]
+) -> Iterator[str]:
+    """What is said of those of the named rows that have neither checkpoint nor videos."""
+    rows = [row for row in table.rows if row.dataset == part.dataset and row.name in names]
     rows = [row for row in rows if row.name not in part.checkpoints and row.name not in part.pred]
     found = [row.name for row in rows if row.name in finished]
     rows = [row for row in rows if row.name not in finished]
@@ -211,17 +185,18 @@ def plan_of(table: PaperTable, dataset: str, options: RunOptions, folders: Seque
             "clips, as lrs2.yaml there."
         )
         return DatasetPlan(dataset, name, {}, {}, (note,), ready=False)
-    benchmark = load_benchmark(name, options.root)
+    benchmark = load_benchmark(name, options.inputs.root)
     problem = _unprepared(benchmark)
     if problem:
         return DatasetPlan(dataset, name, {}, {}, (f"{verb(folders)} on {dataset}: {problem}",), ready=False)
     names = {row.name for row in table.rows if row.dataset == dataset} - {GROUND_TRUTH}
-    pred = {method: folder for method, folder in options.pred.items() if method in names}
-    known = {**benchmark.methods, **options.methods}
+    names &= {*options.select.only} or names
+    pred = {method: folder for method, folder in options.inputs.pred.items() if method in names}
+    known = {**benchmark.methods, **options.inputs.methods}
     wanted = {method: path for method, path in known.items() if method in names and method not in pred}
     there = {method: path for method, path in wanted.items() if path.is_file()}
     finished = frozenset.intersection(*map(methods_in, folders))
     gone = {method: path for method, path in wanted.items() if method not in there and method not in finished}
     notes = [f"Not run on {dataset}: {_missing(table, method, path)}" for method, path in gone.items()]
     named = DatasetPlan(dataset, name, {**there, **gone}, pred, (), ready=True)
-    return replace(named, checkpoints=there, notes=(*notes, *_without_weights(table, named, finished)))
+    return replace(named, checkpoints=there, notes=(*notes, *_without_weights(table, named, names, finished)))

@@ -7,16 +7,16 @@ table uses. Results lie in RESULTS/DATASET-PROTOCOL, where `bench evaluate` puts
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lipsync_bench.evaluation.options import Rules, ScorerFiles
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.papers.leaderboards import Current, LeaderboardSource, read_folders
+from lipsync_bench.papers.options import RunOptions
 from lipsync_bench.papers.printed.paper_table import PaperTable
 from lipsync_bench.papers.running.needs import (
     DatasetPlan,
-    RunOptions,
     benchmark_name,
     check_options,
     plan_of,
@@ -26,11 +26,6 @@ from lipsync_bench.papers.running.needs import (
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.results.rows import GROUND_TRUTH
-
-if TYPE_CHECKING:
-    from lipsync_bench.evaluation.scorers import ScorerFiles
-
-DETECTOR = "detector_weights"
 
 _log = logging.getLogger(__name__)
 
@@ -69,17 +64,15 @@ class _Step:
     run: bool
 
 
-def _scorers(options: RunOptions, protocol: Protocol, others: Iterable[Protocol]) -> "ScorerFiles":
+def _scorers(options: RunOptions, protocol: Protocol, others: Iterable[Protocol]) -> ScorerFiles:
     """The detector's weights go to the protocols that cut by it; to all if none does, which is refused there."""
-    from lipsync_bench.evaluation.scorers import ScorerFiles
-
     idle = protocol.boxes != "s3fd" and any(other.boxes == "s3fd" for other in others)
-    return ScorerFiles(**{k: v for k, v in options.scorers.items() if not (idle and k == DETECTOR)})  # type: ignore[arg-type]
+    return replace(options.scorers, detector_weights=None) if idle else options.scorers
 
 
-def _evaluate(step: _Step, scorers: "ScorerFiles", options: RunOptions) -> list[str]:
+def _evaluate(step: _Step, scorers: ScorerFiles, options: RunOptions) -> list[str]:
     """Go on with one evaluation until it is finished. Returns the methods of which every clip failed."""
-    from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset
+    from lipsync_bench.evaluation.evaluate import evaluate_dataset
 
     part, out = step.part, step.out
     names = [GROUND_TRUTH, *part.checkpoints, *part.pred]
@@ -88,14 +81,11 @@ def _evaluate(step: _Step, scorers: "ScorerFiles", options: RunOptions) -> list[
         result = evaluate_dataset(
             part.benchmark,
             out,
-            root=options.root,
-            methods=part.checkpoints,
-            pred=part.pred,
-            protocol=step.protocol.name,
+            inputs=replace(options.inputs, methods=dict(part.checkpoints), pred=dict(part.pred)),
+            rules=Rules(step.protocol.name),
             scorers=scorers,
-            parsing=options.parsing,
-            select=Selection(options.limit, names),
-            device=options.device,
+            select=replace(options.select, only=names),
+            running=options.running,
         )
     except OtherResultsError as error:
         raise OtherResultsError(
@@ -166,6 +156,6 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
             failed += _evaluate(step, scorers, options)
     if rank_and_world()[0] != 0:
         return None
-    in_use = {step.part.dataset: _in_use(step.part, options.parsing) for step in steps if step.run}
+    in_use = {step.part.dataset: _in_use(step.part, options.inputs.parsing) for step in steps if step.run}
     sources = read_folders((step.out, in_use.get(step.part.dataset, {})) for step in steps)
     return Finished(sources, tuple(notes), tuple(failed))

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from lipsync_bench.datamodules.clips.clip import MAX_CROP_PX, Clip, ClipHeader, read_header, write_clip
+from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader, read_header, write_clip
 from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.limits import MAX_CROP_PX
 
 Head = dict[str, Any]
 

@@ -17,11 +17,13 @@ from lipsync_bench.datamodules.errors import FaceError
 from lipsync_bench.datamodules.faces import s3fd
 from lipsync_bench.datamodules.faces.crops import crop_boxes
 from lipsync_bench.datamodules.faces.detectors import S3FDDetector, detector_version, make_detector
+from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.faces.s3fd import S3FD, find_faces, load_s3fd, network_input, rectangle, rectangles
 from lipsync_bench.datamodules.faces.tracking import track_faces
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.video import VideoWriter
 from lipsync_bench.datamodules.prepare.make_clip import Settings
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from tests import golden
 
@@ -197,14 +199,14 @@ def test_weights_are_asked_for_and_checked(tmp_path: Path, weights: Path) -> Non
     with pytest.raises(ValueError, match=r"detector 'dlib' with detector_weights .*Expected .*--detector s3fd"):
         make_detector("dlib", weights)
     with pytest.raises(FileNotFoundError, match="--detector_weights"):
-        prepare(tmp_path, tmp_path / "out", detector="s3fd")
+        prepare(tmp_path, tmp_path / "out", faces=FaceOptions(detector="s3fd"))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_wrong_weight_file_is_one_error_not_one_a_clip(tmp_path: Path) -> None:
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"(?s)other\.pth: does not fit.*conv1_1\.weight"):
-        prepare(tmp_path, tmp_path / "out", detector="s3fd", detector_weights=tmp_path / "other.pth")
+        prepare(tmp_path, tmp_path / "out", faces=FaceOptions(detector="s3fd", detector_weights=tmp_path / "other.pth"))
     assert not (tmp_path / "out").exists()
 
 
@@ -220,10 +222,8 @@ def test_prepare_records_the_weights_not_their_place(
         report = prepare(
             tmp_path / "in",
             tmp_path / "out",
-            detector="s3fd",
-            detector_weights=path,
-            crop="detector",
-            workers=1,
+            PrepareOptions(workers=1),
+            faces=FaceOptions(detector="s3fd", detector_weights=path, crop="detector"),
             progress=False,
         )
         return report.done, report.skipped, report.failed
@@ -245,7 +245,7 @@ def test_prepare_records_the_weights_not_their_place(
 
 
 def test_settings_without_weights_are_those_of_earlier_clips() -> None:
-    keys = json.loads(Settings("mediapipe", "mesh", "largest", 12, 512).key())
+    keys = json.loads(Settings().key())
     assert set(keys) == {
         "crop", "detector", "face", "jpeg_quality", "max_crop_px", "max_gap_frames", "revision"
     }  # fmt: skip

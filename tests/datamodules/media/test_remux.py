@@ -9,6 +9,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from lipsync_bench.datamodules.clips.clip import read_header
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 
 CONTAINERS = {
@@ -43,7 +44,7 @@ def assert_same_clips(source: Path, folder: Path) -> None:
     original.write_bytes(source.read_bytes())
     for name, (form, options) in CONTAINERS.items():
         remux(source, folder / "in" / f"{name}.mp4", form, options)  # the content tells, not the suffix
-    report = prepare(folder / "in", folder / "out", workers=1, progress=False)
+    report = prepare(folder / "in", folder / "out", PrepareOptions(workers=1), progress=False)
     assert report.done == len(CONTAINERS) + 1, (folder / "out" / "failures.csv").read_text()
     clips = {path.stem: path for path in sorted((folder / "out").glob("*/*.safetensors"))}
     expected = clips.pop("original")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from lipsync_bench.datamodules.media.video_files import REPORT_MARKER, find_videos, is_video
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.prepare.sources import find_sources
 from tests.datamodules.preparation import failures, write_video
@@ -83,7 +84,7 @@ def test_a_file_that_is_meant_to_be_a_video_is_taken_and_fails_by_name(tmp_path:
     os.mkfifo(tmp_path / "pipe.mov")
     (tmp_path / "gone.mkv").symlink_to(tmp_path / "nowhere.mkv")
     (tmp_path / "folder.mp4").mkdir()
-    report = prepare(tmp_path, tmp_path / "out", workers=1, progress=False)
+    report = prepare(tmp_path, tmp_path / "out", PrepareOptions(workers=1), progress=False)
     assert report.clips == ()
     assert [row["source"] for row in failures(tmp_path / "out")] == [
         *("cut.3gp", "cut.flv", "cut.MP4", "gone.mkv", "only sound.mp4", "pipe.mov"),
@@ -124,7 +125,7 @@ def test_two_videos_of_one_id_are_two_failures_and_the_others_go_on(tmp_path: Pa
     for name in ("good.mp4", *names, "a b.mp4", "a?b.mp4"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(good.read_bytes())
-    report = prepare(source, out, workers=1, progress=False)
+    report = prepare(source, out, PrepareOptions(workers=1), progress=False)
     assert (report.clips, report.failed) == (("clips/good",), 4)
     assert {row["source"] for row in failures(out)} == {*names, "a b.mp4", "a?b.mp4"}
     assert all("2 videos have the id" in row["reason"] for row in failures(out))
@@ -139,9 +140,9 @@ def test_another_video_of_the_same_size_and_time_is_noticed(tmp_path: Path) -> N
         rest = size - len(content)
         path.write_bytes(content + rest.to_bytes(4, "big") + b"free" + bytes(rest - 8))  # an empty box
         os.utime(path, (1, 1))
-    assert prepare(source, out, workers=1, progress=False).done == 1
-    assert prepare(source, out, workers=1, progress=False).skipped == 1
+    assert prepare(source, out, PrepareOptions(workers=1), progress=False).done == 1
+    assert prepare(source, out, PrepareOptions(workers=1), progress=False).skipped == 1
     one.write_bytes(two.read_bytes())
     os.utime(one, (1, 1))
     assert one.stat().st_size == size
-    assert prepare(source, out, workers=1, progress=False).done == 1
+    assert prepare(source, out, PrepareOptions(workers=1), progress=False).done == 1

@@ -23,6 +23,7 @@ from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.datamodules.prepare import make_clip as prepare_clip
 from lipsync_bench.datamodules.prepare import prepare as prepare_module
 from lipsync_bench.datamodules.prepare.make_clip import Settings
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.prepare.sources import find_sources
 from tests.datamodules.preparation import SIZE_HW, contents, failures, manifest, run, write_video
@@ -86,7 +87,7 @@ def test_one_pass_gives_what_two_passes_give(
         return read_frames(path)
 
     monkeypatch.setattr(prepare_clip, "read_frames", counting)
-    settings = Settings("mediapipe", crop, "largest", 12, 512)
+    settings = Settings(crop=crop)
     track, boxes, jpegs = prepare_clip._track_and_cut(path, settings)
     assert len(decodes) == (1 if name == "good" else 2)
     assert (~track.detected).sum() == (0 if name == "good" else 5)
@@ -115,7 +116,7 @@ def test_frames_of_a_long_video_are_not_all_held(monkeypatch: pytest.MonkeyPatch
             yield frame
 
     monkeypatch.setattr(prepare_clip, "read_frames", watched)
-    _, _, jpegs = prepare_clip._track_and_cut(Path("-"), Settings("mediapipe", "mesh", "largest", 12, 512))
+    _, _, jpegs = prepare_clip._track_and_cut(Path("-"), Settings())
     assert len(jpegs) == 60
     assert SMOOTHING_RADIUS < most <= SMOOTHING_RADIUS + 3
 
@@ -170,7 +171,7 @@ def lrs2(root: Path, good: Path) -> Path:
 def test_lists_of_lrs2(tmp_path: Path, good: Path) -> None:
     root = lrs2(tmp_path / "in", good)
     out = tmp_path / "out"
-    report = prepare(root / "main", out, "lrs2", workers=1)
+    report = prepare(root / "main", out, PrepareOptions("lrs2", workers=1))
     assert (report.done, report.failed) == (4, 1)
     assert failures(out)[0]["id"] == "6400/00001"
     assert failures(out)[0]["error"] == "FileNotFoundError"
@@ -259,7 +260,7 @@ def test_lines_in_the_log_where_there_is_no_terminal(
 
 @pytest.mark.slow
 def test_real_clips(real_clips: Path, tmp_path: Path) -> None:
-    report = prepare(real_clips, tmp_path / "out", workers=2)
+    report = prepare(real_clips, tmp_path / "out", PrepareOptions(workers=2))
     assert (report.done, report.failed) == (5, 0)
     for path in sorted((tmp_path / "out" / "clips").glob("*.safetensors")):
         with Clip(path) as clip:

@@ -20,8 +20,10 @@ import numpy as np
 import pytest
 
 from lipsync_bench.datamodules.clips.clip import read_header
+from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.files import temporary_path
 from lipsync_bench.datamodules.prepare import prepare as prepare_module
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from tests.datamodules.preparation import alive_in_group, contents, failures, manifest, run, write_video
@@ -94,7 +96,7 @@ def test_bad_videos_are_listed_and_harm_no_other(tmp_path: Path, good: Path, cap
     write_video(source / "away.mp4", 30, dark=range(10, 25))
     (source / "notes.txt").write_text("not a video")
     with caplog.at_level(logging.WARNING):
-        report = prepare(source, out, workers=1)
+        report = prepare(source, out, PrepareOptions(workers=1))
     assert (report.done, report.failed) == (1, 6)
     assert "failures.csv" in report.summary()
     rows = failures(out)
@@ -116,11 +118,11 @@ def test_bad_videos_are_listed_and_harm_no_other(tmp_path: Path, good: Path, cap
     assert manifest(out)["failed"] == 6
     # Failures are tried again, and may be bridged by another setting.
     write_video(source / "nobody.mp4")
-    report = prepare(source, out, workers=1)
+    report = prepare(source, out, PrepareOptions(workers=1))
     assert (report.done, report.skipped, report.failed) == (1, 1, 5)
-    assert prepare(source, out, workers=1, max_gap_frames=15).failed == 4
+    assert prepare(source, out, PrepareOptions(workers=1), faces=FaceOptions(max_gap_frames=15)).failed == 4
     with pytest.raises(RuntimeError, match=r"4 failed.*at most 50% failures \(--max-failures\)"):
-        prepare(source, out, workers=1, max_gap_frames=15, max_failures=0.5)
+        prepare(source, out, PrepareOptions(workers=1, max_failures=0.5), faces=FaceOptions(max_gap_frames=15))
 
 
 def test_a_clip_whose_source_became_unusable_goes(source: Path) -> None:
@@ -192,8 +194,10 @@ def test_ctrl_c_leaves_whole_files_and_no_processes(tmp_path: Path, good: Path) 
         shutil.copy(good, source / f"{k:02d}.mp4")
     script = tmp_path / "script.py"
     script.write_text(
-        "from pathlib import Path\nfrom lipsync_bench.datamodules.prepare.prepare import prepare\n"
-        f"if __name__ == '__main__':\n    prepare(Path({str(source)!r}), Path({str(out)!r}), workers=2)\n"
+        "from pathlib import Path\nfrom lipsync_bench.datamodules.prepare.options import PrepareOptions\n"
+        "from lipsync_bench.datamodules.prepare.prepare import prepare\n"
+        "if __name__ == '__main__':\n"
+        f"    prepare(Path({str(source)!r}), Path({str(out)!r}), PrepareOptions(workers=2))\n"
     )
     process = subprocess.Popen(
         [sys.executable, str(script)],

@@ -63,6 +63,6 @@ def test_weights_are_found_by_their_names(tmp_path):
 
 
 def test_the_json_form_is_json(corpus, tmp_path, quick, capsys):
-    assert doctor.doctor(corpus, tmp_path, as_json=True) == 0
+    assert doctor.doctor(data=corpus, weights=tmp_path, as_json=True) == 0
     report = json.loads(capsys.readouterr().out)
     assert {"name", "status", "found", "advice"} == set(report[0])

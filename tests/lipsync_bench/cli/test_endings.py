@@ -16,8 +16,10 @@ from lipsync_bench.cli import lightning as cli
 from lipsync_bench.cli.endings import DEBUG, errors_in_a_line, told
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.prepare import prepare as preparing
 from lipsync_bench.datamodules.prepare.make_clip import prepare_one
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.evaluation import Selection
 from lipsync_bench.evaluation.task.protocol import load_protocol
 from lipsync_bench.inference.cutting import cut_by_time
@@ -96,15 +98,16 @@ def test_numbers_without_sense_are_wrong_usage_before_anything_is_written(words,
     assert list(tmp_path.iterdir()) == []
 
 
-def test_functions_refuse_them_too(tmp_path):
+def test_groups_refuse_them_in_python_too():
     for limit in (0, -1):
         with pytest.raises(ValueError, match=r"limit is .*--limit"):
             Selection(limit=limit)
-    (tmp_path / "a.mp4").touch()
-    for bad in ({"max_gap_frames": -1}, {"max_crop_px": 10**6}, {"workers": 0}, {"max_failures": float("nan")}):
-        with pytest.raises(ValueError, match=r"expected .*--max"):
-            preparing.prepare(tmp_path, tmp_path / "out", **bad)
-    assert not (tmp_path / "out").exists()
+    for bad in ({"max_crop_px": 10**6}, {"workers": 0}, {"max_failures": float("nan")}):
+        with pytest.raises(ValueError, match=r"Expected .*--(max|workers)"):
+            PrepareOptions(**bad)
+    for bad in ({"max_gap_frames": -1}, {"face": -1}):
+        with pytest.raises(ValueError, match=r"Expected 0 or more.*--(max|face)"):
+            FaceOptions(**bad)
 
 
 def test_a_cut_of_no_length_is_refused(corpus, tmp_path):
@@ -172,7 +175,6 @@ def test_lightning_refuses_a_bomb_and_a_text_of_another_kind_at_once(tmp_path, c
 
 
 def test_bench_refuses_a_bomb_of_arguments(tmp_path, caplog):
-    """The reader of jsonargparse ends the process with a signal."""
     (tmp_path / "bomb.yaml").write_text("[" * 100_000)
     assert run_bench("evaluate", "--config", tmp_path / "bomb.yaml") == 1
     assert "bomb.yaml: no YAML for this (more than 40 levels" in caplog.text

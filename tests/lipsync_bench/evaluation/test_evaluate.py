@@ -20,8 +20,8 @@ from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, to_int16
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import candidates, regions, run, targets
-from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset, evaluate_videos
-from lipsync_bench.evaluation.scorers import ScorerFiles
+from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
+from lipsync_bench.evaluation.options import Inputs, ScorerFiles, Selection
 from lipsync_bench.metrics.image.psnr import psnr
 from lipsync_bench.metrics.image.ssim import ssim
 from lipsync_bench.metrics.metric import Audio, ScoredClip, View
@@ -52,14 +52,10 @@ def result(corpus, weights, tmp_path_factory):
     return evaluate(corpus, weights, tmp_path_factory.mktemp("results") / "whole")
 
 
-def evaluate(corpus, weights, out, **more):
-    arguments = {
-        "root": corpus / "clips",
-        "methods": {"wav2lip": weights / "wav2lip.ckpt"},
-        "scorers": ScorerFiles(expert=weights / "expert.ckpt"),
-        "progress": False,
-    }
-    return evaluate_dataset("synthetic", out, **{**arguments, **more})
+def evaluate(corpus, weights, out, root=None, methods=None, **more):
+    methods = {"wav2lip": weights / "wav2lip.ckpt"} if methods is None else methods
+    more = {"scorers": ScorerFiles(expert=weights / "expert.ckpt"), **more}
+    return evaluate_dataset("synthetic", out, inputs=Inputs(root or corpus / "clips", methods), progress=False, **more)
 
 
 def comparable(folder: Path) -> pd.DataFrame:
@@ -167,8 +163,7 @@ def test_lse_appears_with_syncnet_weights_under_the_name_of_its_protocol(corpus,
     result = evaluate_dataset(
         "synthetic",
         tmp_path / "out",
-        root=corpus / "clips",
-        methods={},
+        inputs=Inputs(root=corpus / "clips", methods={}),
         scorers=ScorerFiles(syncnet=weights),
         select=Selection(limit=1),
         progress=False,
@@ -184,11 +179,17 @@ def test_lse_appears_with_syncnet_weights_under_the_name_of_its_protocol(corpus,
 def test_a_missing_syncnet_says_where_it_comes_from(corpus, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"syncnet_v2\.model.*--syncnet"):
         evaluate_dataset(
-            "synthetic", tmp_path / "out", root=corpus / "clips", scorers=ScorerFiles(syncnet=tmp_path / "none.model")
+            "synthetic",
+            tmp_path / "out",
+            inputs=Inputs(root=corpus / "clips"),
+            scorers=ScorerFiles(syncnet=tmp_path / "none.model"),
         )
     with pytest.raises(ValueError, match="without --syncnet"):
         evaluate_dataset(
-            "synthetic", tmp_path / "out", root=corpus / "clips", scorers=ScorerFiles(syncnet_s3fd=tmp_path / "x.pth")
+            "synthetic",
+            tmp_path / "out",
+            inputs=Inputs(root=corpus / "clips"),
+            scorers=ScorerFiles(syncnet_s3fd=tmp_path / "x.pth"),
         )
 
 

@@ -70,7 +70,7 @@ def scored(corpus, tmp_path_factory):
         folder / "target",
         folder / "out",
         scorers=ScorerFiles(expert=folder / "expert.ckpt"),
-        select=Selection(methods=names),
+        select=Selection(only=names),
         workers=1,
         progress=False,
     ).rows.set_index("method")

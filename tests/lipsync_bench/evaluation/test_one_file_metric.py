@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lipsync_bench.evaluation.metric_table import metric_table, with_table
-from lipsync_bench.evaluation.scorers import ScorerFiles, Scorers
+from lipsync_bench.evaluation.options import ScorerFiles
+from lipsync_bench.evaluation.scorers import Scorers
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -81,7 +82,7 @@ metrics.__path__.append(sys.argv[1])
 
 from rich.console import Console
 from lipsync_bench.cli import doctor
-from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_dataset
+from lipsync_bench.evaluation import Inputs, Running, ScorerFiles, Selection, evaluate_dataset
 from lipsync_bench.results.leaderboard import rich_table
 from lipsync_bench.evaluation.metric_table import metric_table
 from lipsync_bench.results.row_schema import row_schema
@@ -89,7 +90,7 @@ from lipsync_bench.results.rows import FIELDS, SCORERS
 
 root, out, level = Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
 result = evaluate_dataset(
-    "synthetic", out, root=root, select=Selection(limit=1), device="cpu", progress=False,
+    "synthetic", out, inputs=Inputs(root), select=Selection(limit=1), running=Running(device="cpu"), progress=False,
     scorers=ScorerFiles(metrics={"darkness": str(level)}),
 )
 console = Console(width=120, record=True, file=open("/dev/null", "w"))

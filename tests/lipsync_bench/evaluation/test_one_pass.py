@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
-from lipsync_bench.evaluation import ScorerFiles, Selection, candidates, evaluate_videos, regions, targets
+from lipsync_bench.evaluation import candidates, evaluate_videos, regions, targets
+from lipsync_bench.evaluation.options import Rules, Running, ScorerFiles, Selection
 from lipsync_bench.metrics.sync import face_tracks, lse
 from tests.quick_networks import QuickSyncNet
 
@@ -53,7 +54,7 @@ def counts(monkeypatch):
 
 
 def evaluate(videos, names, **more):
-    arguments = {"workers": 1, "progress": False, "device": "cpu"}
+    arguments = {"workers": 1, "progress": False, "running": Running(device="cpu")}
     pred = {name: videos / name for name in names}
     result = evaluate_videos(pred, videos / "target", videos / "out", **{**arguments, **more})
     assert (result.rows["status"] == "ok").all()
@@ -74,7 +75,7 @@ def test_every_file_is_read_once_and_every_frame_searched_once_however_many_take
 
 
 def test_the_truth_alone_costs_what_the_target_costs(videos, counts):
-    rows = evaluate(videos, ["one"], select=Selection(methods=["ground_truth"]))
+    rows = evaluate(videos, ["one"], select=Selection(only=["ground_truth"]))
     assert rows["method"].tolist() == ["ground_truth"]
     assert counts == {"read target": 1, "landmarks": FRAMES, "checks": FRAMES}
 
@@ -105,10 +106,10 @@ def test_a_target_that_was_exchanged_is_searched_again(videos, counts):
 def test_boxes_are_searched_in_the_target_once_and_in_predictions_only_if_the_protocol_says_so(videos, counts, own):
     protocol = videos / "boxed.yaml"
     protocol.write_text(f"version: 1\nboxes: dlib\nown_boxes: {str(own).lower()}\nreference: elsewhere\n")
-    evaluate(videos, ["one", "two"], protocol=str(protocol))
+    evaluate(videos, ["one", "two"], rules=Rules(str(protocol)))
     assert counts["boxes"] == FRAMES * (4 if own else 1)  # target, repeated frame, one, two; never the truth
     counts.clear()
-    evaluate(videos, ["one", "two", "three"], protocol=str(protocol))
+    evaluate(videos, ["one", "two", "three"], rules=Rules(str(protocol)))
     assert counts["boxes"] == (FRAMES if own else 0)
     assert counts["read target"] == counts["read three"] == 1
 

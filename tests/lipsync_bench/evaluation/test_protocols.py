@@ -8,8 +8,9 @@ import torch
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.media.video import read_frames
-from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_dataset, list_protocols, load_protocol
+from lipsync_bench.evaluation import evaluate_dataset, list_protocols, load_protocol
 from lipsync_bench.evaluation import regions as regions_module
+from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 from lipsync_bench.evaluation.task.pairs import draw_pairs, read_pairs
 from lipsync_bench.evaluation.task.protocol import Protocol
@@ -29,9 +30,9 @@ def clips(corpus):
     return sorted((corpus / "clips").glob("*/*.safetensors"))
 
 
-def run(corpus, out, protocol, **more):
-    arguments = {"root": corpus / "clips", "methods": {}, "progress": False, "select": Selection(limit=1)}
-    return evaluate_dataset("synthetic", out, protocol=protocol, **{**arguments, **more})
+def run(corpus, out, protocol, split=None, **more):
+    more = {"inputs": Inputs(corpus / "clips"), "select": Selection(limit=1), **more}
+    return evaluate_dataset("synthetic", out, rules=Rules(protocol, split=split), progress=False, **more)
 
 
 def written(folder, name, text):
@@ -325,7 +326,7 @@ def test_lpips_of_both_nets_with_given_weights(corpus, tmp_path):
 def test_kept_videos_are_whole_and_have_the_sound(corpus, tmp_path):
     from lipsync_bench.datamodules.media.video import probe
 
-    result = run(corpus, tmp_path / "out", "paired_face_box", save_videos=True)
+    result = run(corpus, tmp_path / "out", "paired_face_box", running=Running(save_videos=True))
     for row in result.rows.itertuples():
         sha, paste = row.generator_sha256, row.paste
         path = video_path(result.folder, row.method, sha, paste, row.clip, row.audio_clip)
@@ -337,7 +338,7 @@ def test_kept_videos_are_whole_and_have_the_sound(corpus, tmp_path):
 
 def test_a_part_of_the_clips_and_methods_and_the_rest_later(corpus, tmp_path):
     out = tmp_path / "out"
-    one = run(corpus, out, "paired_face_box", select=Selection(methods=["ground_truth"], limit=1))
+    one = run(corpus, out, "paired_face_box", select=Selection(only=["ground_truth"], limit=1))
     assert one.rows["method"].tolist() == ["ground_truth"]
     both = run(corpus, out, "paired_face_box", select=Selection())
     assert len(both.rows) == 4
@@ -346,8 +347,8 @@ def test_a_part_of_the_clips_and_methods_and_the_rest_later(corpus, tmp_path):
     assert set(last.rows["clip"]) == {ids[1]}
     with pytest.raises(ValueError, match=r"--clips nobody: none of the 2 clips"):
         run(corpus, out, "paired_face_box", select=Selection(clips=["nobody"]))
-    with pytest.raises(ValueError, match=r"--methods: no nobody.*--pred nobody=DIR"):
-        run(corpus, out, "paired_face_box", select=Selection(methods=["nobody"]))
+    with pytest.raises(ValueError, match=r"--only: no nobody.*--pred nobody=DIR"):
+        run(corpus, out, "paired_face_box", select=Selection(only=["nobody"]))
 
 
 def test_videos_of_a_method_we_do_not_have_take_part_on_a_data_set(corpus, tmp_path, caplog):
@@ -362,17 +363,13 @@ def test_videos_of_a_method_we_do_not_have_take_part_on_a_data_set(corpus, tmp_p
     for folder in (theirs, tmp_path):
         out = tmp_path / f"out_{folder.name}"
         arguments = ["evaluate", "--dataset", "synthetic", "--root", corpus / "clips", "--out", out, "--limit", 1]
-        code.append(
-            run_bench(*arguments, "--pred", f"dinet={folder}", "--pred", f"again={theirs}", "--methods", "dinet")
-        )
+        code.append(run_bench(*arguments, "--pred", f"dinet={folder}", "--pred", f"again={theirs}", "--only", "dinet"))
     assert code == [0, 1]
     assert "every clip failed for dinet" in caplog.text
     rows = evaluate_dataset(
         "synthetic",
         tmp_path / "api",
-        root=corpus / "clips",
-        methods={},
-        pred={"dinet": theirs},
+        inputs=Inputs(root=corpus / "clips", methods={}, pred={"dinet": theirs}),
         select=Selection(limit=1),
         progress=False,
     ).rows.set_index("method")

@@ -7,6 +7,7 @@ from lipsync_bench.datamodules.datasets.synthetic import make_corpus
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.audio import load_audio
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.inference.cutting import cut_by_time
 
@@ -48,7 +49,7 @@ def test_the_parts_follow_each_other_with_their_sound_and_become_splits(talk, tm
         assert count >= 0.98 * len(expected)
         assert np.corrcoef(sound[:count], expected[:count])[0, 1] > 0.95  # AAC, but in place
 
-    report = prepare(tmp_path / "parts", tmp_path / "clips", "lrs2", workers=1, progress=False)
+    report = prepare(tmp_path / "parts", tmp_path / "clips", PrepareOptions("lrs2", workers=1), progress=False)
     assert (report.done, report.failed) == (3, 0)
     data = ClipFolder(root=tmp_path / "clips", splits=tmp_path / "clips" / "splits")
     assert [[path.stem for path in data.clips(split)] for split in ("train", "val", "test")] == [

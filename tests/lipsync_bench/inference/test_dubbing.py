@@ -21,6 +21,7 @@ import torch
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces import detectors
 from lipsync_bench.datamodules.faces.crops import crop_boxes, smooth_boxes_ahead
+from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.faces.tracking import track_faces
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, mel_spectrogram
@@ -29,6 +30,7 @@ from lipsync_bench.inference import dub as dubbing
 from lipsync_bench.inference.dub import dub, dub_frames
 from lipsync_bench.inference.face_path import FacePath, find_face
 from lipsync_bench.inference.lip_sync import lip_sync
+from lipsync_bench.inference.options import DubOptions
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from tests.commands import run_bench
@@ -136,7 +138,7 @@ def test_rate_and_odd_size_are_kept(checkpoint, talk_frames, tmp_path):
 )
 def test_the_video_is_looped_or_cut_to_the_speech(checkpoint, talk, tmp_path, fit, seconds, frames, used, sound_s):
     out = tmp_path / "out.mp4"
-    report = dub(checkpoint, talk, write_wav(tmp_path / "a.wav", seconds), out, fit=fit, progress=False)
+    report = dub(checkpoint, talk, write_wav(tmp_path / "a.wav", seconds), out, DubOptions(fit=fit), progress=False)
     assert (report.frames, report.source_frames) == (frames, used)
     assert probe(out).frames == frames
     assert sound_of(out)[2] == pytest.approx(sound_s, abs=0.07)  # whole AAC frames
@@ -187,7 +189,7 @@ def test_frames_in_a_long_gap_pass_through_and_are_counted(checkpoint, talk_fram
     frames = list(talk_frames)
     for k in [*range(10, 22), 30, 31]:
         frames[k] = np.zeros_like(frames[k])
-    path = find_face(frames, max_gap_frames=3)
+    path = find_face(frames, FaceOptions(max_gap_frames=3))
     hidden = np.flatnonzero(~path.visible)
     assert len(path) == 40
     assert set(range(10, 22)) <= set(hidden)
@@ -201,8 +203,8 @@ def test_frames_in_a_long_gap_pass_through_and_are_counted(checkpoint, talk_fram
     video = write_video(tmp_path / "in.mp4", frames)
     target = tmp_path / "out.mp4"
     sound = write_wav(tmp_path / "a.wav", 2.4)
-    report = dub(checkpoint, video, sound, target, max_gap_frames=3, progress=False)
-    written = find_face(read_frames(video), max_gap_frames=3).visible
+    report = dub(checkpoint, video, sound, target, faces=FaceOptions(max_gap_frames=3), progress=False)
+    written = find_face(read_frames(video), FaceOptions(max_gap_frames=3)).visible
     assert report.without_face == (~written).sum() + (~written[:20]).sum()  # 60 frames: once and a half
     assert f"{report.without_face} without a face" in report.summary()
     black = list(read_frames(target))[15]
@@ -211,7 +213,7 @@ def test_frames_in_a_long_gap_pass_through_and_are_counted(checkpoint, talk_fram
 
 def test_nothing_is_bridged_before_the_first_and_after_the_last_face(talk_frames):
     black = np.zeros_like(talk_frames[0])
-    path = find_face([black, black, *talk_frames[:8], black, black], max_gap_frames=12)
+    path = find_face([black, black, *talk_frames[:8], black, black], FaceOptions(max_gap_frames=12))
     assert not path.visible[[0, 1, 10, 11]].any()
     assert path.visible[4:10].all()
 
@@ -231,7 +233,7 @@ def test_boxes_are_those_of_preparation(talk_frames):
 @pytest.mark.parametrize("detector", ["mediapipe", "dlib"])
 def test_the_68_points_are_not_computed(talk_frames, detector, monkeypatch):
     monkeypatch.setattr(detectors, "_predictor", lambda: pytest.fail("dlib's predictor was asked for"))
-    assert find_face(talk_frames[:3], detector=detector).visible.all()
+    assert find_face(talk_frames[:3], FaceOptions(detector=detector)).visible.all()
 
 
 def test_published_padding_and_smoothing(talk_frames):
@@ -240,12 +242,14 @@ def test_published_padding_and_smoothing(talk_frames):
     raw[:, 3] = np.minimum(raw[:, 3] + 10, height)
     raw[:, 0] = np.maximum(raw[:, 0] - 4, 0)
     pads = (0, 10, 4, 0)
-    np.testing.assert_array_equal(find_face(talk_frames, crop="detector", pads=pads, smooth=False).boxes, raw)
+    np.testing.assert_array_equal(
+        find_face(talk_frames, FaceOptions(crop="detector"), pads=pads, smooth=False).boxes, raw
+    )
     smooth = smooth_boxes_ahead(raw.astype(np.int64))
-    np.testing.assert_array_equal(find_face(talk_frames, crop="detector", pads=pads).boxes, smooth)
+    np.testing.assert_array_equal(find_face(talk_frames, FaceOptions(crop="detector"), pads=pads).boxes, smooth)
     assert (smooth[:, 2] <= width).all()
     with pytest.raises(ValueError, match=r"leave boxes below 16 px.*--pads"):
-        find_face(talk_frames, crop="detector", pads=(-500, 0, 0, 0))
+        find_face(talk_frames, FaceOptions(crop="detector"), pads=(-500, 0, 0, 0))
 
 
 # The speech
@@ -310,8 +314,7 @@ def test_the_file_says_that_it_is_synthetic_unless_told_not_to(checkpoint, talk,
         ({"out": "talk"}, ValueError, r"is the file given as --video\. Expected another name"),
         ({"out": "checkpoint"}, ValueError, r"ends in '.ckpt'\. Expected a name ending in \.mp4"),
         ({"video": Path("none.mp4")}, FileNotFoundError, r"none\.mp4: no such file.*--video"),
-        ({"fit": "bounce"}, ValueError, r"fit 'bounce'.*Expected loop or cut"),
-        ({"smooth": False}, ValueError, r"smooth is off.*Use --crop detector"),
+        ({"options": DubOptions(smooth=False)}, ValueError, r"smooth is off.*Use --crop detector"),
     ],
 )
 def test_arguments_that_make_no_sense(checkpoint, talk, tmp_path, change, error, message):
@@ -323,6 +326,12 @@ def test_arguments_that_make_no_sense(checkpoint, talk, tmp_path, change, error,
     with pytest.raises(error, match=message):
         dub(**(given | options), progress=False)
     assert sha256(talk) == before
+
+
+@pytest.mark.parametrize("option", ["fit", "blend", "reference"])
+def test_choices_that_there_are_not(option):
+    with pytest.raises(ValueError, match=rf"{option} 'bounce'\. Expected \w+ or \w+.*--{option}"):
+        DubOptions(**{option: "bounce"})
 
 
 # Memory and interruption

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lipsync_bench.papers import LeaderboardSource, comparable, compare, load_table, read_sources, table
+from lipsync_bench.papers import LeaderboardSource, TableOptions, comparable, compare, load_table, read_sources, table
 from lipsync_bench.papers.comparison import NOT_RUN, PAPER_ONLY
 from lipsync_bench.papers.render import latex_escape, to_csv, to_latex, to_markdown, to_text
 from lipsync_bench.results.leaderboard import leaderboard
@@ -366,21 +366,21 @@ def test_latex_escapes_every_special_sign():
 
 
 def test_the_command_prints_and_writes(folder, tmp_path, capsys):
-    assert table("hyperlips-1", folder) == 0
+    assert table("hyperlips-1", TableOptions(folder)) == 0
     assert "paired_face_box-v1" in capsys.readouterr().out
     for format, start in (("csv", "table,"), ("markdown", "**hyperlips-1"), ("latex", "% needs"), ("text", "hyper")):
         out = tmp_path / format
-        assert table("hyperlips-1", folder, format=format, out=out) == 0
+        assert table("hyperlips-1", TableOptions(folder, format=format, out=out)) == 0
         assert out.read_text(encoding="utf-8").startswith(start)
         assert capsys.readouterr().out == ""
 
 
 def test_the_command_shows_the_papers_side_alone(capsys):
-    assert table("g4g-2", paper_only=True, format="markdown") == 0
+    assert table("g4g-2", TableOptions(paper_only=True, format="markdown")) == 0
     alone = capsys.readouterr().out
     assert "23.7250" in alone
     assert "ours" not in alone
-    assert table("g4g-2", format="markdown") == 0
+    assert table("g4g-2", TableOptions(format="markdown")) == 0
     assert capsys.readouterr().out == alone
 
 
@@ -394,8 +394,8 @@ def test_the_command_lists_the_tables(capsys):
 
 def test_options_that_contradict_each_other_are_refused(folder):
     with pytest.raises(ValueError, match=r"--paper-only with .*Leave out --paper-only"):
-        table("hyperlips-1", folder, paper_only=True)
+        table("hyperlips-1", TableOptions(folder, paper_only=True))
     with pytest.raises(ValueError, match=r"g4g-3 is a user study.*--ratings FILE"):
-        table("g4g-3", folder)
+        table("g4g-3", TableOptions(folder))
     with pytest.raises(ValueError, match=r"hyperlips-1 is no user study.*--results DIR"):
-        table("hyperlips-1", ratings=folder / "ratings.csv")
+        table("hyperlips-1", TableOptions(ratings=folder / "ratings.csv"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from lipsync_bench.papers import Ratings, compare, load_table, opinion_scores, read_ratings, table
+from lipsync_bench.papers import Ratings, TableOptions, compare, load_table, opinion_scores, read_ratings, table
 from lipsync_bench.papers.render import to_text
 
 HEADER = "video,method,rater,question,score"
@@ -58,7 +58,7 @@ def test_ratings_stand_beside_the_papers_study(tmp_path, capsys):
     assert "in no row of this table: mine" in text
     assert "not measured: Realness" in text
     assert "bootstrap interval over raters" in text
-    assert table("g4g-3", ratings=path, format="csv") == 0
+    assert table("g4g-3", TableOptions(ratings=path, format="csv")) == 0
     assert "other people, asked about other videos" in capsys.readouterr().out
 
 

@@ -18,7 +18,7 @@ from lipsync_bench.evaluation import evaluate
 from lipsync_bench.evaluation import run as scoring_run
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
-from lipsync_bench.papers import table
+from lipsync_bench.papers import RunOptions, TableOptions, table
 from lipsync_bench.papers.running import needs, runs
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.rows import read_rows
@@ -166,6 +166,16 @@ def test_an_unpaired_table_takes_checkpoints_and_videos_into_named_rows(here, co
     assert "Not run on lrs2: wav2lip_gan, for want of a checkpoint in the benchmark lrs2. Give one" in caplog.text
 
 
+def test_a_part_of_the_rows_is_run(here, capsys, caplog):
+    assert run_bench("table", "lipformer-1", "--run", "--limit", 1, "--only", "ground_truth", "--format", "csv") == 0
+    assert [name for name, _ in counts] == ["ground_truth"]
+    assert cell(shown(capsys), "wav2lip", "psnr")["why"] == "not run"
+    assert "no checkpoint of" not in caplog.text
+    assert "on lrs2: atvgnet" not in caplog.text
+    assert run_bench("table", "lipformer-1", "--run", "--limit", 1, "--only", "wav2lip") == 0
+    assert [name for name, _ in counts] == ["ground_truth", "wav2lip"]
+
+
 def test_a_method_of_which_every_clip_failed_is_an_error_below_the_table(here, capsys, caplog):
     (here / "pc_avs").mkdir()
     assert run_bench("table", "lipformer-1", "--run", "--limit", 1, "--pred", "pc_avs=pc_avs", "--format", "csv") == 1
@@ -230,7 +240,7 @@ def test_the_hint_stands_by_the_kind_of_error_not_by_its_words(here, monkeypatch
     ):
         monkeypatch.setattr(evaluate, "evaluate_dataset", refusing(error))
         with pytest.raises(type(error), match=expected):
-            table("lipformer-1", run=True)
+            table("lipformer-1", TableOptions(run=True))
 
 
 @pytest.mark.parametrize(
@@ -241,6 +251,11 @@ def test_the_hint_stands_by_the_kind_of_error_not_by_its_words(here, monkeypatch
             r"--methods: no row nobody in lipformer-1. Expected some of atvg",
         ),
         (["--run", "--methods.ground_truth", "wav2lip.ckpt"], "--methods: no row ground_truth"),
+        (["--run", "--only", "wav2lip,nobody"], "--only: no row nobody in lipformer-1. Expected some of atvg"),
+        (
+            ["--clips", "a", "--save-videos", "--metrics", "csim_dlib"],
+            "--clips, --metrics, --save_videos without --run",
+        ),
         (["--run", "--pred", "nobody=."], "--pred: no row nobody in lipformer-1"),
         (["--run", "--pred", "pc_avs=gone"], "pc_avs: gone is no folder. Expected"),
         (["--run", "--methods.wav2lip", "gone.ckpt"], "wav2lip: no checkpoint at gone.ckpt"),
@@ -291,9 +306,9 @@ def test_without_run_the_hint_names_it(here, caplog, capsys):
 
 
 def test_the_detectors_weights_go_to_the_protocols_that_need_them(tmp_path):
-    from lipsync_bench.evaluation import Protocol
+    from lipsync_bench.evaluation import Protocol, ScorerFiles
 
-    options = needs.RunOptions(scorers={"detector_weights": tmp_path, "lpips": "torchvision"})
+    options = RunOptions(scorers=ScorerFiles(detector_weights=tmp_path, lpips="torchvision"))
     cut, whole = Protocol(1, "a", boxes="s3fd"), Protocol(1, "b", boxes="frame", size_hw=None)
     assert runs._scorers(options, cut, [cut, whole]).detector_weights == tmp_path
     assert runs._scorers(options, whole, [cut, whole]).detector_weights is None

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -14,8 +15,8 @@ import pandas as pd
 import pytest
 
 from lipsync_bench.datamodules.clips.clip import read_header
-from lipsync_bench.evaluation.evaluate import Selection, evaluate_dataset
-from lipsync_bench.evaluation.scorers import ScorerFiles
+from lipsync_bench.evaluation.evaluate import evaluate_dataset
+from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.manifest import (
     Run,
@@ -231,12 +232,21 @@ def test_the_machine_has_no_name():
 def test_an_evaluation_is_repeated_from_what_the_manifest_says(corpus, tmp_path, monkeypatch):
     """Every argument goes through the file; the repeated run has the same rows and the same list of clips."""
     monkeypatch.chdir(corpus)
-    config = {"dataset": "synthetic", "root": Path("clips"), "methods": {}, "select": Selection(limit=1)}
-    first = evaluate_dataset(out=tmp_path / "first", progress=False, device="cpu", **config)
+    first = evaluate_dataset(
+        "synthetic",
+        tmp_path / "first",
+        inputs=Inputs(Path("clips")),
+        select=Selection(limit=1),
+        running=Running(device="cpu"),
+        progress=False,
+    )
     (entry,) = read_manifest(first.folder)["sessions"]
-    again = {**entry["config"], "out": tmp_path / "second", "root": Path(entry["config"]["root"])}
-    again |= {"scorers": ScorerFiles(**again["scorers"]), "select": Selection(**again["select"])}
-    second = evaluate_dataset(progress=False, **again)
+    config = {**entry["config"], "root": Path(entry["config"]["root"])}
+    groups = {"inputs": Inputs, "rules": Rules, "running": Running}
+    again = {name: group(**{f.name: config.pop(f.name) for f in fields(group)}) for name, group in groups.items()}
+    again |= {"scorers": ScorerFiles(**config.pop("scorers")), "select": Selection(**config.pop("select"))}
+    assert config.keys() == {"dataset", "out"}
+    second = evaluate_dataset(config["dataset"], tmp_path / "second", progress=False, **again)
     rows = [result.rows.drop(columns=["seconds", "generate_seconds"]) for result in (first, second)]
     pd.testing.assert_frame_equal(*rows)
     (repeated,) = read_manifest(second.folder)["sessions"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
+from lipsync_bench.evaluation.options import Inputs, Running
 from lipsync_bench.metrics.registry import COLUMNS, column
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
@@ -337,7 +338,13 @@ def real(corpus, tmp_path_factory) -> dict[str, Path]:
     for label, names in (("one", ["one"]), ("two", ["two"]), ("both", ["one", "two"])):
         chosen = {name: methods[name] for name in names}
         out[label] = folder / label
-        evaluate_dataset("synthetic", out[label], root=corpus / "clips", methods=chosen, device="cpu", progress=False)
+        evaluate_dataset(
+            "synthetic",
+            out[label],
+            inputs=Inputs(root=corpus / "clips", methods=chosen),
+            running=Running(device="cpu"),
+            progress=False,
+        )
     return out
 
 

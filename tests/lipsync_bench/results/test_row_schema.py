@@ -13,6 +13,7 @@ import torch
 from jsonschema import Draft202012Validator
 
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
+from lipsync_bench.evaluation.options import Inputs, Running
 from lipsync_bench.metrics.registry import CLIP_COLUMNS
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
@@ -94,7 +95,13 @@ def test_every_row_of_a_real_evaluation_fits(corpus, tmp_path):
     save_module(Wav2Lip(width=0.0625), tmp_path / "one.ckpt")
     methods = {"one": tmp_path / "one.ckpt"}
     out = tmp_path / "out"
-    evaluate_dataset("synthetic", out, root=corpus / "clips", methods=methods, device="cpu", progress=False)
+    evaluate_dataset(
+        "synthetic",
+        out,
+        inputs=Inputs(root=corpus / "clips", methods=methods),
+        running=Running(device="cpu"),
+        progress=False,
+    )
     rows = records(out / "clips.csv")
     assert {record["method"] for record in rows} == {"ground_truth", "repeated_frame", "one"}
     assert {record["psnr"] for record in rows if record["method"] == "ground_truth"} == {"inf"}

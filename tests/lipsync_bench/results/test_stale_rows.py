@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.audio import load_audio
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation import Selection, evaluate_dataset, evaluate_videos
 from lipsync_bench.evaluation.candidates import VideoFolder
+from lipsync_bench.evaluation.options import Inputs, Rules, Running
 from lipsync_bench.evaluation.videos import line_folder, row_path
 from lipsync_bench.report.contents import read_results
 from lipsync_bench.report.players import kept_videos
@@ -37,7 +40,7 @@ def short(corpus, tmp_path_factory):
 
 def score(folder, **more):
     """Rows by method and clip."""
-    more = {"select": Selection(methods=["mine"]), **more}
+    more = {"select": Selection(only=["mine"]), **more}
     result = evaluate_videos(
         {"mine": folder / "pred"}, folder / "target", folder / "out", workers=1, progress=False, **more
     )
@@ -51,13 +54,13 @@ def test_predictions_and_targets_that_change_come_late_or_go(short, tmp_path, ca
     shutil.copy(short / "0.mp4", target / "a.mp4")
     shutil.copy(short / "1.mp4", target / "b.mp4")
     shutil.copy(short / "dark0.mp4", pred / "a.mp4")
-    first = score(tmp_path, save_videos=True)
+    first = score(tmp_path, running=Running(save_videos=True))
     assert "window" not in caplog.text  # of training, which an evaluation has none of
     assert first.loc[("mine", "clips/a"), "psnr"] < 30
     assert first.loc[("mine", "clips/a"), "frames"] == 15
     assert first.loc[("mine", "clips/a"), "prediction_sha256"] == sha256(pred / "a.mp4")
     assert first.loc[("mine", "clips/b"), "status"] == "failed"
-    again = score(tmp_path, save_videos=True)
+    again = score(tmp_path, running=Running(save_videos=True))
     assert again.loc[("mine", "clips/a"), "seconds"] == first.loc[("mine", "clips/a"), "seconds"]  # not measured again
     assert len(again) == 4
 
@@ -97,7 +100,12 @@ def test_results_and_predictions_below_the_target_are_no_targets(short, tmp_path
         shutil.copy(short / "0.mp4", folder / name)
     for _ in range(2):
         result = evaluate_videos(
-            {"mine": folder / "pred"}, folder, folder / "out", save_videos=True, workers=1, progress=False
+            {"mine": folder / "pred"},
+            folder,
+            folder / "out",
+            running=Running(save_videos=True),
+            workers=1,
+            progress=False,
         )
         assert result.leaderboard.set_index("method")["clips"].to_dict() == {
             "ground_truth": 1,
@@ -105,7 +113,7 @@ def test_results_and_predictions_below_the_target_are_no_targets(short, tmp_path
             "repeated_frame": 1,
         }
         assert result.failures == 0
-    assert prepare(folder, folder / "clips", workers=1, progress=False).clips == ("clips/0", "pred/0")
+    assert prepare(folder, folder / "clips", PrepareOptions(workers=1), progress=False).clips == ("clips/0", "pred/0")
 
 
 def test_a_clip_that_was_prepared_otherwise_is_scored_anew(corpus, tmp_path):
@@ -115,12 +123,14 @@ def test_a_clip_that_was_prepared_otherwise_is_scored_anew(corpus, tmp_path):
     def rows():
         out = tmp_path / "out"
         select = Selection(limit=1)
-        return evaluate_dataset("synthetic", out, root=clips, methods={}, select=select, progress=False).rows
+        return evaluate_dataset(
+            "synthetic", out, inputs=Inputs(root=clips, methods={}), select=select, progress=False
+        ).rows
 
-    prepare(videos, clips, "synthetic", workers=1, progress=False)
+    prepare(videos, clips, PrepareOptions("synthetic", workers=1), progress=False)
     first, same = rows(), rows()
     assert (first["seconds"] == same["seconds"]).all()
-    prepare(videos, clips, "synthetic", crop="detector", workers=1, progress=False)
+    prepare(videos, clips, PrepareOptions("synthetic", workers=1), faces=FaceOptions(crop="detector"), progress=False)
     other = rows()
     assert len(other) == len(first) == 2
     assert set(other["target_sha256"]) == set(first["target_sha256"])
@@ -133,11 +143,11 @@ def test_a_clip_that_was_prepared_otherwise_is_scored_anew(corpus, tmp_path):
 
 def test_a_protocol_that_changed_under_its_name_is_another(corpus, tmp_path):
     own = tmp_path / "own.yaml"
-    select = Selection(limit=1, methods=["ground_truth"])
+    select = Selection(limit=1, only=["ground_truth"])
     for crf in (18, 30):
         own.write_text(f"version: 1\ncodec: h264\ncrf: {crf}\n")
         arguments = ("synthetic", tmp_path / "out")
-        options = {"root": corpus / "clips", "methods": {}, "protocol": str(own), "select": select, "progress": False}
+        options = {"inputs": Inputs(corpus / "clips"), "rules": Rules(str(own)), "select": select, "progress": False}
         if crf == 18:
             evaluate_dataset(*arguments, **options)
         else:
@@ -155,7 +165,9 @@ def test_names_that_are_taken_or_that_flags_cannot_hold_are_refused(corpus, tmp_
     for option in ("pred", "methods"):
         with pytest.raises(ValueError, match="a method is called"):
             evaluate_dataset(
-                "synthetic", tmp_path / "out", root=corpus / "clips", **{option: {name: tmp_path / "pred"}}
+                "synthetic",
+                tmp_path / "out",
+                inputs=Inputs(corpus / "clips", **{option: {name: tmp_path / "pred"}}),
             )
     assert not (tmp_path / "out").exists()
 
@@ -212,7 +224,7 @@ def test_no_two_rows_share_a_file_of_theirs(tmp_path):
 def test_a_manifest_says_when_only_a_share_is_done(corpus, tmp_path, monkeypatch):
     def evaluate(rank):
         monkeypatch.setenv("RANK", rank)
-        return evaluate_dataset("synthetic", tmp_path, root=corpus / "clips", methods={}, progress=False)
+        return evaluate_dataset("synthetic", tmp_path, inputs=Inputs(root=corpus / "clips", methods={}), progress=False)
 
     def outcome():
         return json.loads((tmp_path / "manifest.json").read_text())["sessions"][-1]["outcome"]

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the face of a video is found, followed and cut out: options of preparation and of dubbing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from cyclopts import Group, Parameter, Token
+
+from lipsync_bench.datamodules.limits import within
+from lipsync_bench.datamodules.option_types import Whole
+
+DetectorName = Literal["mediapipe", "dlib", "s3fd"]
+CropRule = Literal["mesh", "detector"]
+_FaceName = Literal["largest", "first", "left", "right", "centre"]
+FaceChoice = _FaceName | int
+
+__all__ = ["CropRule", "DetectorName", "FaceChoice", "FaceOptions"]
+
+
+def _face(kind: object, tokens: Sequence[Token]) -> str | int:
+    text = tokens[-1].value
+    if text not in get_args(_FaceName) and not text.isdecimal():
+        raise ValueError(f"{text!r}. Expected {', '.join(get_args(_FaceName))}, or a number from 0")
+    return int(text) if text.isdecimal() else text
+
+
+@Parameter(name="*", group=Group("Face", sort_key=2))
+@dataclass(frozen=True)
+class FaceOptions:
+    """How a face is found and cut out.
+
+    Args:
+        detector: Finds the face; s3fd, with crop detector, as in the scripts of Wav2Lip.
+        detector_weights: Weights of the detector s3fd (s3fd-619a316812.pth); the others have none.
+        crop: Rule for the rectangle that is cut out: mesh, steady and independent of the jaw; detector, as published.
+            To dub, that with which the training data was prepared.
+        face: Which face where there are several: largest, first, left, right, centre, or a number from 0.
+        max_gap_frames: Longest run of frames without the face that is interpolated. A video with a longer one is not
+            prepared; dubbed, its frames pass through unchanged.
+    """
+
+    detector: DetectorName = "mediapipe"
+    detector_weights: Path | None = None
+    crop: CropRule = "mesh"
+    face: Annotated[FaceChoice, Parameter(converter=_face)] = "largest"
+    max_gap_frames: Whole = 12
+
+    def __post_init__(self) -> None:
+        if isinstance(self.face, int):
+            within("face", self.face, 0)
+        within("max_gap_frames", self.max_gap_frames, 0)

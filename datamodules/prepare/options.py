@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of preparation, beside those of the face."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from cyclopts import Group, Parameter
+
+from lipsync_bench.datamodules.limits import MAX_CROP_PX, within
+from lipsync_bench.datamodules.option_types import Whole
+
+DatasetName = Literal["folder", "lrs2", "mead", "synthetic"]
+
+__all__ = ["DatasetName", "PrepareOptions"]
+
+
+@Parameter(name="*", group=Group("Preparation", sort_key=1))
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What is prepared, and how the run goes.
+
+    Args:
+        dataset: Layout of the source folder.
+        max_crop_px: Longer side of a stored crop; larger ones are made smaller.
+        max_failures: Share of the clips (0 to 1) that may fail before the run ends with an error.
+        workers: Processes; one for each core if not given. With 1 there is only this process.
+        overwrite: Make finished clips anew, too.
+    """
+
+    dataset: DatasetName = "folder"
+    max_crop_px: Whole = 512
+    max_failures: float = 1.0
+    workers: Whole | None = None
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        within("max_crop_px", self.max_crop_px, 1, MAX_CROP_PX)
+        within("max_failures", self.max_failures, 0, 1)
+        within("workers", self.workers, 1)

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The subcommands of `bench` that make data; heavy imports happen inside, so that help is quick."""
+
+import logging
+from pathlib import Path
+from typing import Literal
+
+from lipsync_bench.cli.command_line import From0, From1, Seconds
+from lipsync_bench.datamodules.faces.options import FaceOptions
+from lipsync_bench.datamodules.prepare.options import PrepareOptions
+
+_log = logging.getLogger(__name__)
+
+__all__ = ["base_frames", "cut", "prepare", "synthetic"]
+
+
+def prepare(
+    *, source: Path, out: Path, options: PrepareOptions = PrepareOptions(), faces: FaceOptions = FaceOptions()
+) -> int:
+    """Turn raw videos into clips: face found and cut, 25 fps, 16 kHz.
+
+    One file a clip. Resumes where an interrupted run stopped. Clips that cannot be used are listed with the reason in
+    failures.csv.
+
+    Args:
+        source: Folder of the data set or of any videos.
+        out: Folder for the prepared clips.
+    """
+    from lipsync_bench.datamodules.prepare.prepare import prepare as run
+
+    report = run(source, out, options, faces)
+    _log.info("%s", report.summary())
+    return 1 if report.done + report.skipped == 0 else 0
+
+
+def cut(*, video: Path, out: Path, val_seconds: Seconds = 18.0, test_seconds: Seconds = 18.0) -> int:
+    """Cut one person's video by time into parts to train, validate and test on.
+
+    For fine-tuning, as in HyperLips' Table V. The parts are laid out like LRS2; prepare them with: bench prepare
+    --dataset lrs2 --source OUT --out ROOT.
+
+    Args:
+        video: Shows one person, with audio.
+        out: Folder for the parts and their lists.
+        val_seconds: Length of the validation part, before the test part.
+        test_seconds: Length of the test part, at the end.
+    """
+    from lipsync_bench.inference.cutting import cut_by_time
+
+    cut_by_time(video, out, val_seconds=val_seconds, test_seconds=test_seconds)
+    return 0
+
+
+def synthetic(
+    *,
+    out: Path,
+    speakers: From1 = 6,
+    clips_per_speaker: From1 = 6,
+    seconds: Seconds = 3.0,
+    seed: From0 = 0,
+    workers: From1 | None = None,
+) -> int:
+    """Make the embedded corpus: talking heads in true sync, laid out like LRS2.
+
+    Args:
+        out: Folder for the videos, split lists and truth.
+        speakers: Distinguishable identities.
+        clips_per_speaker: Videos of each.
+        seconds: Length of a video.
+        seed: Same seed, same corpus.
+        workers: Processes; one for each core if not given.
+    """
+    from lipsync_bench.datamodules.datasets.synthetic import make_corpus
+
+    make_corpus(
+        out, speakers=speakers, clips_per_speaker=clips_per_speaker, seconds=seconds, seed=seed, workers=workers
+    )
+    return 0
+
+
+def base_frames(
+    *,
+    checkpoint: Path,
+    root: Path,
+    mesh_order: Literal["rgb", "bgr"] = "rgb",
+    overwrite: bool = False,
+    device: str = "auto",
+) -> int:
+    """Run a trained HyperLips-Base over prepared clips, for its second stage.
+
+    Makes frames, sketches and lip outlines. Resumes where an interrupted run stopped. What cannot be read is listed in
+    base_frames_failures.csv.
+
+    Args:
+        checkpoint: Of HyperLipsBase.
+        root: Folder of prepared clips; each gets a file CLIP.base beside it.
+        mesh_order: Channel order of the images that Face Mesh sees; bgr as in the released preparation.
+        overwrite: Make finished files anew.
+        device: auto, cpu or cuda:N.
+    """
+    from lipsync_bench.inference.base_frames import make_base_frames
+
+    report = make_base_frames(checkpoint, root, mesh_order=mesh_order, overwrite=overwrite, device=device)
+    _log.info("%s", report.summary())
+    return 1 if report.done + report.skipped == 0 else 0

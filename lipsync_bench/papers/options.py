@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options of a paper's table: what is shown, and the groups of an evaluation for what is evaluated first."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from cyclopts import Group, Parameter
+
+from lipsync_bench.evaluation.options import Inputs, Running, ScorerFiles, Selection
+
+__all__ = ["RunOptions", "TableOptions"]
+
+
+@Parameter(name="*", group=Group("What is shown", sort_key=0))
+@dataclass(frozen=True)
+class TableOptions:
+    """What stands in a table, and where it goes.
+
+    Args:
+        results: Results folder of bench evaluate, a folder of such folders, or a leaderboard.csv; with --run the folder
+            of such folders that is written, results/ if not given.
+        paper_only: The paper's side alone.
+        format: Of what is printed.
+        out: File to write instead of the screen.
+        ratings: For a user study: CSV with the columns video, method, rater, question (visual, sync or realness) and
+            score (1 to 5).
+        run: Evaluate first what the table needs and is not finished, under its paper's protocols, into
+            RESULTS/DATASET-PROTOCOL. All other options are for that, and mean what they mean to bench evaluate.
+    """
+
+    results: Path | None = None
+    paper_only: bool = False
+    format: Literal["text", "csv", "markdown", "latex"] = "text"
+    out: Path | None = None
+    ratings: Path | None = None
+    run: bool = False
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class RunOptions:
+    """What is evaluated for a table, with what. Methods are the table's rows."""
+
+    select: Selection = Selection()
+    inputs: Inputs = Inputs()
+    scorers: ScorerFiles = ScorerFiles()
+    running: Running = Running()
+
+    @property
+    def given(self) -> list[str]:
+        """The options that are not as they are by themselves, as they are typed."""
+        named: list[str] = []
+        for group in (self.select, self.inputs, self.scorers, self.running):
+            for field in fields(group):
+                value = getattr(group, field.name)
+                if field.name == "methods":
+                    named += [f"--methods.{name}" for name in value]
+                elif value != getattr(type(group)(), field.name):
+                    named.append(f"--{field.name}")
+        return named
