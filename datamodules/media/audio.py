@@ -3,12 +3,11 @@
 columns.
 
 The mel-spectrogram and its windows are those of Wav2Lip (Prajwal et al., ACM MM 2020), which its descendants share.
-They are computed here with NumPy in float64, because a float32 transform moves pure tones by up to 1e-4 and because
-importing librosa in every loader worker takes seconds.
+The filters are librosa's; the transform is computed here with NumPy in float64, because librosa's, in float32, moves
+pure tones by up to 1e-4.
 """
 
 import functools
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -113,22 +112,10 @@ def to_float(wave_int16: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def mel_basis() -> np.ndarray:
-    """Triangular filters (80, 401), float32, on the Slaney mel scale with unit area, from 55 to 7600 Hz.
+    """Triangular filters (80, 401), float32, on the Slaney mel scale with unit area, from 55 to 7600 Hz."""
+    from librosa.filters import mel  # takes seconds, which help and loader workers need not spend
 
-    The scale is linear below 1 kHz (200/3 Hz a mel) and logarithmic above (27 mel for a factor 6.4).
-    """
-    log_step = math.log(6.4) / 27
-
-    def to_mel(hz: float) -> float:
-        return 3 * hz / 200 if hz < 1000 else 15 + math.log(hz / 1000) / log_step
-
-    mels = np.linspace(to_mel(LOW_HZ), to_mel(HIGH_HZ), MEL_BANDS + 2)
-    edges = np.where(mels < 15, 200 * mels / 3, 1000 * np.exp(log_step * (mels - 15)))[:, None]  # Hz
-    bins = np.arange(FFT_SAMPLES // 2 + 1) * (SAMPLE_RATE / FFT_SAMPLES)  # Hz
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
-    basis = (triangles * (2 / (edges[2:] - edges[:-2]))).astype(np.float32)
+    basis = mel(sr=SAMPLE_RATE, n_fft=FFT_SAMPLES, n_mels=MEL_BANDS, fmin=LOW_HZ, fmax=HIGH_HZ)
     basis.flags.writeable = False  # shared by all callers
     return basis
 

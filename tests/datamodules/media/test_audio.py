@@ -97,15 +97,12 @@ def test_mel_equals_official(name: str) -> None:
     np.testing.assert_allclose(mel, MEL[name], atol=2e-5, rtol=0)
 
 
-def test_mel_basis_equals_official_and_librosa() -> None:
+def test_mel_basis_equals_official() -> None:
     basis = audio.mel_basis()
     bounds = [(np.flatnonzero(row)[0], np.flatnonzero(row)[-1]) for row in basis]
     np.testing.assert_array_equal(bounds, MEL["basis_nonzero_first_last"])
     np.testing.assert_allclose(basis.sum(1, dtype=np.float64), MEL["basis_rowsum"], rtol=1e-6)
     np.testing.assert_allclose(basis[40], MEL["basis_row40"], rtol=1e-6)
-    np.testing.assert_allclose(
-        basis, librosa.filters.mel(sr=16000, n_fft=800, n_mels=80, fmin=55, fmax=7600), rtol=1e-6
-    )
     with pytest.raises(ValueError, match="read-only"):
         basis[0] = 0
 
