@@ -27,6 +27,7 @@ from rich.text import Text
 
 from lipsync_bench.datamodules.clips.clip import MAX_CROP_PX, SCHEMA
 from lipsync_bench.datamodules.csv_files import write_csv
+from lipsync_bench.datamodules.datasets.dataset import find_dataset
 from lipsync_bench.datamodules.errors import JobsFailed
 from lipsync_bench.datamodules.faces.crops import CropRule
 from lipsync_bench.datamodules.faces.detectors import make_detector
@@ -35,7 +36,7 @@ from lipsync_bench.datamodules.files import printable, remove_leftovers, write_a
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome, Settings, is_current, prepare_one
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
-from lipsync_bench.datamodules.prepare.sources import DatasetName, Source, find_sources, source_root, split_lists
+from lipsync_bench.datamodules.prepare.sources import Source, find_sources, source_root, split_lists
 from lipsync_bench.datamodules.texts import read_json
 from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
 
@@ -128,7 +129,7 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 def prepare(
     source: Path,
     out: Path,
-    dataset: DatasetName = "folder",
+    dataset: str = "folder",
     *,
     detector: DetectorName = "mediapipe",
     detector_weights: Path | None = None,
@@ -227,7 +228,7 @@ def prepare(
         write_csv(out / "failures.csv", ("id", "source", "error", "reason"), sorted(failures))
         write_manifest(complete)
 
-    if dataset in ("lrs2", "synthetic"):
+    if find_dataset(dataset).lists:
         for split, ids in split_lists(root).items():
             write_atomic(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
     skipped = len(entries)

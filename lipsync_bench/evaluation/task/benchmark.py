@@ -8,7 +8,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from lipsync_bench.datamodules import ClipDataModule
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.texts import flat, read_yaml
 from lipsync_bench.experiment_files import experiment_file, experiment_names
 from lipsync_bench.old_names import renamed
