@@ -76,6 +76,7 @@ def load_benchmark(
     parser.add_subclass_arguments(ClipDataModule, "data")
     parser.add_argument("--methods", type=dict[str, Path], default={})
     parser.add_argument("--split", type=Literal["train", "val", "test"], default="test")
+    parser.add_argument("--in_papers", type=str, default="")  # read by lipsync_bench.papers.rules
     try:
         config = parser.parse_object(node)
         if root is not None:
@@ -87,7 +88,7 @@ def load_benchmark(
         raise
     except (ArgumentError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{path} is not a benchmark: {flat(error)[:500]}. Expected the keys data, methods and split. See "
-            "experiments/benchmarks/"
+            f"{path} is not a benchmark: {flat(error)[:500]}. Expected the keys data, methods, split, in_papers. "
+            "See experiments/benchmarks/"
         ) from error
     return Benchmark(path.stem, data, {**config["methods"], **(methods or {})}, config["split"])

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
-from lipsync_bench.experiment_files import experiment_file
+from lipsync_bench.experiment_files import experiment_file, experiment_names
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperTable
 from lipsync_bench.papers.results import methods_in
-from lipsync_bench.papers.rules import DATASETS
+from lipsync_bench.papers.rules import name_in_papers
 from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.results.rows import GROUND_TRUTH
 
@@ -136,7 +136,7 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
 
 def benchmark_name(dataset: str) -> str:
     """Our name of a paper's data set; a benchmark of the paper's own name goes first."""
-    ours = [ours for ours, theirs in DATASETS.items() if theirs == dataset]
+    ours = [name for name in experiment_names("benchmarks") if name_in_papers(name) == dataset]
     return ours[0] if ours and not _has_benchmark(dataset) else dataset
 
 
