@@ -73,7 +73,7 @@ def _arguments(run: str, part: str) -> dict[str, Any]:
     said: dict[str, Any] = {}
     for file in _files(run):
         node = read_yaml(file, "a training run", "See experiments/").get(part, {})
-        said |= {**(node.get("init_args") or {}), "class_path": node.get("class_path")}
+        said |= {**(node.get("init_args") or {}), "class_path": node.get("class_path", said.get("class_path"))}
     return said
 
 
