@@ -22,7 +22,6 @@ from lipsync_bench import bench
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces import detectors
 from lipsync_bench.datamodules.faces.crops import crop_boxes, smooth_boxes_wav2lip
-from lipsync_bench.datamodules.faces.tracking import track_faces
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, mel_spectrogram
 from lipsync_bench.datamodules.media.video import VideoWriter, probe, read_frames
@@ -32,6 +31,7 @@ from lipsync_bench.inference.face_path import FacePath, find_face
 from lipsync_bench.inference.lip_sync import lip_sync
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
+from tests.datamodules.tracks import track_faces
 
 ROOT = Path(__file__).parents[3]
 
