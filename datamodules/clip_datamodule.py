@@ -77,9 +77,9 @@ class ClipDataModule(FaceDataModule):
         <root>/splits/{train,val,test}.txt      one <speaker>/<clip> a line
         <root>/<speaker>/<clip>.safetensors
 
-    A data set is a subclass that says its `name`, its published split sizes in `official_counts` if it has any, and how
-    it splits in `split_ids` if not by the three lists. Batches are samples of a kind of window with B in front; images
-    are uint8 until they are on the device and float32 in [0, 1] from there on.
+    A data set is a subclass that says its `name`, where its videos lie in `videos`, its published split sizes in
+    `official_counts` if it has any, and how it splits in `split_ids` if not by the three lists. Batches are samples of
+    a kind of window with B in front; images are uint8 until they are on the device and float32 in [0, 1] from there on.
 
     Args:
         root: prepared folder.
@@ -100,6 +100,13 @@ class ClipDataModule(FaceDataModule):
     """
 
     name: str = "clips"
+    videos: ClassVar[str] = ""
+    """Where its videos lie before they are prepared: a path below its folder with {speaker} and {clip} in it, without a
+    suffix; empty for every video below the folder. As `name`, `audio` and `lists` a literal, see `datasets.dataset`."""
+    audio: ClassVar[str] = ""
+    """A file with the audio of a video that has none, as `videos`, but with its suffix."""
+    lists: ClassVar[bool] = False
+    """Whether train.txt, val.txt and test.txt in its folder say which videos there are and how they are split."""
     official_counts: ClassVar[Mapping[Split, int]] = {}
     splits_overlap: bool = False
 

@@ -37,7 +37,8 @@ def _new(path: str) -> str:
     name = rest.rpartition(".")[2]
     if package not in PACKAGES or not rest.replace(".", "").isidentifier():
         return path
-    if name not in import_module(f"lipsync_bench.{package}").__all__ or _is_theirs(package, path):
+    ours = getattr(import_module(f"lipsync_bench.{package}"), name, None)
+    if not isinstance(ours, type) or _is_theirs(package, path):
         return path
     _log.warning("%s is spelled lipsync_bench.%s.%s now; please write it so.", path, package, name)
     return f"lipsync_bench.{package}.{name}"

@@ -1,38 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talking-face methods: one file each, with its networks and its LightningModule."""
+"""Talking-face methods: one file or folder each, with its networks and its LightningModule.
+
+`models.Wav2Lip` and the like are the classes. Nothing lists them: a class is looked for in the files when it is first
+asked for.
+"""
 
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 
-from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.datamodules.lookup import find_class
+from lipsync_bench.models.core.checkpoints import BenchModule, load_module
 from lipsync_bench.models.core.module import TalkingFaceModule
-from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
-from lipsync_bench.models.lipformer import LipFormer, LipFormerCodebook
-from lipsync_bench.models.videoretalking import VideoReTalkingLNet
-from lipsync_bench.models.wav2lip.module import Wav2Lip
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 
-__all__ = [
-    "HyperLipsBase",
-    "HyperLipsHR",
-    "HyperLipsSyncExpertModule",
-    "LipFormer",
-    "LipFormerCodebook",
-    "SyncExpertModule",
-    "TalkingFaceModule",
-    "VideoReTalkingLNet",
-    "Wav2Lip",
-    "list_methods",
-    "load_expert",
-    "load_method",
-]
-
+_Kind = TypeVar("_Kind", bound=BenchModule)
 
 PACKAGE = __name__.split(".")
+
+__all__ = ["TalkingFaceModule", "list_methods", "load_expert", "load_method"]
+
+
+def __getattr__(name: str) -> Any:
+    return find_class(__name__, __path__, name)
+
+
+def _subclasses(base: type[_Kind]) -> Iterator[type[_Kind]]:
+    """All public subclasses of a class, and itself, in the files of this folder, however deep."""
+    for file in pkgutil.walk_packages(__path__, f"{__name__}."):
+        for _, kind in inspect.getmembers(importlib.import_module(file.name), inspect.isclass):
+            if kind.__module__ == file.name and not kind.__name__.startswith("_") and issubclass(kind, base):
+                yield kind
 
 
 def list_methods() -> dict[str, type[TalkingFaceModule]]:
@@ -41,30 +44,27 @@ def list_methods() -> dict[str, type[TalkingFaceModule]]:
     A method is called as the folders of its module are: hyperlips/hr/module.py is `hyperlips_hr`.
     """
     methods: dict[str, type[TalkingFaceModule]] = {}
-    for file in pkgutil.walk_packages(__path__, f"{__name__}."):
-        module = importlib.import_module(file.name)
-        for _, kind in inspect.getmembers(module, inspect.isclass):
-            own = kind.__module__ == file.name and not kind.__name__.startswith("_")
-            if not own or not issubclass(kind, TalkingFaceModule) or kind is TalkingFaceModule:
-                continue
-            name = kind.method or "_".join(x for x in file.name.split(".")[len(PACKAGE) :] if x != "module")
-            if name in methods:
-                raise RuntimeError(
-                    f"two methods are called '{name}': {methods[name].__qualname__} and {kind.__qualname__}. Expected "
-                    "one name each. Set the class attribute `method` of one of them."
-                )
-            methods[name] = kind
+    for kind in _subclasses(TalkingFaceModule):
+        if kind is TalkingFaceModule:
+            continue
+        name = kind.method or "_".join(x for x in kind.__module__.split(".")[len(PACKAGE) :] if x != "module")
+        if name in methods:
+            raise RuntimeError(
+                f"two methods are called '{name}': {methods[name].__qualname__} and {kind.__qualname__}. Expected "
+                "one name each. Set the class attribute `method` of one of them."
+            )
+        methods[name] = kind
     return dict(sorted(methods.items()))
 
 
 def load_expert(path: Path | str) -> SyncExpertModule:
-    """The lip-sync expert of a checkpoint, of either face size (`image_size`), in evaluation mode.
+    """The lip-sync expert of a checkpoint, of any face size (`image_size`), in evaluation mode.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, not ours, or holds something else than an expert.
     """
-    return load_module(Path(path), [SyncExpertModule, HyperLipsSyncExpertModule])
+    return load_module(Path(path), _subclasses(SyncExpertModule))
 
 
 def load_method(path: Path | str, device: torch.device | str = "cpu") -> TalkingFaceModule:

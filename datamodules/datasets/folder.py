@@ -53,6 +53,7 @@ class ClipFolder(ClipDataModule):
     """
 
     name: str = "folder"
+    videos = ""
 
     def __init__(
         self,

@@ -36,4 +36,6 @@ class LRS2(ClipDataModule):
     """
 
     name: str = "lrs2"
+    videos = "main/{speaker}/{clip}"
+    lists = True
     official_counts: ClassVar[Mapping[Split, int]] = {"train": 45839, "val": 1082, "test": 1243}

@@ -113,6 +113,8 @@ class MEAD(ClipDataModule):
     """
 
     name: str = "mead"
+    videos = "{speaker}/video/front/neutral/level_1/{clip}"
+    audio = "{speaker}/audio/neutral/level_1/{clip}.m4a"
     official_counts: ClassVar[Mapping[Split, int]] = {"train": 1400, "val": 210, "test": 80}
 
     def __init__(

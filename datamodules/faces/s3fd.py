@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from lipsync_bench.datamodules.official_weights import OfficialWeights
 from lipsync_bench.datamodules.weights import load_weights
 
 # Name, channels in and out, kernel, stride, padding; "M" is a 2x2 pool. fc6 makes the map 4 larger: as published.
@@ -229,3 +230,15 @@ class S3FD(nn.Module):
                 cls = torch.cat([cls[:, :3].amax(dim=1, keepdim=True), cls[:, 3:]], dim=1)
             maps += [cls, self.get_submodule(f"{name}_mbox_loc")(x)]
         return maps
+
+
+OFFICIAL = (
+    OfficialWeights(
+        name="s3fd",
+        files="s3fd-619a316812.pth (Wav2Lip's README calls it s3fd.pth)",
+        documented="github.com/1adrianb/face-alignment",
+        licence="the repository is BSD 3-clause",
+        use="bench prepare --detector s3fd --detector_weights {out}",
+        build=lambda _: S3FD(),
+    ),
+)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The track of one face through a video: which detections belong together, which face is meant, and what is bridged."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -42,7 +42,6 @@ __all__ = [
     "landmarks68",
     "make_detector",
     "runs",
-    "track_faces",
 ]
 
 
@@ -246,22 +245,3 @@ class FaceTracker:
                 if not detected[number] and iou(boxes[number], face.box) >= _COVERED_IOU:
                     covered[number] = True
         return covered
-
-
-def track_faces(
-    frames: Iterable[np.ndarray],
-    detector: DetectorName = "mediapipe",
-    *,
-    face: FaceChoice = "largest",
-    max_gap_frames: int = 12,
-    detector_weights: Path | None = None,
-) -> FaceTrack:
-    """The track of one face through a video; holds one frame at a time. Arguments and errors as in `FaceTracker`.
-
-    Args:
-        frames: uint8 RGB (H, W, 3), all of one size.
-    """
-    with FaceTracker(detector, face=face, max_gap_frames=max_gap_frames, detector_weights=detector_weights) as tracker:
-        for frame in frames:
-            tracker.add(frame)
-        return tracker.finish()

@@ -3,12 +3,11 @@
 columns.
 
 The mel-spectrogram and its windows are those of Wav2Lip (Prajwal et al., ACM MM 2020), which its descendants share.
-They are computed here with NumPy in float64, because a float32 transform moves pure tones by up to 1e-4 and because
-importing librosa in every loader worker takes seconds.
+The filters are librosa's; the transform is computed here with NumPy in float64, because librosa's, in float32, moves
+pure tones by up to 1e-4.
 """
 
 import functools
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -40,7 +39,6 @@ __all__ = [
     "MEL_BANDS",
     "MEL_WINDOW",
     "SAMPLE_RATE",
-    "chunk_starts",
     "frame_mels",
     "load_audio",
     "mel_basis",
@@ -113,22 +111,10 @@ def to_float(wave_int16: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def mel_basis() -> np.ndarray:
-    """Triangular filters (80, 401), float32, on the Slaney mel scale with unit area, from 55 to 7600 Hz.
+    """Triangular filters (80, 401), float32, on the Slaney mel scale with unit area, from 55 to 7600 Hz."""
+    from librosa.filters import mel  # takes seconds, which help and loader workers need not spend
 
-    The scale is linear below 1 kHz (200/3 Hz a mel) and logarithmic above (27 mel for a factor 6.4).
-    """
-    log_step = math.log(6.4) / 27
-
-    def to_mel(hz: float) -> float:
-        return 3 * hz / 200 if hz < 1000 else 15 + math.log(hz / 1000) / log_step
-
-    mels = np.linspace(to_mel(LOW_HZ), to_mel(HIGH_HZ), MEL_BANDS + 2)
-    edges = np.where(mels < 15, 200 * mels / 3, 1000 * np.exp(log_step * (mels - 15)))[:, None]  # Hz
-    bins = np.arange(FFT_SAMPLES // 2 + 1) * (SAMPLE_RATE / FFT_SAMPLES)  # Hz
-    rising = (bins - edges[:-2]) / (edges[1:-1] - edges[:-2])
-    falling = (edges[2:] - bins) / (edges[2:] - edges[1:-1])
-    triangles = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
-    basis = (triangles * (2 / (edges[2:] - edges[:-2]))).astype(np.float32)
+    basis = mel(sr=SAMPLE_RATE, n_fft=FFT_SAMPLES, n_mels=MEL_BANDS, fmin=LOW_HZ, fmax=HIGH_HZ)
     basis.flags.writeable = False  # shared by all callers
     return basis
 
@@ -197,55 +183,27 @@ def mel_window(mel: np.ndarray, start: int) -> np.ndarray:
     return mel[:, start : start + MEL_WINDOW]
 
 
-def _check_columns(columns: int) -> None:
-    if columns < MEL_WINDOW:
-        raise MediaError(
-            f"the audio has {columns} mel columns ({columns / MELS_PER_SECOND:.2f} s). Expected at least {MEL_WINDOW} "
-            f"({MEL_WINDOW / MELS_PER_SECOND:.1f} s). Use longer audio."
-        )
-
-
-def chunk_starts(columns: int, fps: float = 25.0, extra: bool = True) -> list[int]:
-    """First columns of the windows that drive frames 0, 1, ... when a video is made from audio alone.
-
-    Args:
-        columns: mel columns of the audio, M.
-        fps: rate of the video.
-        extra: append one more window that ends with the audio, as the inference script does and the pair evaluation
-            does not.
-
-    Raises:
-        MediaError: fewer than 16 columns. (Differs: the official script goes on and fails inside the network.)
-    """
-    _check_columns(columns)
-    starts: list[int] = []
-    while (start := mel_start(len(starts), fps)) + MEL_WINDOW <= columns:
-        starts.append(start)
-    return [*starts, columns - MEL_WINDOW] if extra else starts
-
-
-def frame_mels(
-    mel: np.ndarray, frames: int, fps: float = 25.0, early_frames: int = 0, first_frame: int = 0
-) -> np.ndarray:
+def frame_mels(mel: np.ndarray, frames: int, fps: float = 25.0, first_frame: int = 0) -> np.ndarray:
     """The mel window of each video frame, as at inference.
 
     Args:
         mel: (80, M).
         frames: number of video frames, T.
         fps: their rate.
-        early_frames: take the windows this many frames earlier; 1 gives the windows Wav2Lip is trained with.
         first_frame: of the T frames, counted from the beginning of the sound.
 
     Returns:
-        float32 (T, 1, 80, 16). Windows that would start before the mel are its first 16 columns, those that would
-        overrun its end are its last 16.
+        float32 (T, 1, 80, 16). Windows that would overrun the mel's end are its last 16 columns.
 
     Raises:
         MediaError: fewer than 16 columns.
     """
     last = mel.shape[1] - MEL_WINDOW
-    _check_columns(mel.shape[1])
-    numbers = range(first_frame - early_frames, first_frame - early_frames + frames)
-    starts = np.array([min(max(mel_start(k, fps), 0), last) for k in numbers], dtype=np.intp)
+    if last < 0:
+        raise MediaError(
+            f"the audio has {mel.shape[1]} mel columns ({mel.shape[1] / MELS_PER_SECOND:.2f} s). Expected at least "
+            f"{MEL_WINDOW} ({MEL_WINDOW / MELS_PER_SECOND:.1f} s). Use longer audio."
+        )
+    starts = np.array([min(mel_start(first_frame + k, fps), last) for k in range(frames)], dtype=np.intp)
     columns = starts[:, None] + np.arange(MEL_WINDOW)  # (T, 16)
     return np.ascontiguousarray(mel[:, columns].transpose(1, 0, 2)[:, None], dtype=np.float32)

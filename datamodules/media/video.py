@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 
 from lipsync_bench.datamodules.errors import MediaError
@@ -38,7 +37,6 @@ class VideoInfo:
         height: pixels, upright.
         fps: average frames a second; nan where the file does not say.
         frames: number of frames, None where the container does not say.
-        duration_s: of the video stream; nan where the file does not say.
         rotation: degrees clockwise (0, 90, 180, 270) by which the stored picture is turned to be upright.
         has_audio: whether there is a sound track.
         nominal_fps: what its timestamps count in, the same in every container; nan where the file does not say.
@@ -49,7 +47,6 @@ class VideoInfo:
     height: int
     fps: float
     frames: int | None
-    duration_s: float
     rotation: int
     has_audio: bool
     nominal_fps: float = field(default=math.nan, compare=False)
@@ -238,9 +235,6 @@ def probe(path: Path | str) -> VideoInfo:
             raise _no_frame(path, errors)
         a, b, _, _ = _matrix(frame)
         turned = abs(b) > abs(a)
-        duration = stated_duration(container, stream, path)
-        if duration is None and container.duration:
-            duration = container.duration / av.time_base
         rate = float(track_fps(container, stream) or math.nan)
         rate = rate if rate <= _MOST_FPS else math.nan
         return VideoInfo(
@@ -249,7 +243,6 @@ def probe(path: Path | str) -> VideoInfo:
             height=frame.width if turned else frame.height,
             fps=rate,
             frames=stream.frames or None,
-            duration_s=duration if duration is not None else math.nan,
             rotation=round(math.degrees(math.atan2(b, a)) / 90) * 90 % 360,
             has_audio=audio_stream(container) is not None,
             nominal_fps=float(stream.guessed_rate or math.nan),

@@ -75,7 +75,7 @@ def _warn(error: OSError) -> None:
     logger.warning("%s: cannot be listed (%s)", error.filename, error.strerror)
 
 
-def find_videos(root: Path, exclude: Iterable[Path] = ()) -> Iterator[Path]:
+def find_videos(root: Path, exclude: Iterable[Path] = (), layout: str = "") -> Iterator[Path]:
     """Video files below a folder, sorted; a damaged file is among them if its suffix is a video's.
 
     Hidden files and folders are left out, links are followed, but never in circles. What is no video is counted in the
@@ -84,8 +84,11 @@ def find_videos(root: Path, exclude: Iterable[Path] = ()) -> Iterator[Path]:
     Args:
         root: The folder; itself never left out.
         exclude: Further folders to leave out.
+        layout: Where they lie, as `{speaker}/video/{clip}`: the names of folders, of which those in braces are any, and
+            a last part for the videos. Other folders are not entered. Empty for videos anywhere below.
     """
     entered, others = set(), Counter[str]()
+    parts = layout.split("/")[:-1]
     left_out = {path.resolve() for path in exclude} - {root.resolve()}
     for folder, folders, files in os.walk(root, followlinks=True, onerror=_warn):
         real = Path(folder).resolve()
@@ -94,6 +97,12 @@ def find_videos(root: Path, exclude: Iterable[Path] = ()) -> Iterator[Path]:
             continue
         entered.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if layout:
+            place = len(Path(folder).relative_to(root).parts)
+            if place < len(parts):
+                folders[:] = [name for name in folders if "{" in parts[place] or name == parts[place]]
+                continue
+            folders.clear()
         for path in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
             if path.suffix.lower() in VIDEO_SUFFIXES or is_video(path):
                 yield path

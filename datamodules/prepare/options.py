@@ -2,14 +2,18 @@
 """The options of preparation, beside those of the face."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import Group, Parameter
 
+from lipsync_bench.datamodules.datasets.dataset import dataset_names, find_dataset
 from lipsync_bench.datamodules.limits import MAX_CROP_PX, within
 from lipsync_bench.datamodules.option_types import Whole
 
-DatasetName = Literal["folder", "lrs2", "mead", "synthetic"]
+if TYPE_CHECKING:
+    DatasetName = str
+else:
+    DatasetName = Literal[tuple(dataset_names())]
 
 __all__ = ["DatasetName", "PrepareOptions"]
 
@@ -34,6 +38,7 @@ class PrepareOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
+        find_dataset(self.dataset)
         within("max_crop_px", self.max_crop_px, 1, MAX_CROP_PX)
         within("max_failures", self.max_failures, 0, 1)
         within("workers", self.workers, 1)

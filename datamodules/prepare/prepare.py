@@ -26,6 +26,7 @@ from rich.text import Text
 from lipsync_bench.datamodules.clips.clip import SCHEMA
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.csv_files import write_csv
+from lipsync_bench.datamodules.datasets.dataset import find_dataset
 from lipsync_bench.datamodules.errors import JobsFailed
 from lipsync_bench.datamodules.faces.detectors import make_detector
 from lipsync_bench.datamodules.faces.options import FaceOptions
@@ -204,7 +205,7 @@ def prepare(
         write_csv(out / "failures.csv", ("id", "source", "error", "reason"), sorted(failures))
         write_manifest(complete)
 
-    if options.dataset in ("lrs2", "synthetic"):
+    if find_dataset(options.dataset).lists:
         for split, ids in read_splits(root, partial=True).items():
             write_atomic(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
     skipped = len(entries)

@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which videos of a data set's folder become clips, and under which id.
 
-    folder      every video below the folder, see `video_files`; id = <its folder's name>/<its name>
-    lrs2        main/<speaker>/<clip>.mp4, with train.txt, val.txt, test.txt beside main
-    synthetic   as lrs2
-    mead        <speaker>/video/front/neutral/level_1/<number>.mp4; the sound of a video without a sound track is
-                <speaker>/audio/neutral/level_1/<number>.m4a
-
-An id is `<speaker>/<name>` and becomes a path below the prepared folder; both parts are made safe for file names.
+Where its videos lie is said by the data set's class, see `datasets.dataset`. An id is `<speaker>/<name>` and becomes a
+path below the prepared folder; both parts are made safe for file names, but where lists give the ids.
 """
 
 import hashlib
@@ -17,14 +12,13 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from lipsync_bench.datamodules.datasets.dataset import Dataset, find_dataset
 from lipsync_bench.datamodules.media.video_files import find_videos
-from lipsync_bench.datamodules.prepare.options import DatasetName
 from lipsync_bench.datamodules.splits import read_splits
 
-_MEAD_VIDEO = "video/front/neutral/level_1"
-_MEAD_AUDIO = "audio/neutral/level_1"
 _NAME_BYTES = 200  # file systems allow 255, and suffixes come on top
 
 logger = logging.getLogger(__name__)
@@ -76,60 +70,64 @@ def _folder_sources(root: Path, exclude: Iterable[Path]) -> list[Source]:
     return [Source(name, path) for path, name in chosen.items()]
 
 
-def _listed_sources(root: Path, exclude: Iterable[Path]) -> list[Source]:
-    main = root / "main"
-    if not main.is_dir():
-        raise FileNotFoundError(f"{root}: no folder main. Expected main/<speaker>/<clip>.mp4 (--source, --dataset)")
-    lists = read_splits(root, partial=True)
-    if not lists:
-        logger.warning("%s: no train.txt, val.txt or test.txt; all clips below main are prepared, without splits", root)
-        videos = [path for path in find_videos(main, exclude) if len(path.relative_to(main).parts) == 2]
-        return [Source(f"{path.parent.name}/{path.stem}", path) for path in videos]
-    ids = dict.fromkeys(name for names in lists.values() for name in names)
-    return [Source(name, main / f"{name}.mp4") for name in ids]
+def _listed_sources(root: Path, dataset: Dataset, ids: Iterable[str]) -> list[Source]:
+    parts = [name.split("/") for name in dict.fromkeys(ids)]
+    return [Source(f"{x}/{y}", root / f"{dataset.videos.format(speaker=x, clip=y)}.mp4") for x, y in parts]
 
 
-def _mead_sources(root: Path, exclude: Iterable[Path]) -> list[Source]:
+def _laid_out_sources(root: Path, dataset: Dataset, exclude: Iterable[Path]) -> list[Source]:
+    place = dataset.videos.split("/").index("{speaker}")
     sources = []
-    folders = sorted(folder for folder in root.glob(f"*/{_MEAD_VIDEO}") if folder.is_dir())
-    for path in (path for folder in folders for path in find_videos(folder, exclude) if path.parent == folder):
-        speaker = path.relative_to(root).parts[0]
-        audio = root / speaker / _MEAD_AUDIO / f"{path.stem}.m4a"
-        sources.append(Source(f"{_safe(speaker)}/{_safe(path.stem)}", path, audio if audio.is_file() else None))
+    for path in find_videos(root, exclude, dataset.videos):
+        speaker, clip = path.relative_to(root).parts[place], path.stem
+        audio = root / dataset.audio.format(speaker=speaker, clip=clip)
+        name = f"{speaker}/{clip}" if dataset.lists else f"{_safe(speaker)}/{_safe(clip)}"
+        sources.append(Source(name, path, audio if audio.is_file() else None))
     return sources
 
 
-def source_root(source: Path, dataset: DatasetName) -> Path:
-    """The folder that source paths are relative to: `source`, or its parent if `source` is the folder main of lists."""
-    root = source.resolve()
-    if dataset in ("lrs2", "synthetic") and root.name == "main" and not (root / "main").is_dir():
-        return root.parent
-    return root
+def _sources(root: Path, dataset: Dataset, exclude: Iterable[Path]) -> list[Source]:
+    if not dataset.videos:
+        return _folder_sources(root, exclude)
+    expected = dataset.videos.replace("{", "<").replace("}", ">")
+    if not (root / dataset.first_folder).is_dir():
+        raise FileNotFoundError(
+            f"{root}: no folder {dataset.first_folder}. Expected {expected}.mp4 (--source, --dataset)"
+        )
+    lists = read_splits(root, partial=True) if dataset.lists else {}
+    if lists:
+        return _listed_sources(root, dataset, chain(*lists.values()))
+    if dataset.lists:
+        logger.warning("%s: no train.txt, val.txt or test.txt; all clips there are prepared, without splits", root)
+    return _laid_out_sources(root, dataset, exclude)
 
 
-def find_sources(source: Path, dataset: DatasetName = "folder", exclude: Iterable[Path] = ()) -> list[Source]:
+def source_root(source: Path, dataset: str) -> Path:
+    """The folder that source paths are relative to: `source`, or its parent if `source` is what all videos are in."""
+    root, first = source.resolve(), find_dataset(dataset).first_folder
+    return root.parent if first and root.name == first and not (root / first).is_dir() else root
+
+
+def find_sources(source: Path, dataset: str = "folder", exclude: Iterable[Path] = ()) -> list[Source]:
     """The videos of a data set, sorted by id; a video on a list is named whether it is there or not.
 
     Two videos may have one id, if their names differ only in what no file name may hold or in how accents are written.
 
     Args:
         source: Folder of the videos.
-        dataset: How it is laid out.
+        dataset: Its name, see `datasets.dataset`.
         exclude: Folders below it that hold other videos.
 
     Raises:
         FileNotFoundError: No such folder, or no videos in it.
         ValueError: A split list leads out of the folder, or an unknown data set.
     """
-    finders = {"folder": _folder_sources, "lrs2": _listed_sources, "synthetic": _listed_sources, "mead": _mead_sources}
-    if dataset not in finders:
-        raise ValueError(f"dataset {dataset!r}, expected one of {', '.join(finders)} (--dataset)")
     root = source_root(source, dataset)
     if not root.is_dir():
         raise FileNotFoundError(f"{source}: no such folder. Expected the folder of the {dataset} videos (--source)")
-    sources = sorted(finders[dataset](root, tuple(exclude)), key=lambda item: (item.id, item.path))
+    sources = _sources(root, find_dataset(dataset), tuple(exclude))
     if not sources:
         raise FileNotFoundError(
             f"{dataset}: no videos in {source}. Expected the folders of its help text (--source, --dataset)"
         )
-    return sources
+    return sorted(sources, key=lambda item: (item.id, item.path))

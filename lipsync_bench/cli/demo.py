@@ -7,15 +7,17 @@ on from its last checkpoint.
 
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,18 +34,19 @@ from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, frame_mels, mel_s
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
-from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.datamodules.texts import read_json, read_yaml
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, Running, ScorerFiles
 from lipsync_bench.evaluation.targets import in_frame
-from lipsync_bench.experiment_files import installed_experiments
+from lipsync_bench.experiment_files import experiment_file
 from lipsync_bench.inference.base_frames import make_base_frames
 from lipsync_bench.inference.blending import CONTOUR
 from lipsync_bench.inference.face_mask import FaceMaskPaste
 from lipsync_bench.inference.lip_sync import lip_sync, paste_crop
 from lipsync_bench.inference.preview import write_preview
 from lipsync_bench.metrics.sync.expert import expert_curve
-from lipsync_bench.models import load_expert, load_method
+from lipsync_bench.models import list_methods, load_expert, load_method
+from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from lipsync_bench.results.csv_tables import csv_text
 from lipsync_bench.results.leaderboard import rich_table
 
@@ -52,20 +55,61 @@ CLIPS_PER_SPEAKER = 8
 SECONDS = 3.0
 HELD_OUT_WINDOWS = 384
 SHIFTS_FRAMES = (-5, -2, 0, 2, 5)
-DemoMethod = Literal["wav2lip", "hyperlips", "lipformer", "videoretalking_lnet"]
-TRAININGS: dict[DemoMethod, tuple[str, ...]] = {
-    "wav2lip": ("sync_expert", "wav2lip"),
-    "hyperlips": ("hyperlips_sync_expert", "hyperlips_base", "hyperlips_hr"),
-    "lipformer": ("sync_expert", "lipformer_codebook", "lipformer"),
-    "videoretalking_lnet": ("sync_expert", "videoretalking_lnet"),
-}
-"""What is trained, in this order: the expert, which also judges the held-out clips, then what is ranked."""
-MAKES_NO_LIPS = ("lipformer_codebook",)
-EXPERIMENTS = installed_experiments()
+EXPERT = "sync_expert"
+"""The run of the expert for methods that are trained without one."""
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["run_demo"]
+__all__ = ["run_demo", "trainings"]
+
+
+def _files(run: str) -> list[Path]:
+    """The YAML of a run and its overlay for the embedded corpus."""
+    files = [experiment_file(kind, run) for kind in ("", "synthetic")]
+    return [file for file in files if file is not None]
+
+
+def _arguments(run: str, part: str) -> dict[str, Any]:
+    """What a run's YAML and its overlay say of the constructor of its "model" or "data"; `class_path` is the class."""
+    said: dict[str, Any] = {}
+    for file in _files(run):
+        node = read_yaml(file, "a training run", "See experiments/").get(part, {})
+        said |= {**(node.get("init_args") or {}), "class_path": node.get("class_path", said.get("class_path"))}
+    return said
+
+
+def trainings(method: str) -> list[str]:
+    """What a demo trains, in order: each method of that name, after the runs whose checkpoints its YAML names.
+
+    An expert is always among them, because it also judges the held-out clips.
+
+    Args:
+        method: A name of `list_methods()`, or what comes before the underscore of several.
+
+    Raises:
+        ValueError: There is none with an overlay for the embedded corpus.
+    """
+    known = [name for name in list_methods() if len(_files(name)) == 2]
+    runs: list[str] = []
+
+    def add(run: str) -> None:
+        for value in _arguments(run, "model").values():
+            if isinstance(value, str) and (named := re.match(r"runs/(\w+)/", value)):
+                add(named[1])
+        if run not in runs:
+            runs.append(run)
+
+    for name in known:
+        if name == method or name.startswith(f"{method}_"):
+            add(name)
+    if not runs:
+        raise ValueError(f"no demo of {method!r}. Expected one of {', '.join(known)}. Set --method")
+    return runs if any(map(_is_expert, runs)) else [EXPERT, *runs]
+
+
+def _is_expert(run: str) -> bool:
+    package, _, name = _arguments(run, "model")["class_path"].rpartition(".")
+    return issubclass(getattr(import_module(package), name), SyncExpertModule)
 
 
 def _fit(out: Path, method: str, seed: int) -> None:
@@ -75,9 +119,9 @@ def _fit(out: Path, method: str, seed: int) -> None:
     if done.is_file():
         return
     command = [sys.executable, "-m", "lipsync_bench", "fit"]
-    for file in (EXPERIMENTS / f"{method}.yaml", EXPERIMENTS / "synthetic" / f"{method}.yaml"):
+    for file in _files(method):
         command += ["-c", str(file.resolve())]
-    clips = "clips.init_args." if method in MAKES_NO_LIPS else ""  # its data module takes another's clips
+    clips = "clips.init_args." if "clips" in _arguments(method, "data") else ""  # its data module takes another's clips
     command += [f"--seed_everything={seed}", f"--data.init_args.{clips}root=clips", f"--data.init_args.seed={seed}"]
     if last.is_file():
         command.append(f"--ckpt_path={last.relative_to(out)}")
@@ -160,22 +204,23 @@ def _stage(console: Console, title: str, run: Callable[[], object]) -> None:
     console.print(f"[dim]{time.perf_counter() - start:.0f} s[/dim]")
 
 
-def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwrite: bool = False) -> None:
+def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bool = False) -> None:
     """Corpus, preparation, sync expert, a method at small width, evaluation, table and preview video.
 
     Methods share the folder: what one has made, the corpus and the expert say, the next does not make again.
 
     Args:
         out: Folder for everything; gone on with if it is there.
-        method: "hyperlips" has both its stages and an expert of its own, "lipformer" its codebooks first.
+        method: As for `trainings`: "hyperlips" has both its stages and an expert of its own.
         seed: Of the corpus and of training; the same seed gives the same numbers on the same machine.
         overwrite: Empty the folder first.
 
     Raises:
-        ValueError: The folder holds something else, or a demo with another seed.
+        ValueError: The folder holds something else, or a demo with another seed; or an unknown method.
     """
     console = Console()
     started = time.perf_counter()
+    runs = trainings(method)
     _claim(out, seed, overwrite)
     videos, clips, results = out / "videos", out / "clips", out / "results" / method
     stages: list[tuple[str, Callable[[], object]]] = [
@@ -186,13 +231,13 @@ def run_demo(out: Path, *, method: DemoMethod = "wav2lip", seed: int = 0, overwr
             "%s", prepare(videos, clips, PrepareOptions("synthetic")).summary()
         )),
     ]  # fmt: skip
-    judge, *trained = TRAININGS[method]
-    for name in (judge, *trained):
+    for name in runs:
         if name == "hyperlips_hr":
             stages.append(("base frames: what stage 1 makes of every clip", partial(_base_frames, out)))
         stages.append((f"training: {name}", partial(_fit, out, name, seed)))
-    checkpoints = {name: _weights(out, name) for name in trained if name not in MAKES_NO_LIPS}
-    expert, preview = out / "runs" / judge / "best.ckpt", out / f"preview_{method}.mp4"
+    checkpoints = {name: _weights(out, name) for name in runs if name in list_methods()}
+    expert = out / "runs" / next(filter(_is_expert, runs)) / "best.ckpt"
+    preview = out / f"preview_{method}.mp4"
     boards: list[pd.DataFrame] = []
     stages += [
         ("evaluation", lambda: boards.append(

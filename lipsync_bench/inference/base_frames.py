@@ -20,8 +20,8 @@ from lipsync_bench.datamodules.files import remove_leftovers, sha256
 from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.inference.lip_sync import generate_faces
-from lipsync_bench.models import HyperLipsBase
 from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.models.hyperlips.base.module import HyperLipsBase
 from lipsync_bench.models.hyperlips.hr.base_frames import (
     BaseFrames,
     BaseFramesHeader,

@@ -63,11 +63,11 @@ def face_mask(contour: np.ndarray, box: np.ndarray, feather: float = FEATHER) ->
     return _rise(distance, _feather_px((height, width), feather)).astype(np.float32)
 
 
-def _to_border(size_hw: tuple[int, int], feather: float) -> np.ndarray:
+def _to_border(size_hw: tuple[int, int]) -> np.ndarray:
     """float32 (h, w, 1): 0 at the box's border, 1 from the soft edge's width on."""
     rows, columns = (np.minimum(np.arange(n), np.arange(n)[::-1]) + 1.0 for n in size_hw)
     distance = np.minimum(rows[:, None], columns[None])
-    return _rise(distance, _feather_px(size_hw, feather)).astype(np.float32)[..., None]
+    return _rise(distance, _feather_px(size_hw, FEATHER)).astype(np.float32)[..., None]
 
 
 def _laplacian(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -93,7 +93,6 @@ def blend(
     box: np.ndarray,
     contour: np.ndarray,
     how: Blend = "feather",
-    feather: float = FEATHER,
 ) -> np.ndarray:
     """A copy of the frame with a generated face in it. Nothing outside the box changes.
 
@@ -104,7 +103,6 @@ def blend(
         contour: (30, 2), as in `face_mask`.
         how: `feather`: a soft edge; `laplacian`: a wider edge for colours than for details, for faces whose colour
             is off; `box`: the whole box with hard edges, as the official scripts paste it.
-        feather: As in `face_mask`.
     """
     if how == "box":
         return paste(frame, generated, box)
@@ -114,12 +112,12 @@ def blend(
     size_hw = (y2 - y1, x2 - x1)
     source = frame[y1:y2, x1:x2].astype(np.float32)
     image = cv2.resize(generated.transpose(1, 2, 0) * np.float32(255), size_hw[::-1], interpolation=cv2.INTER_LINEAR)
-    mask = face_mask(contour, box, feather)
+    mask = face_mask(contour, box)
     change = image - source
     if how == "feather":
         change *= mask[..., None]
     else:
-        change = _laplacian(change, mask) * _to_border(size_hw, feather)
+        change = _laplacian(change, mask) * _to_border(size_hw)
     out = frame.copy()
     out[y1:y2, x1:x2] = np.clip(np.rint(source + change), 0, 255).astype(np.uint8)
     return out

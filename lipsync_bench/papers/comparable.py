@@ -5,20 +5,20 @@ The facts stand in the protocols' YAML and in small tables here. A protocol that
 the paper leaves open is said even then.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 
+from lipsync_bench.datamodules.texts import read_yaml
 from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
+from lipsync_bench.experiment_files import experiment_file, installed_experiments
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS, PaperMetric
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
 from lipsync_bench.papers.scores import Verdict
 
-__all__ = ["DATASETS", "OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "judge", "known_protocol"]
+__all__ = ["OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "judge", "known_protocol", "name_in_papers"]
 
 # `Protocol.reference` in the words of the papers' tables.
 _REFERENCES = {"first": "first frame", "same": "each frame's own", "elsewhere": "of videos made elsewhere"}
-
-# What the papers call our benchmarks, where they call them otherwise.
-DATASETS = {"mead": "mead_neutral", "one_speaker": "custom"}
 
 # Clips that their authors kept: nothing of ours is on the same ones.
 UNRELEASED = frozenset({"custom", "youtubehq"})
@@ -37,6 +37,7 @@ class Measured:
 
     Args:
         dataset: Our name of the data set; empty if not known.
+        in_papers: The papers' name of it.
         split: Its part; empty if not known.
         clips: Clips that were tried.
         scored: Clips in the mean; of FID, clips whose frames are in it.
@@ -46,12 +47,27 @@ class Measured:
     """
 
     dataset: str
+    in_papers: str
     split: str
     clips: int
     scored: int
     key: str
     protocol: Protocol | None
     scorer_sha256: str
+
+
+def name_in_papers(benchmark: str) -> str:
+    """What the papers call one of our benchmarks: what its YAML says in `in_papers`, else the same.
+
+    A YAML of the working folder that does not say it leaves it to the installation's.
+    """
+    installed = installed_experiments() / "benchmarks" / f"{benchmark}.yaml"
+    for path in (experiment_file("benchmarks", benchmark), installed):
+        with suppress(FileNotFoundError, ValueError):  # who loads it says what is wrong with it
+            node = read_yaml(path or installed, "a benchmark", "See experiments/benchmarks/")
+            if isinstance(node, dict) and node.get("in_papers"):
+                return str(node["in_papers"])
+    return benchmark
 
 
 def known_protocol(key: str) -> Protocol | None:
@@ -63,7 +79,7 @@ def known_protocol(key: str) -> Protocol | None:
 
 def _clips(table: PaperTable, row: PaperRow, ours: Measured) -> str:
     theirs = table.clips or row.dataset
-    if DATASETS.get(ours.dataset, ours.dataset) != row.dataset or row.dataset in UNRELEASED:
+    if ours.in_papers != row.dataset or row.dataset in UNRELEASED:
         return f"other clips (ours: {ours.clips} of {ours.dataset or 'an unnamed set'}; the paper's: {theirs})"
     if ours.split != "test":
         return f"other clips (ours: the split {ours.split or 'not known'}; the paper's: test)"

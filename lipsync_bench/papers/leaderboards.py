@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from lipsync_bench.papers.comparable import DATASETS, Measured, judge, known_protocol
+from lipsync_bench.papers.comparable import Measured, judge, known_protocol, name_in_papers
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
 from lipsync_bench.papers.scores import Score, ScoreSource, Verdict
@@ -69,6 +69,7 @@ class LeaderboardSource(ScoreSource):
                 )
         self._lines = {str(line["method"]): line for _, line in board.iterrows()}
         self._place, self._dataset, self._split = place, dataset, split
+        self._in_papers = name_in_papers(dataset)
         self._protocol = str(board["protocol"].iloc[0])
         self._rules = known_protocol(self._protocol)
         self._tried = int((board["clips"] + board["failures"]).max())
@@ -88,8 +89,7 @@ class LeaderboardSource(ScoreSource):
 
     def covers(self, table: PaperTable, row: PaperRow) -> bool:
         """Of several data sets its own, if it is one of them; else all."""
-        own = DATASETS.get(self._dataset, self._dataset)
-        return own not in table.datasets or row.dataset == own
+        return self._in_papers not in table.datasets or row.dataset == self._in_papers
 
     def score(self, table: PaperTable, row: PaperRow, metric: str) -> Score | None:
         """Mean and interval of the row's name; of FID the value of all clips together."""
@@ -99,7 +99,9 @@ class LeaderboardSource(ScoreSource):
             return None
         scored = int(self._lines[row.name]["clips"]) if facts.pooled else score.n
         sha256 = self._scorers.get(facts.scorer, "")
-        ours = Measured(self._dataset, self._split, score.tried, scored, self._protocol, self._rules, sha256)
+        ours = Measured(
+            self._dataset, self._in_papers, self._split, score.tried, scored, self._protocol, self._rules, sha256
+        )
         return replace(score, verdict=judge(table, row, metric, ours))
 
     def diagnostic(self, row: PaperRow, metric: str) -> Score | None:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Sequence
 
 from lipsync_bench.papers import Comparison, compare, list_tables, load_table, read_sources
-from lipsync_bench.papers.comparable import DATASETS
+from lipsync_bench.papers.comparable import name_in_papers
 from lipsync_bench.papers.printed.paper_table import PaperTable
 from lipsync_bench.papers.scores import ScoreSource
 from lipsync_bench.report.contents import Results
@@ -19,7 +19,7 @@ __all__ = ["ALL", "comparisons"]
 
 def _chosen(results: Results, tables: Sequence[str]) -> list[PaperTable]:
     known = list_tables()
-    own = DATASETS.get(results.dataset, results.dataset)
+    own = name_in_papers(results.dataset)
     # What people said of other videos is no measurement that a results folder could stand beside.
     names = [name for name, table in known.items() if own in table.datasets and not table.user_study]
     for name in tables:

@@ -80,12 +80,11 @@ def _tables(rows: pd.DataFrame) -> Iterable[_Table]:
         yield _Table(Units.of(known.reindex(range(pairs)).tolist(), pairs), values, lines, metrics)
 
 
-def intervals(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def intervals(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean and 95% bootstrap interval of each line and metric.
 
     Args:
         rows: As `read_rows` gives them, in any order.
-        seed: Of the resampling.
 
     Returns:
         One line for each line of the leaderboard and metric: `LINE`, metric, and the fields of `Estimate`.
@@ -95,22 +94,19 @@ def intervals(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     """
     out = []
     for table in _tables(rows):
-        estimates = bootstrap_intervals(table.values, table.units, seed)
+        estimates = bootstrap_intervals(table.values, table.units)
         for line in table.lines:
             for metric in table.metrics:
                 out.append({**dict(zip(LINE, line, strict=True)), "metric": metric, **asdict(estimates[line, metric])})
     return pd.DataFrame(out, columns=[*LINE, "metric", *Estimate.__dataclass_fields__])
 
 
-def paired_tests(
-    rows: pd.DataFrame, leave_out: Sequence[str] = (GROUND_TRUTH,), seed: int = 0, ends: bool = True
-) -> pd.DataFrame:
+def paired_tests(rows: pd.DataFrame, leave_out: Sequence[str] = (GROUND_TRUTH,), ends: bool = True) -> pd.DataFrame:
     """All pairs of lines of a protocol, tested in each metric that has a better side.
 
     Args:
         rows: As `read_rows` gives them, in any order.
         leave_out: Methods that are no competitors. Each one less makes the correction milder for the others.
-        seed: Of the resampling.
         ends: Resample for the intervals of the differences too. Ranks do without, in half the time.
 
     Returns:
@@ -133,7 +129,7 @@ def paired_tests(
             for metric in metrics
             for a, b in pairs
         }
-        estimates = bootstrap_intervals(both, table.units, seed) if ends else {}
+        estimates = bootstrap_intervals(both, table.units) if ends else {}
         for metric in metrics:
             tests = [paired_test(table.values[a, metric], table.values[b, metric], table.units) for a, b in pairs]
             for (a, b), test, p_holm in zip(pairs, tests, holm([test.p for test in tests]), strict=True):

@@ -1,34 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """Official weight files as networks and as checkpoints of this package: what `bench import` does.
 
-A new kind of file is one record in `kinds.py`.
+What there is of them, the modules of their networks say (`OFFICIAL`); here it is collected and used.
 """
 
 import logging
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from lipsync_bench import datamodules, models
 from lipsync_bench.datamodules.files import atomic_path, sha256
+from lipsync_bench.datamodules.lookup import modules_with
+from lipsync_bench.datamodules.official_weights import OfficialWeights
 from lipsync_bench.datamodules.weights import is_state, mismatch, read_torch
-from lipsync_bench.models import HyperLipsBase, HyperLipsHR
 from lipsync_bench.models.core.checkpoints import load_module, save_module
-from lipsync_bench.weights.kinds import KINDS, Kind
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["KINDS", "Kind", "import_file", "import_official"]
+__all__ = ["KINDS", "import_file", "import_official"]
 
 
-def _kind(name: str) -> Kind:
+def _kinds() -> dict[str, OfficialWeights]:
+    names = [
+        name
+        for package in (datamodules, models)
+        for name in modules_with(package.__name__, package.__path__, "OFFICIAL =")
+    ]
+    records: list[OfficialWeights] = [record for name in names for record in import_module(name).OFFICIAL]
+    return {record.name: record for record in sorted(records, key=lambda record: record.name)}
+
+
+KINDS = _kinds()
+
+
+def _kind(name: str) -> OfficialWeights:
     if name not in KINDS:
         raise ValueError(f"kind '{name}'. Expected one of {', '.join(KINDS)}. Run: bench import KIND FILE --out CKPT")
     return KINDS[name]
 
 
-def _state(kind: Kind, path: Path) -> dict[str, Tensor]:
+def _state(kind: OfficialWeights, path: Path) -> dict[str, Tensor]:
     """The state dict inside a file, under its official names."""
     entries = read_torch(path, kind.expected, "Download it again, or name another path")
     outer = next((key for key in kind.outer if isinstance(entries, Mapping) and key in entries), None)
@@ -54,7 +69,7 @@ def _state(kind: Kind, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _fill(kind: Kind, path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
+def _fill(kind: OfficialWeights, path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
     differences = mismatch(network.state_dict(), state)
     if differences:
         raise ValueError(
@@ -92,7 +107,7 @@ def import_official(kind: str, path: Path | str) -> nn.Module:
     return network.eval()
 
 
-def _tell(record: Kind, path: Path, network: nn.Module) -> dict[str, str]:
+def _tell(record: OfficialWeights, path: Path, network: nn.Module) -> dict[str, str]:
     """Logs what an official file is; what of it goes into the checkpoint."""
     count, digest = sum(parameter.numel() for parameter in network.parameters()), sha256(path)
     _log.info("%s: %s, %s parameters, sha256 %s", path, record.name, f"{count:,}".replace(",", " "), digest)
@@ -124,8 +139,8 @@ def import_file(kind: str, path: Path, out: Path, disc: Path | None = None, base
     record = _kind(kind)
     if disc is not None and not record.partner:
         raise ValueError(f"--disc {disc} with kind {kind}. Expected a generator's kind. Leave out --disc")
-    if record.needs_base != (base is not None):
-        expected = "the checkpoint of its first stage" if record.needs_base else "none for this kind"
+    if (record.first_stage is not None) != (base is not None):
+        expected = "none for this kind" if record.first_stage is None else "the checkpoint of its first stage"
         raise ValueError(f"--base {base} with kind {kind}. Expected {expected}. Set or leave out --base BASE.ckpt")
     for source in (path, disc, base):
         if source is not None and out.exists() and source.exists() and out.samefile(source):
@@ -138,8 +153,8 @@ def import_file(kind: str, path: Path, out: Path, disc: Path | None = None, base
         origin["discriminator_sha256"] = _tell(KINDS[record.partner], disc, partner)["sha256"]
     if record.module is not None:
         module = record.module(network, partner)
-        if base is not None and isinstance(module, HyperLipsHR):
-            module.attach_base(load_module(base, [HyperLipsBase]).generator, sha256(base))
+        if base is not None and record.first_stage is not None:
+            module.attach_base(load_module(base, [record.first_stage]).generator, sha256(base))
             origin["base_sha256"] = sha256(base)
         save_module(module, out, origin)
     else:

@@ -2,7 +2,7 @@
 """Sharpness without a reference: the cumulative probability of blur detection (CPBD), one value per image."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,21 +16,18 @@ from lipsync_bench.metrics.image.gray import gray_8bit
 from lipsync_bench.metrics.image.scorer import image, one_thread
 from lipsync_bench.metrics.metric import Column, Description, FrameScorer, ScoredClip, Scorer, View
 
-__all__ = ["CPBD", "CPBDVariant", "EdgeSharpness", "cpbd", "edge_sharpness"]
-
-CPBDVariant = Literal["package", "reference", "atvgnet"]
+__all__ = ["CPBD", "EdgeSharpness", "cpbd", "edge_sharpness"]
 
 BLOCK_PX = 64
 BLOCK_EDGE_SHARE = 0.002
 SOBEL = np.array([[1, 0, -1], [2, 0, -2], [1, 0, -1]])
 SOBEL_DIVISOR = 8.0
-FIXED_THRESHOLD = 4.0  # of the squared response
 MAX_SIDE_PX = 101
 MAX_WIDTH_PX = 2 * MAX_SIDE_PX
 LOW_CONTRAST = 50  # grey levels
 JUST_NOTICEABLE_PX = {True: 5.0, False: 3.0}  # blurred edge width that is just noticed, at low contrast or not
 BETA = 3.6
-SHARP_BINS: dict[CPBDVariant, int] = {"package": 64, "reference": 64, "atvgnet": 63}
+SHARP_BINS = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,12 +37,10 @@ class EdgeSharpness:
     Attributes:
         histogram: (101,) measured edges by the probability, in per cent, that their blur is seen.
         blocks: 64 x 64 blocks with enough edges to be looked at.
-        sharp_bins: bins, from 0 on, that count as sharp.
     """
 
     histogram: np.ndarray
     blocks: int
-    sharp_bins: int
 
     @property
     def edges(self) -> int:
@@ -55,7 +50,7 @@ class EdgeSharpness:
     @property
     def score(self) -> float:
         """Share of the edges that look sharp, 0..1; 0 without edges."""
-        return float(self.histogram[: self.sharp_bins].sum() / max(self.edges, 1))
+        return float(self.histogram[:SHARP_BINS].sum() / max(self.edges, 1))
 
 
 def _by_blocks(image: np.ndarray) -> np.ndarray:
@@ -72,23 +67,12 @@ def _beside(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
     return padded[1 + rows : 1 + rows + height, 1 + columns : 1 + columns + width]
 
 
-def _edges(gray: np.ndarray, variant: CPBDVariant) -> np.ndarray:
+def _edges(gray: np.ndarray) -> np.ndarray:
     """(H, W) bool: the pixels whose widths are measured. Responses are whole numbers until they are divided."""
-    horizontal = correlate(gray, SOBEL, mode="nearest")
-    power = (horizontal / SOBEL_DIVISOR) ** 2
-    if variant == "package":  # after Octave's edge(): a squared response against an unsquared threshold
-        power[power <= 2 * np.sqrt(power.mean())] = 0
-        left, right, above, below = (_beside(power, *at) for at in ((0, -1), (0, 1), (-1, 0), (1, 0)))
-        return ((power > left) & (power > right)) | ((power > above) & (power > below))
-    strong = power > FIXED_THRESHOLD
-    if variant == "atvgnet":
-        return strong
+    power = (correlate(gray, SOBEL, mode="nearest") / SOBEL_DIVISOR) ** 2
+    power[power <= 2 * np.sqrt(power.mean())] = 0  # as Octave's edge(): a squared response, an unsquared threshold
     left, right, above, below = (_beside(power, *at) for at in ((0, -1), (0, 1), (-1, 0), (1, 0)))
-    across, along = np.abs(horizontal), np.abs(correlate(gray, SOBEL.T, mode="nearest"))
-    return strong & (
-        ((across >= along) & (left <= power) & (power > right))
-        | ((along >= across) & (above <= power) & (power > below))
-    )
+    return ((power > left) & (power > right)) | ((power > above) & (power > below))
 
 
 def _runs(moves: np.ndarray) -> np.ndarray:
@@ -100,7 +84,7 @@ def _runs(moves: np.ndarray) -> np.ndarray:
     return np.pad(first - columns[:-1], ((0, 0), (0, 1)))
 
 
-def _widths(gray: np.ndarray, rows: np.ndarray, columns: np.ndarray, rising: np.ndarray, tied: bool) -> np.ndarray:
+def _widths(gray: np.ndarray, rows: np.ndarray, columns: np.ndarray, rising: np.ndarray) -> np.ndarray:
     """Widths in pixels of the edges at these places, along the row (Marziliano et al. 2002).
 
     Each side counts 1 and the pixels by which the grey values still move away from the neighbour of the edge.
@@ -109,7 +93,6 @@ def _widths(gray: np.ndarray, rows: np.ndarray, columns: np.ndarray, rising: np.
         gray: (H, W) int64.
         rows, columns: (N,) places inside the image.
         rising: (N,) brighter to the right; else darker to the right.
-        tied: equal neighbours do not end the right side of an edge that falls.
     """
     steps = np.diff(gray, axis=1)
     back = -steps[:, ::-1]  # of the mirrored image
@@ -117,8 +100,7 @@ def _widths(gray: np.ndarray, rows: np.ndarray, columns: np.ndarray, rising: np.
     sides = []
     for right, up in ((True, rising), (False, ~rising)):
         move, at = (steps, columns) if right else (back, mirrored)
-        falling = move <= 0 if right and tied else move < 0
-        run = np.where(up, _runs(move > 0)[rows, at + 1], _runs(falling)[rows, at + 1])
+        run = np.where(up, _runs(move > 0)[rows, at + 1], _runs(move < 0)[rows, at + 1])
         sides.append(np.minimum(1 + run, MAX_SIDE_PX))
     return sides[0] + sides[1]
 
@@ -130,27 +112,25 @@ def _probability_bins() -> np.ndarray:
     return np.rint(100 * np.stack(seen)).astype(np.int64)
 
 
-def edge_sharpness(gray: np.ndarray, variant: CPBDVariant = "package") -> EdgeSharpness:
+def edge_sharpness(gray: np.ndarray) -> EdgeSharpness:
     """Measure the edges of one gray image (H, W), uint8; see `CPBD`.
 
     Raises:
-        ValueError: wrong shape or dtype, or an unknown variant.
+        ValueError: wrong shape or dtype.
     """
     if gray.ndim != 2 or gray.dtype != np.uint8:
         raise ValueError(
             f"gray has shape {gray.shape} and dtype {gray.dtype}. Expected (H, W), uint8. Use cpbd(images) for colour"
         )
-    if variant not in get_args(CPBDVariant):
-        raise ValueError(f"variant is {variant!r}. Expected one of {', '.join(get_args(CPBDVariant))}. Set variant")
     histogram = np.zeros(101, np.int64)
     if min(gray.shape) < BLOCK_PX:
-        return EdgeSharpness(histogram, 0, SHARP_BINS[variant])
+        return EdgeSharpness(histogram, 0)
     blocks = _by_blocks(canny(gray.astype(np.float64), sigma=1)).sum(axis=2) > BLOCK_EDGE_SHARE * BLOCK_PX**2
     cells = _by_blocks(gray)
     low_contrast = (cells.max(axis=2).astype(int) - cells.min(axis=2)) <= LOW_CONTRAST
 
     values = gray.astype(np.int64)
-    edges = _edges(values, variant)
+    edges = _edges(values)
     edges[[0, -1]] = edges[:, [0, -1]] = False  # they have no neighbours on both sides
     rows, columns = (places.astype(np.intp) for places in np.nonzero(edges))
     whole = (rows // BLOCK_PX < blocks.shape[0]) & (columns // BLOCK_PX < blocks.shape[1])
@@ -165,25 +145,24 @@ def edge_sharpness(gray: np.ndarray, variant: CPBDVariant = "package") -> EdgeSh
     measured = (octants == 0) | (np.abs(octants) == 4)
     rows, columns, rising = rows[measured], columns[measured], octants[measured] == 0
 
-    widths = _widths(values, rows, columns, rising, tied=variant == "atvgnet")
+    widths = _widths(values, rows, columns, rising)
     low = low_contrast[rows // BLOCK_PX, columns // BLOCK_PX].astype(int)
     np.add.at(histogram, _probability_bins()[low, widths], 1)
-    return EdgeSharpness(histogram, int(blocks.sum()), SHARP_BINS[variant])
+    return EdgeSharpness(histogram, int(blocks.sum()))
 
 
-def cpbd(images: Tensor, variant: CPBDVariant = "package") -> Tensor:
+def cpbd(images: Tensor) -> Tensor:
     """Share of edges in each image whose blur is not noticed (Narvekar and Karam 2011); higher is sharper.
 
     Args:
         images: (B, C, H, W), C = 3 (RGB, mixed to gray as PIL's mode L does) or 1 (gray), uint8, or float in 0..255,
             which is rounded to 8 bits.
-        variant: see `CPBD`.
 
     Returns:
         (B,) float64, 0..1; 0 for an image without edges or under 64 pixels in one direction.
 
     Raises:
-        ValueError: wrong shape, dtype or range, or an unknown variant.
+        ValueError: wrong shape, dtype or range.
 
     Example:
         >>> import torch
@@ -194,7 +173,7 @@ def cpbd(images: Tensor, variant: CPBDVariant = "package") -> Tensor:
         tensor([1., 0.], dtype=torch.float64)
     """
     gray = gray_8bit(checked_images("images", images))
-    scores = [edge_sharpness(image, variant).score for image in gray.cpu().numpy()]
+    scores = [edge_sharpness(image).score for image in gray.cpu().numpy()]
     return torch.tensor(scores, dtype=torch.float64, device=images.device)
 
 
@@ -211,18 +190,12 @@ class CPBD(FrameMean):
       is the one to compare with. Pixels are counted, so that the value depends on the size of the image; frames after
       another video encoding have other edges.
     * Average: over an image's edges, then frames, whatever clip they come from.
-    * `variant="package"` (protocol `cpbd_package`): as the Python package cpbd 1.0.7 computes it, edges after Octave.
-      `"reference"` (`cpbd_reference`): the authors' Matlab program, fixed threshold and Matlab's thinning. `"atvgnet"`
-      (`cpbd_atvgnet`): the evaluation script of ATVGnet: no thinning, and an edge whose blur is just noticed does not
-      count as sharp. They differ widely (0.748, 0.771 and 0.331 on one photograph); VideoReTalking does not say which
-      one it printed.
-    * Reference: the package's own output; for the two others ports that were never run in Matlab or on ATVGnet's data.
-      Canny is scikit-image's in all three.
+    * Protocol `cpbd_package`: as the Python package cpbd 1.0.7 computes it, edges after Octave. The authors' Matlab
+      program and ATVGnet's script find other edges and give other values (0.748, 0.771 and 0.331 on one photograph);
+      VideoReTalking does not say which one it printed.
+    * Reference: the package's own output. Canny is scikit-image's.
     * Known differences: a perfect step, its two sides equally strong, is no edge to the package's thinning. Matlab's
       Canny chooses its thresholds, scikit-image's defaults pass nearly every block.
-
-    Args:
-        variant: whose edges; chooses the protocol.
 
     Example:
         >>> import torch
@@ -237,18 +210,15 @@ class CPBD(FrameMean):
     higher_is_better = True
     is_differentiable = False
 
-    def __init__(self, variant: CPBDVariant = "package", **kwargs: Any) -> None:
-        if variant not in get_args(CPBDVariant):
-            raise ValueError(f"variant is {variant!r}. Expected one of {', '.join(get_args(CPBDVariant))}. Set variant")
-        super().__init__(f"cpbd_{variant}", **kwargs)
-        self.variant = variant
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__("cpbd_package", **kwargs)
 
     def update(self, images: Tensor, target: Tensor | None = None) -> None:
         """Add the frames of one batch; see `cpbd` for the argument.
 
         The target is not looked at: a `MetricCollection` passes it to all its metrics.
         """
-        self.add(cpbd(images, self.variant))
+        self.add(cpbd(images))
 
 
 class _Scorer(FrameScorer):

@@ -109,8 +109,8 @@ class FID(Metric):
     * Input: frames (B, 3, H, W), RGB, uint8 or float in 0..255, of any size; pred and target need not be as many nor of
       one size. pytorch-fid reads frames from files, that is 8-bit frames: pass those to compare with it.
     * Average: none. All frames of all clips together make one number; there is no FID of a clip, and no mean of FIDs.
-    * Recipes, named apart because the resize changes the value: protocol `fid_pytorch_fid` (default; Wav2Lip and
-      those who follow it), `fid_torch_fidelity`, `fid_torchmetrics`; see `inception.inception_input`.
+    * Protocol `fid_pytorch_fid`, named so because the resize changes the value: that of Wav2Lip and those who follow
+      it, see `inception.inception_input`.
     * Biased upwards with few frames, so that the floor is not zero: report the number of frames, and beside it the
       value of one half of the real videos against the other. Below `min_frames` there is no value.
     * Only n, sum and sum of outer products are kept, 67 MB for both sides, in float64: memory does not grow, ranks add
@@ -121,7 +121,7 @@ class FID(Metric):
       to both diagonals, which is not needed here.
 
     Args:
-        network: Whose features, and by which recipe; it stays on its own device and is not part of this metric's
+        network: Whose features; it stays on its own device and is not part of this metric's
             parameters or checkpoint.
         min_frames: Fewest frames on each side, 2 or more. Below 2048 the covariance of 2048 features is singular: say
             the number of frames wherever such a value is printed.
@@ -153,7 +153,7 @@ class FID(Metric):
         # alone.
         self._network = (network,)
         self.weights = network.weights
-        self.protocol = f"fid_{network.recipe}"
+        self.protocol = "fid_pytorch_fid"
         self.min_frames = min_frames
         for side in ("pred", "target"):
             for state, shape in (("count", ()), ("sum", (network.size,)), ("outer", (network.size, network.size))):

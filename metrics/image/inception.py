@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Inception network of FID, and the three ways in which images are made fit for it.
+"""The Inception network of FID, and how images are made fit for it.
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in TensorFlow's version of
 2015-12-05 with 1008 outputs, which Heusel et al. took for FID. It is torchvision's network but for two poolings
 (below); the state-dict names are torchvision's, and those of the published file.
 """
-
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,9 +15,8 @@ from torchvision.models import inception
 from lipsync_bench.metrics.image.checks import checked_images
 from lipsync_bench.models.core.weight_files import TORCHVISION, WeightsFile
 
-__all__ = ["FILE", "FIDRecipe", "InceptionFeatures", "inception_input"]
+__all__ = ["FILE", "InceptionFeatures", "inception_input"]
 
-FIDRecipe = Literal["pytorch_fid", "torch_fidelity", "torchmetrics"]
 FILE = "pt_inception-2015-12-05-6726825d.pth"
 ADDRESS = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
 
@@ -28,38 +25,20 @@ _CLASSES = 1008
 _BATCH_IMAGES = 16
 
 
-def _rows(x: Tensor) -> Tensor:
-    """Resize the last but one axis to 299 as TensorFlow 1 did: source = destination * (in / 299), no half pixel."""
-    size = x.shape[-2]
-    at = torch.arange(_INPUT_PX, dtype=torch.float64, device=x.device) * (size / _INPUT_PX)
-    low = at.long().clamp(max=size - 1)
-    share = (at - low).to(x.dtype).unsqueeze(1)
-    return torch.lerp(x[..., low, :], x[..., (low + 1).clamp(max=size - 1), :], share)
+def inception_input(images: Tensor) -> Tensor:
+    """Resize images to 299 x 299 and scale them to -1..1, as pytorch-fid 0.3 does, which Wav2Lip used.
 
-
-def inception_input(images: Tensor, recipe: FIDRecipe) -> Tensor:
-    """Resize images to 299 x 299 and scale them to about -1..1.
-
-    * `pytorch_fid` (0.3, what Wav2Lip used): bilinear, half-pixel centres, no antialias; 2 x / 255 - 1.
-    * `torch_fidelity` (0.4): bilinear as TensorFlow 1, no antialias; (x - 128) / 128.
-    * `torchmetrics` (1.9, its default): bilinear, half-pixel centres, with antialias; (x - 128) / 128.
+    Bilinear, half-pixel centres, no antialias; 2 x / 255 - 1. torch-fidelity and torchmetrics do it otherwise, so
+    that their FID is another.
 
     Args:
         images: (B, 3, H, W), RGB, 0..255.
-        recipe: Whose.
 
     Returns:
         (B, 3, 299, 299) float32.
     """
-    x = images.to(torch.float32)
-    size = (_INPUT_PX, _INPUT_PX)
-    if recipe == "pytorch_fid":
-        return 2 * F.interpolate(x / 255, size=size, mode="bilinear", align_corners=False) - 1
-    if recipe == "torch_fidelity":
-        x = _rows(_rows(x).mT).mT
-    else:
-        x = F.interpolate(x, size=size, mode="bilinear", align_corners=False, antialias=True)
-    return (x - 128) / 128
+    x = images.to(torch.float32) / 255
+    return 2 * F.interpolate(x, size=(_INPUT_PX, _INPUT_PX), mode="bilinear", align_corners=False) - 1
 
 
 def _mean_of_neighbours(x: Tensor) -> Tensor:
@@ -105,12 +84,10 @@ class InceptionFeatures(nn.Module):
     It is frozen, stays in eval mode, and may be shared by any number of metrics.
 
     Args:
-        recipe: How images are resized and scaled; see `inception_input`.
         weights: Where the file `pt_inception-2015-12-05-6726825d.pth` is: "torchvision" for torchvision's cache of
             downloads (where pytorch-fid leaves it), else a folder.
 
     Attributes:
-        recipe: The recipe.
         weights: SHA-256 of the file.
         size: Length of a feature vector.
 
@@ -121,10 +98,8 @@ class InceptionFeatures(nn.Module):
 
     size: int = 2048
 
-    def __init__(self, recipe: FIDRecipe = "pytorch_fid", weights: str = TORCHVISION) -> None:
+    def __init__(self, weights: str = TORCHVISION) -> None:
         super().__init__()
-        if recipe not in get_args(FIDRecipe):
-            raise ValueError(f"recipe is {recipe!r}. Expected one of {', '.join(get_args(FIDRecipe))}. Set recipe")
         file = WeightsFile(
             FILE,
             weights,
@@ -146,7 +121,6 @@ class InceptionFeatures(nn.Module):
         network.Mixed_7c = _LastBlockE(network.Mixed_7c.branch1x1.conv.in_channels)
         # Files of 2018 do not hold how many batches a normalisation has seen; nothing reads it.
         names = [name for name in network.state_dict() if not name.endswith("num_batches_tracked")]
-        self.recipe: FIDRecipe = recipe
         self.weights = file.fill(network, {name: name for name in names}, state)
         self.layers = nn.Sequential()
         for name, layer in network.named_children():
@@ -181,7 +155,7 @@ class InceptionFeatures(nn.Module):
             )
         device = next(self.parameters()).device
         # One at a time as far as 299 x 299: as float64 a chunk of full frames would take 700 MB.
-        fit = [inception_input(checked_images("images", one).to(device), self.recipe) for one in images.split(1)]
+        fit = [inception_input(checked_images("images", one).to(device)) for one in images.split(1)]
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             parts = [self.layers(part).mean(dim=(2, 3)) for part in torch.cat(fit).split(_BATCH_IMAGES)]
         return torch.cat(parts)

@@ -18,7 +18,6 @@ __all__ = ["PSNRUint8", "psnr_uint8"]
 
 NO_ERROR_DB = 100.0
 SCRIPT_PX = 256  # to which the script resizes both images
-WORST_SQUARE = 249  # the largest square modulo 256: 24.2 dB
 
 
 def psnr_uint8(pred: Tensor, target: Tensor) -> Tensor:

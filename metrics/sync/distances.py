@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SHIFT_FRAMES = 15
-MEDIAN_FRAMES = 9
 
 __all__ = ["SHIFT_FRAMES", "SyncScore", "curve_text", "shifted_distances", "sync_distances", "sync_score"]
 
@@ -34,13 +33,6 @@ class SyncScore:
     offset_frames: int
     windows: int
     distances: Tensor
-
-    def frame_confidence(self) -> Tensor:
-        """For each window (windows,): median over shifts minus its distance at the best shift; median-filtered (9)."""
-        means = self.distances.mean(dim=0)
-        raw = means.median() - self.distances[:, means.argmin()]
-        half = MEDIAN_FRAMES // 2
-        return F.pad(raw, (half, half)).unfold(0, MEDIAN_FRAMES, 1).median(dim=1).values
 
 
 def sync_distances(lips: Tensor, audio: Tensor, shift_frames: int = SHIFT_FRAMES) -> Tensor:

@@ -8,10 +8,9 @@ differ from those of librosa and torchaudio in nearly every step, computed in fl
 import numpy as np
 from scipy.fft import dct
 
-__all__ = ["COEFFICIENTS", "COLUMNS_PER_SECOND", "mfcc"]
+__all__ = ["COEFFICIENTS", "mfcc"]
 
 SAMPLE_RATE = 16000
-COLUMNS_PER_SECOND = 100
 COEFFICIENTS = 13
 WINDOW_SAMPLES = 400
 HOP_SAMPLES = 160

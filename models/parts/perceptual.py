@@ -27,6 +27,7 @@ _FILES: dict[Backbone, str] = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dc
 BACKBONES: tuple[Backbone, ...] = tuple(_FILES)
 _VGG19_LAYERS = 35  # up to conv5_4, before its ReLU
 _PYRAMID_LAYERS = (1, 6, 11, 20, 29)  # relu1_1, relu2_1, relu3_1, relu4_1, relu5_1
+_PYRAMID_SCALES = 4  # image sizes at most; those too small for the deepest layer are left out (96 pixels have three)
 _DEEPEST_STRIDE = 16  # of relu5_1, behind four poolings
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
 _log = logging.getLogger(__name__)
@@ -122,14 +123,12 @@ class VGGPyramidLoss(nn.Module):
 
     Args:
         weights: As for `load_features`.
-        scales: Image sizes at most; those too small for the deepest layer are left out (96 pixels have three).
     """
 
-    def __init__(self, weights: str = TORCHVISION, scales: int = 4) -> None:
+    def __init__(self, weights: str = TORCHVISION) -> None:
         super().__init__()
         self.features = torchvision.models.vgg19(init_weights=False).features[: _PYRAMID_LAYERS[-1] + 1]
         self.weights = load_features(self.features, "vgg19", weights)
-        self.scales = scales
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
@@ -149,7 +148,7 @@ class VGGPyramidLoss(nn.Module):
             )
         generated, target = ((x - self.mean) / self.std for x in (generated, target))
         terms: list[Tensor] = []
-        for scale in range(self.scales):
+        for scale in range(_PYRAMID_SCALES):
             if scale:
                 generated, target = (F.interpolate(x, scale_factor=0.5, mode="bilinear") for x in (generated, target))
             if min(generated.shape[-2:]) < _DEEPEST_STRIDE:

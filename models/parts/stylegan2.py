@@ -181,13 +181,12 @@ class StyleGAN2Discriminator(nn.Module):
     Args:
         image_size: H and W, a power of two from 16 on.
         width: factor on the channels; 1.0 is published.
-        channels: most channels of a layer, before `width`.
 
     Raises:
         ValueError: another `image_size`.
     """
 
-    def __init__(self, image_size: int, width: float = 1.0, channels: int = MOST_CHANNELS) -> None:
+    def __init__(self, image_size: int, width: float = 1.0) -> None:
         super().__init__()
         if image_size < MIN_SIZE_PX or image_size & (image_size - 1):
             raise ValueError(
@@ -198,7 +197,7 @@ class StyleGAN2Discriminator(nn.Module):
         sizes = [image_size]
         while sizes[-1] > _LAST_PX:
             sizes.append(sizes[-1] // 2)
-        table = [scaled(min(channels, CHANNEL_BUDGET // size), width) for size in sizes]
+        table = [scaled(min(MOST_CHANNELS, CHANNEL_BUDGET // size), width) for size in sizes]
         self.from_rgb = _Conv(3, table[0], 1)
         self.blocks = nn.Sequential(*(_Block(*pair) for pair in pairwise(table)))
         last = table[-1]

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
+from lipsync_bench.datamodules.official_weights import OfficialWeights
 from lipsync_bench.datamodules.weights import load_weights
 
 CLASSES = (
@@ -182,3 +183,15 @@ def load_face_parser(path: Path | str) -> FaceParser:
         ValueError: the file is no mapping of tensors, or names or shapes differ.
     """
     return load_weights(FaceParser(), Path(path), _EXPECTED, _REPAIR)
+
+
+OFFICIAL = (
+    OfficialWeights(
+        name="face_parsing",
+        files="face_segmentation.pth (79999_iter.pth of face-parsing.PyTorch)",
+        documented="github.com/semchan/HyperLips (README)",
+        licence="the parser's repository is MIT; CelebAMask-HQ, which it was trained on, is for non-commercial use",
+        use="bench evaluate --parsing {out} or bench dub --parsing {out}",
+        build=lambda _: FaceParser(),
+    ),
+)

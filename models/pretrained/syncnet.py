@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.official_weights import OfficialWeights
 from lipsync_bench.datamodules.weights import load_weights
 
 _EXPECTED = (
@@ -104,3 +105,15 @@ class SyncNetV2(nn.Module):
     def lip_features(self, lips: Tensor) -> Tensor:
         """Frame windows (B,3,5,224,224) -> (B,512), before the head."""
         return self.netcnnlip(lips).flatten(1)
+
+
+OFFICIAL = (
+    OfficialWeights(
+        name="syncnet_v2",
+        files="syncnet_v2.model",
+        documented="www.robots.ox.ac.uk/~vgg/software/lipsync",
+        licence="no licence file; the evaluation code beside it is MIT",
+        use="bench evaluate --syncnet {out}",
+        build=lambda _: SyncNetV2(),
+    ),
+)

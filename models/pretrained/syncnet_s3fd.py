@@ -183,7 +183,7 @@ class SyncNetS3FD(nn.Module):
         return faces[nms(faces[:, :4], faces[:, 4], CALLER_OVERLAP)].numpy()
 
 
-def load_syncnet_s3fd(path: str | Path, device: str | torch.device = "cpu") -> SyncNetS3FD:
+def load_syncnet_s3fd(path: str | Path) -> SyncNetS3FD:
     """The detector with the weights of a file, in eval mode, its parameters frozen.
 
     Raises:
@@ -191,4 +191,4 @@ def load_syncnet_s3fd(path: str | Path, device: str | torch.device = "cpu") -> S
         ValueError: the file is not a state dict with exactly the expected entries and shapes.
     """
     expected = "sfd_face.pth, the face detector of the SyncNet evaluation (65 tensors)"
-    return load_weights(SyncNetS3FD(), Path(path), expected, "Set --syncnet_s3fd FILE").to(device)
+    return load_weights(SyncNetS3FD(), Path(path), expected, "Set --syncnet_s3fd FILE")

@@ -76,7 +76,7 @@ class TinyInception(InceptionFeatures):
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
-        self.recipe, self.weights = "pytorch_fid", "test"
+        self.weights = "test"
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return images.double()[:, :, ::2, 1::2].mean(dim=(2, 3)) / 255

@@ -34,6 +34,8 @@ class Synthetic(ClipDataModule):
     """
 
     name: str = "synthetic"
+    videos = "main/{speaker}/{clip}"
+    lists = True
 
     def prepare_data(self) -> None:
         """Check that `root` is a prepared folder.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from lipsync_bench.datamodules import ClipDataModule
+from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.splits import Split
 from lipsync_bench.datamodules.texts import flat, read_yaml
 from lipsync_bench.experiment_files import named_file
@@ -54,6 +54,7 @@ def load_benchmark(
     parser.add_subclass_arguments(ClipDataModule, "data")
     parser.add_argument("--methods", type=dict[str, Path], default={})
     parser.add_argument("--split", type=Split, default="test")
+    parser.add_argument("--in_papers", type=str, default="")  # read by lipsync_bench.papers.comparable
     try:
         config = parser.parse_object(node)
         if root is not None:
@@ -65,7 +66,7 @@ def load_benchmark(
         raise
     except (ArgumentError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{path} is not a benchmark: {flat(error)[:500]}. Expected the keys data, methods and split. See "
-            "experiments/benchmarks/"
+            f"{path} is not a benchmark: {flat(error)[:500]}. Expected the keys data, methods, split, in_papers. "
+            "See experiments/benchmarks/"
         ) from error
     return Benchmark(path.stem, data, {**config["methods"], **(methods or {})}, config["split"])

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
-from lipsync_bench.experiment_files import experiment_file
-from lipsync_bench.papers.comparable import DATASETS
+from lipsync_bench.experiment_files import experiment_file, experiment_names
+from lipsync_bench.papers.comparable import name_in_papers
 from lipsync_bench.papers.leaderboards import methods_in
 from lipsync_bench.papers.options import RunOptions
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
@@ -108,7 +108,7 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
 
 def benchmark_name(dataset: str) -> str:
     """Our name of a paper's data set; a benchmark of the paper's own name goes first."""
-    ours = [ours for ours, theirs in DATASETS.items() if theirs == dataset]
+    ours = [name for name in experiment_names("benchmarks") if name_in_papers(name) == dataset]
     return ours[0] if ours and not _has_benchmark(dataset) else dataset
 
 

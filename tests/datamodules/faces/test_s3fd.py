@@ -19,13 +19,13 @@ from lipsync_bench.datamodules.faces.crops import crop_boxes
 from lipsync_bench.datamodules.faces.detectors import S3FDDetector, detector_version, make_detector
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.faces.s3fd import S3FD, find_faces, load_s3fd, network_input, rectangle, rectangles
-from lipsync_bench.datamodules.faces.tracking import track_faces
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.video import VideoWriter
 from lipsync_bench.datamodules.prepare.make_clip import Settings
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from tests import golden
+from tests.datamodules.tracks import track_faces
 
 ROOT = Path(__file__).parents[3]
 FACE = (110, 20, 190, 140)  # in the photograph below: forehead to chin

@@ -18,9 +18,9 @@ from lipsync_bench.datamodules.faces.tracking import (
     detect_landmarks68,
     landmarks68,
     make_detector,
-    track_faces,
 )
 from tests import golden
+from tests.datamodules.tracks import track_faces
 
 STEP_PX = 2
 NOSE_TIP = 1  # of the mesh

@@ -301,7 +301,6 @@ def test_real_clips(real_clips: Path, name: str, size: int, fps: float, frames: 
     info = video.probe(real_clips / name)
     assert (info.width, info.height, info.frames, info.rotation, info.has_audio) == (size, size, frames, 0, True)
     assert info.fps == pytest.approx(fps, abs=0.01)
-    assert info.duration_s == pytest.approx(frames / fps, abs=0.01)
     count = 0
     for count, frame in enumerate(video.read_frames(real_clips / name), 1):  # noqa: B007
         assert frame.shape == (size, size, 3)

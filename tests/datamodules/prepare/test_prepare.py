@@ -16,7 +16,6 @@ from skimage.data import astronaut
 
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.faces.crops import SMOOTHING_RADIUS, crop_boxes, cut
-from lipsync_bench.datamodules.faces.tracking import track_faces
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.audio import load_audio, mel_spectrogram, to_int16
 from lipsync_bench.datamodules.media.video import read_frames
@@ -27,6 +26,7 @@ from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.prepare.sources import find_sources
 from tests.datamodules.preparation import SIZE_HW, contents, failures, manifest, run, write_video
+from tests.datamodules.tracks import track_faces
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from lipsync_bench.cli.lightning import BenchCLI
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.media.video import probe, read_frames
 from lipsync_bench.inference.preview import LABEL_PX, write_preview
-from lipsync_bench.models import SyncExpertModule, Wav2Lip
+from lipsync_bench.models import SyncExpertModule, Wav2Lip, list_methods
 from lipsync_bench.models.core.checkpoints import save_module
 
 
@@ -37,16 +37,29 @@ def test_a_demo_is_gone_on_with_under_the_same_seed_only(tmp_path):
     assert json.loads((out / "demo.json").read_text()) == {"seed": 4}
 
 
-@pytest.mark.parametrize("method", sorted(demo.TRAININGS))
+def test_a_demo_trains_what_the_yamls_of_a_method_name():
+    assert demo.trainings("wav2lip") == ["sync_expert", "wav2lip"]
+    assert demo.trainings("hyperlips") == ["hyperlips_sync_expert", "hyperlips_base", "hyperlips_hr"]
+    assert demo.trainings("hyperlips_base") == ["hyperlips_sync_expert", "hyperlips_base"]
+    assert demo.trainings("lipformer") == ["sync_expert", "lipformer_codebook", "lipformer"]
+    assert demo.trainings("videoretalking_lnet") == ["sync_expert", "videoretalking_lnet"]
+    with pytest.raises(
+        ValueError, match=r"no demo of 'wav2'\. Expected one of hyperlips_base, .*wav2lip\. Set --method"
+    ):
+        demo.trainings("wav2")
+
+
+@pytest.mark.parametrize("method", sorted({name.partition("_")[0] for name in list_methods()}))
 def test_every_stage_of_a_demo_has_its_two_files_and_data_that_it_finds(method, tmp_path, monkeypatch):
     """The command of each stage, as far as reading its configuration."""
     commands = []
     monkeypatch.setattr(demo.subprocess, "run", lambda command, **_: commands.append(command))
-    for name in demo.TRAININGS[method]:
+    runs = demo.trainings(method)
+    for name in runs:
         (tmp_path / "runs" / name).mkdir(parents=True)
         demo._fit(tmp_path, name, seed=3)
         assert (tmp_path / "runs" / name / "done").is_file()
-    assert len(commands) == len(demo.TRAININGS[method])
+    assert len(commands) == len(runs)
     for command in commands:
         cli = BenchCLI([*command[4:], "--trainer.logger=false", f"--trainer.default_root_dir={tmp_path}"], run=False)
         data = cli.datamodule

@@ -22,7 +22,6 @@ from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces import detectors
 from lipsync_bench.datamodules.faces.crops import crop_boxes, smooth_boxes_ahead
 from lipsync_bench.datamodules.faces.options import FaceOptions
-from lipsync_bench.datamodules.faces.tracking import track_faces
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, mel_spectrogram
 from lipsync_bench.datamodules.media.video import VideoWriter, probe, read_frames
@@ -34,6 +33,7 @@ from lipsync_bench.inference.options import DubOptions
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from tests.commands import run_bench
+from tests.datamodules.tracks import track_faces
 
 ROOT = Path(__file__).parents[3]
 

@@ -24,7 +24,7 @@ class Means(InceptionFeatures):
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
-        self.recipe, self.weights = "pytorch_fid", "test"
+        self.weights = "test"
 
     def forward(self, images: Tensor) -> Tensor:
         return images.float().mean(dim=(2, 3))
@@ -172,7 +172,7 @@ def test_wrong_features_add_nothing():
         fid(good[:, :2], good)
 
 
-def test_protocol_names_the_recipe():
+def test_protocol_says_whose_it_is():
     assert FID(Means()).protocol == "fid_pytorch_fid"
     assert FID(Means()).weights == "test"
     assert not list(FID(Means()).parameters())
@@ -189,7 +189,7 @@ def test_features_that_are_gone_make_no_value_and_are_named(tmp_path, caplog):
 class Sums:
     """Stands for the network: one feature, the sum of an image."""
 
-    size, recipe, weights = 1, "pytorch_fid", "test"
+    size, weights = 1, "test"
 
     def __call__(self, images: Tensor) -> Tensor:
         return images.sum(dim=(1, 2, 3), dtype=torch.float32)[:, None]

@@ -19,8 +19,6 @@ from lipsync_bench.metrics.image.fid import FID
 from lipsync_bench.metrics.image.inception import FILE, InceptionFeatures, inception_input
 from tests import golden
 
-RECIPES = {"torch_fidelity": "tf1", "pytorch_fid": "pytorchfid", "torchmetrics": "antialias"}
-
 
 def stock() -> torchvision.models.Inception3:
     return torchvision.models.Inception3(1008, aux_logits=False, init_weights=False)
@@ -46,25 +44,17 @@ def images() -> Tensor:
     return torch.from_numpy(golden.uniform("fid_image", (2, 3, 160, 400), 0, 255)).round()
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_golden_resizes(recipe: Any, images: Tensor) -> None:
-    out = inception_input(images, recipe)
+def test_golden_resize(images: Tensor) -> None:
+    out = inception_input(images)
     assert out.shape == (2, 3, 299, 299)
     assert out.dtype == torch.float32
-    expected = golden.arrays("metrics")[f"fid_resize_{RECIPES[recipe]}"]
+    expected = golden.arrays("metrics")["fid_resize_pytorchfid"]
     assert out[:, :, ::37, ::37].numpy() == pytest.approx(expected, abs=5e-5)
-
-
-def test_resizes_are_not_interchangeable(images: Tensor) -> None:
-    a, b, c = (inception_input(images, recipe) for recipe in RECIPES)  # type: ignore[arg-type]
-    assert min(float((x - y).abs().mean()) for x, y in ((a, b), (a, c), (b, c))) > 0.01
 
 
 def test_images_of_299_pixels_are_only_scaled() -> None:
     image = torch.randint(0, 256, (1, 3, 299, 299), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    torch.testing.assert_close(inception_input(image, "pytorch_fid"), image / 255 * 2 - 1, rtol=0, atol=1e-6)
-    torch.testing.assert_close(inception_input(image, "torchmetrics"), (image.float() - 128) / 128, rtol=0, atol=1e-6)
-    assert torch.equal(inception_input(image, "torch_fidelity"), (image.float() - 128) / 128)
+    torch.testing.assert_close(inception_input(image), image / 255 * 2 - 1, rtol=0, atol=1e-6)
 
 
 def average_or_max(x: Tensor, **how: int) -> Tensor:
@@ -84,7 +74,7 @@ def test_equals_torchvision_with_the_poolings_exchanged(
     other.fc = nn.Identity()
     other.requires_grad_(False).eval()
     images = images * torch.tensor([1.0, 0.5]).reshape(2, 1, 1, 1)
-    ready = inception_input(images, "pytorch_fid")
+    ready = inception_input(images)
     features = network(images)
     unchanged = other(ready)
     shim = SimpleNamespace(**{**vars(F), "avg_pool2d": average_or_max})
@@ -163,10 +153,3 @@ def test_wrong_images(bad: Any, message: str, network: InceptionFeatures) -> Non
     with pytest.raises(ValueError, match=message):
         metric.update(bad, bad)
     assert metric.frames == 0
-
-
-def test_unknown_recipe() -> None:
-    with pytest.raises(
-        ValueError, match=r"recipe is 'clean'. Expected one of pytorch_fid, torch_fidelity, torchmetrics"
-    ):
-        InceptionFeatures("clean")  # type: ignore[arg-type]

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a module says of the official weight files of its networks, in a tuple `OFFICIAL` of these.
+
+`lipsync_bench.weights` finds them in the files of models/ and datamodules/; nothing else lists them.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+__all__ = ["OfficialWeights"]
+
+
+def _without_parallel(name: str) -> str:
+    return name.replace("module.", "")  # of DataParallel; every occurrence, as the official loaders do
+
+
+@dataclass(frozen=True)
+class OfficialWeights:
+    """What `bench import` knows about one kind of official file.
+
+    Args:
+        name: As the user types it.
+        files: File names under which it is known.
+        documented: Where its author tells about it.
+        licence: Of the weights, in a few words.
+        use: What the imported checkpoint is for, with the flag that names it.
+        build: The network at full width, told from the file's tensors where there are several.
+        module: The LightningModule to store, given the network and (for a generator) its discriminator or None; kinds
+            without are stored as a plain state dict.
+        partner: Kind of that discriminator, "" if there is none.
+        first_stage: Class of the checkpoint to be named with --base, whose generator becomes part of the module by its
+            `attach_base`; None for a method of one stage.
+        dead: Parameters that have no influence on the output, in words; they load all the same.
+        outer: Keys of outer dictionaries, the first that is there counts; without any of them the file is flat.
+        rename: State-dict name of a name in the file; None drops the entry.
+    """
+
+    name: str
+    files: str
+    documented: str
+    licence: str
+    use: str
+    build: Callable[[Mapping[str, Tensor]], nn.Module]
+    module: Callable[[Any, Any], Any] | None = None
+    partner: str = ""
+    first_stage: type[Any] | None = None
+    dead: str = ""
+    outer: tuple[str, ...] = ("state_dict",)
+    rename: Callable[[str], str | None] = _without_parallel
+
+    @property
+    def expected(self) -> str:
+        """The file in one phrase, for messages."""
+        return f"{self.files}, documented at {self.documented}"

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""VideoReTalking's official weight files."""
+
+from lipsync_bench.datamodules.official_weights import OfficialWeights
+from lipsync_bench.models.videoretalking.lnet.module import VideoReTalkingLNet
+from lipsync_bench.models.videoretalking.lnet.network import LNet
+
+
+def _lnet(generator: LNet, _: None) -> VideoReTalkingLNet:
+    module = VideoReTalkingLNet()
+    module.generator = generator
+    return module
+
+
+OFFICIAL = (
+    OfficialWeights(
+        name="videoretalking_lnet",
+        files="LNet.pth",
+        documented="github.com/OpenTalker/video-retalking (README)",
+        licence="the repository is Apache-2.0; for the weights, see its README",
+        use="bench evaluate --methods.videoretalking_lnet {out}",
+        build=lambda _: LNet(),
+        module=_lnet,
+    ),
+)
