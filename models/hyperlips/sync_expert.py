@@ -4,7 +4,9 @@
 from typing import ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
+from lipsync_bench.models.core.training import StepArguments
 from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, scaled
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 
@@ -75,8 +77,10 @@ class HyperLipsSyncExpertModule(SyncExpertModule):
     experiment = "experiments/hyperlips_sync_expert.yaml"
     image_size: ClassVar[int] = HyperLipsSyncExpert.face_px
 
-    def __init__(self, width: float = 1.0, lr: float = 1e-4, mirror: bool = False) -> None:
-        super().__init__(width, lr)
+    def __init__(
+        self, width: float = 1.0, lr: float = 1e-4, mirror: bool = False, **steps: Unpack[StepArguments]
+    ) -> None:
+        super().__init__(width, lr, **steps)
         self.save_hyperparameters()
         self.mirror = mirror
 

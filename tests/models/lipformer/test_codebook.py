@@ -15,8 +15,7 @@ from torch import Tensor
 
 from lipsync_bench.models.core.checkpoints import RECORD, load_module, save_module
 from lipsync_bench.models.lipformer import LipFormerCodebook
-from lipsync_bench.models.lipformer.codebook.module import FacialCodebook
-from lipsync_bench.models.lipformer.codebook.network import FaceDecoder, FaceEncoder
+from lipsync_bench.models.lipformer.codebook.network import FaceDecoder, FaceEncoder, FacialCodebook
 from lipsync_bench.models.lipformer.codebook.quantiser import INITIAL_DEVIATION, Quantiser
 from lipsync_bench.models.parts.perceptual import RANDOM
 from tests.models.training import loader, trainer_for
