@@ -18,7 +18,8 @@ from lipsync_bench.models.pretrained.face_parsing import FaceParser
 from lipsync_bench.models.pretrained.syncnet import SyncNetV2
 from lipsync_bench.models.videoretalking import VideoReTalkingLNet
 from lipsync_bench.models.videoretalking.lnet.network import LNet
-from lipsync_bench.models.wav2lip.module import QualityDiscriminator, Wav2Lip, Wav2LipGenerator
+from lipsync_bench.models.wav2lip.module import Wav2Lip
+from lipsync_bench.models.wav2lip.network import QualityDiscriminator, Wav2LipGenerator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 
 _NON_COMMERCIAL = "no licence file; its README allows personal, research and non-commercial use only"

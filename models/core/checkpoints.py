@@ -133,7 +133,8 @@ def _build(path: Path, kind: type[_Module], checkpoint: dict[str, Any]) -> _Modu
     arguments = {name: value for name, value in arguments.items() if not name.startswith("_")}
     try:
         with torch.device("meta"), _Counted(path.stat().st_size + _SPARE_VALUES):
-            kind(**arguments).on_load_checkpoint({**checkpoint, "state_dict": dict(checkpoint["state_dict"])})
+            state = {name: value.to("meta") for name, value in checkpoint["state_dict"].items()}
+            kind(**arguments).on_load_checkpoint({**checkpoint, "state_dict": state})
     except _TooLarge as error:
         raise ValueError(f"its hyper-parameters ask for a network much larger than the file: {arguments}") from error
     except Exception:

@@ -53,7 +53,7 @@ class Frozen(Generic[_Network]):
         training_mode: Callable[[Any], bool] = lambda module: False,
     ) -> None:
         self.load, self.argument, self.empty, self.training_mode = load, argument, empty, training_mode
-        self.facts = {fact: "weights", **(facts or {})}
+        self.fact, self.facts = fact, {fact: "weights", **(facts or {})}
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -146,7 +146,7 @@ class FrozenParts(ExactTraining):
             names = [key for key in state if key.startswith(f"{name}.")]
             if part.empty is not None and names and set(part.facts) <= set(record):
                 network: Any = part.empty(self, record)
-                network.weights = record[next(fact for fact, place in part.facts.items() if place == "weights")]
+                network.weights = record[part.fact]
                 setattr(self, name, network)  # also in the place of one that was read from a file
                 carried.append((part, network, names))
         super().on_load_checkpoint(checkpoint)

@@ -8,12 +8,10 @@ from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.models.core.checkpoints import BenchModule, load_module, read_stage, save_module
 from lipsync_bench.models.core.frozen import frozen
-from lipsync_bench.models.core.training import OptimiserArguments
 from lipsync_bench.models.parts.layers import mask_lower_half
 
 _Own = TypeVar("_Own", bound="TalkingFaceModule")
@@ -30,38 +28,32 @@ class TalkingFaceModule(BenchModule):
     for the whole window, `frame_mels` (B,T,1,80,16); a method that reads more adds it in `example_batch`.
     The frozen lip-sync expert is neither saved in nor needed by a checkpoint.
 
+    Two more arguments mean the same in every method that has them: `sync_expert`, the path of a checkpoint of
+    `sync_expert_module`, and `init_from`, the path of a checkpoint of the method's own class whose networks a training
+    starts with (fine-tuning; a resumed training does not read it).
+
     Args:
         image_size: height and width of the faces, in pixels.
-        expert_mode: "train" lets the expert's batch norms use batch statistics, as official code does; "eval" fixes
-            them.
-        init_from: path of a checkpoint of the same class whose networks a training starts with (fine-tuning). A
-            resumed training does not read it.
-        optimiser: `lr`, `betas`, `discriminator_lr` of Adam, and the arguments that every module has.
+        steps: the arguments of `BenchModule`.
     """
 
     sync_expert_module: ClassVar[Any] = None
-    """LightningModule class of the lip-sync expert that the argument `sync_expert` names; None for methods without."""
+    """LightningModule class of the lip-sync expert; None for methods without."""
     method: ClassVar[str] = ""
     """Name in `list_methods()`; empty: the name of the file."""
     generate_batch: ClassVar[int] = 64
     """Frames that go through the network at once in `generate`."""
 
+    expert_mode: Literal["train", "eval"] = "eval"
+    """"train" lets the expert's batch norms use batch statistics, as official code does; "eval" fixes them."""
     face_mask: ClassVar[bool] = False
     """Whether its faces are pasted back through a mask of the face; else as the whole box."""
 
     generator: nn.Module
 
-    def __init__(
-        self,
-        image_size: int,
-        expert_mode: Literal["train", "eval"] = "eval",
-        init_from: str | None = None,
-        **optimiser: Unpack[OptimiserArguments],
-    ) -> None:
-        super().__init__(**optimiser)
+    def __init__(self, image_size: int, **steps: Any) -> None:
+        super().__init__(**steps)
         self.image_size = image_size
-        self.expert_mode = expert_mode
-        self._init_from = init_from
         self.fallback_frames = 0  # generated so far by the method's second choice, as its docstring says
 
     @classmethod
@@ -88,8 +80,8 @@ class TalkingFaceModule(BenchModule):
         return 2 if self.expert_mode == "train" and self.loaded("sync_expert") is not None else 1
 
     def begin(self) -> None:
-        if self._init_from is not None:
-            self._start_from(Path(self._init_from))
+        if self.hparams.get("init_from"):
+            self._start_from(Path(self.hparams["init_from"]))
         super().begin()
 
     def _start_from(self: _Own, path: Path) -> _Own:
@@ -107,6 +99,12 @@ class TalkingFaceModule(BenchModule):
         half, then the reference.
         """
         return torch.cat([mask_lower_half(target), reference], dim=2).transpose(1, 2)
+
+    def windows(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Generated and true windows (B,3,T,H,W) of a batch in the generator's colour order."""
+        target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
+        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
+        return generated, target.transpose(1, 2)
 
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
         """Frames (N,3,h,w) for mels (N,1,80,16), unmasked faces and references (N,3,H,W).

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from functools import partial, reduce
 from operator import add
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, TypedDict, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import pytorch_lightning as pl
 import torch
@@ -19,28 +19,7 @@ from lipsync_bench.models.core.frozen import FrozenParts
 
 Stage = Literal["train", "val", "test"]
 
-__all__ = ["BenchModule", "OptimiserArguments", "Stage", "StepArguments", "Terms"]
-
-
-class StepArguments(TypedDict, total=False):
-    """Arguments that every module has; they mean the same with and without a discriminator.
-
-    Args:
-        accumulate_batches: Batches whose mean gradient an optimiser steps with; published: 1. Steps are counted by
-            `max_steps`, batches by `val_check_interval`.
-        clip_gradient: Largest norm of the gradient that an optimiser steps with; null, as published, clips nothing.
-    """
-
-    accumulate_batches: int
-    clip_gradient: float | None
-
-
-class OptimiserArguments(StepArguments, total=False):
-    """These and Adam's; `discriminator_lr` None takes `lr`."""
-
-    lr: float
-    betas: tuple[float, float]
-    discriminator_lr: float | None
+__all__ = ["BenchModule", "Stage", "Terms"]
 
 
 class Terms(NamedTuple):
@@ -63,6 +42,13 @@ class BenchModule(FrozenParts):
     defines `discriminator_terms`. Then there are two optimisers, which step by turns with each batch, and
     `trainer.global_step` counts the steps of both. Checkpoints hold plain types and tensors only, so that they load
     with `weights_only=True`.
+
+    A module hands the arguments that it does not have itself to this constructor, so that each has these.
+
+    Args:
+        accumulate_batches: batches whose mean gradient an optimiser steps with, with and without a discriminator;
+            `max_steps` counts steps, `val_check_interval` batches.
+        clip_gradient: largest norm of the gradient that an optimiser steps with, of each of two; None clips nothing.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "rgb"
@@ -80,19 +66,11 @@ class BenchModule(FrozenParts):
     """Weights of terms by name; a term that is not among them counts once."""
     perceptual_weights: str = ""
 
-    def __init__(
-        self,
-        lr: float = 1e-4,
-        betas: tuple[float, float] = (0.9, 0.999),
-        discriminator_lr: float | None = None,
-        accumulate_batches: int = 1,
-        clip_gradient: float | None = None,
-    ) -> None:
+    def __init__(self, accumulate_batches: int = 1, clip_gradient: float | None = None) -> None:
         super().__init__()
         self.discriminator = None
         self.weights = {}
-        self.lr, self.discriminator_lr = lr, lr if discriminator_lr is None else discriminator_lr
-        self.betas = (betas[0], betas[1])  # YAML has lists
+        self.set_adam(lr=1e-4)
         self.accumulate_batches, self.clip_gradient = accumulate_batches, clip_gradient
         if self.accumulate_batches < 1 or not (self.clip_gradient is None or self.clip_gradient > 0):
             raise ValueError(
@@ -165,6 +143,13 @@ class BenchModule(FrozenParts):
         if self.discriminator is None:
             return generator
         return [generator, adam(self.discriminator.parameters(), lr=self.discriminator_lr)]
+
+    def set_adam(
+        self, lr: float, betas: tuple[float, float] = (0.9, 0.999), discriminator_lr: float | None = None
+    ) -> None:
+        """Settings of the optimisers; the discriminator's rate is the other's unless it is given."""
+        self.lr, self.discriminator_lr = lr, lr if discriminator_lr is None else discriminator_lr
+        self.betas = (betas[0], betas[1])  # a YAML has lists
 
     @contextmanager
     def turn(self, optimizer_index: int, batch_index: int) -> Iterator[Callable[[Tensor], None]]:

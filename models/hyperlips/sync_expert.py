@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lip-sync expert of HyperLips: Wav2Lip's, for faces of 128 x 128; its training."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
-from lipsync_bench.models.core.training import StepArguments
 from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, scaled
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 
@@ -77,9 +75,7 @@ class HyperLipsSyncExpertModule(SyncExpertModule):
     experiment = "experiments/hyperlips_sync_expert.yaml"
     image_size: ClassVar[int] = HyperLipsSyncExpert.face_px
 
-    def __init__(
-        self, width: float = 1.0, lr: float = 1e-4, mirror: bool = False, **steps: Unpack[StepArguments]
-    ) -> None:
+    def __init__(self, width: float = 1.0, lr: float = 1e-4, mirror: bool = False, **steps: Any) -> None:
         super().__init__(width, lr, **steps)
         self.save_hyperparameters()
         self.mirror = mirror

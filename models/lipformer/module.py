@@ -7,12 +7,11 @@ from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
-from lipsync_bench.models.core.training import Stage, StepArguments, Terms
+from lipsync_bench.models.core.training import Stage, Terms
 from lipsync_bench.models.lipformer.codebook.module import LipFormerCodebook
 from lipsync_bench.models.lipformer.codebook.network import FacialCodebook, signed
 from lipsync_bench.models.lipformer.network import FrozenCodes, LipCodes, LipFormerGenerator
@@ -112,12 +111,11 @@ class LipFormer(TalkingFaceModule):
         betas: tuple[float, float] = (0.9, 0.95),
         perceptual_weights: str = TORCHVISION,
         init_from: str | None = None,
-        **steps: Unpack[StepArguments],
+        **steps: Any,
     ) -> None:
-        super().__init__(
-            image_size, init_from=init_from, lr=lr, betas=betas, discriminator_lr=discriminator_lr, **steps
-        )
+        super().__init__(image_size, **steps)
         self.save_hyperparameters()
+        self.set_adam(lr, betas, discriminator_lr)
         self.generator = LipFormerGenerator(
             image_size, width, entries, code_channels, channels, tuple(multipliers), residual_blocks,
             keypoints if warping else 0, layers, heads, queries,

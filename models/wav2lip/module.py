@@ -9,11 +9,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from lipsync_bench.models.core.checkpoint_files import RECORD
 from lipsync_bench.models.core.module import TalkingFaceModule
-from lipsync_bench.models.core.training import Stage, StepArguments, Terms
+from lipsync_bench.models.core.training import Stage, Terms
 from lipsync_bench.models.parts.layers import mask_lower_half
 from lipsync_bench.models.parts.losses import AdversarialLoss, DiscriminatorLoss, ReconstructionLoss, SyncLoss
 from lipsync_bench.models.wav2lip.network import QualityDiscriminator, Wav2LipGenerator
@@ -83,16 +82,12 @@ class Wav2Lip(TalkingFaceModule):
         lr: float = 1e-4,
         betas: tuple[float, float] | None = None,
         expert_mode: Literal["train", "eval"] = "train",
-        **steps: Unpack[StepArguments],
+        **steps: Any,
     ) -> None:
-        super().__init__(
-            image_size=96,
-            expert_mode=expert_mode,
-            lr=lr,
-            betas=betas or ((0.5, 0.999) if gan else (0.9, 0.999)),
-            **steps,
-        )
+        super().__init__(image_size=96, **steps)
         self.save_hyperparameters()
+        self.set_adam(lr, betas or ((0.5, 0.999) if gan else (0.9, 0.999)))
+        self.expert_mode = expert_mode
         self.generator = Wav2LipGenerator(width)
         self.discriminator = QualityDiscriminator(width) if gan else None
         self.gan_weight = gan_weight if gan else 0.0
@@ -134,10 +129,7 @@ class Wav2Lip(TalkingFaceModule):
         return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
 
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
-        """With images (B,3,T,H,W), BGR."""
-        target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
-        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
-        target = target.transpose(1, 2)
+        generated, target = self.windows(batch)
         terms = {"l1": self.l1_loss(generated, target)}
         # A validation's decides when its weight is switched on.
         if (stage != "train" or self.current_sync_weight > 0) and self.sync_expert is not None:

@@ -10,10 +10,9 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from lipsync_bench.models.core.checkpoints import load_module
-from lipsync_bench.models.core.training import BenchModule, Stage, StepArguments, Terms
+from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, audio_encoder, scaled, stack_lower_halves
 from lipsync_bench.models.parts.losses import CosineBCE
 
@@ -109,9 +108,10 @@ class SyncExpertModule(BenchModule):
     chance_patience: ClassVar[int] = 3
     """Validations in a row at chance level before the warning."""
 
-    def __init__(self, width: float = 1.0, lr: float = 1e-4, **steps: Unpack[StepArguments]) -> None:
-        super().__init__(lr, **steps)
+    def __init__(self, width: float = 1.0, lr: float = 1e-4, **steps: Any) -> None:
+        super().__init__(**steps)
         self.save_hyperparameters()
+        self.set_adam(lr)
         self.network = self.build(width)
         self.loss = CosineBCE()
         self._validations_at_chance = 0

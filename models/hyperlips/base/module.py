@@ -7,11 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
-from lipsync_bench.models.core.training import Stage, StepArguments, Terms
+from lipsync_bench.models.core.training import Stage, Terms
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator
 from lipsync_bench.models.hyperlips.losses import AdversarialName, make_adversarial
@@ -27,7 +26,16 @@ _WEIGHTS: dict[Variant, dict[str, float]] = {
 }
 _ADVERSARIAL: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "non_saturating"}
 
-__all__ = ["HyperLipsBase", "Variant"]
+__all__ = ["HyperLipsBase", "Variant", "adam_of"]
+
+
+def adam_of(
+    variant: Variant, betas: tuple[float, float] | None, discriminator_lr: float | None
+) -> tuple[tuple[float, float], float]:
+    """Betas and the discriminator's learning rate: those of the variant where they are None."""
+    released = variant == "released"
+    rate = (5e-4 if released else 1e-4) if discriminator_lr is None else discriminator_lr
+    return betas or ((0.5, 0.999) if released else (0.9, 0.999)), rate
 
 
 class HyperLipsBase(TalkingFaceModule):
@@ -95,19 +103,13 @@ class HyperLipsBase(TalkingFaceModule):
         expert_mode: Literal["train", "eval"] | None = None,
         perceptual_weights: str = TORCHVISION,
         init_from: str | None = None,
-        **steps: Unpack[StepArguments],
+        **steps: Any,
     ) -> None:
         released = variant == "released"
-        super().__init__(
-            image_size=128,
-            expert_mode=expert_mode or ("train" if released else "eval"),
-            init_from=init_from,
-            lr=lr,
-            betas=betas or ((0.5, 0.999) if released else (0.9, 0.999)),
-            discriminator_lr=(5e-4 if released else 1e-4) if discriminator_lr is None else discriminator_lr,
-            **steps,
-        )
+        super().__init__(image_size=128, **steps)
         self.save_hyperparameters()
+        self.set_adam(lr, *adam_of(variant, betas, discriminator_lr))
+        self.expert_mode = expert_mode or ("train" if released else "eval")
         if variant not in _WEIGHTS:
             raise ValueError(f"variant is {variant!r}. Expected paper or released. Set --model.init_args.variant.")
         given = {"adversarial": adversarial_weight, "l1": l1_weight, "lpips": lpips_weight, "sync": sync_weight}
@@ -138,10 +140,7 @@ class HyperLipsBase(TalkingFaceModule):
         return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
 
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
-        """With images (B,3,T,H,W), BGR."""
-        target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
-        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
-        target = target.transpose(1, 2)
+        generated, target = self.windows(batch)
         terms = {"l1": self.l1_loss(generated, target)}
         if self.sync_expert is not None:
             terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], generated.transpose(1, 2))

@@ -8,13 +8,12 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
-from lipsync_bench.models.core.training import Stage, StepArguments, Terms
-from lipsync_bench.models.hyperlips.base.module import HyperLipsBase, Variant
+from lipsync_bench.models.core.training import Stage, Terms
+from lipsync_bench.models.hyperlips.base.module import HyperLipsBase, Variant, adam_of
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import HRDiscriminator
 from lipsync_bench.models.hyperlips.hr.guide import Guide, Rule, guide
@@ -102,19 +101,12 @@ class HyperLipsHR(TalkingFaceModule):
         betas: tuple[float, float] | None = None,
         perceptual_weights: str = TORCHVISION,
         init_from: str | None = None,
-        **steps: Unpack[StepArguments],
+        **steps: Any,
     ) -> None:
-        released = variant == "released"
-        super().__init__(
-            image_size=BASE_PX * scale,
-            init_from=init_from,
-            lr=lr,
-            betas=betas or ((0.5, 0.999) if released else (0.9, 0.999)),
-            discriminator_lr=(5e-4 if released else 1e-4) if discriminator_lr is None else discriminator_lr,
-            **steps,
-        )
+        super().__init__(image_size=BASE_PX * scale, **steps)
         self.save_hyperparameters()
-        self.released = released
+        self.set_adam(lr, *adam_of(variant, betas, discriminator_lr))
+        self.released = variant == "released"
         if variant not in _ADVERSARIAL:
             raise ValueError(f"variant is {variant!r}. Expected paper or released. Set --model.init_args.variant.")
         if inference not in ("training", "released"):

@@ -8,10 +8,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from typing_extensions import Unpack
 
 from lipsync_bench.models.core.frozen import frozen
-from lipsync_bench.models.core.training import BenchModule, Stage, StepArguments, Terms
+from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.lipformer.codebook.network import MULTIPLIERS, FacialCodebook, signed
 from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
 from lipsync_bench.models.parts.stylegan2 import (
@@ -96,10 +95,11 @@ class LipFormerCodebook(BenchModule):
         betas: tuple[float, float] = (0.9, 0.95),
         discriminator_lr: float | None = None,
         perceptual_weights: str = TORCHVISION,
-        **steps: Unpack[StepArguments],
+        **steps: Any,
     ) -> None:
-        super().__init__(lr, betas, discriminator_lr, **steps)
+        super().__init__(**steps)
         self.save_hyperparameters()
+        self.set_adam(lr, betas, discriminator_lr)
         self.image_size = image_size
         self.network = FacialCodebook(
             width, entries, code_channels, channels, multipliers, residual_blocks, reseed_after

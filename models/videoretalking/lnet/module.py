@@ -7,11 +7,10 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
-from typing_extensions import Unpack
 
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
-from lipsync_bench.models.core.training import Stage, StepArguments, Terms
+from lipsync_bench.models.core.training import Stage, Terms
 from lipsync_bench.models.parts.layers import mask_lower_half, to_time_major
 from lipsync_bench.models.parts.losses import ReconstructionLoss, SyncLoss, check_weights
 from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
@@ -85,10 +84,12 @@ class VideoReTalkingLNet(TalkingFaceModule):
         expert_mode: Literal["train", "eval"] = "eval",
         perceptual_weights: str = TORCHVISION,
         init_from: str | None = None,
-        **steps: Unpack[StepArguments],
+        **steps: Any,
     ) -> None:
-        super().__init__(image_size=96, expert_mode=expert_mode, init_from=init_from, lr=lr, betas=betas, **steps)
+        super().__init__(image_size=96, **steps)
         self.save_hyperparameters()
+        self.set_adam(lr, betas)
+        self.expert_mode = expert_mode
         self.weights = {"l1": l1_weight, "perceptual": perceptual_weight, "sync": sync_weight}
         check_weights(self.weights)
         self.generator = LNet(width, blocks, cross_attention)
@@ -111,9 +112,7 @@ class VideoReTalkingLNet(TalkingFaceModule):
         return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
 
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
-        target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
-        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
-        target = target.transpose(1, 2)
+        generated, target = self.windows(batch)
         terms = {"l1": self.l1_loss(generated, target)}
         if self.vgg_loss is not None:
             images = (self.from_network(to_time_major(x, 2)) for x in (generated, target))
