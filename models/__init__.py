@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talking-face methods: one file each, with its networks and its LightningModule."""
+"""Talking-face methods: a folder each, with its LightningModule in module.py and its networks in network.py."""
 
 import importlib
 import inspect

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lipsync_bench.models.core.checkpoint_files import RECORD, class_path, package_version
 from lipsync_bench.models.core.frozen import FrozenParts
+from lipsync_bench.models.core.weight_files import RANDOM
 
 Stage = Literal["train", "val", "test"]
 
@@ -175,7 +176,7 @@ class BenchModule(FrozenParts):
 
         In training those of this process's batch; else means over the windows of all processes.
         """
-        random = self.perceptual_terms if self.perceptual_weights == "random" else ()
+        random = self.perceptual_terms if self.perceptual_weights == RANDOM else ()
         names = {name: f"{stage}/{name}{'_random_weights' if name in random else ''}" for name in terms}
         size = float(len(next(iter(batch.values()))))  # Lightning divides a whole number among processes without a rest
         values: dict[str, Any] = {names[name]: value.detach() for name, value in terms.items()}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every method must hold, run on each of `list_methods()`: a new method is tested without a change here."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def trainer_for(folder: Path, *callbacks: pl.Callback) -> pl.Trainer:
     )  # fmt: skip
 
 
+def logged_names() -> set[str]:
+    """Those that docs/training.md explains."""
+    table = (Path(__file__).parents[2] / "docs" / "training.md").read_text().partition("## Logged names")[2]
+    rows = re.findall(r"^\| (`.*?) \|", table.partition("\n## ")[0], re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", " ".join(rows)))
+
+
 def inputs(module: TalkingFaceModule, frames: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(5)
     image = (frames, 3, module.image_size, module.image_size)
@@ -79,6 +87,7 @@ def test_one_batch_fit_gives_every_parameter_a_gradient(name: str, tmp_path: Pat
     assert any(not torch.equal(after[key], before[key]) for key in trained)
     assert all(torch.equal(after[key], before[key]) for key in frozen & set(before))
     logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    assert {key.partition("/")[2].removesuffix("_random_weights") for key in logged} <= logged_names() | {"loss"}
     assert any(key.startswith("train/") for key in logged)
     assert any(key.startswith("val/") for key in logged)
     assert all(torch.isfinite(torch.tensor(value)) for value in logged.values())
