@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Talking-face methods: one file or folder each, with its networks and its LightningModule.
+"""Talking-face methods: a folder each, with its LightningModule in module.py and its networks in network.py.
 
 `models.Wav2Lip` and the like are the classes. Nothing lists them: a class is looked for in the files when it is first
 asked for.

@@ -3,6 +3,7 @@
 
 import os
 from collections.abc import Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,33 @@ from lipsync_bench.datamodules.errors import DescribedOSError
 from lipsync_bench.datamodules.files import atomic_path, remove_leftovers
 
 RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
+OURS = "lipsync_bench.models."
 
 __all__ = [
+    "OURS",
     "RECORD",
     "AtomicCheckpointIO",
+    "class_path",
     "install_atomic_saving",
     "not_finite",
+    "package_version",
     "refuse_not_finite",
     "write_checkpoint",
 ]
+
+
+def class_path(kind: type) -> str:
+    """What records call a class: for those of this package, wherever their files lie, lipsync_bench.models.NAME."""
+    home = OURS if kind.__module__.startswith(OURS) else f"{kind.__module__}."
+    return home + kind.__qualname__
+
+
+def package_version() -> str:
+    """Of this package, for records."""
+    try:
+        return metadata.version("lipsync_bench")
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def not_finite(state: Mapping[str, Any]) -> str | None:

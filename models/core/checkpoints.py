@@ -2,126 +2,34 @@
 """Checkpoints that say which class made them, hold plain values only, and load without executing code."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from importlib import metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.core.optimizer import LightningOptimizer
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from lipsync_bench.datamodules.texts import flat
 from lipsync_bench.datamodules.weights import is_state, read_torch
-from lipsync_bench.models.core.checkpoint_files import RECORD, refuse_not_finite, write_checkpoint
-from lipsync_bench.models.core.exact_training import ExactTraining
+from lipsync_bench.models.core.checkpoint_files import (
+    OURS,
+    RECORD,
+    class_path,
+    package_version,
+    refuse_not_finite,
+    write_checkpoint,
+)
+from lipsync_bench.models.core.training import BenchModule
 
-_OURS = "lipsync_bench.models."
 _FIRST_EDITION = "models."
 _SPARE_VALUES = 100_000_000  # of parts that are made and not stored
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.tensor, torch.arange}
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["RECORD", "BenchModule", "class_path", "load_checkpoint", "load_module", "save_module"]
-
-
-def _package_version() -> str:
-    try:
-        return metadata.version("lipsync_bench")
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def _drop_frozen(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
-    parts = tuple(f"{prefix}{part}." for part in _unsaved(module))
-    for name in [name for name in state if name.startswith(parts)]:
-        del state[name]
-
-
-def _forgive_frozen(module: nn.Module, incompatible: Any) -> None:
-    missing, parts = incompatible.missing_keys, tuple(f"{part}." for part in _unsaved(module))
-    missing[:] = [name for name in missing if not name.startswith(parts)]
-
-
-def _unsaved(module: nn.Module) -> tuple[str, ...]:
-    return module.unsaved if isinstance(module, BenchModule) else ()
-
-
-class BenchModule(ExactTraining):
-    """A LightningModule whose checkpoints say which class made them, and which flips colours in one place.
-
-    Checkpoints hold plain types and tensors only, so that they load with `weights_only=True`.
-    """
-
-    channel_order: ClassVar[Literal["rgb", "bgr"]] = "rgb"
-    """Colour order inside the networks; everything outside is RGB."""
-    experiment: ClassVar[str] = ""
-    """The file in experiments/ that trains this class."""
-    parameters_without_gradient: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of the names of parameters that require a gradient and never get one (dead weights)."""
-    unsaved: ClassVar[tuple[str, ...]] = ()
-    """Frozen submodules that are read from their own files and stay out of checkpoints."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_state_dict_post_hook(_drop_frozen)
-        self.register_load_state_dict_post_hook(_forgive_frozen)
-
-    @classmethod
-    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
-        """Constructor arguments of a model small enough for tests and demonstrations on a CPU.
-
-        Files that the arguments name, a frozen network's random weights say, are written into `folder`.
-        """
-        return {}
-
-    def to_network(self, images: Tensor) -> Tensor:
-        """RGB images (..., 3, H, W) in the colour order of the networks."""
-        return images.flip(-3) if self.channel_order == "bgr" else images
-
-    def from_network(self, images: Tensor) -> Tensor:
-        """Images (..., 3, H, W) of a network as RGB."""
-        return self.to_network(images)  # the flip is its own inverse
-
-    @contextmanager
-    def turn(self, optimizer_index: int) -> Iterator[Callable[[Tensor], None]]:
-        """The turn of one optimiser in manual optimisation; the others' parameters collect no gradients meanwhile.
-
-        with self.turn(0) as step:
-            step(loss_of_the_generator())
-        """
-        optimizer = cast(list[LightningOptimizer], self.optimizers())[optimizer_index]
-
-        def step(loss: Tensor) -> None:
-            optimizer.zero_grad()
-            self.manual_backward(loss)
-            optimizer.step()
-
-        with self.toggled_optimizer(optimizer):
-            yield step
-
-    def log_terms(self, stage: str, terms: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
-        """Log named terms of a loss as `stage/name`.
-
-        In training those of this process's batch; else means over the windows of all processes.
-        """
-        values = {f"{stage}/{name}": value.detach() for name, value in terms.items()}
-        size = float(len(next(iter(batch.values()))))  # Lightning divides a whole number among processes without a rest
-        self.log_dict(values, batch_size=size, sync_dist=stage != "train", prog_bar=True)  # type: ignore[arg-type]
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[RECORD] = {"class_path": class_path(type(self)), "version": _package_version()}
-        super().on_save_checkpoint(checkpoint)
-
-
-def class_path(kind: type) -> str:
-    """What records call a class: for those of this package, wherever their files lie, lipsync_bench.models.NAME."""
-    home = _OURS if kind.__module__.startswith(_OURS) else f"{kind.__module__}."
-    return home + kind.__qualname__
+__all__ = ["RECORD", "BenchModule", "class_path", "load_checkpoint", "load_module", "read_stage", "save_module"]
 
 
 def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | None = None) -> None:
@@ -174,7 +82,7 @@ def _record(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
             f"{path}: its entry '{RECORD}' is {record!r:.60}, which names no class. Expected a checkpoint of this "
             "package. Write it again with: lightning fit -c FILE"
         )
-    return kind, f"written by version {record.get('version', 'unknown')!s:.20}, this is {_package_version()}"
+    return kind, f"written by version {record.get('version', 'unknown')!s:.20}, this is {package_version()}"
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -225,7 +133,8 @@ def _build(path: Path, kind: type[_Module], checkpoint: dict[str, Any]) -> _Modu
     arguments = {name: value for name, value in arguments.items() if not name.startswith("_")}
     try:
         with torch.device("meta"), _Counted(path.stat().st_size + _SPARE_VALUES):
-            kind(**arguments).on_load_checkpoint(checkpoint)
+            state = {name: value.to("meta") for name, value in checkpoint["state_dict"].items()}
+            kind(**arguments).on_load_checkpoint({**checkpoint, "state_dict": state})
     except _TooLarge as error:
         raise ValueError(f"its hyper-parameters ask for a network much larger than the file: {arguments}") from error
     except Exception:
@@ -248,24 +157,24 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
     known = {class_path(kind): kind for kind in classes}
     stored, made = _record(path, checkpoint)
     if stored not in known and stored.startswith(_FIRST_EDITION):
-        new = _OURS + stored.rpartition(".")[2]
+        new = OURS + stored.rpartition(".")[2]
         _log.info("%s: holds a %s, which is called %s now.", path, stored, new)
         stored = new
     if stored not in known:
         raise ValueError(
             f"{path}: holds a {stored} ({made}). Expected one of: {', '.join(sorted(known))}. Name another checkpoint."
         )
-    kind, state = known[stored], checkpoint["state_dict"]
+    kind, state = known[stored], dict(checkpoint["state_dict"])
     try:
         module = _build(path, kind, checkpoint)
         strange = [
             name
-            for name, value in module.state_dict().items()
+            for name, value in module.checkpoint_state().items()
             if name in state and state[name].is_floating_point() != value.is_floating_point()
         ]
         if strange:
             raise ValueError(f"{strange[0]} is {state[strange[0]].dtype}")
-        module.load_state_dict(state, strict=True)
+        module.load_state_dict(checkpoint["state_dict"], strict=True)  # what is left: frozen parts have theirs
     except FileNotFoundError:
         raise
     except Exception as error:  # a record may hold anything, and constructors and networks fail in every way
@@ -276,3 +185,19 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
         ) from error
     refuse_not_finite(path, state)  # now that their sizes are the network's
     return module.eval()
+
+
+def read_stage(module: BenchModule, argument: str, kind: type[_Module]) -> _Module:
+    """The trained module whose checkpoint an argument of another names: its first stage, its lip-sync expert.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the argument is None; the file is damaged, not ours, or holds another class.
+    """
+    name, path = type(module).__name__, module.hparams[argument]
+    repair = f"Train one with: lightning fit -c {kind.experiment}; then name it with --model.init_args.{argument} PATH"
+    if path is None:
+        raise ValueError(f"{name}: {argument} is None. Expected the path of a {kind.__name__} checkpoint. {repair}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{name}: no {argument} at {path}. Expected a {kind.__name__} checkpoint. {repair}")
+    return load_module(Path(path), [kind])

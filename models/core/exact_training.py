@@ -44,13 +44,18 @@ class ExactTraining(pl.LightningModule):
     finite are not written. Where a `GradScaler` looks for infinite gradients itself only the loss is looked at.
 
     Arguments of a resumed training that differ from the checkpoint's take effect, those of optimisers too.
+
+    A checkpoint that is written where gradients are still being added up (`accumulate_batches`) holds them.
     """
+
+    accumulate_batches = 1
 
     def __init__(self) -> None:
         super().__init__()
         self._noise_seed: int | None = None
         self._batch: tuple[Mapping[str, Tensor], int] | None = None
         self._loss: Tensor | None = None
+        self._gradients: Mapping[str, Tensor] = {}
         self._changed: dict[str, tuple[Any, Any]] = {}
         self._configured: list[list[dict[str, Any]]] = []
 
@@ -71,6 +76,10 @@ class ExactTraining(pl.LightningModule):
         ]
 
     def on_train_start(self) -> None:
+        for name, parameter in self.named_parameters():
+            if name in self._gradients:
+                parameter.grad = self._gradients[name].to(parameter)
+        self._gradients = {}
         if not self._changed or self.trainer.lr_scheduler_configs:
             return
         for optimizer, groups in zip(self.trainer.optimizers, self._configured, strict=True):
@@ -107,6 +116,10 @@ class ExactTraining(pl.LightningModule):
             )
         raise self._stop(f"the loss is {float(loss):g}")
 
+    def on_validation_model_zero_grad(self) -> None:
+        if not self._is_accumulating:
+            super().on_validation_model_zero_grad()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         name = not_finite(checkpoint["state_dict"])
         if name is not None:
@@ -116,13 +129,21 @@ class ExactTraining(pl.LightningModule):
             )
         if self._noise_seed is not None:
             checkpoint[RECORD]["seed"] = self._noise_seed
+        if self._is_accumulating and (self.trainer.world_size == 1 or not self.automatic_optimization):
+            gradients = {name: x.grad for name, x in self.named_parameters() if x.grad is not None}
+            checkpoint[RECORD]["gradients"] = gradients
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """The weights that a checkpoint holds, by name."""
+        return self.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """A subclass attaches parts that the checkpoint holds, then calls this."""
-        seed = checkpoint.get(RECORD, {}).get("seed")
-        self._noise_seed = seed if isinstance(seed, int) else self._noise_seed
+        record = checkpoint.get(RECORD, {})
+        self._noise_seed = record["seed"] if isinstance(record.get("seed"), int) else self._noise_seed
         if self._trainer is None:
             return
+        self._gradients = record.get("gradients", {})
         if is_state(checkpoint["state_dict"]):  # else it does not fit either, and a look at its values may be large
             refuse_not_finite(self.trainer.ckpt_path, checkpoint["state_dict"])
         stored = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
@@ -157,6 +178,19 @@ class ExactTraining(pl.LightningModule):
         return int(progress.processed)
 
     @property
+    def _batches_a_step(self) -> int:
+        return max(self.accumulate_batches, self.trainer.accumulate_grad_batches)
+
+    @property
+    def _is_accumulating(self) -> bool:
+        """Whether the optimisers do not step with the batch at hand, or did not with the last."""
+        if self._trainer is None:
+            return False
+        ready = self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        is_last = self.trainer.is_last_batch or ready == self.trainer.num_training_batches
+        return ready % self._batches_a_step != 0 and not is_last
+
+    @property
     def _has_scaler(self) -> bool:
         return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
@@ -170,7 +204,7 @@ class ExactTraining(pl.LightningModule):
                 f"{path}: holds weights without the state of a training. Expected a checkpoint of lightning fit to go "
                 "on from. To begin a new training with its weights: --model.init_args.init_from"
             )
-        own, stored = self.state_dict(), checkpoint["state_dict"]
+        own, stored = self.checkpoint_state(), checkpoint["state_dict"]
         wrong = [key for key in own if key in stored and own[key].shape != stored[key].shape]
         missing, unknown = [key for key in own if key not in stored], [key for key in stored if key not in own]
         if wrong or missing or unknown:
@@ -207,7 +241,7 @@ class ExactTraining(pl.LightningModule):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data, FaceDataModule):
             return []
-        first = max(0, number - self.trainer.accumulate_grad_batches + 1)
+        first = max(0, number - self._batches_a_step + 1)
         files = [file for index in range(first, number + 1) for file in data.files_of_batch(self._epoch, index)]
         own = files[-len(next(iter(batch.values()), [])) :] if files else []
         bad = [

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
-from lipsync_bench.models.core.checkpoints import RECORD, BenchModule, load_module, save_module
+from lipsync_bench.models.core.checkpoints import BenchModule, load_module, read_stage, save_module
+from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.parts.layers import mask_lower_half
 
 _Own = TypeVar("_Own", bound="TalkingFaceModule")
@@ -24,53 +25,39 @@ __all__ = ["TalkingFaceModule"]
 class TalkingFaceModule(BenchModule):
     """Base of every method: turns mel windows, faces and reference faces into talking faces.
 
-    A method sets `generator`, defines `generate_chunk` and the Lightning steps, and passes its size to this
+    A method sets `generator` and `weights`, defines `generate_chunk` and `loss_terms`, and passes its size to this
     constructor. Batches are windows of the kind `window`, images float32 RGB in [0, 1]: `target`, `reference`
     (B,T,3,H,W), `mel` (B,1,80,16) for the whole window, `frame_mels` (B,T,1,80,16), unless a method brings its own.
-    The frozen lip-sync expert is read when training or validation begins, and is neither saved in nor needed by a
-    checkpoint.
+    The frozen lip-sync expert is neither saved in nor needed by a checkpoint.
+
+    Two more arguments mean the same in every method that has them: `sync_expert`, the path of a checkpoint of
+    `sync_expert_module`, and `init_from`, the path of a checkpoint of the method's own class whose networks a training
+    starts with (fine-tuning; a resumed training does not read it).
 
     Args:
         image_size: height and width of the faces, in pixels.
-        sync_expert: path of a checkpoint of `sync_expert_module`; None when no expert is wanted.
-        expert_mode: "train" lets the expert's batch norms use batch statistics, as official code does; "eval" fixes
-            them.
-        init_from: path of a checkpoint of the same class whose networks a training starts with (fine-tuning). A
-            resumed training does not read it.
+        steps: the arguments of `BenchModule`.
     """
 
     window: ClassVar[type[WindowDataset]] = GeneratorWindows
     """Kind of the batches in training, validation and test; data modules ask for it."""
     sync_expert_module: ClassVar[Any] = None
-    """LightningModule class of the expert (it has `load_network(path)` and `experiment`); None for methods without."""
+    """LightningModule class of the lip-sync expert; None for methods without."""
     method: ClassVar[str] = ""
     """Name in `list_methods()`; empty: the name of the file."""
     generate_batch: ClassVar[int] = 64
     """Frames that go through the network at once in `generate`."""
-    unsaved: ClassVar[tuple[str, ...]] = ("sync_expert",)
 
+    expert_mode: Literal["train", "eval"] = "eval"
+    """"train" lets the expert's batch norms use batch statistics, as official code does; "eval" fixes them."""
     face_mask: ClassVar[bool] = False
     """Whether its faces are pasted back through a mask of the face; else as the whole box."""
 
     generator: nn.Module
-    discriminator: nn.Module | None
-    sync_expert: nn.Module | None
 
-    def __init__(
-        self,
-        image_size: int,
-        sync_expert: str | None = None,
-        expert_mode: Literal["train", "eval"] = "eval",
-        init_from: str | None = None,
-    ) -> None:
-        super().__init__()
+    def __init__(self, image_size: int, **steps: Any) -> None:
+        super().__init__(**steps)
         self.image_size = image_size
-        self.discriminator = None
-        self.sync_expert = None
-        self.sync_expert_sha256: str | None = None
-        self._expert_path = sync_expert
-        self._expert_mode = expert_mode
-        self._init_from = init_from
         self.fallback_frames = 0  # generated so far by the method's second choice, as its docstring says
 
     @classmethod
@@ -84,21 +71,22 @@ class TalkingFaceModule(BenchModule):
     @property
     def needs_sync_expert(self) -> bool:
         """Whether training and validation need the expert."""
-        return self.sync_expert_module is not None
+        return self.weights.get("sync", 0) > 0
+
+    @frozen("sync_expert_sha256", argument="sync_expert", training_mode=lambda module: module.expert_mode == "train")
+    def sync_expert(self) -> nn.Module | None:
+        """The frozen lip-sync expert."""
+        if not (self.needs_sync_expert or self.hparams.get("sync_expert")):
+            return None
+        return read_stage(self, "sync_expert", self.sync_expert_module).network
 
     def smallest_batch(self, training: bool) -> int:
-        return 2 if self.sync_expert is not None and self._expert_mode == "train" else 1
+        return 2 if self.expert_mode == "train" and self.loaded("sync_expert") is not None else 1
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        wanted = self.needs_sync_expert or self._expert_path is not None
-        if stage != "predict" and wanted and self.sync_expert is None:
-            self._load_expert()
-
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self._init_from is not None and self.trainer.ckpt_path is None:
-            self._start_from(Path(self._init_from))
+    def begin(self) -> None:
+        if self.hparams.get("init_from"):
+            self._start_from(Path(self.hparams["init_from"]))
+        super().begin()
 
     def _start_from(self: _Own, path: Path) -> _Own:
         source = load_module(path, [type(self)])
@@ -110,37 +98,17 @@ class TalkingFaceModule(BenchModule):
         _log.info("%s: starts from %s, sha256 %s", type(self).__name__, path, sha256(path))
         return source
 
-    def _load_expert(self) -> None:
-        name, kind = type(self).__name__, self.sync_expert_module
-        flag = "--model.init_args.sync_expert"
-        repair = f"Train one with: lightning fit -c {kind.experiment}; then name it with {flag} PATH"
-        if self._expert_path is None:
-            raise ValueError(f"{name}: sync_expert is None. Expected the path of a trained lip-sync expert. {repair}")
-        path = Path(self._expert_path)
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"{name}: no lip-sync expert at {path}. Expected a checkpoint of {kind.__name__}. {repair}"
-            )
-        self.sync_expert_sha256 = sha256(path)
-        self.sync_expert = kind.load_network(path).requires_grad_(False).to(self.device)
-        self.train(self.training)
-        _log.info("%s: lip-sync expert %s, sha256 %s", name, path, self.sync_expert_sha256)
-
-    def train(self, mode: bool = True) -> "TalkingFaceModule":
-        super().train(mode)
-        if self.sync_expert is not None:  # its mode never follows ours
-            self.sync_expert.train(self._expert_mode == "train")
-        return self
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD]["sync_expert_sha256"] = self.sync_expert_sha256
-
     def input_faces(self, target: Tensor, reference: Tensor) -> Tensor:
         """What a generator sees of windows (B,T,3,H,W) in its colour order: (B,6,T,H,W), the target without its lower
         half, then the reference.
         """
         return torch.cat([mask_lower_half(target), reference], dim=2).transpose(1, 2)
+
+    def windows(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Generated and true windows (B,3,T,H,W) of a batch in the generator's colour order."""
+        target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
+        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
+        return generated, target.transpose(1, 2)
 
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
         """Frames (N,3,h,w) for mels (N,1,80,16), unmasked faces and references (N,3,H,W).

@@ -14,8 +14,9 @@ from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.weights import mismatch, read_state
 
 TORCHVISION = "torchvision"
+RANDOM = "random"
 
-__all__ = ["TORCHVISION", "WeightsFile", "WithoutInit", "cache_folder"]
+__all__ = ["RANDOM", "TORCHVISION", "WeightsFile", "WithoutInit", "cache_folder"]
 
 
 def cache_folder() -> Path:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.models.parts.losses import DiscriminatorLoss, PerceptualLoss
+from lipsync_bench.models.parts.losses import AdversarialLoss, DiscriminatorLoss
 from lipsync_bench.models.parts.perceptual import LPIPSLoss
 
 AdversarialName = Literal["minimax", "non_saturating", "relativistic"]
@@ -24,18 +24,23 @@ __all__ = ["Adversarial", "AdversarialName", "LipLoss", "make_adversarial"]
 
 
 class Adversarial(nn.Module, ABC):
-    """The game of a generator and a discriminator. Probabilities have any one shape; results are scalars."""
+    """Adversarial losses of a generator and a discriminator. Probabilities have any one shape; results are scalars."""
 
     compares = False
     """Whether the generator's loss reads D(I_GT)."""
 
     @abstractmethod
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Of D(I_GT), which is anything where the game does not compare, and D(G); differentiable in G."""
+        """Of D(I_GT), which is anything where the loss does not compare, and D(G); differentiable in G."""
 
     @abstractmethod
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """Of D(I_GT) and D(G) with G detached: named terms to be added."""
+
+    def of_generator(self, discriminator: nn.Module, target: Tensor, generated: Tensor) -> Tensor:
+        """The generator's loss of images as the discriminator takes them."""
+        real = discriminator(target) if self.compares else target
+        return self.generator_loss(real, discriminator(generated))
 
 
 def _log(probability: Tensor) -> Tensor:
@@ -60,7 +65,7 @@ class NonSaturating(Adversarial):
 
     def __init__(self) -> None:
         super().__init__()
-        self._generator, self._discriminator = PerceptualLoss(), DiscriminatorLoss()
+        self._generator, self._discriminator = AdversarialLoss(), DiscriminatorLoss()
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
         return self._generator(fake)
@@ -70,7 +75,7 @@ class NonSaturating(Adversarial):
 
 
 class Relativistic(Adversarial):
-    """A relativistic average game (Jolicoeur-Martineau, 2018) on probabilities that go through a second sigmoid: the
+    """The relativistic average loss (Jolicoeur-Martineau, 2018) on probabilities that go through a second sigmoid: the
     released code's second stage.
 
     With x = D(I_GT) - mean D(I_HR), y = D(I_HR) - mean D(I_GT), and BCEl the BCE with logits, the generator minimises
@@ -94,21 +99,21 @@ class Relativistic(Adversarial):
 
 
 def make_adversarial(name: AdversarialName) -> Adversarial:
-    """The game of this name.
+    """The adversarial losses of this name.
 
     Raises:
         ValueError: another name.
     """
-    games: dict[str, type[Adversarial]] = {
+    kinds: dict[str, type[Adversarial]] = {
         "minimax": Minimax,
         "non_saturating": NonSaturating,
         "relativistic": Relativistic,
     }
-    if name not in games:
+    if name not in kinds:
         raise ValueError(
-            f"adversarial is {name!r}. Expected one of {', '.join(games)}. Set --model.init_args.adversarial."
+            f"adversarial is {name!r}. Expected one of {', '.join(kinds)}. Set --model.init_args.adversarial."
         )
-    return games[name]()
+    return kinds[name]()
 
 
 def _at_least(side: int, low: int, high: int, size: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The lip-sync expert of HyperLips: Wav2Lip's, for faces of 128 x 128; its training."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -75,8 +75,8 @@ class HyperLipsSyncExpertModule(SyncExpertModule):
     experiment = "experiments/hyperlips_sync_expert.yaml"
     image_size: ClassVar[int] = HyperLipsSyncExpert.face_px
 
-    def __init__(self, width: float = 1.0, lr: float = 1e-4, mirror: bool = False) -> None:
-        super().__init__(width, lr)
+    def __init__(self, width: float = 1.0, lr: float = 1e-4, mirror: bool = False, **steps: Any) -> None:
+        super().__init__(width, lr, **steps)
         self.save_hyperparameters()
         self.mirror = mirror
 

@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """LipFormer: talking faces as lip codes that a Transformer looks up in a codebook of faces."""
 
-import logging
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
-from lipsync_bench.datamodules.files import sha256
-from lipsync_bench.models.core.checkpoints import RECORD, load_module, save_module
+from lipsync_bench.models.core.checkpoints import read_stage, save_module
+from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
-from lipsync_bench.models.lipformer.codebook.module import FacialCodebook, LipFormerCodebook
+from lipsync_bench.models.core.training import Stage, Terms
+from lipsync_bench.models.lipformer.codebook.module import LipFormerCodebook
+from lipsync_bench.models.lipformer.codebook.network import FacialCodebook, signed
 from lipsync_bench.models.lipformer.network import FrozenCodes, LipCodes, LipFormerGenerator
 from lipsync_bench.models.lipformer.transformer import Queries
 from lipsync_bench.models.parts.losses import check_weights
@@ -24,7 +22,6 @@ from lipsync_bench.models.parts.stylegan2 import StyleGAN2Discriminator, discrim
 
 _SHARED = ("image_size", "width", "entries", "code_channels", "channels", "multipliers", "residual_blocks")
 """Arguments that both stages must have alike."""
-_log = logging.getLogger(__name__)
 
 __all__ = ["LipFormer"]
 
@@ -81,7 +78,7 @@ class LipFormer(TalkingFaceModule):
     """
 
     experiment = "experiments/lipformer.yaml"
-    unsaved = ("vgg_loss",)
+    perceptual_terms = ("perceptual",)
     generate_batch = 16
     generator: LipFormerGenerator
     discriminator: StyleGAN2Discriminator | None
@@ -114,30 +111,23 @@ class LipFormer(TalkingFaceModule):
         betas: tuple[float, float] = (0.9, 0.95),
         perceptual_weights: str = TORCHVISION,
         init_from: str | None = None,
+        **steps: Any,
     ) -> None:
-        super().__init__(image_size, init_from=init_from)
+        super().__init__(image_size, **steps)
         self.save_hyperparameters()
+        self.set_adam(lr, betas, discriminator_lr)
         self.generator = LipFormerGenerator(
             image_size, width, entries, code_channels, channels, tuple(multipliers), residual_blocks,
             keypoints if warping else 0, layers, heads, queries,
         )  # fmt: skip
-        self.weights = {
-            "cross_entropy": cross_entropy_weight, "reconstruction": reconstruction_weight,
-            "perceptual": perceptual_weight, "adversarial": adversarial_weight,
-        }  # fmt: skip
-        check_weights(self.weights)
-        self.codes: FrozenCodes | None = None
-        self.codebook_sha256: str | None = None
-        self._codebook_path = codebook
+        weights = {"perceptual": perceptual_weight, "adversarial": adversarial_weight}
+        check_weights({**weights, "cross_entropy": cross_entropy_weight, "reconstruction": reconstruction_weight})
+        self.weights = {"cross_entropy": cross_entropy_weight, "l2": reconstruction_weight, **weights, "r1": r1_every}
         self.discriminator = StyleGAN2Discriminator(image_size, width) if adversarial_weight > 0 else None
-        self.automatic_optimization = self.discriminator is None
         self.end_to_end = end_to_end
         self.r1_gamma, self.r1_every = r1_gamma, r1_every
-        self.lr, self.transformer_lr, self.discriminator_lr = lr, transformer_lr, discriminator_lr
-        first, second = betas
-        self.betas = (first, second)
+        self.transformer_lr = transformer_lr
         self.perceptual_weights = perceptual_weights
-        self.vgg_loss: VGGPyramidLoss | None = None
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
@@ -147,128 +137,66 @@ class LipFormer(TalkingFaceModule):
         shared = {name: value for name, value in stage_1.items() if name in _SHARED}
         return {**shared, "codebook": str(path), "layers": 2, "heads": 4, "perceptual_weights": RANDOM}
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if stage != "predict" and self.weights["perceptual"] > 0 and self.vgg_loss is None:
-            self.vgg_loss = VGGPyramidLoss(self.perceptual_weights).to(self.device)
+    @frozen("vgg19")
+    def vgg_loss(self) -> VGGPyramidLoss | None:
+        return VGGPyramidLoss(self.perceptual_weights) if self.weights["perceptual"] > 0 else None
 
-    def on_fit_start(self) -> None:
-        super().on_fit_start()
-        if self.codes is None:  # neither a checkpoint that goes on nor `init_from` brought them
-            self._load_codes()
-
-    def _start_from(self, path: Path) -> "LipFormer":
-        source = super()._start_from(path)
-        if source.codes is not None:  # the codes it was trained on, whatever `codebook` says
-            self.codes, self.codebook_sha256 = source.codes.to(self.device), source.codebook_sha256
-        return source
-
-    def _load_codes(self) -> FrozenCodes:
-        repair = (
-            f"Train stage 1 with: lightning fit -c {LipFormerCodebook.experiment}; then name its checkpoint with "
-            "--model.init_args.codebook PATH"
-        )
-        if self._codebook_path is None:
-            raise ValueError(f"LipFormer: codebook is None. Expected the path of a trained codebook. {repair}")
-        path = Path(self._codebook_path)
-        if not path.is_file():
-            raise FileNotFoundError(f"LipFormer: no codebook at {path}. Expected a LipFormerCodebook. {repair}")
-        stage_1 = load_module(path, [LipFormerCodebook])
+    @frozen("codebook_sha256", argument="codebook", empty=lambda module, record: module.empty_codes())
+    def codes(self) -> FrozenCodes:
+        stage_1 = read_stage(self, "codebook", LipFormerCodebook)
         wrong = [name for name in _SHARED if _plain(self.hparams[name]) != _plain(stage_1.hparams[name])]
         if wrong:
             given = ", ".join(f"{name} {stage_1.hparams[name]}" for name in wrong)
             own = ", ".join(f"{name} {self.hparams[name]}" for name in wrong)
             raise ValueError(
-                f"{path}: a codebook with {given}. Expected {own}. Give both stages the same: set "
+                f"{self.hparams['codebook']}: a codebook with {given}. Expected {own}. Give both stages the same: set "
                 + ", ".join(f"--model.init_args.{name}" for name in wrong)
             )
         self.generator.decoder.load_state_dict(stage_1.network.decoder.state_dict())
-        self.codebook_sha256 = sha256(path)
-        _log.info("LipFormer: codebook %s, sha256 %s", path, self.codebook_sha256)
-        return self._attach(stage_1.network)
+        return FrozenCodes(stage_1.network)
 
-    def _attach(self, network: FacialCodebook) -> FrozenCodes:
-        self.codes = FrozenCodes(network).to(self.device)
-        return self.codes
+    def empty_codes(self) -> FrozenCodes:
+        """The codes without their weights."""
+        return FrozenCodes(FacialCodebook(**{name: self.hparams[name] for name in _SHARED if name != "image_size"}))
 
-    def train(self, mode: bool = True) -> "LipFormer":
-        super().train(mode)
-        for frozen in (self.codes, self.vgg_loss):
-            if frozen is not None:
-                frozen.eval()
-        return self
+    @property
+    def codebook_sha256(self) -> str | None:
+        """SHA-256 of the codebook's checkpoint; None while it has not been loaded."""
+        return getattr(self.loaded("codes"), "weights", None)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        record = checkpoint[RECORD]
-        record["codebook_sha256"] = self.codebook_sha256
-        record["vgg19"] = None if self.vgg_loss is None else self.vgg_loss.weights
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if any(name.startswith("codes.") for name in checkpoint["state_dict"]):
-            arguments = {name: self.hparams[name] for name in _SHARED if name != "image_size"}
-            self._attach(FacialCodebook(**arguments))  # its weights are the checkpoint's
-            self.codebook_sha256 = checkpoint.get(RECORD, {}).get("codebook_sha256")
-        super().on_load_checkpoint(checkpoint)
-        self.refuse_another("codebook", self._codebook_path, self.codebook_sha256)
+    def _start_from(self, path: Path) -> "LipFormer":
+        source = super()._start_from(path)
+        self.codes = source.loaded("codes") or self.codes  # those it was trained on, whatever `codebook` says
+        return source
 
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
-        codes = self.codes or self._load_codes()
-        upper = codes.upper_half(faces)
-        predicted = self._predict(codes, frame_mels, upper, references)
-        return self.generator.decode(upper, predicted.codes)
+        upper = self.codes.upper_half(faces)
+        return self.generator.decode(upper, self._predict(frame_mels, upper, references).codes)
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor | None:
-        if self.discriminator is None:
-            terms = self._terms(batch)[2]
-            self.log_terms("train", terms, batch)
-            return terms["loss"]
-        with self.turn(0) as step:
-            generated, target, terms = self._terms(batch)
-            step(terms["loss"])
-        with self.turn(1) as step:
-            images = 2 * target - 1, 2 * generated.detach() - 1
-            batches = self.trainer.global_step // 2  # before this one: the first turn has been counted
-            loss, judged = discriminator_terms(self.discriminator, *images, self.r1_gamma, self.r1_every, batches)
-            step(loss)
-        self.log_terms("train", {**terms, **judged}, batch)
-        return None
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self.log_terms("val", self._terms(batch)[2], batch)
-
-    def test_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self.log_terms("test", self._terms(batch)[2], batch)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        adam = partial(torch.optim.Adam, betas=self.betas)
+    def trained_parameters(self) -> Any:
         slow = list(self.generator.transformer.parameters())
         others = [x for name, x in self.generator.named_parameters() if not name.startswith("transformer.")]
-        generator = adam([{"params": others, "lr": self.lr}, {"params": slow, "lr": self.transformer_lr}])
-        if self.discriminator is None:
-            return generator
-        return [generator, adam(self.discriminator.parameters(), lr=self.discriminator_lr)]
+        return [{"params": others}, {"params": slow, "lr": self.transformer_lr}]
 
-    def _predict(self, codes: FrozenCodes, mels: Tensor, upper: Tensor, references: Tensor) -> LipCodes:
-        reference_upper, reference_bottom = codes.upper_half(references), codes.lower_half(references).entries
-        return self.generator.predict(mels, upper, reference_upper, reference_bottom, codes.bottom.embedding)
-
-    def _terms(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Generated and true frames (4B,3,H,W) and the generator's terms with their weighted sum, `loss`."""
-        codes = self.codes or self._load_codes()
+    def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
+        """Of the frames (4B,3,H,W); images for the discriminator are in [-1, 1]."""
         target, reference = (batch[key][:, :-1].flatten(0, 1) for key in ("target", "reference"))
-        upper, true = codes.upper_half(target), codes.lower_half(target).indices
-        scores, chosen = self._predict(codes, batch["frame_mels"][:, 1:].flatten(0, 1), upper, reference)
+        upper, true = self.codes.upper_half(target), self.codes.lower_half(target).indices
+        scores, chosen = self._predict(batch["frame_mels"][:, 1:].flatten(0, 1), upper, reference)
         generated = self.generator.decode(upper, chosen if self.end_to_end else chosen.detach())
         terms = {"cross_entropy": F.cross_entropy(scores.float(), true), "l2": F.mse_loss(2 * generated, 2 * target)}
-        loss = self.weights["cross_entropy"] * terms["cross_entropy"] + self.weights["reconstruction"] * terms["l2"]
         if self.vgg_loss is not None:
-            name = "perceptual_random_weights" if self.vgg_loss.weights == RANDOM else "perceptual"
-            terms[name] = self.vgg_loss(generated, target)
-            loss = loss + self.weights["perceptual"] * terms[name]
+            terms["perceptual"] = self.vgg_loss(generated, target)
         if self.discriminator is not None:
-            terms["adversarial"] = non_saturating_loss(self.discriminator(2 * generated - 1))
-            loss = loss + self.weights["adversarial"] * terms["adversarial"]
-        with torch.no_grad():
-            terms["codes_right"] = (scores.argmax(dim=1) == true).float().mean()
-        return generated, target, {**terms, "loss": loss}
+            terms["adversarial"] = non_saturating_loss(self.discriminator(signed(generated)))
+        right = (scores.argmax(dim=1) == true).float().mean()
+        return Terms(terms, {"codes_right": right}, signed(target), signed(generated))
+
+    def discriminator_terms(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        steps = self.trainer.global_step // 2  # the generator's turn has just been counted
+        return discriminator_terms(discriminator, real, fake, self.r1_gamma, self.r1_every, steps)
+
+    def _predict(self, mels: Tensor, upper: Tensor, references: Tensor) -> LipCodes:
+        codes = self.codes
+        reference_upper, reference_bottom = codes.upper_half(references), codes.lower_half(references).entries
+        return self.generator.predict(mels, upper, reference_upper, reference_bottom, codes.bottom.embedding)

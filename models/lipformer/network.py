@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.models.lipformer.codebook.module import FacialCodebook
-from lipsync_bench.models.lipformer.codebook.network import FaceDecoder, FaceEncoder
+from lipsync_bench.models.lipformer.codebook.network import FaceDecoder, FaceEncoder, FacialCodebook
 from lipsync_bench.models.lipformer.codebook.quantiser import Quantised, Quantiser
 from lipsync_bench.models.lipformer.transformer import LipTransformer, Queries
 from lipsync_bench.models.lipformer.warping import AdaptiveWarping

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lipsync_bench.models.parts.layers import stack_lower_halves
 
-__all__ = ["CosineBCE", "DiscriminatorLoss", "PerceptualLoss", "ReconstructionLoss", "SyncLoss", "check_weights"]
+__all__ = ["AdversarialLoss", "CosineBCE", "DiscriminatorLoss", "ReconstructionLoss", "SyncLoss", "check_weights"]
 
 
 def check_weights(weights: Mapping[str, float]) -> None:
@@ -94,8 +94,9 @@ class SyncLoss(nn.Module):
         return self.cosine_bce(audio, video, 1.0)
 
 
-class PerceptualLoss(nn.Module):
-    """L_gen = BCE(D(G), 1) = mean of -log D(G): the non-saturating form that the official code trains with.
+class AdversarialLoss(nn.Module):
+    """L_gen = BCE(D(G), 1) = mean of -log D(G): the non-saturating form that the official code trains with, where it is
+    called perceptual loss.
 
     Differs: the paper prints log(1 - D(G)), to be minimised.
     """

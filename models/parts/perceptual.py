@@ -19,10 +19,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from lipsync_bench.models.core.weight_files import TORCHVISION, WeightsFile
+from lipsync_bench.models.core.weight_files import RANDOM, TORCHVISION, WeightsFile
 
 Backbone = Literal["vgg16", "vgg19"]
-RANDOM = "random"
 _FILES: dict[Backbone, str] = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
 BACKBONES: tuple[Backbone, ...] = tuple(_FILES)
 _VGG19_LAYERS = 35  # up to conv5_4, before its ReLU

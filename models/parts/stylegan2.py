@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""StyleGAN2's discriminator and the losses of its game, written from the papers.
+"""StyleGAN2's discriminator and its adversarial losses, written from the papers.
 
 Tero Karras, Samuli Laine, Miika Aittala, Janne Hellsten, Jaakko Lehtinen, Timo Aila: Analyzing and Improving the Image
 Quality of StyleGAN. CVPR 2020. https://arxiv.org/abs/1912.04958 (config F: residual discriminator, wide layers).
@@ -66,23 +66,21 @@ def r1_penalty(discriminator: nn.Module, real: Tensor, gamma: float = 10.0) -> T
 
 
 def discriminator_terms(
-    discriminator: nn.Module, real: Tensor, fake: Tensor, gamma: float, every: int, batches: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The discriminator's loss in a training step, and its terms by name.
+    discriminator: nn.Module, real: Tensor, fake: Tensor, gamma: float, every: int, steps: int
+) -> dict[str, Tensor]:
+    """The terms of the discriminator's loss in a training step, of which `r1` counts `every` times.
 
     Args:
         discriminator: images to logits.
         real, fake: (N,3,H,W) as the discriminator takes them, `fake` detached.
         gamma: of the R1 penalty; 0 leaves it out.
-        every: batches from one penalty to the next, whose weight is multiplied by it; `r1` is logged without.
-        batches: trained so far.
+        every: steps from one penalty to the next.
+        steps: of the discriminator so far.
     """
     terms = logistic_terms(discriminator(real), discriminator(fake))
-    loss = terms["disc_real"] + terms["disc_fake"]
-    if gamma > 0 and batches % every == 0:
+    if gamma > 0 and steps % every == 0:
         terms["r1"] = r1_penalty(discriminator, real, gamma)
-        loss = loss + every * terms["r1"]
-    return loss, terms
+    return terms
 
 
 def minibatch_deviation(x: Tensor) -> Tensor:

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
-from lipsync_bench.models.core.checkpoints import BenchModule, load_module
+from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, audio_encoder, scaled, stack_lower_halves
 from lipsync_bench.models.parts.losses import CosineBCE
 
@@ -111,10 +110,10 @@ class SyncExpertModule(BenchModule):
     chance_patience: ClassVar[int] = 3
     """Validations in a row at chance level before the warning."""
 
-    def __init__(self, width: float = 1.0, lr: float = 1e-4) -> None:
-        super().__init__()
+    def __init__(self, width: float = 1.0, lr: float = 1e-4, **steps: Any) -> None:
+        super().__init__(**steps)
         self.save_hyperparameters()
-        self.lr = lr
+        self.set_adam(lr)
         self.network = self.build(width)
         self.loss = CosineBCE()
         self._validations_at_chance = 0
@@ -146,19 +145,14 @@ class SyncExpertModule(BenchModule):
         """RGB faces (B,T,3,H,W) as the network reads them: (B,3T,H/2,W) BGR."""
         return stack_lower_halves(self.to_network(faces))
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor:
-        loss, _ = self._loss_and_accuracy(batch)
-        self.log("train/loss", loss, batch_size=len(batch["mel"]), prog_bar=True)
-        return loss
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self._evaluate(batch, "val")
-
-    def test_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self._evaluate(batch, "test")
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return torch.optim.Adam(self.network.parameters(), lr=self.lr)
+    def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
+        audio_embedding, face_embedding = self.network(batch["mel"], self.lower_halves(batch["faces"]))
+        label = batch["label"].flatten()
+        terms = Terms({"loss": self.loss(audio_embedding, face_embedding, label)})
+        if stage == "train":
+            return terms
+        said = self.loss.cosine(audio_embedding, face_embedding) > 0.5
+        return terms._replace(watched={"accuracy": (said == (label > 0.5)).float().mean()})
 
     def smallest_batch(self, training: bool) -> int:
         return 2 if training else 1  # its last batch norms see one value of each window
@@ -194,15 +188,3 @@ class SyncExpertModule(BenchModule):
     def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
         """A random batch with every key that the training step reads."""
         return self.window.example_batch(batch_size, self.image_size, seed)
-
-    def _loss_and_accuracy(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        audio_embedding, face_embedding = self.network(batch["mel"], self.lower_halves(batch["faces"]))
-        label = batch["label"].flatten()
-        loss = self.loss(audio_embedding, face_embedding, label)
-        with torch.no_grad():
-            said = self.loss.cosine(audio_embedding, face_embedding) > 0.5
-        return loss, (said == (label > 0.5)).float().mean()
-
-    def _evaluate(self, batch: Mapping[str, Tensor], stage: str) -> None:
-        loss, accuracy = self._loss_and_accuracy(batch)
-        self.log_terms(stage, {"loss": loss, "accuracy": accuracy}, batch)

@@ -4,7 +4,6 @@ finite stop it; two processes draw differently and validate alike.
 """
 
 import errno
-import inspect
 import logging
 import os
 import resource
@@ -20,15 +19,12 @@ import pytorch_lightning as pl
 import torch
 import torch.multiprocessing as mp
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from lipsync_bench.models import (
-    HyperLipsSyncExpertModule,
     LipFormerCodebook,
     SyncExpertModule,
     Wav2Lip,
-    list_methods,
     load_method,
 )
 from lipsync_bench.models.core.checkpoint_files import AtomicCheckpointIO, write_checkpoint
@@ -36,62 +32,20 @@ from lipsync_bench.models.core.checkpoints import RECORD, BenchModule, save_modu
 from lipsync_bench.models.lipformer.codebook.quantiser import Quantiser
 from lipsync_bench.models.parts.losses import SyncLoss
 from tests.leftovers import left_by_the_dead
-from tests.models.training import trainer_for
-
-MODULES: dict[str, type[BenchModule]] = {
-    **list_methods(),
-    "lipformer_codebook": LipFormerCodebook,
-    "sync_expert": SyncExpertModule,
-    "hyperlips_sync_expert": HyperLipsSyncExpertModule,
-}
-EPOCH = 3  # batches
+from tests.models.training import (
+    EPOCH,
+    MODULES,
+    ExampleData,
+    Examples,
+    SaveAfter,
+    fit,
+    trainer_for,
+    without_perceptual,
+)
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*in eval mode.*", "ignore:.*no `val_dataloader`.*"
 )
-
-
-class Examples(Dataset[dict[str, Tensor]]):
-    """A module's example windows, another for each key."""
-
-    def __init__(self, module: Any, length: int) -> None:
-        self.module, self.length = module, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
-        batch = self.module.example_batch(2, 100 * key[0] + key[1])
-        return {name: value[key[1] % 2] for name, value in batch.items()}
-
-    def file_of(self, key: tuple[int, int]) -> Path:
-        return Path(f"clip{key[0]}_{key[1]}.safetensors")
-
-
-class ExampleData(FaceDataModule):
-    num_workers = 0
-
-    def __init__(self, module: Any, batch_size: int = 2, length: int = 2 * EPOCH, val_length: int = 0) -> None:
-        super().__init__()
-        self.module, self.batch_size, self.length, self.val_length = module, batch_size, length, val_length
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        return self._training_loader(Examples(self.module, self.length), self.length)
-
-    def val_dataloader(self) -> Any:
-        return self._validation_loader(Examples(self.module, self.val_length)) if self.val_length else []
-
-
-class SaveAfter(pl.Callback):
-    """A checkpoint after this many batches, and a look at what was logged."""
-
-    def __init__(self, path: Path, batches: int) -> None:
-        self.path, self.left = path, batches
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.left -= 1
-        if self.left == 0:
-            trainer.save_checkpoint(self.path)
 
 
 class DrawBefore(pl.Callback):
@@ -101,23 +55,11 @@ class DrawBefore(pl.Callback):
         torch.manual_seed(2)
 
 
-def fit(
-    module: BenchModule, folder: Path, *callbacks: pl.Callback, ckpt: Path | None = None, **changes: Any
-) -> pl.Trainer:
-    data = changes.pop("data", None) or ExampleData(module)
-    trainer = trainer_for(folder, **{"max_epochs": 2, **changes}, callbacks=list(callbacks))
-    trainer.fit(module, datamodule=data, ckpt_path=ckpt, weights_only=True)
-    return trainer
-
-
 @pytest.mark.parametrize("name", sorted(MODULES))
 def test_a_training_resumed_inside_an_epoch_ends_like_an_unbroken_one(name: str, tmp_path: Path) -> None:
     kind = MODULES[name]
     torch.manual_seed(1)
-    arguments = kind.smoke_arguments(tmp_path)
-    # Frozen perceptual networks take most of the time, and have no state.
-    perceptual = {"lpips_weight", "perceptual_weight", "vgg_weight", "lip_lpips_weight"}
-    arguments |= dict.fromkeys(perceptual & set(inspect.signature(kind).parameters), 0.0)
+    arguments = without_perceptual(kind, kind.smoke_arguments(tmp_path))  # they have no state
     if kind is LipFormerCodebook:
         arguments["reseed_after"] = 2  # so that entries are re-seeded after the checkpoint too
     whole = kind(**arguments)

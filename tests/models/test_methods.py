@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What every method must hold, run on each of `list_methods()`: a new method is tested without a change here."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,13 @@ pytestmark = pytest.mark.parametrize("name", sorted(METHODS))
 def small(name: str, folder: Path) -> TalkingFaceModule:
     torch.manual_seed(0)
     return METHODS[name](**METHODS[name].smoke_arguments(folder))
+
+
+def logged_names() -> set[str]:
+    """Those that docs/training.md explains."""
+    table = (Path(__file__).parents[2] / "docs" / "training.md").read_text().partition("## Logged names")[2]
+    rows = re.findall(r"^\| (`.*?) \|", table.partition("\n## ")[0], re.MULTILINE)
+    return set(re.findall(r"`(\w+)`", " ".join(rows)))
 
 
 def inputs(module: TalkingFaceModule, frames: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -55,6 +63,7 @@ def test_one_batch_fit_gives_every_parameter_a_gradient(name: str, tmp_path: Pat
     assert any(not torch.equal(after[key], before[key]) for key in trained)
     assert all(torch.equal(after[key], before[key]) for key in frozen & set(before))
     logged = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    assert {key.partition("/")[2].removesuffix("_random_weights") for key in logged} <= logged_names() | {"loss"}
     assert any(key.startswith("train/") for key in logged)
     assert any(key.startswith("val/") for key in logged)
     assert all(torch.isfinite(torch.tensor(value)) for value in logged.values())

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lipsync_bench.models.core.checkpoints import RECORD
+from lipsync_bench.models.core.frozen import frozen
+from lipsync_bench.models.core.module import TalkingFaceModule
+from lipsync_bench.models.core.training import Stage, Terms
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator
 from lipsync_bench.models.hyperlips.losses import AdversarialName, make_adversarial
-from lipsync_bench.models.hyperlips.stage import _Stage
 from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpertModule
 from lipsync_bench.models.parts.layers import mask_lower_half, to_time_major
 from lipsync_bench.models.parts.losses import ReconstructionLoss, SyncLoss, check_weights
@@ -23,12 +24,21 @@ _WEIGHTS: dict[Variant, dict[str, float]] = {
     "paper": {"adversarial": 0.2, "l1": 0.5, "lpips": 0.5, "sync": 0.3},  # Eq. 9
     "released": {"adversarial": 0.2, "l1": 0.77, "lpips": 0.0, "sync": 0.03},
 }
-_GAMES: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "non_saturating"}
+_ADVERSARIAL: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "non_saturating"}
 
-__all__ = ["HyperLipsBase", "Variant"]
+__all__ = ["HyperLipsBase", "Variant", "adam_of"]
 
 
-class HyperLipsBase(_Stage):
+def adam_of(
+    variant: Variant, betas: tuple[float, float] | None, discriminator_lr: float | None
+) -> tuple[tuple[float, float], float]:
+    """Betas and the discriminator's learning rate: those of the variant where they are None."""
+    released = variant == "released"
+    rate = (5e-4 if released else 1e-4) if discriminator_lr is None else discriminator_lr
+    return betas or ((0.5, 0.999) if released else (0.9, 0.999)), rate
+
+
+class HyperLipsBase(TalkingFaceModule):
     """HyperLips-Base: speech writes the weights of convolutions that act on the face's features.
 
     Yaosen Chen, Yu Yao, Zhiqiang Li, Wei Wang, Yanru Zhang, Han Yang, Xuming Wen: HyperLips: Hyper Control Lips with
@@ -55,7 +65,7 @@ class HyperLipsBase(_Stage):
             is 0.
         adversarial_weight, l1_weight, lpips_weight, sync_weight: lambdas of Eq. 9. Without an adversarial term there
             is no discriminator and one optimiser.
-        adversarial: the game: "minimax" as Eq. 3 and 4 print it, "non_saturating" as released, "relativistic".
+        adversarial: its kind: "minimax" as Eq. 3 and 4 print it, "non_saturating" as released, "relativistic".
         lr: learning rate of Adam for the generator.
         discriminator_lr: the same for the discriminator (paper: 1e-4, released: 5e-4).
         betas: of Adam (paper: not stated, 0.9 and 0.999 here; released: 0.5 and 0.999).
@@ -73,7 +83,7 @@ class HyperLipsBase(_Stage):
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
     experiment = "experiments/hyperlips_base.yaml"
     sync_expert_module = HyperLipsSyncExpertModule
-    unsaved = ("sync_expert", "lpips_loss")
+    perceptual_terms = ("lpips",)
     face_mask = True
     generator: HyperLipsBaseGenerator
 
@@ -93,10 +103,13 @@ class HyperLipsBase(_Stage):
         expert_mode: Literal["train", "eval"] | None = None,
         perceptual_weights: str = TORCHVISION,
         init_from: str | None = None,
+        **steps: Any,
     ) -> None:
         released = variant == "released"
-        super().__init__(128, sync_expert, expert_mode or ("train" if released else "eval"), init_from)
+        super().__init__(image_size=128, **steps)
         self.save_hyperparameters()
+        self.set_adam(lr, *adam_of(variant, betas, discriminator_lr))
+        self.expert_mode = expert_mode or ("train" if released else "eval")
         if variant not in _WEIGHTS:
             raise ValueError(f"variant is {variant!r}. Expected paper or released. Set --model.init_args.variant.")
         given = {"adversarial": adversarial_weight, "l1": l1_weight, "lpips": lpips_weight, "sync": sync_weight}
@@ -107,38 +120,17 @@ class HyperLipsBase(_Stage):
         check_weights(self.weights)
         self.generator = HyperLipsBaseGenerator(width)
         self.discriminator = BaseDiscriminator(width) if self.weights["adversarial"] > 0 else None
-        self.automatic_optimization = self.discriminator is None
-        self.game = make_adversarial(adversarial or _GAMES[variant])
-        self.lr = lr
-        self.discriminator_lr = (5e-4 if released else 1e-4) if discriminator_lr is None else discriminator_lr
-        first, second = betas or ((0.5, 0.999) if released else (0.9, 0.999))
-        self.betas = (first, second)
         self.perceptual_weights = perceptual_weights
         self.l1_loss, self.sync_loss = ReconstructionLoss(), SyncLoss()
-        self.lpips_loss: LPIPSLoss | None = None
+        self.adversarial_loss = make_adversarial(adversarial or _ADVERSARIAL[variant])
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
         return {**super().smoke_arguments(folder), "width": 0.125, "perceptual_weights": RANDOM}
 
-    @property
-    def needs_sync_expert(self) -> bool:
-        return self.weights["sync"] > 0
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if stage != "predict" and self.weights["lpips"] > 0 and self.lpips_loss is None:
-            self.lpips_loss = LPIPSLoss(self.perceptual_weights).to(self.device)
-
-    def train(self, mode: bool = True) -> "HyperLipsBase":
-        super().train(mode)
-        if self.lpips_loss is not None:
-            self.lpips_loss.eval()
-        return self
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD]["lpips_vgg16"] = None if self.lpips_loss is None else self.lpips_loss.weights
+    @frozen("lpips_vgg16")
+    def lpips_loss(self) -> LPIPSLoss | None:
+        return LPIPSLoss(self.perceptual_weights) if self.weights["lpips"] > 0 else None
 
     def forward(self, audio: Tensor, faces: Tensor) -> Tensor:
         """The generator's forward, BGR: audio (B,T,1,80,16), faces (B,6,T,128,128) -> (B,3,T,128,128), or without T."""
@@ -147,23 +139,17 @@ class HyperLipsBase(_Stage):
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
         return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
 
-    def _terms(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Generated and true windows (B,3,T,H,W), BGR, and the generator's terms with their weighted sum, `loss`."""
-        target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
-        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
-        target = target.transpose(1, 2)
+    def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
+        generated, target = self.windows(batch)
         terms = {"l1": self.l1_loss(generated, target)}
-        loss = self.weights["l1"] * terms["l1"]
         if self.sync_expert is not None:
             terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], generated.transpose(1, 2))
-            loss = loss + self.weights["sync"] * terms["sync"]
         if self.lpips_loss is not None:
-            name = "lpips_random_weights" if self.lpips_loss.weights == RANDOM else "lpips"
             images = (self.from_network(to_time_major(x, 2)) for x in (generated, target))
-            terms[name] = self.lpips_loss(*images).mean()
-            loss = loss + self.weights["lpips"] * terms[name]
+            terms["lpips"] = self.lpips_loss(*images).mean()
         if self.discriminator is not None:
-            real = self.discriminator(target) if self.game.compares else target
-            terms["adversarial"] = self.game.generator_loss(real, self.discriminator(generated))
-            loss = loss + self.weights["adversarial"] * terms["adversarial"]
-        return generated, target, {**terms, "loss": loss}
+            terms["adversarial"] = self.adversarial_loss.of_generator(self.discriminator, target, generated)
+        return Terms(terms, real=target, fake=generated)
+
+    def discriminator_terms(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        return self.adversarial_loss.discriminator_loss(discriminator(real), discriminator(fake))

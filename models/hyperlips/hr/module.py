@@ -7,31 +7,32 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from lipsync_bench.datamodules.files import sha256
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
-from lipsync_bench.models.core.checkpoints import RECORD, load_module, save_module
-from lipsync_bench.models.hyperlips.base.module import HyperLipsBase, Variant
+from lipsync_bench.models.core.checkpoints import read_stage, save_module
+from lipsync_bench.models.core.frozen import frozen
+from lipsync_bench.models.core.module import TalkingFaceModule
+from lipsync_bench.models.core.training import Stage, Terms
+from lipsync_bench.models.hyperlips.base.module import HyperLipsBase, Variant, adam_of
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import HRDiscriminator
 from lipsync_bench.models.hyperlips.hr.guide import Guide, Rule, guide
 from lipsync_bench.models.hyperlips.hr.network import HRDecoder
 from lipsync_bench.models.hyperlips.hr.windows import HRWindows
 from lipsync_bench.models.hyperlips.losses import AdversarialName, LipLoss, make_adversarial
-from lipsync_bench.models.hyperlips.stage import _Stage
 from lipsync_bench.models.parts.layers import mask_lower_half
 from lipsync_bench.models.parts.losses import ReconstructionLoss, check_weights
 from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, LPIPSLoss, VGGLoss
 
 BASE_PX = 128
 DECODER_PIXELS = 1 << 20  # of output in one call at inference: a quarter of a gigabyte for each of its maps
-_GAMES: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "relativistic"}
+_ADVERSARIAL: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "relativistic"}
 
 __all__ = ["HyperLipsHR"]
 
 
-class HyperLipsHR(_Stage):
+class HyperLipsHR(TalkingFaceModule):
     """HyperLips-HR: a decoder that sharpens the base's face, guided by a sketch of its landmarks.
 
     Yaosen Chen, Yu Yao, Zhiqiang Li, Wei Wang, Yanru Zhang, Han Yang, Xuming Wen: HyperLips: Hyper Control Lips with
@@ -57,9 +58,9 @@ class HyperLipsHR(_Stage):
         scale: 1, 2 or 4, for faces of 128, 256 or 512 pixels.
         width: factor on the channels; 1.0 is published.
         base: path of a checkpoint of HyperLipsBase. Needed to train; a trained checkpoint contains it.
-        variant: "paper" or "released": the game, what the perceptual networks see, Adam, and the form of Eq. 15.
+        variant: "paper" or "released": the adversarial term, what perceptual networks see, Adam, the form of Eq. 15.
         sketch: False: the sketch's channels are black, and no face is looked for at inference (Table IV).
-        adversarial: the game: "minimax" (Eq. 11 and 12), "non_saturating", or "relativistic" as released.
+        adversarial: kind of that term: "minimax" (Eq. 11 and 12), "non_saturating", or "relativistic" as released.
         adversarial_weight, vgg_weight, l1_weight, lip_lpips_weight, lip_l1_weight: lambdas; 0 leaves a term out.
         inference: "training": inputs as in training. "released": as the released inference, which enlarges the base
             frames to 128 * scale before the decoder, so that frames get scale * 128 * scale pixels; official weights
@@ -79,7 +80,7 @@ class HyperLipsHR(_Stage):
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
     experiment = "experiments/hyperlips_hr.yaml"
     window = HRWindows
-    unsaved = ("lpips_loss", "vgg_loss")
+    perceptual_terms = ("vgg", "lip_lpips")
     face_mask = True
     generator: HRDecoder
 
@@ -103,11 +104,13 @@ class HyperLipsHR(_Stage):
         betas: tuple[float, float] | None = None,
         perceptual_weights: str = TORCHVISION,
         init_from: str | None = None,
+        **steps: Any,
     ) -> None:
-        super().__init__(BASE_PX * scale, init_from=init_from)
+        super().__init__(image_size=BASE_PX * scale, **steps)
         self.save_hyperparameters()
+        self.set_adam(lr, *adam_of(variant, betas, discriminator_lr))
         self.released = variant == "released"
-        if variant not in _GAMES:
+        if variant not in _ADVERSARIAL:
             raise ValueError(f"variant is {variant!r}. Expected paper or released. Set --model.init_args.variant.")
         if inference not in ("training", "released"):
             raise ValueError(
@@ -120,20 +123,12 @@ class HyperLipsHR(_Stage):
         check_weights(self.weights)
         self.generator = HRDecoder(scale, width)
         self.discriminator = HRDiscriminator(width) if adversarial_weight > 0 else None
-        self.automatic_optimization = self.discriminator is None
-        self.game = make_adversarial(adversarial or _GAMES[variant])
-        self.base: HyperLipsBaseGenerator | None = None
-        self.base_sha256: str | None = None
-        self._base_path = base
         self.use_sketch, self.inference, self.smooth_frames = sketch, inference, smooth_frames
-        self.lr = lr
-        self.discriminator_lr = (5e-4 if self.released else 1e-4) if discriminator_lr is None else discriminator_lr
-        first, second = betas or ((0.5, 0.999) if self.released else (0.9, 0.999))
-        self.betas = (first, second)
         self.perceptual_weights = perceptual_weights
-        self.l1_loss = ReconstructionLoss()
-        self.lpips_loss: LPIPSLoss | None = None
-        self.vgg_loss: VGGLoss | None = None
+        self.l1_loss, self.adversarial_loss = (
+            ReconstructionLoss(),
+            make_adversarial(adversarial or _ADVERSARIAL[variant]),
+        )
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
@@ -141,16 +136,29 @@ class HyperLipsHR(_Stage):
         save_module(HyperLipsBase(width=0.125), path)
         return {"width": 0.125, "base": str(path), "perceptual_weights": RANDOM}
 
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if self.base is None:
-            self._load_base()
-        if stage == "predict":
-            return
-        if self.vgg_loss is None and self.weights["vgg"] > 0:
-            self.vgg_loss = VGGLoss(self.perceptual_weights, normalised=not self.released).to(self.device)
-        if self.lpips_loss is None and self.weights["lip_lpips"] > 0:
-            self.lpips_loss = LPIPSLoss(self.perceptual_weights, normalised=not self.released).to(self.device)
+    @frozen(
+        "base_sha256",
+        argument="base",
+        empty=lambda module, record: HyperLipsBaseGenerator(record["base_width"]),
+        facts={"base_width": "width"},
+    )
+    def base(self) -> HyperLipsBaseGenerator:
+        return read_stage(self, "base", HyperLipsBase).generator
+
+    @frozen("vgg19")
+    def vgg_loss(self) -> VGGLoss | None:
+        wanted = self.weights["vgg"] > 0
+        return VGGLoss(self.perceptual_weights, normalised=not self.released) if wanted else None
+
+    @frozen("lpips_vgg16")
+    def lpips_loss(self) -> LPIPSLoss | None:
+        wanted = self.weights["lip_lpips"] > 0
+        return LPIPSLoss(self.perceptual_weights, normalised=not self.released) if wanted else None
+
+    @property
+    def base_sha256(self) -> str | None:
+        """SHA-256 of the checkpoint that the base comes from; None while it has not been loaded."""
+        return getattr(self.loaded("base"), "weights", None)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -164,18 +172,6 @@ class HyperLipsHR(_Stage):
                 "bench base-frames --checkpoint BASE.ckpt --root ROOT, with the BASE.ckpt of --model.init_args.base"
             )
 
-    def _load_base(self) -> HyperLipsBaseGenerator:
-        repair = (
-            "Train stage 1 with: lightning fit -c experiments/hyperlips_base.yaml; then name its checkpoint with "
-            "--model.init_args.base PATH (official weights: bench import hyperlips_hr FILE --base BASE.ckpt --out CKPT)"
-        )
-        if self._base_path is None:
-            raise ValueError(f"HyperLipsHR: base is None. Expected the path of a HyperLipsBase checkpoint. {repair}")
-        path = Path(self._base_path)
-        if not path.is_file():
-            raise FileNotFoundError(f"HyperLipsHR: no base at {path}. Expected a HyperLipsBase checkpoint. {repair}")
-        return self.attach_base(load_module(path, [HyperLipsBase]).generator, sha256(path))
-
     def attach_base(self, network: HyperLipsBaseGenerator, digest: str) -> HyperLipsBaseGenerator:
         """Make a stage-1 network, which stays frozen, part of this module.
 
@@ -183,31 +179,9 @@ class HyperLipsHR(_Stage):
             network: The base.
             digest: SHA-256 of the checkpoint that it comes from.
         """
-        self.base = network.requires_grad_(False).eval().to(self.device)
-        self.base_sha256 = digest
-        return self.base
-
-    def train(self, mode: bool = True) -> "HyperLipsHR":
-        super().train(mode)
-        for frozen in (self.base, self.lpips_loss, self.vgg_loss):
-            if frozen is not None:
-                frozen.eval()
-        return self
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        record = checkpoint[RECORD]
-        if self.base is not None:
-            record["base_width"], record["base_sha256"] = self.base.width, self.base_sha256
-        record["vgg19"] = None if self.vgg_loss is None else self.vgg_loss.weights
-        record["lpips_vgg16"] = None if self.lpips_loss is None else self.lpips_loss.weights
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        record = checkpoint.get(RECORD, {})
-        if "base_width" in record:  # also instead of one read from a file: the weights to come are the checkpoint's
-            self.attach_base(HyperLipsBaseGenerator(record["base_width"]), record["base_sha256"])
-        super().on_load_checkpoint(checkpoint)
-        self.refuse_another("base", self._base_path, self.base_sha256)
+        self.base = network
+        self.base.weights = digest  # type: ignore[assignment]
+        return network
 
     def forward(self, base: Tensor, sketch: Tensor) -> Tensor:
         """Base faces (N,3,h,w) BGR and sketches (N,1,h,w), both in [0, 1] -> (N,3,scale*h,scale*w) BGR."""
@@ -215,9 +189,8 @@ class HyperLipsHR(_Stage):
         return self.generator(torch.cat([base, sketch.expand_as(base)], dim=1))
 
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
-        base_network = self.base or self._load_base()
         faces, references = (self._small(x) for x in (faces, references))
-        base = base_network(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
+        base = self.base(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
         seen = guide(base, self.inference, self.generator.scale, self.smooth_frames, self.use_sketch)
         frames = self._decoded(seen)
         missing = ~seen.found
@@ -238,26 +211,22 @@ class HyperLipsHR(_Stage):
             return faces
         return F.interpolate(faces, (BASE_PX, BASE_PX), mode="bilinear")
 
-    def _terms(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Generated and true frames (5B,3,S,S), BGR, and the decoder's terms with their weighted sum, `loss`."""
+    def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
+        """With images (5B,3,S,S), BGR."""
         base, target = (self.to_network(batch[key]).flatten(0, 1) for key in ("base", "target"))
         generated = self(base, batch["sketch"].flatten(0, 1))
         terms = {"l1": self.l1_loss(generated, target)}
-        loss = self.weights["l1"] * terms["l1"]
         shown = (generated, target) if self.released else (self.from_network(generated), self.from_network(target))
-        random = "_random_weights" if self.perceptual_weights == RANDOM else ""
         if self.vgg_loss is not None:
-            terms[f"vgg{random}"] = self.vgg_loss(*shown)
-            loss = loss + self.weights["vgg"] * terms[f"vgg{random}"]
+            terms["vgg"] = self.vgg_loss(*shown)
         if self.lpips_loss is not None or self.weights["lip_l1"] > 0:
             lips = LipLoss(self.lpips_loss, masked=not self.released)
             distance, terms["lip_l1"] = lips(*shown, *(batch[key].flatten(0, 1) for key in ("lip_mask", "lip_box")))
-            loss = loss + self.weights["lip_l1"] * terms["lip_l1"]
             if distance is not None:
-                terms[f"lip_lpips{random}"] = distance
-                loss = loss + self.weights["lip_lpips"] * distance
+                terms["lip_lpips"] = distance
         if self.discriminator is not None:
-            real = self.discriminator(target) if self.game.compares else target
-            terms["adversarial"] = self.game.generator_loss(real, self.discriminator(generated))
-            loss = loss + self.weights["adversarial"] * terms["adversarial"]
-        return generated, target, {**terms, "loss": loss}
+            terms["adversarial"] = self.adversarial_loss.of_generator(self.discriminator, target, generated)
+        return Terms(terms, real=target, fake=generated)
+
+    def discriminator_terms(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        return self.adversarial_loss.discriminator_loss(discriminator(real), discriminator(fake))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Encoder and decoder of LipFormer's first stage, a VQGAN-like auto-encoder without its quantiser.
+"""The networks of LipFormer's first stage, a VQGAN-like auto-encoder; its quantiser is in quantiser.py.
 
 The paper (Wang et al., "LipFormer: High-Fidelity and Generalizable Talking Face Generation With a Pre-Learned Facial
 Codebook", CVPR 2023) gives no layers and refers to VQGAN (Esser et al., CVPR 2021, arXiv 2012.09841). Every number
@@ -8,15 +8,17 @@ here is a choice of this project.
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lipsync_bench.models.lipformer.codebook.quantiser import Quantised, Quantiser
 from lipsync_bench.models.parts.layers import scaled
 
 MULTIPLIERS = (1, 2, 2, 4, 4, 8)
 _MOST_GROUPS = 32
 
-__all__ = ["MULTIPLIERS", "FaceDecoder", "FaceEncoder", "down_sampling"]
+__all__ = ["MULTIPLIERS", "FaceDecoder", "FaceEncoder", "FacialCodebook", "down_sampling", "signed"]
 
 
 def down_sampling(multipliers: Sequence[int]) -> int:
@@ -166,3 +168,73 @@ class FaceDecoder(nn.Module):
     def forward(self, codes: Tensor) -> Tensor:
         """(N,code_channels,h,w) -> (N,3,f*h,f*w), about [-1, 1] once trained; no activation bounds it."""
         return self.layers(codes)
+
+
+def signed(images: Tensor) -> Tensor:
+    """From [0, 1] to [-1, 1], the range inside the networks."""
+    return 2 * images - 1
+
+
+class FacialCodebook(nn.Module):
+    """Encoder, two codebooks and decoder; f is the down-sampling, 2 ** (len(multipliers) - 1).
+
+    ```
+    rows 0..H/2-1 -- encoder - F_U (N,d,H/2f,W/f) - upper ---- H_U -+
+                                                                    +- along height - decoder - (N,3,H,W)
+    rows H/2..H-1 -- encoder - F_B (N,d,H/2f,W/f) - bottom --- H_B -+
+    ```
+    Published: halves, one encoder for both, two codebooks, the decoder on both. All sizes are choices of this project.
+
+    Args:
+        width: factor on the channels of encoder and decoder.
+        entries: n of each codebook.
+        code_channels: d.
+        channels: of encoder and decoder at the full size.
+        multipliers: of the channels, one a level.
+        residual_blocks: in a level.
+        reseed_after: training steps without a use after which an entry is re-seeded.
+    """
+
+    def __init__(
+        self,
+        width: float = 1.0,
+        entries: int = 1024,
+        code_channels: int = 256,
+        channels: int = 64,
+        multipliers: Sequence[int] = MULTIPLIERS,
+        residual_blocks: int = 2,
+        reseed_after: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.encoder = FaceEncoder(width, code_channels, channels, multipliers, residual_blocks)
+        self.upper = Quantiser(entries, code_channels, reseed_after)
+        self.bottom = Quantiser(entries, code_channels, reseed_after)
+        self.decoder = FaceDecoder(width, code_channels, channels, multipliers, residual_blocks)
+        self.down_sampling = down_sampling(multipliers)
+
+    def encode(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """F_U and F_B, (N,d,H/2f,W/f) each, of images (N,3,H,W) in [0, 1].
+
+        Raises:
+            ValueError: H is no multiple of 2f or W none of f.
+        """
+        height, width = images.shape[-2:]
+        if height % (2 * self.down_sampling) or width % self.down_sampling:
+            raise ValueError(
+                f"images of {height} x {width} pixels. Expected a height that is a multiple of "
+                f"{2 * self.down_sampling} and a width that is one of {self.down_sampling}. Set image_size, or fewer "
+                "--model.init_args.multipliers."
+            )
+        halves = torch.cat(signed(images).chunk(2, dim=2))
+        upper, bottom = self.encoder(halves).chunk(2)
+        return upper, bottom
+
+    def decode(self, upper: Tensor, bottom: Tensor) -> Tensor:
+        """Images (N,3,H,W) of codes H_U and H_B, (N,d,H/2f,W/f) each; on the scale [0, 1], not clamped to it."""
+        return (self.decoder(torch.cat([upper, bottom], dim=2)) + 1) / 2
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Quantised, Quantised, Tensor, Tensor]:
+        """Images (N,3,H,W) in [0, 1] -> their reconstruction, H_U, H_B, F_U and F_B."""
+        f_upper, f_bottom = self.encode(images)
+        upper, bottom = self.upper(f_upper), self.bottom(f_bottom)
+        return self.decode(upper.codes, bottom.codes), upper, bottom, f_upper, f_bottom

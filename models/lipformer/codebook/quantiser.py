@@ -69,9 +69,10 @@ class Quantiser(nn.Module):
         self.embedding = nn.Parameter(INITIAL_DEVIATION * torch.randn(entries, channels))
         self.idle_steps: Tensor
         self.used: Tensor
-        # Steps since the last use or re-seeding, and whether there was a use since then.
+        # Steps since the last use or re-seeding, and 1 if there was a use since then. (Not a bool: averages of weights
+        # subtract.)
         self.register_buffer("idle_steps", torch.full((entries,), reseed_after))
-        self.register_buffer("used", torch.zeros(entries, dtype=torch.bool))
+        self.register_buffer("used", torch.zeros(entries, dtype=torch.int8))
 
     def forward(self, features: Tensor) -> Quantised:
         """The nearest entries, by Euclidean distance in float32, of encodings (N,d,h,w)."""

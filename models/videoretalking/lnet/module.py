@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
-from lipsync_bench.models.core.checkpoints import RECORD
+from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
+from lipsync_bench.models.core.training import Stage, Terms
 from lipsync_bench.models.parts.layers import mask_lower_half, to_time_major
 from lipsync_bench.models.parts.losses import ReconstructionLoss, SyncLoss, check_weights
 from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
@@ -67,7 +67,7 @@ class VideoReTalkingLNet(TalkingFaceModule):
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
     experiment = "experiments/videoretalking_lnet.yaml"
     sync_expert_module = SyncExpertModule
-    unsaved = ("sync_expert", "vgg_loss")
+    perceptual_terms = ("perceptual",)
     generator: LNet
 
     def __init__(
@@ -84,41 +84,25 @@ class VideoReTalkingLNet(TalkingFaceModule):
         expert_mode: Literal["train", "eval"] = "eval",
         perceptual_weights: str = TORCHVISION,
         init_from: str | None = None,
+        **steps: Any,
     ) -> None:
-        super().__init__(96, sync_expert, expert_mode, init_from)
+        super().__init__(image_size=96, **steps)
         self.save_hyperparameters()
+        self.set_adam(lr, betas)
+        self.expert_mode = expert_mode
         self.weights = {"l1": l1_weight, "perceptual": perceptual_weight, "sync": sync_weight}
         check_weights(self.weights)
         self.generator = LNet(width, blocks, cross_attention)
-        self.lr = lr
-        first, second = betas
-        self.betas = (first, second)
         self.perceptual_weights = perceptual_weights
         self.l1_loss, self.sync_loss = ReconstructionLoss(), SyncLoss()
-        self.vgg_loss: VGGPyramidLoss | None = None
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
         return {**super().smoke_arguments(folder), "width": 0.125, "blocks": 1, "perceptual_weights": RANDOM}
 
-    @property
-    def needs_sync_expert(self) -> bool:
-        return self.weights["sync"] > 0
-
-    def setup(self, stage: str) -> None:
-        super().setup(stage)
-        if stage != "predict" and self.weights["perceptual"] > 0 and self.vgg_loss is None:
-            self.vgg_loss = VGGPyramidLoss(self.perceptual_weights).to(self.device)
-
-    def train(self, mode: bool = True) -> "VideoReTalkingLNet":
-        super().train(mode)
-        if self.vgg_loss is not None:
-            self.vgg_loss.eval()
-        return self
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[RECORD]["vgg19"] = None if self.vgg_loss is None else self.vgg_loss.weights
+    @frozen("vgg19")
+    def vgg_loss(self) -> VGGPyramidLoss | None:
+        return VGGPyramidLoss(self.perceptual_weights) if self.weights["perceptual"] > 0 else None
 
     def forward(self, audio: Tensor, faces: Tensor) -> Tensor:
         """The generator's forward, BGR: audio (B,T,1,80,16), faces (B,6,T,96,96) -> (B,3,T,96,96), or 4-D without T."""
@@ -127,33 +111,12 @@ class VideoReTalkingLNet(TalkingFaceModule):
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
         return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
 
-    def training_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor:
-        terms = self._terms(batch)
-        self.log_terms("train", terms, batch)
-        return terms["loss"]
-
-    def validation_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self.log_terms("val", self._terms(batch), batch)
-
-    def test_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self.log_terms("test", self._terms(batch), batch)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        return torch.optim.Adam(self.generator.parameters(), lr=self.lr, betas=self.betas)
-
-    def _terms(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The terms of the loss and their weighted sum, `loss`."""
-        target, reference = (self.to_network(batch[key]) for key in ("target", "reference"))
-        generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
-        target = target.transpose(1, 2)
+    def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
+        generated, target = self.windows(batch)
         terms = {"l1": self.l1_loss(generated, target)}
-        loss = self.weights["l1"] * terms["l1"]
         if self.vgg_loss is not None:
-            name = "perceptual_random_weights" if self.vgg_loss.weights == RANDOM else "perceptual"
             images = (self.from_network(to_time_major(x, 2)) for x in (generated, target))
-            terms[name] = self.vgg_loss(*images)
-            loss = loss + self.weights["perceptual"] * terms[name]
+            terms["perceptual"] = self.vgg_loss(*images)
         if self.sync_expert is not None:
             terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], generated.transpose(1, 2))
-            loss = loss + self.weights["sync"] * terms["sync"]
-        return {**terms, "loss": loss}
+        return Terms(terms)

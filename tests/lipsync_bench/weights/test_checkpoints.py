@@ -28,7 +28,7 @@ from lipsync_bench.models.pretrained.face_parsing import FaceParser
 from lipsync_bench.models.pretrained.syncnet import SyncNetV2, load_syncnet
 from lipsync_bench.models.videoretalking import VideoReTalkingLNet
 from lipsync_bench.models.videoretalking.lnet.network import LNet
-from lipsync_bench.models.wav2lip.module import QualityDiscriminator, Wav2LipGenerator
+from lipsync_bench.models.wav2lip.network import QualityDiscriminator, Wav2LipGenerator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 from lipsync_bench.weights import KINDS, import_file, import_official
 from tests import golden

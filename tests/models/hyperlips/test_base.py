@@ -167,8 +167,8 @@ def test_settings_of_the_paper_and_of_the_released_code(small_expert: str) -> No
     hr, released_hr = (HyperLipsHR(width=0.125, variant=variant) for variant in ("paper", "released"))
     assert hr.weights == released_hr.weights
     assert set(hr.weights.values()) == {1.0}  # Eq. 16
-    games = [type(module.game).__name__ for module in (paper, released, hr, released_hr)]
-    assert games == ["Minimax", "NonSaturating", "Minimax", "Relativistic"]
+    kinds = [type(module.adversarial_loss).__name__ for module in (paper, released, hr, released_hr)]
+    assert kinds == ["Minimax", "NonSaturating", "Minimax", "Relativistic"]
     for module in (paper, hr):
         assert adam(module) == [(1e-4, (0.9, 0.999)), (1e-4, (0.9, 0.999))]
     for module in (released, released_hr):

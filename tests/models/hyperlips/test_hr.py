@@ -242,7 +242,7 @@ def test_a_resumed_training_keeps_the_base_it_began_with(small_base: Path, tmp_p
 
 
 def test_a_missing_base_says_how_to_make_one(tmp_path: Path) -> None:
-    repair = r"Train stage 1 with: lightning fit -c experiments/hyperlips_base\.yaml; .*--model\.init_args\.base PATH"
+    repair = r"Train one with: lightning fit -c experiments/hyperlips_base\.yaml; .*--model\.init_args\.base PATH"
     batch = loader(HyperLipsHR(width=0.125).example_batch(1))
     with pytest.raises(ValueError, match=rf"base is None\. Expected the path of a HyperLipsBase checkpoint\. {repair}"):
         trainer_for(tmp_path).fit(HyperLipsHR(width=0.125), batch)

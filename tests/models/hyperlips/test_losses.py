@@ -25,7 +25,7 @@ def gradient(x: Tensor) -> list[Any]:
     return [pytest.approx(value, rel=1e-5) for value in x.grad.flatten().tolist()]
 
 
-# The games
+# Adversarial losses
 
 
 def test_minimax_is_what_is_printed() -> None:
@@ -48,9 +48,9 @@ def test_minimax_is_what_is_printed() -> None:
 
 @pytest.mark.parametrize("name", ["minimax", "non_saturating", "relativistic"])
 @pytest.mark.parametrize("probability", [0.0, 1.0, 1e-30, 1 - 2**-24])
-def test_games_and_their_gradients_are_finite_at_certainty(name: str, probability: float) -> None:
-    game = make_adversarial(name)  # type: ignore[arg-type]
-    for loss in (game.generator_loss, lambda *x: torch.stack(list(game.discriminator_loss(*x).values())).sum()):
+def test_adversarial_losses_and_their_gradients_are_finite_at_certainty(name: str, probability: float) -> None:
+    kind = make_adversarial(name)  # type: ignore[arg-type]
+    for loss in (kind.generator_loss, lambda *x: torch.stack(list(kind.discriminator_loss(*x).values())).sum()):
         real, fake = column(probability, 0.5), column(0.5, probability)
         value = loss(real, fake)
         value.backward()
@@ -98,11 +98,11 @@ def test_relativistic_by_hand() -> None:
     random = np.random.default_rng(0)
     real, fake = random.uniform(size=(10, 1)), random.uniform(size=(10, 1))
     tensors = [torch.from_numpy(x).requires_grad_() for x in (real, fake)]
-    game = Relativistic()
-    assert game.compares
-    own = game.generator_loss(*tensors)
+    kind = Relativistic()
+    assert kind.compares
+    own = kind.generator_loss(*tensors)
     assert own.item() == pytest.approx(relativistic(real, fake, 0.0), rel=1e-6)
-    (judged,) = game.discriminator_loss(*tensors).values()
+    (judged,) = kind.discriminator_loss(*tensors).values()
     assert judged.item() == pytest.approx(relativistic(real, fake, 1.0), rel=1e-6)
     assert own.item() != pytest.approx(judged.item(), rel=1e-3)
     # The means carry gradients: derivatives in one probability of either kind, by differences.
@@ -120,15 +120,15 @@ def test_relativistic_by_hand() -> None:
             assert x.grad[3].item() == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-3)
 
 
-def test_only_the_relativistic_game_reads_the_true_faces() -> None:
+def test_only_the_relativistic_loss_reads_the_true_faces() -> None:
     assert not Minimax.compares
     assert not NonSaturating.compares
     images = torch.full((2, 3, 4, 4), 7.0)  # anything
-    for game in (Minimax(), NonSaturating()):
-        assert torch.isfinite(game.generator_loss(images, column(0.3)))
+    for kind in (Minimax(), NonSaturating()):
+        assert torch.isfinite(kind.generator_loss(images, column(0.3)))
 
 
-def test_other_games_and_weights_are_refused() -> None:
+def test_other_kinds_and_weights_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r"adversarial is 'wgan'\. .*relativistic\. Set --model\.init_args\.adversarial"
     ):

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from lipsync_bench.models.core.checkpoints import RECORD, load_module, save_module
 from lipsync_bench.models.lipformer import LipFormerCodebook
-from lipsync_bench.models.lipformer.codebook.module import FacialCodebook
-from lipsync_bench.models.lipformer.codebook.network import FaceDecoder, FaceEncoder
+from lipsync_bench.models.lipformer.codebook.network import FaceDecoder, FaceEncoder, FacialCodebook
 from lipsync_bench.models.lipformer.codebook.quantiser import INITIAL_DEVIATION, Quantiser
 from lipsync_bench.models.parts.perceptual import RANDOM
 from tests.models.training import Gradients, loader, trainer_for
@@ -278,6 +277,11 @@ def test_images_that_codes_do_not_tile_are_refused() -> None:
 # The training
 
 
+def health(module: LipFormerCodebook, batch: dict[str, Tensor]) -> dict[str, float]:
+    terms = module.eval().loss_terms(batch, "val")
+    return {name: float(value) for name, value in {**terms.loss, **terms.watched}.items()}
+
+
 def test_one_batch_fit_with_every_term_gives_every_parameter_a_gradient(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module, gradients = LipFormerCodebook(**LipFormerCodebook.smoke_arguments(tmp_path)), Gradients()
@@ -327,10 +331,10 @@ def test_a_tiny_batch_is_over_fitted_without_collapse(tmp_path: Path) -> None:
     batch = {"image": faces(4, 32)}
     assert module.automatic_optimization
     assert module.discriminator is None
-    before = {name: float(value) for name, value in module.eval()._terms(batch["image"])[1].items()}
+    before = health(module, batch)
     trainer = trainer_for(tmp_path, max_steps=60, max_epochs=-1)
     trainer.fit(module.train(), loader(batch))
-    after = {name: float(value) for name, value in module.eval()._terms(batch["image"])[1].items()}
+    after = health(module, batch)
     assert after["l2"] < 0.25 * before["l2"]
     assert min(after["used_upper"], after["used_bottom"]) > 0.3
     assert min(after["perplexity_upper"], after["perplexity_bottom"]) > 4
@@ -360,7 +364,7 @@ def test_save_and_load_give_the_same_images_and_no_vgg(tmp_path: Path) -> None:
 def test_published_defaults_and_missing_vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.device("meta"):
         module = LipFormerCodebook()
-    assert module.weights == {"l2": 1.0, "perceptual": 0.1, "adversarial": 0.1}
+    assert module.weights == {"l2": 1.0, "perceptual": 0.1, "adversarial": 0.1, "r1": 16}
     assert (module.commitment, module.lr, module.betas) == (0.25, 1e-4, (0.9, 0.95))
     assert (module.image_size, module.r1_gamma, module.r1_every, module.discriminator_lr) == (512, 10.0, 16, 1e-4)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lipsync_bench.models.core.checkpoints import load_checkpoint, load_module, save_module
 from lipsync_bench.models.lipformer import LipFormer, LipFormerCodebook
-from lipsync_bench.models.lipformer.network import FrozenCodes, LipFormerGenerator
+from lipsync_bench.models.lipformer.network import LipFormerGenerator
 from lipsync_bench.models.lipformer.transformer import ConditionalLayerNorm, LipTransformer
 from lipsync_bench.models.lipformer.warping import AdaptiveWarping, sample_bilinear
 from tests.models.training import loader, trainer_for
@@ -29,10 +29,6 @@ def small(tmp_path: Path) -> Small:
         return LipFormer(**{**LipFormer.smoke_arguments(tmp_path), **changes})
 
     return build
-
-
-def codes_of(module: LipFormer) -> FrozenCodes:
-    return module.codes or module._load_codes()
 
 
 @pytest.mark.parametrize("shape", [(8, 16), (6, 12), (3, 5), (1, 1)])
@@ -104,7 +100,7 @@ def test_queries_come_from_the_state_or_from_the_reference() -> None:
 
 def test_the_true_codes_give_stage_1s_reconstruction_exactly(small: Small, tmp_path: Path) -> None:
     module = small().eval()
-    codes = codes_of(module)
+    codes = module.codes
     stage_1 = load_module(tmp_path / "codebook.ckpt", [LipFormerCodebook])
     images = module.example_batch()["target"].flatten(0, 1)
     true = codes.lower_half(images)
@@ -120,7 +116,7 @@ def test_the_true_codes_give_stage_1s_reconstruction_exactly(small: Small, tmp_p
 
 def test_evaluation_takes_the_best_entry_and_training_draws(small: Small) -> None:
     module = small()
-    codes = codes_of(module)
+    codes = module.codes
     audio = torch.randn(2, 1, 80, 16)
     height, width = module.image_size // 16, module.image_size // 8
     maps = torch.randn(3, 2, module.hparams["code_channels"], height, width)
@@ -143,20 +139,20 @@ def parts(names: set[str]) -> set[str]:
 
 def test_gradients_reach_what_stage_2_trains_and_nothing_of_stage_1(small: Small) -> None:
     module = small(adversarial_weight=0.0, perceptual_weight=0.0)
-    codes_of(module)
+    assert module.codes is not None
     with torch.no_grad():  # at exactly zero, the warping's last layer lets nothing through
         torch.nn.init.normal_(module.generator.warping.offset_decoder[-1].weight, std=0.1)  # type: ignore[union-attr, arg-type]
     module.train()
-    module._terms(module.example_batch())[2]["loss"].backward()
+    module.weighted_sum(module.loss_terms(module.example_batch(), "train").loss).backward()
     assert parts(reached(module)) == {"audio_encoder", "warping", "transformer", "decoder"}
-    assert all(x.grad is None for x in codes_of(module).parameters())
-    assert not codes_of(module).training
+    assert all(x.grad is None for x in module.codes.parameters())
+    assert not module.codes.training
 
 
 def image_loss_reaches(module: LipFormer) -> set[str]:
-    codes_of(module)
+    assert module.codes is not None
     module.train()
-    module._terms(module.example_batch())[2]["l2"].backward()
+    module.loss_terms(module.example_batch(), "train").loss["l2"].backward()
     return parts(reached(module))
 
 
@@ -178,14 +174,15 @@ def test_loss_terms_and_weights(small: Small) -> None:
     module = small(adversarial_weight=0.0, perceptual_weight=0.0, cross_entropy_weight=0.25, reconstruction_weight=2.0)
     module.eval()
     batch = module.example_batch()
-    generated, target, terms = module._terms(batch)
-    assert torch.equal(target, batch["target"][:, :4].flatten(0, 1))
-    torch.testing.assert_close(terms["l2"], 4 * ((generated - target) ** 2).mean())
-    torch.testing.assert_close(terms["loss"], 0.25 * terms["cross_entropy"] + 2 * terms["l2"])
-    assert 0 <= terms["codes_right"] <= 1
+    terms, watched, target, generated = module.loss_terms(batch, "val")
+    assert target is not None
+    assert torch.equal(target, 2 * batch["target"][:, :4].flatten(0, 1) - 1)
+    torch.testing.assert_close(terms["l2"], ((generated - target) ** 2).mean())
+    torch.testing.assert_close(module.weighted_sum(terms), 0.25 * terms["cross_entropy"] + 2 * terms["l2"])
+    assert 0 <= watched["codes_right"] <= 1
     changed = {**batch, "frame_mels": batch["frame_mels"].clone()}
     changed["frame_mels"][:, 0] *= -1  # the cut of the frame before the window
-    assert torch.equal(module._terms(changed)[2]["cross_entropy"], terms["cross_entropy"])
+    assert torch.equal(module.loss_terms(changed, "val").loss["cross_entropy"], terms["cross_entropy"])
 
 
 def test_over_fits_one_clip(small: Small, tmp_path: Path) -> None:
@@ -212,15 +209,15 @@ def test_a_codebook_of_another_shape_is_refused(small: Small) -> None:
     with pytest.raises(
         ValueError, match=r"codebook with entries 32\. Expected entries 64\. .*--model.init_args.entries"
     ):
-        codes_of(small(entries=64))
+        _ = small(entries=64).codes
 
 
 def test_no_codebook_is_an_error_that_names_the_command(small: Small, tmp_path: Path) -> None:
     command = r"lightning fit -c experiments/lipformer_codebook\.yaml"
     with pytest.raises(ValueError, match=f"codebook is None.*{command}"):
-        codes_of(small(codebook=None))
+        _ = small(codebook=None).codes
     with pytest.raises(FileNotFoundError, match=f"no codebook at .*gone.ckpt.*{command}"):
-        codes_of(small(codebook=str(tmp_path / "gone.ckpt")))
+        _ = small(codebook=str(tmp_path / "gone.ckpt")).codes
 
 
 def test_a_checkpoint_needs_no_codebook_file_to_generate_or_to_go_on(small: Small, tmp_path: Path) -> None:
@@ -237,21 +234,21 @@ def test_a_checkpoint_needs_no_codebook_file_to_generate_or_to_go_on(small: Smal
     resumed = LipFormer(**dict(module.hparams.items()))
     trainer_for(tmp_path, max_steps=3, max_epochs=3).fit(resumed, loader(batch), ckpt_path=tmp_path / "run.ckpt")
     assert resumed.codebook_sha256 == module.codebook_sha256
-    assert torch.equal(codes_of(resumed).bottom.embedding, codes_of(module).bottom.embedding)
+    assert torch.equal(resumed.codes.bottom.embedding, module.codes.bottom.embedding)
     before, after = (x.generator.transformer.to_scores.weight for x in (module, resumed))
     assert not torch.equal(before, after)
 
 
 def test_fine_tuning_goes_on_with_the_codes_of_its_beginning(small: Small, tmp_path: Path) -> None:
     first = small(adversarial_weight=0.0, perceptual_weight=0.0)
-    codes_of(first)
+    assert first.codes is not None
     save_module(first, tmp_path / "first.ckpt")
     (tmp_path / "codebook.ckpt").unlink()
     arguments = {**first.hparams, "codebook": None, "lr": 0.0, "transformer_lr": 0.0}
     tuned = LipFormer(**{**arguments, "init_from": str(tmp_path / "first.ckpt")})
     trainer_for(tmp_path, max_steps=1).fit(tuned, loader(tuned.example_batch(1)))
     assert tuned.codebook_sha256 == first.codebook_sha256
-    assert torch.equal(codes_of(tuned).encoder.layers[0].weight, codes_of(first).encoder.layers[0].weight)
+    assert torch.equal(tuned.codes.encoder.layers[0].weight, first.codes.encoder.layers[0].weight)
     assert torch.equal(tuned.generator.transformer.positions, first.generator.transformer.positions)
 
 

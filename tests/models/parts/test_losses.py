@@ -7,8 +7,14 @@ from functools import cache
 import pytest
 import torch
 
-from lipsync_bench.models.parts.losses import CosineBCE, DiscriminatorLoss, PerceptualLoss, ReconstructionLoss, SyncLoss
-from lipsync_bench.models.wav2lip.module import QualityDiscriminator
+from lipsync_bench.models.parts.losses import (
+    AdversarialLoss,
+    CosineBCE,
+    DiscriminatorLoss,
+    ReconstructionLoss,
+    SyncLoss,
+)
+from lipsync_bench.models.wav2lip.network import QualityDiscriminator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert
 from tests import golden
 
@@ -66,13 +72,13 @@ def test_sync_with_the_expert_in_training_mode(generated: torch.Tensor, mel: tor
     expert.cache_clear()  # its running averages have moved
 
 
-def test_perceptual_and_discriminator(generated: torch.Tensor, target: torch.Tensor) -> None:
+def test_adversarial_and_discriminator(generated: torch.Tensor, target: torch.Tensor) -> None:
     discriminator = QualityDiscriminator()
     discriminator.load_state_dict(golden.filled(golden.names_and_shapes("wav2lip_disc")))
     discriminator.requires_grad_(False)
     faces = generated.clone().requires_grad_()
     fake = discriminator(faces)
-    loss = PerceptualLoss()(fake)
+    loss = AdversarialLoss()(fake)
     assert loss.item() == pytest.approx(float(REFERENCE["loss_perceptual"]), rel=1e-5)
     loss.backward()
     assert faces.grad is not None
@@ -109,12 +115,12 @@ def test_orthogonal_embeddings_give_a_finite_loss_and_gradient() -> None:
 
 
 def test_constant_half_gives_chance_level() -> None:
-    assert float(PerceptualLoss()(torch.full((10, 1), 0.5))) == pytest.approx(math.log(2))
+    assert float(AdversarialLoss()(torch.full((10, 1), 0.5))) == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_works_under_autocast_in_float32(dtype: torch.dtype) -> None:
     with torch.autocast("cpu", dtype=dtype):
-        loss = PerceptualLoss()(torch.full((10, 1), 0.5, dtype=dtype))
+        loss = AdversarialLoss()(torch.full((10, 1), 0.5, dtype=dtype))
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(math.log(2))

@@ -354,7 +354,7 @@ def test_losses_see_what_they_should(small_expert: str, monkeypatch: pytest.Monk
     assert module.vgg_loss is not None
     monkeypatch.setattr(module.vgg_loss, "forward", lambda *images: seen.setdefault("vgg", images)[0].mean())
     monkeypatch.setattr(module.sync_loss, "forward", lambda *inputs: seen.setdefault("sync", inputs)[2].mean())
-    terms = module._terms(batch)
+    terms = module.loss_terms(batch, "train").loss
     bgr = {name: batch[name][:, :, [2, 1, 0]] for name in ("target", "reference")}
     assert torch.equal(seen["mels"], batch["frame_mels"])
     assert torch.equal(seen["faces"][:, :3, :, :48], bgr["target"].transpose(1, 2)[:, :, :, :48])

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.models.core.training import Terms
 from lipsync_bench.models.parts.losses import CosineBCE
 from lipsync_bench.models.wav2lip.module import Wav2Lip
 from lipsync_bench.models.wav2lip.sync_expert import CHANCE, SyncExpert, SyncExpertModule
@@ -104,8 +105,8 @@ def test_announces_itself_and_names_the_causes_of_chance_level(
 ) -> None:
     module = SyncExpertModule(width=0.125)
     loader = DataLoader([module.example_batch(2)], batch_size=None)
-    half = (torch.tensor(CHANCE), torch.tensor(0.5))
-    monkeypatch.setattr(module, "_loss_and_accuracy", lambda batch: (half[0] + 0 * module.network.audio_encoder[0].conv_block[0].weight.sum(), half[1]))  # fmt: skip # noqa: E501
+    weight = module.network.audio_encoder[0].conv_block[0].weight
+    monkeypatch.setattr(module, "loss_terms", lambda batch, stage: Terms({"loss": CHANCE + 0 * weight.sum()}))
     trainer = pl.Trainer(
         accelerator="cpu", max_epochs=4, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, default_root_dir=tmp_path,

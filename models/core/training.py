@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the trainings of all methods do alike: steps of one network or of two by turns, their loss, their optimisers."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial, reduce
+from operator import add
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.core.optimizer import LightningOptimizer
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from lipsync_bench.models.core.checkpoint_files import RECORD, class_path, package_version
+from lipsync_bench.models.core.frozen import FrozenParts
+from lipsync_bench.models.core.weight_files import RANDOM
+
+Stage = Literal["train", "val", "test"]
+
+__all__ = ["BenchModule", "Stage", "Terms"]
+
+
+class Terms(NamedTuple):
+    """What a batch gives."""
+
+    loss: dict[str, Tensor]
+    """Terms of the loss by name, to be weighted."""
+    watched: Mapping[str, Tensor] = {}
+    """What is logged beside them."""
+    real: Tensor | None = None
+    """True images as the discriminator takes them."""
+    fake: Tensor | None = None
+    """Generated images as the discriminator takes them."""
+
+
+class BenchModule(FrozenParts):
+    """A LightningModule of this package: one way to train, one kind of checkpoint, colours flipped in one place.
+
+    A module sets `weights` and defines `loss_terms`; one that trains against a discriminator sets `discriminator` and
+    defines `discriminator_terms`. Then there are two optimisers, which step by turns with each batch, and
+    `trainer.global_step` counts the steps of both. Checkpoints hold plain types and tensors only, so that they load
+    with `weights_only=True`.
+
+    A module hands the arguments that it does not have itself to this constructor, so that each has these.
+
+    Args:
+        accumulate_batches: batches whose mean gradient an optimiser steps with, with and without a discriminator;
+            `max_steps` counts steps, `val_check_interval` batches.
+        clip_gradient: largest norm of the gradient that an optimiser steps with, of each of two; None clips nothing.
+    """
+
+    channel_order: ClassVar[Literal["rgb", "bgr"]] = "rgb"
+    """Colour order inside the networks; everything outside is RGB."""
+    experiment: ClassVar[str] = ""
+    """The file in experiments/ that trains this class."""
+    parameters_without_gradient: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of parameters that require a gradient and never get one (dead weights)."""
+    perceptual_terms: ClassVar[tuple[str, ...]] = ()
+    """Terms of networks that have `perceptual_weights`; with random ones they are logged as NAME_random_weights."""
+
+    discriminator: nn.Module | None
+    weights: Mapping[str, float]
+    """Weights of terms by name; a term that is not among them counts once."""
+    perceptual_weights: str = ""
+
+    def __init__(self, accumulate_batches: int = 1, clip_gradient: float | None = None) -> None:
+        super().__init__()
+        self.discriminator = None
+        self.weights = {}
+        self.set_adam(lr=1e-4)
+        self.accumulate_batches, self.clip_gradient = accumulate_batches, clip_gradient
+        if self.accumulate_batches < 1 or not (self.clip_gradient is None or self.clip_gradient > 0):
+            raise ValueError(
+                f"{type(self).__name__}: accumulate_batches is {self.accumulate_batches}, clip_gradient is "
+                f"{self.clip_gradient}. Expected 1 or more batches, and a norm above 0 or null. Set "
+                "--model.init_args.accumulate_batches and --model.init_args.clip_gradient"
+            )
+
+    @classmethod
+    def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
+        """Constructor arguments of a model small enough for tests and demonstrations on a CPU.
+
+        Files that the arguments name, a frozen network's random weights say, are written into `folder`.
+        """
+        return {}
+
+    @property  # type: ignore[misc]  # Lightning's can be set
+    def automatic_optimization(self) -> bool:
+        """Whether the trainer steps the one optimiser; with a discriminator, two step by turns."""
+        return self.discriminator is None
+
+    def to_network(self, images: Tensor) -> Tensor:
+        """RGB images (..., 3, H, W) in the colour order of the networks."""
+        return images.flip(-3) if self.channel_order == "bgr" else images
+
+    def from_network(self, images: Tensor) -> Tensor:
+        """Images (..., 3, H, W) of a network as RGB."""
+        return self.to_network(images)  # the flip is its own inverse
+
+    def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
+        """The terms of the loss (the generator's, where there is a discriminator)."""
+        raise NotImplementedError(f"{type(self).__name__} does not define loss_terms")
+
+    def discriminator_terms(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """The terms of the discriminator's loss for true images and for generated ones, which are detached."""
+        raise NotImplementedError(f"{type(self).__name__} does not define discriminator_terms")
+
+    def weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """The loss."""
+        return reduce(add, (self.weights.get(name, 1.0) * term for name, term in terms.items()))
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor | None:
+        if self.discriminator is None:
+            return self._logged_loss(batch, "train")
+        with self.turn(0, batch_index) as step:
+            terms = self.loss_terms(batch, "train")
+            loss = self.weighted_sum(terms.loss)
+            step(loss)
+        assert terms.real is not None
+        assert terms.fake is not None
+        with self.turn(1, batch_index) as step:
+            judged = self.discriminator_terms(self.discriminator, terms.real, terms.fake.detach())
+            step(self.weighted_sum(judged))
+        self.log_terms("train", {**terms.loss, **terms.watched, "loss": loss, **judged}, batch)
+        return None
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
+        self._logged_loss(batch, "val")
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
+        self._logged_loss(batch, "test")
+
+    def trained_parameters(self) -> Any:
+        """What the first optimiser steps: all parameters but the discriminator's, or groups of them."""
+        return [x for name, x in self.named_parameters() if not name.startswith("discriminator.")]
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        adam = partial(torch.optim.Adam, betas=self.betas)
+        generator = adam(self.trained_parameters(), lr=self.lr)
+        if self.discriminator is None:
+            return generator
+        return [generator, adam(self.discriminator.parameters(), lr=self.discriminator_lr)]
+
+    def set_adam(
+        self, lr: float, betas: tuple[float, float] = (0.9, 0.999), discriminator_lr: float | None = None
+    ) -> None:
+        """Settings of the optimisers; the discriminator's rate is the other's unless it is given."""
+        self.lr, self.discriminator_lr = lr, lr if discriminator_lr is None else discriminator_lr
+        self.betas = (betas[0], betas[1])  # a YAML has lists
+
+    @contextmanager
+    def turn(self, optimizer_index: int, batch_index: int) -> Iterator[Callable[[Tensor], None]]:
+        """The turn of one of two optimisers; the other's parameters collect no gradients meanwhile.
+
+        with self.turn(0, batch_index) as step:
+            step(loss_of_the_generator())
+        """
+        optimizer = cast(list[LightningOptimizer], self.optimizers())[optimizer_index]
+
+        def step(loss: Tensor) -> None:
+            if batch_index % self.accumulate_batches == 0:
+                optimizer.zero_grad()
+            self.manual_backward(loss / self.accumulate_batches)
+            if not self._is_accumulating:
+                optimizer.step()
+
+        with self.toggled_optimizer(optimizer):
+            yield step
+
+    def log_terms(self, stage: Stage, terms: Mapping[str, Tensor], batch: Mapping[str, Tensor]) -> None:
+        """Log named terms of a loss as `stage/name`.
+
+        In training those of this process's batch; else means over the windows of all processes.
+        """
+        random = self.perceptual_terms if self.perceptual_weights == RANDOM else ()
+        names = {name: f"{stage}/{name}{'_random_weights' if name in random else ''}" for name in terms}
+        size = float(len(next(iter(batch.values()))))  # Lightning divides a whole number among processes without a rest
+        values: dict[str, Any] = {names[name]: value.detach() for name, value in terms.items()}
+        self.log_dict(values, batch_size=size, sync_dist=stage != "train", prog_bar=True)  # type: ignore[arg-type]
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        trainer = self._trainer
+        if trainer is None or stage != "fit" or not self.automatic_optimization or self.accumulate_batches == 1:
+            return
+        if trainer.accumulate_grad_batches != 1:
+            raise ValueError(
+                f"--trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches} and "
+                f"--model.init_args.accumulate_batches is {self.accumulate_batches}. Expected one of them. Leave out "
+                "--trainer.accumulate_grad_batches"
+            )
+        trainer.accumulate_grad_batches = self.accumulate_batches
+
+    def teardown(self, stage: str) -> None:
+        super().teardown(stage)
+        if stage == "fit" and self.automatic_optimization and self.accumulate_batches != 1:
+            self.trainer.accumulate_grad_batches = 1  # of a trainer that fits another module next
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.trainer.ckpt_path is not None:
+            return
+        self.begin()
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, getattr(pl.callbacks, "WeightAveraging", ())):
+                callback.setup(self.trainer, self, "fit")  # type: ignore[union-attr]  # it copied the module before
+
+    def begin(self) -> None:
+        """Gives the module what a new training starts with; a resumed one has it from its checkpoint."""
+        for name in self.frozen_parts():
+            getattr(self, name)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        super().on_before_optimizer_step(optimizer)
+        if self.clip_gradient is not None:
+            self.clip_gradients(optimizer, self.clip_gradient, "norm")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[RECORD] = {"class_path": class_path(type(self)), "version": package_version()}
+        super().on_save_checkpoint(checkpoint)
+
+    def _logged_loss(self, batch: Mapping[str, Tensor], stage: Stage) -> Tensor:
+        terms = self.loss_terms(batch, stage)
+        loss = self.weighted_sum(terms.loss)
+        self.log_terms(stage, {**terms.loss, **terms.watched, "loss": loss}, batch)
+        return loss
