@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The head of our safetensors files: where each tensor lies, and one entry of metadata as JSON.
 
-Read by hand, because the library maps the whole file and has no call that reads a few rows of a tensor.
+Read by hand, because the library's `get_slice` maps the file, which network disks serve slowly (see `read` of the data
+modules), and takes a head of any size.
 """
 
 import dataclasses
