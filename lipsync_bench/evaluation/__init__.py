@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from lipsync_bench.results.rows import read_rows
 
 _HOMES = {
+    ".evaluate": ("evaluate_dataset", "evaluate_videos"),
+    ".scorers": ("ScorerFiles",),
+    ".task.protocol": ("Protocol", "list_protocols", "load_protocol"),
+    ".task.selection": ("Result", "Selection"),
     "lipsync_bench.metrics.metric": ("Column",),
     "lipsync_bench.metrics.registry": ("COLUMNS", "column"),
-    ".evaluate": ("evaluate_dataset", "evaluate_videos"),
-    ".protocol": ("Protocol", "list_protocols", "load_protocol"),
-    ".ranks": ("intervals", "paired_tests"),
-    ".rows": ("read_rows",),
-    ".scorers": ("ScorerFiles",),
-    ".selection": ("Result", "Selection"),
+    "lipsync_bench.results.ranks": ("intervals", "paired_tests"),
+    "lipsync_bench.results.rows": ("read_rows",),
 }
 
 __all__ = [

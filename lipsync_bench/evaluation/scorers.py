@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks that metrics need, loaded from the files that were given."""
+"""The metric networks, loaded from the weight files that were given."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,7 +14,7 @@ __all__ = ["NO_SCORERS", "ScorerFiles", "Scorers", "flag"]
 
 @dataclass(frozen=True)
 class ScorerFiles:
-    """Weights of the networks that metrics need; what is not given is not computed.
+    """Weights of the metric networks; a metric whose weights are not given is not computed.
 
     Args:
         syncnet: Official SyncNet weights; without them LSE is not computed.
@@ -24,8 +24,8 @@ class ScorerFiles:
         lpips: Folder with ImageNet weights of AlexNet or VGG-16, or "torchvision".
         inception: Folder with pytorch-fid's Inception weights, or "torchvision"; for FID.
         detector_weights: S3FD's weights, for protocols that cut by its boxes.
-        metrics: Metrics that are computed only by name, such as `csim_dlib`, with the file of their weights; empty for
-            the file that is installed with them.
+        metrics: Metrics that are computed only if named, such as `csim_dlib`, with the file of their weights; empty for
+            the installed file.
     """
 
     syncnet: Path | None = None
@@ -37,37 +37,37 @@ class ScorerFiles:
     metrics: Mapping[str, str] = field(default_factory=dict)
 
     def given(self, option: str) -> str | Path | None:
-        """What was given for an option of a network; None for nothing."""
+        """The value given for an option of a network; None if it was not given."""
         given: str | Path | None = self.metrics.get(option) if option not in _FLAGS else getattr(self, option)
         return given
 
 
 NO_SCORERS = ScorerFiles()
-"""No network: PSNR, SSIM, LMD and the like alone."""
+"""No network: only PSNR, SSIM, LMD and other metrics without weights."""
 _FLAGS = {field.name for field in fields(ScorerFiles)} - {"metrics"}
 
 
 def flag(network: Network, given: str | Path = "") -> str:
-    """How `bench evaluate` is given the weights of a network."""
+    """The flag of `bench evaluate` that gives the weights of a network."""
     if network.option in _FLAGS:
         return f"--{network.option} {given}".rstrip()
     return f"--metrics {network.option}{f'={given}' if given else ''}"
 
 
 class Scorers:
-    """The networks that were asked for. Nothing is scored by a network whose weights were not given.
+    """The loaded metric networks: those whose weights were given.
 
     Args:
         files: Their weights.
         device: Where they run.
 
     Attributes:
-        networks: By name, as their metrics load them.
-        identity: SHA-256 of each network's weights by the name of its field in a row; empty without the network.
+        networks: The networks by name, as their metrics load them.
+        identity: SHA-256 of each network's weights by the name of its row field; empty without the network.
 
     Raises:
-        FileNotFoundError: A file is missing; says where it comes from.
-        ValueError: A file holds something else, comes without one that it needs, or is for a metric that there is not.
+        FileNotFoundError: A file is missing; the message says where it comes from.
+        ValueError: A file holds something else, lacks another one that it needs, or is for an unknown metric.
     """
 
     def __init__(self, files: ScorerFiles, device: str = "cpu") -> None:
@@ -76,7 +76,7 @@ class Scorers:
         if unknown:
             raise ValueError(
                 f"--metrics {','.join(unknown)}: no metric of that name. Expected one of {', '.join(sorted(named))}; "
-                "all others are computed without being named, or with the option that gives their weights"
+                "all others are computed by default, or with the option that gives their weights"
             )
         self.networks: dict[str, Any] = {}
         self.identity = {network.sha256_field: "" for _, network in NETWORKS if network.recorded}
@@ -95,11 +95,11 @@ class Scorers:
             if network.recorded:
                 self.identity[network.sha256_field] = sha256
         found = {network.option for _, network in NETWORKS if network.name in self.networks}
-        for option, reason in missing.items():  # of networks that share an option one is enough
+        for option, reason in missing.items():  # of networks that share an option, one is enough
             if option not in found:
                 raise reason
 
     def release(self) -> None:
-        """Forget the networks when all clips are scored, but those that pooled columns ask once more."""
+        """Drop the networks when all clips are scored, except those that pooled columns need at the end."""
         kept = {column.network for column in COLUMNS if column.kind == "pooled"}
         self.networks = {name: network for name, network in self.networks.items() if name in kept}

@@ -15,7 +15,7 @@ from lipsync_bench.report.clips import pairs_of
 from lipsync_bench.report.drawings import Point, Series, curves, distribution, scatter
 from lipsync_bench.report.numbers import Heading, headings, json_number
 from lipsync_bench.report.results import Key, Line, Results, matrix
-from lipsync_bench.results.rows import LINE
+from lipsync_bench.results.rows import ENTRY
 
 SHIFTS = range(-15, 16)
 SPEED = Heading("speed", "Speed (frames/s)\u00a0↑", "", "frames by seconds of the method alone", True, 1)
@@ -61,7 +61,7 @@ class Charts:
 def speeds(rows: pd.DataFrame) -> dict[Key, float]:
     """Frames by second of each line: all its frames by all its generate_seconds; lines without times are missing."""
     timed = rows[(rows["status"] == "ok") & (rows["generate_seconds"] > 0) & (rows["frames"] > 0)]
-    sums = timed.groupby(list(LINE))[["frames", "generate_seconds"]].sum()
+    sums = timed.groupby(list(ENTRY))[["frames", "generate_seconds"]].sum()
     return {key: float(line["frames"] / line["generate_seconds"]) for key, line in sums.iterrows()}
 
 
@@ -136,7 +136,7 @@ def _distributions(results: Results, protocol: str, slug: str) -> list[tuple[Hea
 def _curves(results: Results, protocol: str, slug: str) -> list[tuple[str, Markup]]:
     rows = results.rows_of(protocol)
     named = {h.name: h for h in headings(results, protocol, results.clip_columns(protocol))}
-    keys = list(zip(*(rows[name] for name in LINE), strict=True))
+    keys = list(zip(*(rows[name] for name in ENTRY), strict=True))
     out: list[tuple[str, Markup]] = []
     for field, (metric, what) in _CURVES.items():
         means = {}

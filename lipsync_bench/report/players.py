@@ -13,7 +13,7 @@ from lipsync_bench.evaluation.videos import video_path
 from lipsync_bench.report.names import slugs
 from lipsync_bench.report.numbers import Heading, headings, value_text
 from lipsync_bench.report.results import Line, Results
-from lipsync_bench.results.rows import LINE
+from lipsync_bench.results.rows import ENTRY
 
 VIDEOS = "videos"
 _SHOWN = ("psnr", "ssim", "lmd", "lse_c_wav2lip_lrs", "expert_confidence")  # below a player; the table has all
@@ -130,7 +130,7 @@ def clip_pages(results: Results, out: Path, videos: bool) -> Iterator[ClipPage]:
         for (protocol, sound), own in rows.groupby(["protocol", "audio_clip"], sort=True):
             takes = []
             for row in own.to_dict("records"):
-                line = results.lines[tuple(row[name] for name in LINE)]
+                line = results.lines[tuple(row[name] for name in ENTRY)]
                 video = _video(results, line, str(clip), sound, sounds, out) if videos else ""
                 takes.append(_take(row, line, heads[protocol], video))
             takes.sort(key=lambda take: (take.line.floor, take.line.number))

@@ -15,7 +15,7 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS, RANKED
 from lipsync_bench.report.names import slugs
 from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder
-from lipsync_bench.results.rows import GROUND_TRUTH, LINE
+from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH
 
 Key = tuple[str, str, str, str]
 
@@ -139,7 +139,7 @@ class Results:
 
 
 def _key(line: Mapping[Any, Any]) -> Key:
-    protocol, method, sha256, paste = (str(line[name]) for name in LINE)
+    protocol, method, sha256, paste = (str(line[name]) for name in ENTRY)
     return protocol, method, sha256, paste
 
 
@@ -188,7 +188,7 @@ def read_results(folder: Path) -> Results:
             f"{folder} holds rows of no clip. Expected at least one row in clips.csv. Let this go on: bench evaluate"
         )
     rows["audio_clip"] = np.where(rows["audio_clip"] == "", rows["clip"], rows["audio_clip"])
-    keys = sorted({_key(line) for line in rows[list(LINE)].drop_duplicates().to_dict("records")})
+    keys = sorted({_key(line) for line in rows[list(ENTRY)].drop_duplicates().to_dict("records")})
     return Results(
         found,
         rows,
@@ -205,7 +205,7 @@ def matrix(rows: pd.DataFrame, lines: Sequence[Line], pairs: Sequence[tuple[str,
     out = np.full((len(pairs), len(lines)), math.nan)
     place = {pair: i for i, pair in enumerate(pairs)}
     column = {line.key: j for j, line in enumerate(lines)}
-    keys = list(zip(*(rows[n] for n in LINE), strict=True))
+    keys = list(zip(*(rows[n] for n in ENTRY), strict=True))
     i = [place[pair] for pair in zip(rows["clip"], rows["audio_clip"], strict=True)]
     j = [column[key] for key in keys]
     out[i, j] = rows[name].to_numpy(dtype=float)

@@ -14,7 +14,7 @@ from lipsync_bench.metrics.metric import Column
 from lipsync_bench.metrics.registry import COLUMNS, RANKED
 from lipsync_bench.results.csv_tables import csv_text, read_table
 from lipsync_bench.results.ranks import intervals, paired_tests, ranks
-from lipsync_bench.results.rows import GROUND_TRUTH, LINE, SCORERS
+from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH, SCORERS
 from lipsync_bench.results.statistics import Estimate
 
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")
@@ -44,10 +44,10 @@ def _pooled_values(pooled: pd.DataFrame | None, lines: set[tuple[str, ...]]) -> 
     if pooled is None:
         return {}
     names = [c.name for c in COLUMNS if c.kind == "pooled" and c.name in pooled and pooled[c.name].notna().any()]
-    missing = [n for n in (*LINE, *(f"{name}_n" for name in names)) if n not in pooled]
+    missing = [n for n in (*ENTRY, *(f"{name}_n" for name in names)) if n not in pooled]
     if missing:
-        raise ValueError(f"pooled values have no column {', '.join(missing)}. Expected {', '.join(LINE)}, fid, fid_n.")
-    keys = [tuple(line) for line in pooled[list(LINE)].fillna("").astype(str).itertuples(index=False)]
+        raise ValueError(f"pooled values have no column {', '.join(missing)}. Expected {', '.join(ENTRY)}, fid, fid_n.")
+    keys = [tuple(line) for line in pooled[list(ENTRY)].fillna("").astype(str).itertuples(index=False)]
     other = sorted(set(keys) - lines)
     if other or len(set(keys)) < len(keys):
         raise ValueError(
@@ -72,7 +72,7 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
 
     Args:
         rows: As `read_rows` gives them, in any order.
-        pooled: Values of all clips together (FID): `LINE`, `fid` and `fid_n` (frames), one line each.
+        pooled: Values of all clips together (FID): `ENTRY`, `fid` and `fid_n` (frames), one line each.
 
     Returns:
         Columns: protocol, method, clips (scored), failures, frames made by a method's second choice; then for each
@@ -84,10 +84,10 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
     Raises:
         ValueError: A row is there twice, or `pooled` is not as described.
     """
-    rows = rows.assign(**{name: rows[name].fillna("").astype(str) for name in LINE})
-    groups = {tuple(line): group for line, group in rows.groupby(list(LINE), sort=True)}
+    rows = rows.assign(**{name: rows[name].fillna("").astype(str) for name in ENTRY})
+    groups = {tuple(line): group for line, group in rows.groupby(list(ENTRY), sort=True)}
     whole = _pooled_values(pooled, set(groups))
-    size = len(LINE)
+    size = len(ENTRY)
     means = {(tuple(e[:size]), e.metric): e for e in intervals(rows).itertuples(index=False)}
     places = {(tuple(r[:size]), r.metric): r for r in ranks(paired_tests(rows, ends=False)).itertuples(index=False)}
     present = {metric for _, metric in means}

@@ -34,7 +34,7 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.results.csv_tables import csv_text, read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
 from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns, rich_table
-from lipsync_bench.results.rows import BOARD, FIELDS, GROUND_TRUTH, IDENTITY, LINE, SCORERS
+from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, SCORERS
 
 TOLERANCE = 1e-3
 """Of the larger value: two machines compute the last digits of a network's output differently."""
@@ -202,7 +202,7 @@ def _refuse_other_files(rows: pd.DataFrame) -> None:
     pair = ["clip", "audio_clip"]
     for names, field, what in (
         (["clip"], "target_sha256", "video"),
-        ([*LINE, *pair], "prediction_sha256", "prediction"),
+        ([*ENTRY, *pair], "prediction_sha256", "prediction"),
     ):
         told = rows[(rows["status"] == "ok") & (rows[field] != "")].drop_duplicates([*names, field])
         other = told[told.duplicated(names, keep=False)].sort_values([*names, field])
@@ -230,7 +230,7 @@ def _refuse_other_clips(rows: pd.DataFrame) -> None:
     truth = rows["method"] == GROUND_TRUTH
     for part_of, keys in ((rows[~truth], pair), (rows, pair[:1])):  # the truth has the same videos, not sounds
         everything = set(part_of[keys].itertuples(index=False, name=None))
-        for line, group in part_of.groupby(list(LINE)):
+        for line, group in part_of.groupby(list(ENTRY)):
             absent = sorted(everything - set(group[keys].itertuples(index=False, name=None)))
             if absent:
                 raise ValueError(
@@ -248,15 +248,15 @@ def _pooled_metrics(parts: Sequence[Part], rows: pd.DataFrame) -> pd.DataFrame |
         parts: With their leaderboards.
         rows: Of all parts, each once.
     """
-    clips = rows[rows["status"] == "ok"].groupby(list(LINE)).size().to_dict()
+    clips = rows[rows["status"] == "ok"].groupby(list(ENTRY)).size().to_dict()
     found: dict[tuple[str, tuple[str, ...]], tuple[float, int, str]] = {}
     lost: set[str] = set()
     for part in parts:
         if part.board is None or part.rows is None:
             continue
-        own = part.rows[part.rows["status"] == "ok"].groupby(list(LINE)).size().to_dict()
+        own = part.rows[part.rows["status"] == "ok"].groupby(list(ENTRY)).size().to_dict()
         for _, line in part.board.iterrows():
-            key = tuple(str(line[name]) for name in LINE)
+            key = tuple(str(line[name]) for name in ENTRY)
             for name in (name for name in _POOLED if name in line and not math.isnan(line[name])):
                 if not clips.get(key, 0) == own.get(key, 0) == line["clips"]:
                     lost.add(f"{line['method']} in {part.name}")
@@ -273,10 +273,10 @@ def _pooled_metrics(parts: Sequence[Part], rows: pd.DataFrame) -> pd.DataFrame |
         _log.warning("fid of %s is of other clips than the merged line, and left out", ", ".join(sorted(lost)))
     if not found:
         return None
-    out = pd.DataFrame([dict(zip(LINE, key, strict=True)) for key in sorted({key for _, key in found})])
+    out = pd.DataFrame([dict(zip(ENTRY, key, strict=True)) for key in sorted({key for _, key in found})])
     for name in sorted({name for name, _ in found}):
         values = [
-            found.get((name, key), (math.nan, 0, "")) for key in out[list(LINE)].itertuples(index=False, name=None)
+            found.get((name, key), (math.nan, 0, "")) for key in out[list(ENTRY)].itertuples(index=False, name=None)
         ]
         out[name], out[f"{name}_n"] = [value for value, _, _ in values], [n for _, n, _ in values]
     return out
@@ -301,7 +301,7 @@ def _ordered(lines: pd.DataFrame) -> pd.DataFrame:
     letters, places = [n for n in GROUPS if n in out], [n for n in RANKS if n in out]
     out = out.assign(**{name: out[name].astype(object).fillna("").astype(str) for name in letters})
     out = out.astype(dict.fromkeys(places, "Int64"))
-    return out.sort_values(list(LINE), kind="stable", ignore_index=True)
+    return out.sort_values(list(ENTRY), kind="stable", ignore_index=True)
 
 
 def _same_line(a: pd.Series, b: pd.Series) -> bool:
@@ -314,7 +314,7 @@ def _same_line(a: pd.Series, b: pd.Series) -> bool:
 
 def _one_line_each(lines: pd.DataFrame) -> pd.DataFrame:
     """Lines that are there twice with the same numbers count once. `lines` has a column `part`."""
-    for line, group in lines.groupby(list(LINE)):
+    for line, group in lines.groupby(list(ENTRY)):
         for k in range(1, len(group)):
             if not _same_line(group.iloc[0].drop("part"), group.iloc[k].drop("part")):
                 raise ValueError(
@@ -322,7 +322,7 @@ def _one_line_each(lines: pd.DataFrame) -> pd.DataFrame:
                     "without their rows cannot be pooled. Expected the rows of both: give the results folders, or "
                     "leave one out"
                 )
-    lines = lines[~lines.duplicated(list(LINE))]
+    lines = lines[~lines.duplicated(list(ENTRY))]
     others = lines[lines["method"] != GROUND_TRUTH]
     clips = others["clips"] + others["failures"]
     if clips.nunique() > 1:

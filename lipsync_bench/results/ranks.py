@@ -26,7 +26,7 @@ import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
 from lipsync_bench.metrics.registry import CLIP_COLUMNS
-from lipsync_bench.results.rows import GROUND_TRUTH, LINE
+from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH
 from lipsync_bench.results.statistics import (
     CONFIDENCE,
     Estimate,
@@ -40,7 +40,7 @@ from lipsync_bench.results.texts import letters
 
 _PAIR = ("clip", "audio_clip")
 _Line = tuple[str, ...]
-_NAMES = list(enumerate(LINE))[1:]  # of the two lines of a pair; the protocol is common to both
+_NAMES = list(enumerate(ENTRY))[1:]  # of the two lines of a pair; the protocol is common to both
 
 __all__ = ["intervals", "paired_tests", "ranks"]
 
@@ -56,9 +56,9 @@ class _Table:
 
 
 def _tables(rows: pd.DataFrame) -> Iterable[_Table]:
-    texts = {name: rows[name].fillna("").astype(str) for name in (*LINE, *_PAIR, "speaker")}
+    texts = {name: rows[name].fillna("").astype(str) for name in (*ENTRY, *_PAIR, "speaker")}
     rows = rows.assign(**texts)
-    twice = rows[rows.duplicated([*LINE, *_PAIR])]
+    twice = rows[rows.duplicated([*ENTRY, *_PAIR])]
     if len(twice):
         first = twice.iloc[0]
         raise ValueError(
@@ -70,10 +70,10 @@ def _tables(rows: pd.DataFrame) -> Iterable[_Table]:
         good = group[group["status"] == "ok"]
         pairs = int(group["_pair"].max()) + 1
         known = group[group["speaker"] != ""].groupby("_pair")["speaker"].min()
-        lines = sorted({tuple(line) for line in group[list(LINE)].itertuples(index=False)})
+        lines = sorted({tuple(line) for line in group[list(ENTRY)].itertuples(index=False)})
         metrics = [c.name for c in CLIP_COLUMNS if c.name in group and good[c.name].notna().any()]
         values = {(line, metric): np.full(pairs, math.nan) for line in lines for metric in metrics}
-        for line, own in good.groupby(list(LINE)):
+        for line, own in good.groupby(list(ENTRY)):
             places = own["_pair"].to_numpy()
             for metric in metrics:
                 values[tuple(line), metric][places] = own[metric].to_numpy(dtype=float)
@@ -88,7 +88,7 @@ def intervals(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         seed: Of the resampling.
 
     Returns:
-        One line for each line of the leaderboard and metric: `LINE`, metric, and the fields of `Estimate`.
+        One line for each line of the leaderboard and metric: `ENTRY`, metric, and the fields of `Estimate`.
 
     Raises:
         ValueError: A row is there twice.
@@ -98,8 +98,8 @@ def intervals(rows: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
         estimates = bootstrap_intervals(table.values, table.units, seed)
         for line in table.lines:
             for metric in table.metrics:
-                out.append({**dict(zip(LINE, line, strict=True)), "metric": metric, **asdict(estimates[line, metric])})
-    return pd.DataFrame(out, columns=[*LINE, "metric", *Estimate.__dataclass_fields__])
+                out.append({**dict(zip(ENTRY, line, strict=True)), "metric": metric, **asdict(estimates[line, metric])})
+    return pd.DataFrame(out, columns=[*ENTRY, "metric", *Estimate.__dataclass_fields__])
 
 
 def paired_tests(
@@ -169,8 +169,8 @@ def ranks(tests: pd.DataFrame) -> pd.DataFrame:
         tests: As `paired_tests` gives them.
 
     Returns:
-        For each metric and line that shares a clip with any other: `LINE`, metric, rank, `group` (letters, in the order
-        of ranks), `beaten_by` and `beats` (numbers of lines), and `lines`, the number of lines that are ranked.
+        For each metric and line that shares a clip with any other: `ENTRY`, metric, rank, `group` (letters, in the
+        order of ranks), `beaten_by` and `beats` (numbers of entries), and `lines`, the number of ranked entries.
     """
     out: list[dict[str, object]] = []
     for (protocol, metric), group in tests[tests["n"] > 0].groupby(["protocol", "metric"], sort=True):
@@ -190,5 +190,5 @@ def ranks(tests: pd.DataFrame) -> pd.DataFrame:
             group_letters = "".join(letters(number) for number, clique in enumerate(cliques) if place in clique)
             found = {"rank": int(rank[k]), "group": group_letters, "beaten_by": int(beaten_by[k])}
             counts = {"beats": int(beats[k].sum()), "lines": len(lines)}
-            out.append({**dict(zip(LINE, (protocol, *lines[k]), strict=True)), "metric": metric, **found, **counts})
-    return pd.DataFrame(out, columns=[*LINE, "metric", "rank", "group", "beaten_by", "beats", "lines"])
+            out.append({**dict(zip(ENTRY, (protocol, *lines[k]), strict=True)), "metric": metric, **found, **counts})
+    return pd.DataFrame(out, columns=[*ENTRY, "metric", "rank", "group", "beaten_by", "beats", "lines"])

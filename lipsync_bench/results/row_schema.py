@@ -17,7 +17,7 @@ _NUMBER = r"(nan|-?[0-9]+([.][0-9]+)?(e[+-]?[0-9]+)?)"
 _SHIFTS = 31
 _REFERENCES = {
     "target": "compared with the same frame of the real video",
-    "sound": "compared with what is heard",
+    "audio": "compared with the audio",
     "none": "of the prediction alone",
 }
 _DIRECTIONS = {True: "higher is better", False: "lower is better", None: "no better side"}

@@ -30,13 +30,13 @@ from lipsync_bench.metrics.registry import CURVES as METRIC_CURVES
 from lipsync_bench.results.csv_tables import read_table
 from lipsync_bench.results.errors import OtherResultsError
 
-LINE = ("protocol", "method", "generator_sha256", "paste")
+ENTRY = ("protocol", "method", "generator_sha256", "paste")
 """What identifies a line of the leaderboard."""
 GROUND_TRUTH = "ground_truth"
 """The method that is the real video itself: the floor of every metric, and no competitor."""
 REPEATED_FRAME = "repeated_frame"
 """The trivial baseline, which shows its first frame for ever."""
-IDENTITY = (*LINE, "clip", "audio_clip")
+IDENTITY = (*ENTRY, "clip", "audio_clip")
 """What identifies a row: a line, and a pair of a video and a sound (the same clip's where the protocol is paired)."""
 INPUTS = ("prediction_sha256", "target_sha256", "audio_sha256", "faces_sha256")
 """What a row was measured from: SHA-256 of the prediction's file (empty where frames are made on the fly), of the two
@@ -76,11 +76,11 @@ _log = logging.getLogger(__name__)
 __all__ = [
     "BOARD",
     "CURVES",
+    "ENTRY",
     "FIELDS",
     "GROUND_TRUTH",
     "IDENTITY",
     "INPUTS",
-    "LINE",
     "REPEATED_FRAME",
     "SCORERS",
     "SUPERSEDED",

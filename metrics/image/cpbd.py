@@ -38,8 +38,8 @@ class EdgeSharpness:
     """What was measured in one image.
 
     Attributes:
-        histogram: (101,) measured edges by the probability, in per cent, that their blur is seen.
-        blocks: 64 x 64 blocks with enough edges to be looked at.
+        histogram: (101,) measured edges by the probability, in per cent, that their blur is noticed.
+        blocks: 64 x 64 blocks with enough edges to be measured.
         sharp_bins: bins, from 0 on, that count as sharp.
     """
 
@@ -66,7 +66,7 @@ def _by_blocks(image: np.ndarray) -> np.ndarray:
 
 
 def _beside(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The neighbour of each pixel, so many rows down and columns right; 0 outside."""
+    """The neighbour of each pixel, `rows` down and `columns` right; 0 outside."""
     padded = np.pad(image, 1)
     height, width = image.shape
     return padded[1 + rows : 1 + rows + height, 1 + columns : 1 + columns + width]
@@ -92,7 +92,7 @@ def _edges(gray: np.ndarray, variant: CPBDVariant) -> np.ndarray:
 
 
 def _runs(moves: np.ndarray) -> np.ndarray:
-    """Of moves (H, W - 1) between neighbours: how many in a row are true from each pixel (H, W) to the right."""
+    """How many `moves` (H, W - 1) between neighbours are true in a row from each pixel (H, W) to the right."""
     width = moves.shape[1] + 1
     columns = np.arange(width, dtype=np.int32)
     stops = np.where(moves, columns[-1], columns[:-1])
@@ -218,11 +218,11 @@ class CPBD(FrameMean):
       one it printed.
     * Reference: the package's own output; for the two others ports that were never run in Matlab or on ATVGnet's data.
       Canny is scikit-image's in all three.
-    * Known differences: a perfect step, its two sides equally strong, is no edge to the package's thinning. Matlab's
-      Canny chooses its thresholds, scikit-image's defaults pass nearly every block.
+    * Known differences: the package's thinning drops a perfect step, whose two sides are equally strong. Matlab's Canny
+      chooses its thresholds; scikit-image's defaults pass nearly every block.
 
     Args:
-        variant: whose edges; chooses the protocol.
+        variant: whose definition of edges; chooses the protocol.
 
     Example:
         >>> import torch
@@ -246,7 +246,7 @@ class CPBD(FrameMean):
     def update(self, images: Tensor, target: Tensor | None = None) -> None:
         """Add the frames of one batch; see `cpbd` for the argument.
 
-        The target is not looked at: a `MetricCollection` passes it to all its metrics.
+        The target is ignored: a `MetricCollection` passes it to all its metrics.
         """
         self.add(cpbd(images, self.variant))
 
@@ -259,7 +259,7 @@ class _Scorer(FrameScorer):
 
 
 def scorer(clip: ScoredClip) -> Scorer:
-    """Of the candidate's crops."""
+    """Scores the candidate's crops."""
     return _Scorer()
 
 

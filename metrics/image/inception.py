@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Inception network of FID, and the three ways in which images are made fit for it.
+"""The Inception network of FID, and the three published ways to resize and scale its input images.
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in TensorFlow's version of
 2015-12-05 with 1008 outputs, which Heusel et al. took for FID. It is torchvision's network but for two poolings
@@ -29,7 +29,7 @@ _BATCH_IMAGES = 16
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Resize the last but one axis to 299 as TensorFlow 1 did: source = destination * (in / 299), no half pixel."""
+    """Resize the second to last axis to 299 as TensorFlow 1 did: source = destination * (in / 299), no half pixel."""
     size = x.shape[-2]
     at = torch.arange(_INPUT_PX, dtype=torch.float64, device=x.device) * (size / _INPUT_PX)
     low = at.long().clamp(max=size - 1)
@@ -46,7 +46,7 @@ def inception_input(images: Tensor, recipe: FIDRecipe) -> Tensor:
 
     Args:
         images: (B, 3, H, W), RGB, 0..255.
-        recipe: Whose.
+        recipe: Which of these programs to follow.
 
     Returns:
         (B, 3, 299, 299) float32.
@@ -63,7 +63,7 @@ def inception_input(images: Tensor, recipe: FIDRecipe) -> Tensor:
 
 
 def _mean_of_neighbours(x: Tensor) -> Tensor:
-    """3 x 3 average whose divisor leaves out the padding, other than torchvision's."""
+    """3 x 3 average whose divisor, unlike torchvision's, leaves out the padding."""
     return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=False)
 
 

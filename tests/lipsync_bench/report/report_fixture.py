@@ -14,7 +14,7 @@ from lipsync_bench.evaluation.videos import video_path
 from lipsync_bench.metrics.registry import column
 from lipsync_bench.results.leaderboard import leaderboard
 from lipsync_bench.results.manifest import Run, session
-from lipsync_bench.results.rows import LINE, RowFile, read_rows
+from lipsync_bench.results.rows import ENTRY, RowFile, read_rows
 
 PAIRED, UNPAIRED = "paired_face_box-v1", "unpaired_face_box-v1"
 SYNCNET = "5a" * 32
@@ -114,7 +114,7 @@ def write_board(folder: Path) -> pd.DataFrame:
     """leaderboard.csv, with a pooled FID of the paired lines."""
     rows = read_rows(folder)
     paired = rows[(rows["protocol"] == PAIRED) & (rows["method"] != "ground_truth")]
-    pooled = paired[list(LINE)].drop_duplicates().reset_index(drop=True)
+    pooled = paired[list(ENTRY)].drop_duplicates().reset_index(drop=True)
     pooled = pooled.assign(fid=10.0 + pooled.index, fid_n=75 * rows["clip"].nunique())
     boards = [leaderboard(own, pooled if protocol == PAIRED else None) for protocol, own in rows.groupby("protocol")]
     board = pd.concat(boards, ignore_index=True)

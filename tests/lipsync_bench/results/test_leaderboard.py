@@ -13,7 +13,7 @@ from rich.console import Console
 from lipsync_bench.metrics.registry import COLUMNS, column
 from lipsync_bench.results.leaderboard import leaderboard, metric_columns, rich_table, write_leaderboard
 from lipsync_bench.results.ranks import intervals
-from lipsync_bench.results.rows import FIELDS, LINE, SCORERS
+from lipsync_bench.results.rows import ENTRY, FIELDS, SCORERS
 
 EIGHT = (
     *("ground_truth", "repeated_frame", "wav2lip", "wav2lip_gan"),
@@ -46,7 +46,7 @@ def three(clips: int = 40) -> pd.DataFrame:
 
 
 def pooled(**fid: float) -> pd.DataFrame:
-    line = {**dict.fromkeys(LINE, ""), "protocol": "p-v1", "paste": "box"}
+    line = {**dict.fromkeys(ENTRY, ""), "protocol": "p-v1", "paste": "box"}
     return pd.DataFrame([{**line, "method": m, "fid": value, "fid_n": 800} for m, value in fid.items()])
 
 

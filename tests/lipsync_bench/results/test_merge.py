@@ -15,7 +15,7 @@ from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.leaderboard import leaderboard, metric_columns, write_leaderboard
 from lipsync_bench.results.manifest import Run, session
 from lipsync_bench.results.merge import Part, leaderboard_merge, merge_leaderboards, read_part
-from lipsync_bench.results.rows import LINE, SCORERS, RowFile, read_rows
+from lipsync_bench.results.rows import ENTRY, SCORERS, RowFile, read_rows
 
 
 def row(method: str, clip: str, **values: object) -> dict[str, object]:
@@ -44,7 +44,7 @@ def many(method: str, level: float, clips: int = 12, **values: object) -> list[d
 
 
 def fid(method: str, value: float, frames: int = 80) -> pd.DataFrame:
-    line = {**dict.fromkeys(LINE, ""), "protocol": "p-v1", "method": method, "paste": "box"}
+    line = {**dict.fromkeys(ENTRY, ""), "protocol": "p-v1", "method": method, "paste": "box"}
     return pd.DataFrame([{**line, "fid": value, "fid_n": frames}])
 
 

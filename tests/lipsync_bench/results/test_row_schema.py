@@ -17,7 +17,7 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.row_schema import row_schema
-from lipsync_bench.results.rows import CURVES, FIELDS, LINE, SCORERS, RowFile
+from lipsync_bench.results.rows import CURVES, ENTRY, FIELDS, SCORERS, RowFile
 
 SCHEMA = row_schema()
 CURVE = " ".join(["nan", "-0.25", "1e-05", *(f"{k / 7:.17g}" for k in range(28))])
@@ -132,7 +132,7 @@ def test_a_wrong_row_does_not_fit(written, change, message):
 def test_a_failed_row_needs_its_reason_and_every_row_every_field(written):
     failed = records(written)[3]
     assert problems({**failed, "reason": None}) == ["reason: None is not of type 'string'"]
-    for name in (*LINE, "fid_sha256"):
+    for name in (*ENTRY, "fid_sha256"):
         missing = {key: value for key, value in failed.items() if key != name}
         assert problems(missing) == [f"row: '{name}' is a required property"]
 

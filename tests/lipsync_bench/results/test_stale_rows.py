@@ -16,7 +16,7 @@ from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation import Selection, evaluate_dataset, evaluate_videos
 from lipsync_bench.evaluation.candidates import VideoFolder
-from lipsync_bench.evaluation.videos import line_folder, row_path
+from lipsync_bench.evaluation.videos import entry_folder, row_path
 from lipsync_bench.report.players import kept_videos
 from lipsync_bench.report.results import read_results
 from lipsync_bench.results.rows import read_rows
@@ -203,8 +203,8 @@ def test_a_moving_preview_beside_a_prediction_is_no_second_one(tmp_path):
 
 def test_no_two_rows_share_a_file_of_theirs(tmp_path):
     names = ["my-method", "my_method", "my method", "my.method", "мой"]
-    assert len({line_folder(name, "", "") for name in names}) == len(names)
-    assert line_folder("wav2lip", "ab" * 32, "box") == "wav2lip-abababababab-box"
+    assert len({entry_folder(name, "", "") for name in names}) == len(names)
+    assert entry_folder("wav2lip", "ab" * 32, "box") == "wav2lip-abababababab-box"
     pairs = [("S1/a", "S2/b_c"), ("S1/a", "S2_b/c"), ("S1/a", "S1/a")]
     assert len({row_path(tmp_path, ("m", "", ""), *pair, ".mp4") for pair in pairs}) == 3
 

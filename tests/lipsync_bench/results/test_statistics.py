@@ -11,7 +11,7 @@ from scipy import stats
 from lipsync_bench.metrics.registry import COLUMNS
 from lipsync_bench.results import statistics
 from lipsync_bench.results.ranks import intervals, paired_tests, ranks
-from lipsync_bench.results.rows import FIELDS, LINE
+from lipsync_bench.results.rows import ENTRY, FIELDS
 from lipsync_bench.results.statistics import Units, bootstrap_intervals, holm, paired_test, unit_of
 
 
@@ -315,7 +315,7 @@ def test_a_failed_clip_leaves_the_pair_and_a_method_without_common_clips_has_no_
 
 
 def pair(a: str, b: str, better: str) -> dict[str, object]:
-    names = {"a_method": a, "b_method": b, **{f"{s}_{k}": "" for s in "ab" for k in LINE[2:]}}
+    names = {"a_method": a, "b_method": b, **{f"{s}_{k}": "" for s in "ab" for k in ENTRY[2:]}}
     return {"protocol": "p-v1", "metric": "psnr", "n": 9, "better": better, **names}
 
 
