@@ -203,7 +203,7 @@ def test_a_full_disk_below_the_standard_output_is_a_line():
     assert "Traceback" not in ended.stderr
 
 
-def test_every_value_of_a_cached_target_fits_or_it_is_made_anew(tmp_path, caplog):
+def test_every_value_of_a_cached_target_fits_or_it_is_computed_again(tmp_path, caplog):
     from lipsync_bench.datamodules.files import write_arrays
     from lipsync_bench.evaluation.targets import _Cache
 
@@ -223,4 +223,4 @@ def test_every_value_of_a_cached_target_fits_or_it_is_made_anew(tmp_path, caplog
         assert _Cache(path, Clip(), Found()).covers(3) == covers  # type: ignore[arg-type]
     path.write_bytes(b"damaged")
     assert not _Cache(path, Clip(), Found()).covers(1)  # type: ignore[arg-type]
-    assert "It is made anew" in caplog.text
+    assert "It is computed again" in caplog.text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON schema of rows: it can be printed, and takes what a run writes and nothing else."""
+"""The JSON schema of rows: it can be printed, and accepts only what a run writes."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ def problems(record: dict[str, object]) -> list[str]:
 
 
 def records(path: Path) -> list[dict[str, object]]:
-    """The lines of a clips.csv as the schema describes them, read without pandas."""
+    """The rows of a clips.csv as the schema describes them, read without pandas."""
 
     def cell(name: str, text: str) -> object:
         rule = SCHEMA["properties"][name]
@@ -70,12 +70,12 @@ def test_the_printed_schema_is_what_is_built():
     assert list(json.loads(done.stdout)["properties"]) == SCHEMA["required"] == list(FIELDS)
 
 
-def test_it_is_a_schema_and_says_what_every_field_is():
+def test_it_is_a_schema_and_describes_every_field():
     Draft202012Validator.check_schema(SCHEMA)
     assert all(len(rule["description"]) > 10 for rule in SCHEMA["properties"].values())
     for column in CLIP_COLUMNS:
         assert column.source in SCHEMA["properties"][column.name]["description"]
-    assert "no better side" in SCHEMA["properties"]["psnr_uint8"]["description"]
+    assert "neither direction is better" in SCHEMA["properties"]["psnr_uint8"]["description"]
     assert SCHEMA["properties"]["ssim"]["description"].startswith("SSIM; higher is better; compared with the same")
     lmd = SCHEMA["properties"]["lmd"]["description"]
     assert lmd.startswith("LMD in px; lower is better")
