@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench table`: a paper's table, and ours beside it."""
+"""`bench table`: a paper's table with our results beside it."""
 
 import io
 import logging
@@ -26,7 +26,7 @@ from lipsync_bench.papers.sources import Source
 
 _log = logging.getLogger(__name__)
 _RENDER: dict[str, Callable[[Comparison], str]] = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}
-FILE_WIDTH = 120  # of text that goes into a file
+FILE_WIDTH = 120  # characters in a line of a text file
 RESULTS = Path("results")
 
 __all__ = ["table"]
@@ -49,7 +49,7 @@ def _sources(paper: PaperTable, results: Path | None, ratings: Path | None) -> S
         )
     if not paper.user_study and ratings is not None:
         raise ValueError(
-            f"{paper.id} is no user study; {ratings} holds ratings. Expected a results folder: --results DIR"
+            f"{paper.id} is not a user study; {ratings} holds ratings. Expected a results folder: --results DIR"
         )
     if ratings is not None:
         return (Ratings(ratings),)
@@ -57,15 +57,15 @@ def _sources(paper: PaperTable, results: Path | None, ratings: Path | None) -> S
 
 
 def _refuse_run(paper: PaperTable, results: Path | None, paper_only: bool, run: bool, options: RunOptions) -> None:
-    """Refuse what does not go with --run, and what goes with nothing else."""
+    """Refuse arguments that contradict --run, and options that need it."""
     if options.given and not run:
         raise ValueError(
-            f"{', '.join(options.given)} without --run. Expected an evaluation that takes part of it. Add --run, or "
-            "show finished results with --results DIR alone"
+            f"{', '.join(options.given)} without --run. Expected --run, because the option is for an evaluation. Add "
+            "--run, or show finished results with --results DIR alone"
         )
     if run and paper.user_study:
         raise ValueError(
-            f"--run with {paper.id}, a user study. Expected people's scores, which no program gives: --ratings FILE"
+            f"--run with {paper.id}, a user study. Expected people's scores, which cannot be computed: --ratings FILE"
         )
     if run and paper_only:
         raise ValueError("--run with --paper-only. Expected one of the two. Leave out --paper-only to see ours")
@@ -83,26 +83,26 @@ def table(
     run: bool = False,
     options: RunOptions | None = None,
 ) -> int:
-    """Print a paper's table with ours beside it.
+    """Print a paper's table with our results beside it.
 
     Args:
-        id: Of the table; "list" prints all ids with their captions.
+        id: Id of the table; "list" prints all ids with their captions.
         results: Results folder of `bench evaluate`, a folder of such folders, or a leaderboard.csv. With `run` the
             folder that results folders are written into; results/ if not given.
-        paper_only: The paper's side alone.
-        format: Of what is printed.
+        paper_only: Print only the paper's values.
+        format: Format of the output.
         out: File to write instead of the screen.
         ratings: For a user study: CSV with the columns video, method, rater, question (visual, sync or realness) and
             score (1 to 5).
-        run: Evaluate first what the table needs and is not finished; see `runs`.
-        options: For that.
+        run: First run the evaluations that the table needs and that are not finished; see `runs`.
+        options: Options of these evaluations.
 
     Returns:
         0; 1 if every clip failed for a method that was run.
 
     Raises:
-        FileNotFoundError: No such table (lists those there are), results or ratings; or nothing can be run.
-        ValueError: A file is not in order, or options contradict each other.
+        FileNotFoundError: No such table (the message lists all), results or ratings; or nothing can be run.
+        ValueError: A file is damaged, or options contradict each other.
     """
     options = options or RunOptions()
     failed: tuple[str, ...] = ()
@@ -132,7 +132,7 @@ def table(
         write_atomic(out, text)
         _log.info("wrote %s", out)
     else:
-        sys.stdout.write("\n".join(map(printable, text.split("\n"))))  # names are anybody's
+        sys.stdout.write("\n".join(map(printable, text.split("\n"))))  # names come from users' files
     if failed:
         _log.error("every clip failed for %s", ", ".join(failed))
         return 1

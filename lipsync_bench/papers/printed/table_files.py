@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """experiments/tables/ID.yaml: read and checked.
 
-Every key is checked: a metric with a typing error would otherwise pass for a remark on the row.
+Every key is checked: a misspelt metric would otherwise be taken for a detail of the row.
 """
 
 import re
@@ -21,7 +21,7 @@ _PAPER = {"key", "title", "year", "ref"}
 _NOT_REPORTED = "null"
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
-# What tells rows of one method apart, and how it reads behind the method's name.
+# Details that distinguish rows of one method, and how they are printed after the method's name.
 _DETAILS: dict[str, str | dict[str, str]] = {
     "variant": "{}",
     "scale": "x{}",
@@ -38,7 +38,7 @@ _DETAILS: dict[str, str | dict[str, str]] = {
 
 def _fail(path: Path, found: str, expected: str) -> ValueError:
     return ValueError(
-        f"{path}: {found}. Expected {expected}. Mend the file; the tables of this package are in experiments/tables/."
+        f"{path}: {found}. Expected {expected}. Fix the file; the tables of this package are in experiments/tables/."
     )
 
 
@@ -111,7 +111,7 @@ def _protocol(path: Path, node: Any, seen: tuple[str, ...]) -> PaperProtocol:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    node = read_yaml(path, "a table", "Mend the file; those of this package are in experiments/tables/", printed=True)
+    node = read_yaml(path, "a table", "Fix the file; those of this package are in experiments/tables/", printed=True)
     if not isinstance(node, dict) or not set(node) >= _REQUIRED or not set(node) <= _REQUIRED | _OPTIONAL:
         keys = sorted(node) if isinstance(node, dict) else type(node).__name__
         raise _fail(path, f"its keys are {keys}", f"{sorted(_REQUIRED)} and of {sorted(_OPTIONAL)} what applies")
@@ -133,7 +133,7 @@ def read_table(path: Path) -> PaperTable:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file holds something else than a table; says what and where.
+        ValueError: The file is not a valid table; the message says where.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}. Expected a YAML as in experiments/tables/; see: bench table list")
@@ -145,9 +145,9 @@ def read_table(path: Path) -> PaperTable:
         raise _fail(path, f"paper is {paper}", f"the keys {sorted(_PAPER)}, the year as a number")
     metrics = _texts(path, "metrics", node["metrics"])
     unknown = [metric for metric in metrics if metric not in PAPER_METRICS]
-    if unknown or len({PAPER_METRICS[metric].judge == "people" for metric in metrics}) != 1:
+    if unknown or len({PAPER_METRICS[metric].kind == "people" for metric in metrics}) != 1:
         raise _fail(
-            path, f"its metrics are {list(metrics)}", f"some of {', '.join(PAPER_METRICS)}; opinions by themselves"
+            path, f"its metrics are {list(metrics)}", f"some of {', '.join(PAPER_METRICS)}; not ratings with others"
         )
     datasets = _texts(path, "dataset", node["dataset"])
     if not isinstance(node["rows"], list):
@@ -182,7 +182,7 @@ def load_table(id: str) -> PaperTable:
     """The table of that id.
 
     Raises:
-        FileNotFoundError: There is none; lists those there are.
+        FileNotFoundError: There is no such table; the message lists all.
         ValueError: Its file is broken.
     """
     path = experiment_file("tables", id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a paper's table needs of evaluations, what of it can be run here, and what is said of the rest."""
+"""Plan of `bench table --run`: required evaluations, which of them can run, and why the others cannot."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,19 +18,19 @@ from lipsync_bench.results.rows import GROUND_TRUTH
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.task.benchmark import Benchmark
 
-__all__ = ["Part", "RunOptions", "benchmark_name", "check_options", "part_of", "protocols_of", "verb"]
+__all__ = ["Part", "RunOptions", "benchmark_name", "check_options", "part_of", "protocols_of", "skip_label"]
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What is run, with what.
+    """The evaluations' options.
 
     Args:
         root: Prepared clips, instead of those of the benchmark's YAML.
-        methods: Checkpoint by row, beside or instead of the YAML's.
+        methods: Checkpoint by row, added to the YAML's or replacing them.
         pred: Folder of a method's videos by row.
-        scorers: Weights of the networks that judge, by field of `evaluation.ScorerFiles`.
-        parsing: Weights of the face parser, for methods that paste through a mask of the face.
+        scorers: Weights of the metric networks, by field of `evaluation.ScorerFiles`.
+        parsing: Weights of the face parser, for methods that are pasted through a face mask.
         limit: Only the first clips.
         device: As for `bench evaluate`.
     """
@@ -45,7 +45,7 @@ class RunOptions:
 
     @property
     def given(self) -> list[str]:
-        """The options that are not as they are by themselves."""
+        """Options that differ from their defaults."""
         usual = RunOptions()
         named = [name for name in ("root", "parsing", "limit", "device") if getattr(self, name) != getattr(usual, name)]
         named += [*(f"methods.{name}" for name in self.methods), *(["pred"] if self.pred else []), *self.scorers]
@@ -54,15 +54,15 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Part:
-    """One data set of the table.
+    """The part of a table on one data set.
 
     Args:
-        dataset: As the paper calls it.
-        benchmark: As our YAML calls it.
-        checkpoints: Of the rows that have one.
-        pred: Of the rows that have videos.
+        dataset: The paper's name of the data set.
+        benchmark: The name of our benchmark.
+        checkpoints: Checkpoints by row.
+        pred: Folders of videos by row.
         notes: What is not run, and why.
-        ready: Whether its clips are here.
+        ready: Whether its clips are prepared.
     """
 
     dataset: str
@@ -74,11 +74,11 @@ class Part:
 
 
 def check_options(table: PaperTable, options: RunOptions) -> None:
-    """Refuse what no row can take, before anything is computed.
+    """Refuse options that fit no row, before anything is computed.
 
     Raises:
-        FileNotFoundError: A checkpoint or folder that was named is missing.
-        ValueError: A method that is in no row or was given twice; one root for several data sets.
+        FileNotFoundError: A given checkpoint or folder is missing.
+        ValueError: A method is in no row or was given twice; one root is given for several data sets.
     """
     rows = list(dict.fromkeys(row.name for row in table.rows if row.name != GROUND_TRUTH))
     for flag, names in (("--methods", options.methods), ("--pred", options.pred)):
@@ -102,16 +102,16 @@ def check_options(table: PaperTable, options: RunOptions) -> None:
     for name, folder in options.pred.items():
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"{name}: {folder} is no folder. Expected one that holds its videos. Correct --pred {name}=DIR"
+                f"{name}: {folder} is not a folder. Expected one that holds its videos. Correct --pred {name}=DIR"
             )
     _check_root(table, options.root)
 
 
 def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Protocol, str]]:
-    """By name the protocols of the table's paper that have metrics of it; each with what it wants, empty if nothing.
+    """The protocols of the table's paper that have metrics of the table, by name, each with its missing requirement.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such protocol.
     """
     chosen = {}
     for protocol in map(load_protocol, list_protocols()):
@@ -119,7 +119,7 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
         if protocol.paper != table.paper.key or not metrics:
             continue
         wants = ""
-        # Without its judges a protocol would fill no cell, and its folder would refuse the judges afterwards.
+        # Without its metric networks a protocol would fill no cell, and its folder would refuse them later.
         if not any(PAPER_METRICS[m].flag in ("", *options.scorers) for m in metrics):
             titles = ", ".join(PAPER_METRICS[m].title for m in metrics)
             needs = " and ".join(dict.fromkeys(f"--{PAPER_METRICS[m].flag}" for m in metrics))
@@ -135,7 +135,7 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
 
 
 def benchmark_name(dataset: str) -> str:
-    """Our name of a paper's data set; a benchmark of the paper's own name goes first."""
+    """Our name of a paper's data set; a benchmark with the paper's own name takes precedence."""
     ours = [ours for ours, theirs in DATASETS.items() if theirs == dataset]
     return ours[0] if ours and not _has_benchmark(dataset) else dataset
 
@@ -151,7 +151,7 @@ def _has_benchmark(name: str) -> bool:
 
 
 def _check_root(table: PaperTable, root: Path | None) -> None:
-    """One folder of clips cannot be two data sets."""
+    """Refuse one folder of clips for several data sets."""
     several = [dataset for dataset in table.datasets if _has_benchmark(benchmark_name(dataset))]
     if root is not None and len(several) > 1:
         raise ValueError(
@@ -172,7 +172,7 @@ def _unprepared(benchmark: "Benchmark") -> str:
 
 
 def _missing(table: PaperTable, name: str, path: Path) -> str:
-    """What is said of a checkpoint that a benchmark names and that is not there."""
+    """The note on a checkpoint that a benchmark names and that does not exist."""
     methods = [name, *(row.method for row in table.rows if row.name == name)]
     known = [method for method in methods if experiment_file("", method) is not None]
     train = f"Train one with: lightning fit -c experiments/{known[0]}.yaml, or name" if known else "Name"
@@ -180,7 +180,7 @@ def _missing(table: PaperTable, name: str, path: Path) -> str:
 
 
 def _without_weights(table: PaperTable, part: Part, finished: Container[str]) -> Iterator[str]:
-    """What is said of the rows that have neither checkpoint nor videos."""
+    """The notes on rows that have neither checkpoint nor videos."""
     rows = [row for row in table.rows if row.dataset == part.dataset and row.name != GROUND_TRUTH]
     rows = [row for row in rows if row.name not in part.checkpoints and row.name not in part.pred]
     found = [row.name for row in rows if row.name in finished]
@@ -191,8 +191,8 @@ def _without_weights(table: PaperTable, part: Part, finished: Container[str]) ->
     others = [row.name for row in rows if row.method not in table.trained_here]
     if ours:
         yield (
-            f"Not run on {part.dataset}: {', '.join(ours)}, for want of a checkpoint in the benchmark "
-            f"{part.benchmark}. Give one with --methods.{ours[0]} CKPT."
+            f"Not run on {part.dataset}: {', '.join(ours)}: the benchmark {part.benchmark} names no checkpoint. "
+            f"Give one with --methods.{ours[0]} CKPT."
         )
     if others:
         yield (
@@ -201,26 +201,26 @@ def _without_weights(table: PaperTable, part: Part, finished: Container[str]) ->
         )
 
 
-def verb(folders: Sequence[Path]) -> str:
-    """What is said of what cannot be run, by whether earlier results of it are there."""
+def skip_label(folders: Sequence[Path]) -> str:
+    """'Not run', or 'Shown as found, not run' if earlier results exist."""
     return "Shown as found, not run" if any(ResultsFolder(folder).is_begun for folder in folders) else "Not run"
 
 
 def part_of(table: PaperTable, dataset: str, options: RunOptions, folders: Sequence[Path]) -> Part:
-    """What of a data set can be run; `folders` are its results, one for each protocol, as far as there are any."""
+    """The part of a data set and what of it can be run; `folders` are its results, one for each protocol."""
     from lipsync_bench.evaluation.task.benchmark import load_benchmark
 
     name = benchmark_name(dataset)
     if not _has_benchmark(name):
         note = (
-            f"{verb(folders)} on {dataset}: it has no benchmark. Write experiments/benchmarks/{name}.yaml with its "
-            "clips, as lrs2.yaml there."
+            f"{skip_label(folders)} on {dataset}: it has no benchmark. Write "
+            f"experiments/benchmarks/{name}.yaml with its clips, as lrs2.yaml there."
         )
         return Part(dataset, name, {}, {}, (note,), ready=False)
     benchmark = load_benchmark(name, options.root)
     problem = _unprepared(benchmark)
     if problem:
-        return Part(dataset, name, {}, {}, (f"{verb(folders)} on {dataset}: {problem}",), ready=False)
+        return Part(dataset, name, {}, {}, (f"{skip_label(folders)} on {dataset}: {problem}",), ready=False)
     names = {row.name for row in table.rows if row.dataset == dataset} - {GROUND_TRUTH}
     pred = {method: folder for method, folder in options.pred.items() if method in names}
     known = {**benchmark.methods, **options.methods}
