@@ -95,7 +95,7 @@ def _scorer(facts: PaperMetric, ours: Measured) -> str:
         official = sha256.startswith(file.rpartition("-")[2].removesuffix(".pth"))
         whose = f"not those of {file}"
     else:
-        official, whose = sha256 in OFFICIAL_SYNCNET_SHA256, "not known as the official SyncNet's"
+        official, whose = sha256 in OFFICIAL_SYNCNET_SHA256, "not on record here as the official SyncNet's"
     return "" if official else f"scorer weights (ours: {sha256[:12] or 'not stated'}; {whose})"
 
 

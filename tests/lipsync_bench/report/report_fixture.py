@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small results folder with everything a report has to show: bad names, failures, curves, two protocols, videos."""
+"""A small results folder with everything that a report shows: bad names, failures, curves, two protocols, videos."""
 
 import math
 import shutil
@@ -99,7 +99,7 @@ def write_rows(folder: Path, clips: list[str], seed: int = 0) -> None:
 
 
 def write_unpaired(folder: Path, clips: list[str]) -> None:
-    """Rows of a second protocol, each clip with the sound of the next one: no metric that needs the target."""
+    """Rows of a second protocol, each clip with the audio of the next one: no metric that needs the target."""
     rng = np.random.default_rng(7)
     file = RowFile(folder / "clips.csv")
     for number, clip in enumerate(clips):
@@ -111,7 +111,7 @@ def write_unpaired(folder: Path, clips: list[str]) -> None:
 
 
 def write_board(folder: Path) -> pd.DataFrame:
-    """leaderboard.csv, with a pooled FID of the paired lines."""
+    """leaderboard.csv, with a pooled FID of the paired entries."""
     rows = read_rows(folder)
     paired = rows[(rows["protocol"] == PAIRED) & (rows["method"] != "ground_truth")]
     pooled = paired[list(ENTRY)].drop_duplicates().reset_index(drop=True)
