@@ -35,7 +35,7 @@ from lipsync_bench.datamodules.media.audio import (
     mel_start,
     mel_window,
 )
-from lipsync_bench.datamodules.media.original_audio import read_sound
+from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.inference.blending import BLENDS, Blend, blend
 from lipsync_bench.inference.face_mask import FaceMaskPaste
@@ -307,7 +307,7 @@ def dub(
             "reference": reference,
         }
         tags = _mark(module, checkpoint, **settings) if mark else {}
-        sound = read_sound(audio, total / fps if fit == "cut" else None)
+        sound = read_original_audio(audio, total / fps if fit == "cut" else None)
         batch = batch_frames or max(1, min(BATCH_FRAMES, _BATCH_BYTES // (info.height * info.width * 3)))
         gc.collect()  # the first pass's decoder
         with (

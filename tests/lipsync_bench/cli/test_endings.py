@@ -169,7 +169,7 @@ def test_lightning_refuses_a_bomb_and_a_text_of_another_kind_at_once(tmp_path, c
     bomb = tmp_path / "bomb.yaml"
     bomb.write_text("a: &a [1, 1, 1, 1]\n" + "".join(f"b{i}: &b{i} [{'*a, ' * 99}*a]\n" for i in range(99)))
     (tmp_path / "latin.yaml").write_bytes(b"seed_everything: 1 # \xe9\n")
-    for name, found in (("bomb", "20,000 values"), ("latin", "no UTF-8")):
+    for name, found in (("bomb", "20,000 values"), ("latin", "not UTF-8")):
         caplog.clear()
         with pytest.raises(SystemExit) as ended:
             cli.main(["fit", "-c", str(tmp_path / f"{name}.yaml")])
@@ -182,7 +182,7 @@ def test_bench_refuses_a_bomb_of_arguments(tmp_path, caplog):
     """The reader of jsonargparse ends the process with a signal."""
     (tmp_path / "bomb.yaml").write_text("[" * 100_000)
     assert run_bench("evaluate", "--config", tmp_path / "bomb.yaml") == 1
-    assert "bomb.yaml: no YAML for this (more than 40 levels" in caplog.text
+    assert "bomb.yaml: not valid YAML (more than 40 levels" in caplog.text
 
 
 def test_lightning_says_in_which_file_wrong_arguments_are(tmp_path, capsys):

@@ -218,7 +218,7 @@ def test_nothing_is_bridged_before_the_first_and_after_the_last_face(talk_frames
 
 def test_no_face_is_an_error_and_leaves_nothing(checkpoint, tmp_path):
     video = write_video(tmp_path / "in.mp4", [np.full((96, 96, 3), 90, np.uint8)] * 10)
-    with pytest.raises(FaceError, match=r"in\.mp4: no face on any of 10 frames"):
+    with pytest.raises(FaceError, match=r"in\.mp4: no face in any of 10 frames"):
         dub(checkpoint, video, write_wav(tmp_path / "a.wav", 1), tmp_path / "out.mp4", progress=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "in.mp4"]
 

@@ -196,7 +196,7 @@ def test_the_smallest_table_loads(tmp_path):
         ("caption: C", "caption: C\nclip_count: {lrs2: many}", r"clip_count is"),
         ("caption: C", "caption: C\nclip_count: {mead: 3}", r"clip_count is"),
         ("method: a, psnr: 30.10", "method: a, sketch: maybe, psnr: 30.10", r"sketch: maybe.*true or false"),
-        ("rows:\n", "rows: [\n", r"no YAML"),
+        ("rows:\n", "rows: [\n", r"not valid YAML"),
     ],
 )
 def test_a_broken_table_is_an_error_that_says_what_is_wrong(tmp_path, old, new, message):

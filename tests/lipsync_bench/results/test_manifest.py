@@ -125,7 +125,7 @@ def test_another_identity_is_refused_and_nothing_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"manifest\.json: no JSON"),
+        ("{", r"manifest\.json: not JSON"),
         ('{"identity": {}, "methods": {}}', "another version"),
         ("[]", r"manifest\.json: holds a list"),
     ],
