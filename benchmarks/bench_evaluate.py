@@ -123,7 +123,7 @@ def parts(pair: _Pair) -> Parts:
     def see_faces() -> None:
         regions = Regions(protocol)
         for images in frames:
-            regions.seen(images, boxes, rectangles)
+            regions.face_found(images, boxes, rectangles)
         regions.close()
 
     def compare() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.fuzz.kinds import Kind
 from lipsync_bench.datamodules.datasets.stills import read_still
 from lipsync_bench.datamodules.media.audio import load_audio
-from lipsync_bench.datamodules.media.original_audio import read_sound
+from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import probe, read_frames
 
 FRAMES = 25
@@ -112,7 +112,7 @@ def _write_wav(path: Path, code: int, bits: int, extensible: bool = False) -> No
 
 def _read_audio(path: Path) -> None:
     load_audio(path)
-    deque(read_sound(path).pieces, maxlen=0)
+    deque(read_original_audio(path).pieces, maxlen=0)
 
 
 def _read_video(path: Path) -> None:

@@ -32,9 +32,9 @@ def test_the_whole_published_inference_gives_the_official_frames():
     """
     expected = golden.arrays("wav2lip")
     t = np.arange(19999) / 16000
-    wave = 0.3 * np.sin(2 * np.pi * 220 * t) + 0.2 * np.sin(2 * np.pi * 3000 * t)
-    wave[8000:14400] = 0
-    mel = mel_spectrogram(wave.astype(np.float32))
+    samples = 0.3 * np.sin(2 * np.pi * 220 * t) + 0.2 * np.sin(2 * np.pi * 3000 * t)
+    samples[8000:14400] = 0
+    mel = mel_spectrogram(samples.astype(np.float32))
     starts = chunk_starts(mel.shape[1], 30.0)
     assert len(starts) == expected["inf_n_frames"] == 33
 
@@ -79,7 +79,7 @@ def test_too_few_frames_are_an_error():
         list(lip_sync(Echo(), frames(3), boxes, mels))
 
 
-def test_generated_faces_that_are_no_numbers_are_an_error():
+def test_generated_faces_that_are_not_finite_are_an_error():
     mels = np.zeros((3, 1, 80, 16), np.float32)
     mels[1] = np.nan
     with pytest.raises(MediaError, match=r"Echo: 1 of 3 generated faces have values that are not finite"):
