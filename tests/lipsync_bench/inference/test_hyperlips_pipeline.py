@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lipsync_bench.datamodules.faces.crops import smooth_boxes_ahead
-from lipsync_bench.datamodules.media.audio import MEL_WINDOW, chunk_starts, mel_spectrogram
+from lipsync_bench.datamodules.media.audio import frame_mels, mel_spectrogram
 from lipsync_bench.inference.face_mask import paste_parsed
 from lipsync_bench.inference.lip_sync import to_batch
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
@@ -86,9 +86,7 @@ def expected() -> dict[str, np.ndarray]:
 def run() -> Run:
     frames = np.ascontiguousarray(video()[..., ::-1])  # ours are RGB
     mel = mel_spectrogram(golden.uniform("hyperlips.pipe.wav", (6400,), -0.5, 0.5), pad_mode="constant")
-    starts = chunk_starts(mel.shape[1])
-    assert len(starts) == FRAMES
-    mels = np.stack([mel[None, :, start : start + MEL_WINDOW] for start in starts])
+    mels = frame_mels(mel, FRAMES)
 
     places = boxes(frames.shape[1])
     crops = [frame[y1:y2, x1:x2] for frame, (x1, y1, x2, y2) in zip(frames, places, strict=True)]
