@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long a person waits for `bench --help` and for the answer to a mistake, against Python and torch alone."""
+"""The time of `bench --help` and of the message after wrong usage, against starting Python and importing torch."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ __all__: list[str] = []
 
 def _run(arguments: list[str], status: int) -> None:
     done = subprocess.run(arguments, capture_output=True, text=True)
-    assert done.returncode == status, done.stderr  # a command that crashes is quick, too
+    assert done.returncode == status, done.stderr  # a command that crashes is fast too
 
 
 @pytest.fixture

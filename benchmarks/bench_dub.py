@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of `bench dub` on a 1080p video that is looped to a long speech.
+"""The memory of `bench dub` on a 1080p video that is looped to a long audio.
 
-LIPSYNC_BENCH_DUB_MINUTES says how long; half a minute if not set. The aim, 2 GB for 10 minutes, needs 10 to be set and
-some 20 minutes on two cores. The method is a small untrained Wav2Lip: what grows with the length is not in the network.
+LIPSYNC_BENCH_DUB_MINUTES sets its length; half a minute by default. The aim, 2 GB for 10 minutes, needs 10 and some 20
+minutes on two cores. The method is a small untrained Wav2Lip, because the network's memory does not depend on the
+length.
 """
 
 import os
@@ -32,7 +33,7 @@ __all__: list[str] = []
 
 
 def _tenth(watched: Watched, number: int) -> float:
-    """The largest resident memory in a tenth of the writing, counted from 0."""
+    """The largest resident memory in a tenth of the writing phase, counted from 0."""
     first, last = (len(watched.resident) * k // PARTS for k in (number, number + 1))
     return max(watched.resident[first : max(last, first + 1)])
 
@@ -49,7 +50,7 @@ def _minutes() -> float:
 
 
 def _write_speech(path: Path, utterance: np.ndarray, seconds: float) -> None:
-    """The utterance again and again, 16 bit, 16 kHz, mono."""
+    """Write the utterance repeatedly, 16 bit, 16 kHz, mono."""
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)

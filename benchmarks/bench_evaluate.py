@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bench evaluate --pred --target` on one pair of 720p files of 5 s, against the sum of its parts, each run alone.
 
-Ground truth and prediction are scored: two files to decode, two searches of landmarks, two checks for a face, but one
-comparison of images, for the truth is not compared with itself. A part is the public function of its metric on what it
-needs, cut out and resized beforehand; so cutting, resizing to the judges' sizes, rows and tables are the evaluation's
-own. The networks have their full width and random weights: the time is that of published weights, no score means
-anything. Reading their files is a part. The target is prepared beforehand, as another row of the table measures it.
+Ground truth and prediction are scored: two files are decoded and searched for landmarks and faces, but images are
+compared once, because the ground truth is not compared with itself. A part is the public function of a metric on its
+inputs, which are cut and resized beforehand; so cutting, resizing for the networks, rows and tables are the
+evaluation's own time. The networks have full width and random weights: times equal those of published weights, scores
+are meaningless. Reading their files is a part. The target is prepared beforehand; another row of the table measures it.
 """
 
 import shutil
@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from benchmarks.tools.comparison import Aim, Comparison, Rounds
-from benchmarks.tools.random_networks import write_random_judges
+from benchmarks.tools.random_networks import write_random_networks
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import load_audio, mel_spectrogram, to_int16
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
@@ -57,14 +57,14 @@ class _Pair:
 
     Args:
         target, mine: Folders, each with a video of the same name.
-        clips: The target, prepared.
-        judges: Random weights.
+        clips: The prepared target.
+        networks: Metric networks with random weights.
     """
 
     target: Path
     mine: Path
     clips: Path
-    judges: ScorerFiles
+    networks: ScorerFiles
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def pair(large_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> _Pair:
         for frame in read_frames(video):
             writer.write(frame)
     assert prepare(target, clips, PrepareOptions("folder", workers=1), progress=False).done == 1
-    return _Pair(target, mine, clips, write_random_judges(weights))
+    return _Pair(target, mine, clips, write_random_networks(weights))
 
 
 def _planes(images: Sequence[np.ndarray]) -> torch.Tensor:
@@ -87,17 +87,17 @@ def _planes(images: Sequence[np.ndarray]) -> torch.Tensor:
 
 
 def _one_by_one(score: Callable[..., torch.Tensor], *images: Sequence[torch.Tensor]) -> None:
-    """As evaluation does, and quicker than a clip at once: float64 images stay in the processor's cache."""
+    """As evaluation does, which is faster than a clip at once: float64 images stay in the processor's cache."""
     for arguments in zip(*images, strict=True):
         score(*arguments)
 
 
 @pytest.fixture(scope="module")
 def parts(pair: _Pair) -> Parts:
-    """What evaluation cannot do without, by name; frames, crops, mouths and loaded networks are there already."""
+    """The computations that evaluation needs, by name; frames, crops, mouths and loaded networks exist already."""
     videos = [folder / "a.mp4" for folder in (pair.target, pair.mine)]
     frames = [list(read_frames(video)) for video in videos]
-    waves = [load_audio(video) for video in videos]
+    audios = [load_audio(video) for video in videos]
     protocol = load_protocol(VIDEO_PAIRS)
     (path,) = pair.clips.rglob("*.safetensors")
     assert protocol.size_hw is not None
@@ -115,15 +115,15 @@ def parts(pair: _Pair) -> Parts:
         list(_planes([cv2.resize(c, (SCRIPT_PX, SCRIPT_PX), interpolation=cv2.INTER_AREA) for c in images]).split(1))
         for images in crops
     ]
-    loaded = Scorers(pair.judges).networks
+    loaded = Scorers(pair.networks).networks
     syncnet, expert, inception, alex = (loaded[name] for name in ("lse", "expert", "fid", "lpips_alex"))
     side = expert.image_size
     shown = [_planes(compare_crops(images, boxes, (side, side))).float() / 255 for images in frames]
 
-    def see_faces() -> None:
+    def find_faces() -> None:
         regions = Regions(protocol)
         for images in frames:
-            regions.seen(images, boxes, rectangles)
+            regions.face_found(images, boxes, rectangles)
         regions.close()
 
     def compare() -> None:
@@ -132,31 +132,31 @@ def parts(pair: _Pair) -> Parts:
                 _one_by_one(score, *images)
         _one_by_one(mse, *faces)
 
-    def judge_sync() -> None:
-        for images, wave in zip(frames, waves, strict=True):
-            score_clip(syncnet, images, to_int16(wave))
+    def score_sync() -> None:
+        for images, samples in zip(frames, audios, strict=True):
+            score_clip(syncnet, images, to_int16(samples))
 
-    def judge_by_expert() -> None:
-        for images, wave in zip(shown, waves, strict=True):
-            expert_curve(expert.network, images, torch.from_numpy(mel_spectrogram(wave)))
+    def score_by_expert() -> None:
+        for images, samples in zip(shown, audios, strict=True):
+            expert_curve(expert.network, images, torch.from_numpy(mel_spectrogram(samples)))
 
     return {
         "decoding": lambda: [sum(1 for _ in read_frames(video)) for video in videos],
         "landmarks": lambda: [find_landmarks(images, rectangles) for images in frames],
-        "Face Mesh": see_faces,
+        "Face Mesh": find_faces,
         "CPBD": lambda: _one_by_one(cpbd, [*faces[0], *faces[1]]),
         "PSNR, SSIM, MSE": compare,
         "8-bit PSNR": lambda: _one_by_one(psnr_uint8, *script),
-        "reading weights": lambda: Scorers(pair.judges),
-        "SyncNet": judge_sync,
-        "expert": judge_by_expert,
+        "reading weights": lambda: Scorers(pair.networks),
+        "SyncNet": score_sync,
+        "expert": score_by_expert,
         "LPIPS": lambda: _one_by_one(lambda x, y: lpips(x, y, alex), *faces),
         "Inception": lambda: _one_by_one(inception, [*faces[0], *faces[1]]),
     }
 
 
-def _evaluation(pair: _Pair, out: Path, judges: ScorerFiles) -> Callable[[], None]:
-    """What the command does; the results of the round before are removed, the prepared target is kept."""
+def _evaluation(pair: _Pair, out: Path, networks: ScorerFiles) -> Callable[[], None]:
+    """A function that evaluates; it first removes the results of the previous round, but not the prepared target."""
     shutil.copytree(pair.clips, out / "targets")
 
     def evaluate() -> None:
@@ -167,7 +167,7 @@ def _evaluation(pair: _Pair, out: Path, judges: ScorerFiles) -> Callable[[], Non
             pair.target,
             out,
             running=Running(device="cpu"),
-            scorers=judges,
+            scorers=networks,
             select=Selection(only=["mine"]),
             workers=1,
             progress=False,
@@ -176,8 +176,8 @@ def _evaluation(pair: _Pair, out: Path, judges: ScorerFiles) -> Callable[[], Non
         assert rows["status"].to_dict() == {"ground_truth": "ok", "mine": "ok"}
         assert rows.loc["mine", "frames"] == 125
         assert np.isfinite(rows.loc["mine", "psnr"])
-        assert rows["lse_d_wav2lip_lrs"].notna().all() == (judges.syncnet is not None)
-        assert rows["lpips_alex"].notna().all() == (judges.lpips is not None)
+        assert rows["lse_d_wav2lip_lrs"].notna().all() == (networks.syncnet is not None)
+        assert rows["lpips_alex"].notna().all() == (networks.lpips is not None)
 
     return evaluate
 
@@ -190,9 +190,9 @@ def _sum(parts: dict[str, Rounds]) -> Rounds:
 
 
 def _measure(
-    comparison: Comparison, pair: _Pair, out: Path, name: str, judges: ScorerFiles, parts: Parts, rounds: int
+    comparison: Comparison, pair: _Pair, out: Path, name: str, networks: ScorerFiles, parts: Parts, rounds: int
 ) -> None:
-    own, others = comparison.alternate(_evaluation(pair, out, judges), parts, rounds=rounds, warm_up=False)
+    own, others = comparison.alternate(_evaluation(pair, out, networks), parts, rounds=rounds, warm_up=False)
     row = comparison.record(name, "s", own, "sum of its parts", _sum(others), AIM)
     listed = ", ".join(f"{part} {seconds.median:.2f} s" for part, seconds in others.items())
     comparison.note(
@@ -206,12 +206,12 @@ def _chosen(parts: Parts, names: Collection[str]) -> Parts:
 
 
 def test_evaluate_without_networks(comparison: Comparison, pair: _Pair, parts: Parts, tmp_path: Path) -> None:
-    """Where no network hides the rest."""
+    """Without networks, whose time would dominate."""
     needed = _chosen(parts, WITHOUT_NETWORKS)
     _evaluation(pair, tmp_path / "warm_up", ScorerFiles())()
     _measure(comparison, pair, tmp_path / "timed", "`bench evaluate`, no networks", ScorerFiles(), needed, rounds=3)
 
 
 def test_evaluate(comparison: Comparison, pair: _Pair, parts: Parts, tmp_path: Path) -> None:
-    """Everything a row can hold but LSE on face tracks: a round takes a minute and a half."""
-    _measure(comparison, pair, tmp_path / "timed", "`bench evaluate`, all judges", pair.judges, parts, rounds=3)
+    """All metrics except LSE on face tracks: a round takes a minute and a half."""
+    _measure(comparison, pair, tmp_path / "timed", "`bench evaluate`, all networks", pair.networks, parts, rounds=3)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of `bench evaluate --pred --target` on a short and a long 720p clip, all judges at work.
+"""The memory of `bench evaluate --pred --target` on a short and a long 720p clip, with all metric networks.
 
-LIPSYNC_BENCH_EVALUATE_SECONDS says how long the long one is; 15 if not set. The aim, the same memory for 60 s as for
-5, needs 60 to be set. LIPSYNC_BENCH_EVALUATE_JUDGES names the networks, with commas between; all but FID's Inception
-if not set, which alone takes as long as the others together. Their weights are random.
+LIPSYNC_BENCH_EVALUATE_SECONDS sets the length of the long one; 15 by default. The aim, the same memory for 60 s as for
+5, needs 60. LIPSYNC_BENCH_EVALUATE_JUDGES names the networks, separated by commas; by default all but FID's Inception,
+which takes as long as the others together. Their weights are random.
 
-The prediction is a copy of the target: it is read, searched and judged like any other file.
+The prediction is a copy of the target: it is read, searched and scored like any other file.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from benchmarks.tools.comparison import Aim, Comparison, Rounds
-from benchmarks.tools.random_networks import JUDGES, Judge, write_random_judges
+from benchmarks.tools.random_networks import NETWORKS, NetworkName, write_random_networks
 from benchmarks.tools.watching import Watched, imports_mb, watch
 from benchmarks.tools.wide_video import write_wide_video
 from lipsync_bench.datamodules.media.video import FPS
@@ -43,46 +43,48 @@ def _seconds() -> float:
     return seconds
 
 
-def _judges() -> tuple[Judge, ...]:
+def _networks() -> tuple[NetworkName, ...]:
     text = os.environ.get(CHOSEN, "syncnet,expert,lpips")
     names = tuple(name for name in text.split(",") if name)
-    if not set(names) <= set(JUDGES):
-        raise ValueError(f"{CHOSEN} is {text!r}. Expected some of {','.join(JUDGES)}. Unset it for all but inception.")
-    return cast(tuple[Judge, ...], names)
+    if not set(names) <= set(NETWORKS):
+        raise ValueError(
+            f"{CHOSEN} is {text!r}. Expected some of {','.join(NETWORKS)}. Unset it for all but inception."
+        )
+    return cast(tuple[NetworkName, ...], names)
 
 
-def _evaluate(seconds: float, folder: Path, judges: ScorerFiles) -> Watched:
-    """`bench evaluate` in a process of its own on one clip of this length, preparation and all."""
+def _evaluate(seconds: float, folder: Path, networks: ScorerFiles) -> Watched:
+    """`bench evaluate` in a separate process on one clip of this length, including its preparation."""
     target, pred, out = (folder / name for name in ("target", "mine", "out"))
     write_wide_video(target / "a.mp4", (720, 1280), seconds)
     pred.mkdir()
     shutil.copy(target / "a.mp4", pred / "a.mp4")
     flags = {"pred": pred, "target": target, "out": out, "only": "mine", "device": "cpu", "workers": 1}
-    weights = {name: path for name, path in asdict(judges).items() if path is not None}
+    weights = {name: path for name, path in asdict(networks).items() if path is not None}
     listed = [f"--{flag}={value}" for flag, value in {**flags, **weights}.items()]
     command = [sys.executable, "-m", "lipsync_bench.bench", "evaluate", *listed]
-    watched = watch(command, (out / "clips.csv").is_file, folder / "log")  # the file is there when scoring begins
+    watched = watch(command, (out / "clips.csv").is_file, folder / "log")  # the file exists once scoring begins
     rows = read_rows(out).set_index("method")
     assert rows["status"].to_dict() == {"ground_truth": "ok", "mine": "ok"}
     assert set(rows["frames"]) == {round(seconds * FPS)}
-    assert rows["lse_d_wav2lip_lrs"].notna().all() == (judges.syncnet is not None)
-    assert rows["expert_cosine"].notna().all() == (judges.expert is not None)
-    assert rows["lpips_alex"].notna().all() == (judges.lpips is not None)
-    assert any(out.rglob("*.f32")) == (judges.inception is not None)
+    assert rows["lse_d_wav2lip_lrs"].notna().all() == (networks.syncnet is not None)
+    assert rows["expert_cosine"].notna().all() == (networks.expert is not None)
+    assert rows["lpips_alex"].notna().all() == (networks.lpips is not None)
+    assert any(out.rglob("*.f32")) == (networks.inception is not None)
     return watched
 
 
 def test_memory(comparison: Comparison, tmp_path: Path) -> None:
-    seconds, chosen = _seconds(), _judges()
+    seconds, chosen = _seconds(), _networks()
     (tmp_path / "weights").mkdir()
-    judges = write_random_judges(tmp_path / "weights", chosen)
+    networks = write_random_networks(tmp_path / "weights", chosen)
     alone = Rounds((imports_mb("lipsync_bench.evaluation.evaluate"),))
     runs: dict[float, Watched] = {}
 
     def both() -> None:
         for length in (SHORT_S, seconds):
             folder = tmp_path / f"{length:g}"
-            runs[length] = _evaluate(length, folder, judges)
+            runs[length] = _evaluate(length, folder, networks)
 
     comparison.benchmark.pedantic(both, rounds=1)
     short, long = runs[SHORT_S], runs[seconds]
@@ -98,9 +100,9 @@ def test_memory(comparison: Comparison, tmp_path: Path) -> None:
         Rounds((short.peak,)),
         Aim("ratio", "<", GROWTH),
     )
-    judging = ", ".join(chosen) or "no network"
+    used = ", ".join(chosen) or "no network"
     comparison.note(
-        f"{name.format(seconds)}: one pair of files, ground truth and prediction, with {judging}; {long.seconds:.0f} s "
+        f"{name.format(seconds)}: one pair of files, ground truth and prediction, with {used}; {long.seconds:.0f} s "
         f"in all ({SHORT_S:g} s: {short.seconds:.0f} s); peak before the first chunk is scored "
         f"{long.peak_before:.0f} MB ({short.peak_before:.0f} MB)."
     )

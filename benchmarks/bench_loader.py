@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loader, windows a second in one process, against a plain loader and against JPEG decoding alone.
 
-All three go through the same ten JPEGs of each window, byte for byte. The plain one works as Wav2Lip's is described
-(Prajwal et al., ACM MM 2020): one JPEG file a frame and one wav a clip; every sample reads ten files, resizes them to
-96 x 96, and computes the mel-spectrogram of the whole wav to cut six pieces out of it. It is given a head start: no
-folder is listed and no draw is tried again, the wav is read by the standard library, and the mel is our own.
+All three read the same ten JPEGs of each window, byte for byte. The plain one works as described for Wav2Lip (Prajwal
+et al., ACM MM 2020): one JPEG file a frame and one wav a clip; every sample reads ten files, resizes them to 96 x 96,
+and computes the mel spectrogram of the whole wav to cut six windows out of it. It has advantages: it lists no folder
+and repeats no draw, the wav is read by the standard library, and the mel is our own.
 """
 
 import os
@@ -27,8 +27,8 @@ from lipsync_bench.datamodules.windows.generator import window_columns
 from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES
 
 BATCH = 16
-WINDOWS = 128  # in an epoch; short rounds, so that others using the machine hit all alike
-COPIES = 80  # of each clip: far more than the loader holds open, as in a real data set
+WINDOWS = 128  # in an epoch; rounds are short, so that other load on the machine affects all equally
+COPIES = 80  # of each clip: far more than the loader keeps open, as in a real data set
 SIZE_PX = 96
 
 __all__: list[str] = []
@@ -98,18 +98,18 @@ def _plain_folders(drawn: list[_Drawn], folder: Path) -> dict[Path, Path]:
         if out.is_dir():
             continue
         out.mkdir(parents=True)
-        with Clip(clip) as content, wave.open(str(out / "audio.wav"), "wb") as sound:
+        with Clip(clip) as content, wave.open(str(out / "audio.wav"), "wb") as audio:
             for k, jpeg in enumerate(content.jpegs()):
                 (out / f"{k}.jpg").write_bytes(jpeg)
-            sound.setnchannels(1)
-            sound.setsampwidth(2)
-            sound.setframerate(SAMPLE_RATE)
-            sound.writeframes(content.wav().tobytes())
+            audio.setnchannels(1)
+            audio.setsampwidth(2)
+            audio.setframerate(SAMPLE_RATE)
+            audio.writeframes(content.wav().tobytes())
     return folders
 
 
 def _drawn_windows(loader: DataLoader, monkeypatch: pytest.MonkeyPatch) -> list[_Drawn]:
-    """Go through one epoch and note what is read of which clip."""
+    """Run one epoch and record what is read from which clip."""
     calls: list[tuple[Path, int, list[bytes]]] = []
     read = Clip.jpegs
 

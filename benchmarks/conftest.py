@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Material and report of the speed measurements. They are no tests: `make bench` runs them, `make test` does not.
+"""Data and report of the speed measurements. They are not tests: `make bench` runs them, `make test` does not.
 
-A measurement is a `bench_*.py` whose functions use the fixture `comparison`; its rows join the table by themselves.
+A measurement is a `bench_*.py` whose functions use the fixture `comparison`, which adds its rows to the table.
 """
 
 import os
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def comparison(benchmark: Any, request: pytest.FixtureRequest) -> Comparison:
-    """What a measurement is made and recorded with."""
+    """Makes a measurement and records it."""
     stash = request.config.stash
     return Comparison(benchmark, stash[_ROWS], stash[_NOTES])
 
@@ -65,13 +65,13 @@ def small_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def small_clips(small_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, prepared: faces about as large as those of LRS2. Read only."""
+    """`small_videos`, prepared: faces are about as large as in LRS2. Read only."""
     return _prepared(small_videos, tmp_path_factory.mktemp("small_clips"))
 
 
 @pytest.fixture(scope="session")
 def large_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One video of 5 s in 1280 x 720, laid out alike. Read only."""
+    """One video of 5 s in 1280 x 720, in the same folder layout. Read only."""
     folder = tmp_path_factory.mktemp("large_videos")
     write_wide_video(folder / "main" / "s01" / "00001.mp4", (720, 1280), seconds=5.0)
     (folder / "train.txt").write_text("s01/00001\n")
@@ -80,13 +80,13 @@ def large_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def large_clips(large_videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same, prepared. Read only."""
+    """`large_videos`, prepared. Read only."""
     return _prepared(large_videos, tmp_path_factory.mktemp("large_clips"))
 
 
 @pytest.fixture
 def one_thread_opencv() -> Iterator[None]:
-    """OpenCV as in a worker of the loader or of `bench prepare`."""
+    """Set OpenCV up as in a worker of the loader or of `bench prepare`."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
     yield
@@ -102,7 +102,7 @@ def _processor() -> str:
 
 
 def _conditions(config: pytest.Config) -> list[str]:
-    """Under which the rows hold."""
+    """The conditions of the measurements."""
     began, load = config.stash[_START]
     cores = usable_cores()
     packages = ("torch", "numpy", "opencv-contrib-python", "av", "mediapipe", "dlib-bin", "simplejpeg")
@@ -116,7 +116,7 @@ def _conditions(config: pytest.Config) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the table and leave it, ready to be pasted into docs/performance.md, in `.benchmarks/latest.md`."""
+    """Print the table and write it to `.benchmarks/latest.md`, ready to be pasted into docs/performance.md."""
     rows, notes = config.stash[_ROWS], config.stash[_NOTES]
     if not rows:
         return

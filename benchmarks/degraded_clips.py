@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Do the metrics move the way they must? Real clips, made worse in known ways, scored by `bench evaluate` as a whole.
+"""Checks that metrics respond to known degradations of real clips, scored by `bench evaluate`.
 
     python -m benchmarks.degraded_clips --clips DIR --out DIR [--expert CKPT] [--syncnet FILE] [--lpips DIR]
 
-Writes the degraded videos, results of one evaluation, `table.md`, `curves.png`, and `checks.md`: what has to hold, and
-whether it held. Ends with 1 if something did not hold. What is there already is not made again.
+Writes the degraded videos, the results of one evaluation, `table.md`, `curves.png`, and `checks.md`: the expected
+responses, and whether they were observed. Returns 1 if one was not. Existing files are not made again.
 """
 
 import argparse
@@ -33,9 +33,9 @@ from lipsync_bench.metrics.metric import LIPS
 
 BLURS = (1, 2, 4)  # standard deviation in pixels
 CRFS = (23, 35, 45)
-SHIFTS = (0, 2, 5, 10)  # frames by which the sound is late
+SHIFTS = (0, 2, 5, 10)  # frames by which the audio is late
 OPUS_BITS = 8000
-NEARLY_LOSSLESS = 1  # crf of everything that is not about the codec
+NEARLY_LOSSLESS = 1  # crf of all variants that do not test the codec
 MOUTH_MARGIN = 0.35  # of the lips' width
 
 Frames = Iterator[np.ndarray]
@@ -50,7 +50,7 @@ def _same(frames: Frames, clip: Clip) -> Frames:
 
 
 def _frozen(frames: Frames, clip: Clip) -> Frames:
-    """The first frame's mouth in every frame, placed by the lips' box and blended over its edge."""
+    """The first frame's mouth in every frame, positioned by the lips' box and blended at its edge."""
     lips = in_frame(clip.landmarks(), clip.boxes())[:, LIPS]
     pad = MOUTH_MARGIN * (lips[:, :, 0].max(axis=1) - lips[:, :, 0].min(axis=1))[:, None]
     boxes = np.concatenate([lips.min(axis=1) - pad, lips.max(axis=1) + pad], axis=1)
@@ -70,48 +70,48 @@ def _frozen(frames: Frames, clip: Clip) -> Frames:
         yield out
 
 
-def _late(wave: np.ndarray, frames: int) -> np.ndarray:
-    samples = round(frames / FPS * SAMPLE_RATE)
-    return np.concatenate([np.zeros(samples, np.float32), wave])[: len(wave)]
+def _late(samples: np.ndarray, frames: int) -> np.ndarray:
+    delay = round(frames / FPS * SAMPLE_RATE)
+    return np.concatenate([np.zeros(delay, np.float32), samples])[: len(samples)]
 
 
-def _opus(wave: np.ndarray) -> np.ndarray:
-    """The sound after Opus and back."""
+def _opus(samples: np.ndarray) -> np.ndarray:
+    """Encode the audio with Opus and decode it."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "sound.ogg"
+        path = Path(folder) / "audio.ogg"
         with av.open(str(path), "w") as container:
             stream = container.add_stream("libopus", rate=48000, layout="mono", bit_rate=OPUS_BITS)
             resampler = av.AudioResampler("s16", "mono", 48000)
-            frame = av.AudioFrame.from_ndarray(to_int16(wave)[None], "s16", "mono")
+            frame = av.AudioFrame.from_ndarray(to_int16(samples)[None], "s16", "mono")
             frame.sample_rate = SAMPLE_RATE
             for part in chain(resampler.resample(frame), resampler.resample(None)):
                 container.mux(stream.encode(part))
             container.mux(stream.encode(None))
-        return load_audio(path)[: len(wave)]
+        return load_audio(path)[: len(samples)]
 
 
-Picture = Callable[[Frames, Clip], Frames]
-Sound = Callable[[np.ndarray], np.ndarray]
+ChangeFrames = Callable[[Frames, Clip], Frames]
+ChangeAudio = Callable[[np.ndarray], np.ndarray]
 
 
-def _variants() -> dict[str, tuple[Picture, int, Sound]]:
-    """What is done to the picture, the crf it is stored with, and what is done to the sound, by name."""
-    out: dict[str, tuple[Picture, int, Sound]] = {"copy": (_same, NEARLY_LOSSLESS, lambda wave: wave)}
+def _variants() -> dict[str, tuple[ChangeFrames, int, ChangeAudio]]:
+    """By name: the change of the frames, the crf they are stored with, and the change of the audio."""
+    out: dict[str, tuple[ChangeFrames, int, ChangeAudio]] = {"copy": (_same, NEARLY_LOSSLESS, lambda samples: samples)}
     for sigma in BLURS:
-        out[f"blur_{sigma}"] = (partial(_blurred, sigma=sigma), NEARLY_LOSSLESS, lambda wave: wave)
+        out[f"blur_{sigma}"] = (partial(_blurred, sigma=sigma), NEARLY_LOSSLESS, lambda samples: samples)
     for crf in CRFS:
-        out[f"h264_{crf}"] = (_same, crf, lambda wave: wave)
+        out[f"h264_{crf}"] = (_same, crf, lambda samples: samples)
     out["opus_8k"] = (_same, NEARLY_LOSSLESS, _opus)
     for shift in SHIFTS[1:]:
         out[f"late_{shift}"] = (_same, NEARLY_LOSSLESS, partial(_late, frames=shift))
-    out["frozen"] = (_frozen, NEARLY_LOSSLESS, lambda wave: wave)
+    out["frozen"] = (_frozen, NEARLY_LOSSLESS, lambda samples: samples)
     return out
 
 
 def degrade(clips: Path, targets: Path, out: Path) -> dict[str, Path]:
-    """Every variant of every prepared clip below `out/NAME`; what is there is kept."""
+    """Write every variant of every prepared clip below `out/NAME`; existing files are kept."""
     folders = {}
-    for name, (picture, crf, sound) in _variants().items():
+    for name, (change_frames, crf, change_audio) in _variants().items():
         folders[name] = out / name
         for path in sorted(targets.glob("*/*.safetensors")):
             with Clip(path) as clip:
@@ -119,11 +119,11 @@ def degrade(clips: Path, targets: Path, out: Path) -> dict[str, Path]:
                 made = (folders[name] / clip.header.source).with_suffix(".mp4")
                 if made.is_file():
                     continue
-                # One thread: what x264 writes depends on their number, and the picture of a late sound is the copy's.
-                frames = picture(read_frames(source, FPS), clip)
+                # One thread, because x264's output depends on their number and late variants must equal the copy.
+                frames = change_frames(read_frames(source, FPS), clip)
                 first = next(frames)
                 size = (first.shape[0], first.shape[1])
-                with VideoWriter(made, FPS, size, audio=sound(load_audio(source)), crf=crf, threads=1) as writer:
+                with VideoWriter(made, FPS, size, audio=change_audio(load_audio(source)), crf=crf, threads=1) as writer:
                     for frame in chain([first], frames):
                         writer.write(frame)
     return folders
@@ -135,7 +135,7 @@ def _ordered(board: pd.DataFrame, names: Sequence[str], metric: str, falling: bo
 
 
 def checks(board: pd.DataFrame, rows: pd.DataFrame) -> list[tuple[str, bool | None]]:
-    """What has to hold, and whether it does; None where the scorer is not there or does not see these clips.
+    """The expected responses, and whether they hold; None if the network is missing or finds no clip in sync.
 
     Args:
         board: Leaderboard by method.
@@ -154,7 +154,7 @@ def checks(board: pd.DataFrame, rows: pd.DataFrame) -> list[tuple[str, bool | No
     out.append(("cpbd falls with blur", _ordered(board, blurs, "cpbd", True)))
     for name in ("opus_8k", *lates):
         same = all(board.loc[name, m] == board.loc["copy", m] for m in ("psnr", "ssim", "lmd", "cpbd", "jitter"))
-        out.append((f"{name} changes no metric of the picture", same))
+        out.append((f"{name} changes no metric of the frames", same))
     for metric in ("psnr_mouth", "lmd_centred"):
         rises = metric == "lmd_centred"
         holds = (board.loc["frozen", metric] > board.loc["copy", metric]) == rises
@@ -165,14 +165,15 @@ def checks(board: pd.DataFrame, rows: pd.DataFrame) -> list[tuple[str, bool | No
     ):
         if metric not in board:
             continue
-        seen = rows[rows["method"] == "ground_truth"].set_index("clip")[metric] == 0
-        clips = list(seen[seen].index)
+        in_sync = rows[rows["method"] == "ground_truth"].set_index("clip")[metric] == 0
+        clips = list(in_sync[in_sync].index)
         for shift, name in zip(SHIFTS[1:], lates, strict=True):
             own = rows[(rows["method"] == name) & rows["clip"].isin(clips)][metric]
             holds = None if not len(clips) else bool((own == -shift).all())
             out.append(
                 (
-                    f"{name}: {metric} is -{shift} in all {len(clips)} of {len(seen)} clips whose truth it hears at 0",
+                    f"{name}: {metric} is -{shift} in all {len(clips)} of {len(in_sync)} clips whose ground truth is "
+                    "at 0",
                     holds,
                 )
             )
@@ -184,10 +185,10 @@ def checks(board: pd.DataFrame, rows: pd.DataFrame) -> list[tuple[str, bool | No
 def _table(board: pd.DataFrame) -> str:
     shown = [c for c in COLUMNS if c.kind != "diagnostic" and c.name in board]
     lines = ["| | " + " | ".join(c.heading for c in shown) + " |", "|---|" + "---:|" * len(shown)]
-    for name, line in board.iterrows():
+    for name, entry in board.iterrows():
         cells = []
         for c in shown:
-            value = float(line[c.name])
+            value = float(entry[c.name])
             cells.append("identical" if math.isinf(value) else "–" if math.isnan(value) else f"{value:.{c.digits}f}")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -197,7 +198,7 @@ def _plot(board: pd.DataFrame, path: Path) -> None:
     series = {
         "blur, standard deviation (px)": [(0, "copy"), *((s, f"blur_{s}") for s in BLURS)],
         "x264, crf": [(1, "copy"), *((c, f"h264_{c}") for c in CRFS)],
-        "sound late by (frames)": [(0, "copy"), *((s, f"late_{s}") for s in SHIFTS[1:])],
+        "audio late by (frames)": [(0, "copy"), *((s, f"late_{s}") for s in SHIFTS[1:])],
     }
     metrics = [m for m in ("psnr", "ssim", "cpbd", "lmd", "expert_confidence", "expert_offset_frames") if m in board]
     figure, axes = plt.subplots(len(metrics), len(series), figsize=(9, 1.7 * len(metrics)), squeeze=False, sharey="row")
@@ -216,7 +217,7 @@ def _plot(board: pd.DataFrame, path: Path) -> None:
 
 
 def main() -> int:
-    """Run the study; 0 if everything that could be seen held."""
+    """Run the study; 0 if everything that could be checked held."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name in ("clips", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -231,9 +232,9 @@ def main() -> int:
     result = evaluate_videos(folders, given.clips, results, scorers=scorers)
     board = result.leaderboard.set_index("method").loc[["ground_truth", "repeated_frame", *folders]]
     found = checks(board, result.rows)
-    words = {True: "held", False: "**did not hold**", None: "could not be seen"}
+    answers = {True: "held", False: "**did not hold**", None: "could not be checked"}
     (given.out / "table.md").write_text(_table(board))
-    (given.out / "checks.md").write_text("".join(f"- {what}: {words[holds]}\n" for what, holds in found))
+    (given.out / "checks.md").write_text("".join(f"- {what}: {answers[holds]}\n" for what, holds in found))
     _plot(board, given.out / "curves.png")
     sys.stdout.write((given.out / "checks.md").read_text())
     return int(any(holds is False for _, holds in found))

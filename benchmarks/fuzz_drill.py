@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fuzz drill: spoilt files of every kind that the product reads, each given to its reader.
+"""The fuzz drill: reads spoilt files of every kind that the product reads.
 
     python -m benchmarks.fuzz_drill --inputs 2000 --seed 0
     python -m benchmarks.fuzz_drill --only clip --number 17 --keep /tmp/kept     # one input again, its file kept
 
-A spoilt file is either read, or refused by a ValueError or FileNotFoundError that names it (an OSError where a folder
-or a pipe is in its place). Another type of exception, a hang, the end of the process, or more memory than the bound is
-a fault; with any, the drill ends with 1. Input K of a kind depends on the seed, the kind and K alone
-(but for a few bytes of TorchScript and of the old form of torch.save, which hold addresses); input 0 is the whole file.
+A spoilt file must be read, or refused by a ValueError or FileNotFoundError that names it (an OSError if a folder or a
+pipe is at its path). Another type of exception, a hang, the end of the process, or more memory than the limit is a
+fault; with any fault the drill returns 1. Input K of a kind depends only on the seed, the kind and K (except for a few
+bytes of TorchScript and of the old format of torch.save, which contain addresses); input 0 is the intact file.
 """
 
 import os
@@ -27,7 +27,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from benchmarks.fuzz import media, prepared, results, weights
-from benchmarks.fuzz.runner import Input, Limits, Outcome, make_wholes, run_all
+from benchmarks.fuzz.runner import Input, Limits, Outcome, make_intact, run_all
 
 KINDS = {kind.name: kind for kind in (*prepared.KINDS, *results.KINDS, *weights.KINDS, *media.KINDS)}
 
@@ -38,13 +38,13 @@ def _arguments(args: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="fuzz_drill", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--inputs", type=int, default=2000, help="how many, shared out evenly among the kinds")
-    parser.add_argument("--seed", type=int, default=0, help="of all inputs")
+    parser.add_argument("--inputs", type=int, default=2000, help="number of inputs, divided evenly among the kinds")
+    parser.add_argument("--seed", type=int, default=0, help="seed of all inputs")
     parser.add_argument("--only", choices=sorted(KINDS), metavar="KIND", help=f"one of {', '.join(sorted(KINDS))}")
-    parser.add_argument("--number", type=int, help="of the one input that is read, with --only")
-    parser.add_argument("--memory-mb", type=int, default=512, help="a reader may take so much")
-    parser.add_argument("--seconds", type=float, default=20.0, help="and so long")
-    parser.add_argument("--keep", type=Path, help="folder for the files that were at fault")
+    parser.add_argument("--number", type=int, help="read only this input, with --only")
+    parser.add_argument("--memory-mb", type=int, default=512, help="memory limit of a reader")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time limit of a reader")
+    parser.add_argument("--keep", type=Path, help="folder for the files that caused a fault")
     chosen = parser.parse_args(args)
     if chosen.inputs < 1 or chosen.seconds <= 0 or chosen.memory_mb < 1:
         parser.error("--inputs, --seconds and --memory-mb are 1 or more")
@@ -74,7 +74,7 @@ def _table(outcomes: Sequence[Outcome], seconds: float) -> Table:
 
 
 def _groups(faults: Sequence[Outcome]) -> list[list[Outcome]]:
-    """Faults that look alike, the most frequent first."""
+    """Groups of equal faults, the most frequent first."""
     found: dict[tuple[str, ...], list[Outcome]] = {}
     for fault in faults:
         key = (fault.input.kind.name, fault.fault, fault.message.partition(":")[0], fault.place)
@@ -96,7 +96,7 @@ def _show(faults: Sequence[Outcome], seed: int, console: Console) -> None:
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the drill; 1 if anything was at fault."""
+    """Run the drill; 1 if there was any fault."""
     chosen = _arguments(args)
     console, start = Console(), time.monotonic()
     inputs = _inputs(chosen)
@@ -107,10 +107,10 @@ def main(args: Sequence[str] | None = None) -> int:
             shutil.copytree(folder, chosen.keep / folder.name, symlinks=True, ignore=_pipes)
 
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
-        wholes, scratch = Path(name) / "whole", Path(name) / "spoilt"
-        make_wholes([kind for kind in KINDS.values() if kind in {i.kind for i in inputs}], wholes)
+        intact, scratch = Path(name) / "intact", Path(name) / "spoilt"
+        make_intact([kind for kind in KINDS.values() if kind in {i.kind for i in inputs}], intact)
         limits = Limits(chosen.memory_mb, chosen.seconds)
-        outcomes = list(run_all(inputs, chosen.seed, wholes, scratch, limits, keep))
+        outcomes = list(run_all(inputs, chosen.seed, intact, scratch, limits, keep))
     if chosen.number is not None:
         console.print(escape(str(outcomes[0])), soft_wrap=True)
     console.print(_table(outcomes, time.monotonic() - start))
@@ -120,7 +120,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _pipes(folder: str, names: list[str]) -> list[str]:
-    """What cannot be copied."""
+    """The pipes in a folder, which cannot be copied."""
     return [name for name in names if (Path(folder) / name).is_fifo()]
 
 

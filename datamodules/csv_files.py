@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cells of CSV files: a spreadsheet takes a text that begins with = + - @ for a formula, and a file's name may."""
+"""Cells of CSV files. A spreadsheet takes text that begins with = + - @ for a formula, and file names may begin so."""
 
 import csv
 import io
@@ -16,22 +16,22 @@ __all__ = ["are_numbers", "quoted", "unquoted", "write_csv"]
 
 
 def are_numbers(text: str) -> bool:
-    """Whether a text is a number, or several with blanks between them."""
+    """Whether a text is a number, or several numbers separated by blanks."""
     return _NUMBERS.fullmatch(text) is not None
 
 
 def quoted(text: str) -> str:
-    """A text as a cell that no spreadsheet runs: an apostrophe goes before a formula. Numbers stay as they are."""
+    """A text as a cell that no spreadsheet runs: a formula is prefixed with an apostrophe. Numbers are not changed."""
     return f"'{text}" if _FORMULA.match(text) and not are_numbers(text) else text
 
 
 def unquoted(cell: str) -> str:
-    """The text of a cell that `quoted` made."""
+    """The text of a cell made by `quoted`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a whole table of texts or none, with a line of column names; UTF-8."""
+    """Write a table of texts atomically, with a header line; UTF-8."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

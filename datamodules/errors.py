@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Errors that say what is wrong with a file, so that a batch job can list them and go on."""
+"""Errors that say what is wrong with a file, so that a batch job can list them and continue."""
 
 import errno
 import os
@@ -10,7 +10,7 @@ __all__ = ["ClipError", "DescribedOSError", "FaceError", "JobsFailed", "MediaErr
 
 
 class MediaError(ValueError):
-    """A video or audio file that cannot be used: broken, empty, too short, or without the stream asked for."""
+    """A video or audio file that cannot be used: broken, empty, too short, or without the requested stream."""
 
 
 class FaceError(MediaError):
@@ -22,25 +22,25 @@ class ClipError(ValueError):
 
 
 class DescribedOSError(OSError):
-    """An error of the system whose text, its second argument, says already what was found and what to do."""
+    """A system error whose text, its second argument, already says what was found and what to do."""
 
 
 class JobsFailed(RuntimeError):
-    """More jobs of a batch failed than are allowed; what was made is kept."""
+    """More jobs of a batch failed than are allowed; finished results are kept."""
 
 
 def of_reading(error: BaseException) -> bool:
-    """Whether a reader failed because of the system, and not because of what a file holds.
+    """Whether a reader failed because of the system, not because of a file's content.
 
-    A library that is told to seek before a damaged file's start reports an invalid argument, and names no file.
+    EINVAL does not count: a library reports it, without a file name, after seeking before the start of a damaged file.
     """
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """An error that every other job would meet too, as on a full disk, so that a batch has to stop; else None.
+    """The error, if every other job would fail with it too (such as a full disk), so that a batch must stop; else None.
 
-    It is one of Python's own, which can be pickled, also where a library's was given.
+    A library's error is converted to Python's OSError, which can be pickled.
     """
     if not isinstance(error, OSError) or error.errno not in _SYSTEM:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files that are whole or absent, and what identifies a file."""
+"""Atomic writing of files, removal of leftovers, and hashes of files."""
 
 import hashlib
 import io
@@ -22,8 +22,8 @@ from lipsync_bench.datamodules.errors import of_reading
 if TYPE_CHECKING:
     import numpy as np
 
-_FOREIGN_AGE_S = 7 * 86400.0  # nobody writes one file for a week, on whatever host
-_NAME_BYTES = 120  # of a file's own name inside its temporary one: file systems take 255 in all
+_FOREIGN_AGE_S = 7 * 86400.0  # on any host, a temporary file older than a week has no writer
+_NAME_BYTES = 120  # of a file's name inside its temporary name: file systems allow 255 in all
 _PROBE_BYTES = 1 << 16
 _TEMPORARY = re.compile(
     r"\..+\.tmp-(?:(?P<place>[0-9a-f]{12})-(?P<pid>\d+)-(?P<started>\d+)-\d+|\d+)"  # the latter of version 0.1
@@ -55,7 +55,7 @@ def _content(path: str) -> str:
 
 @cache
 def _place() -> str:
-    """This host since it was started, and the space that process ids count in: containers of a host have their own."""
+    """Identifies this boot of the host and the namespace of process ids: containers of a host have their own."""
     space = ""
     with suppress(OSError):
         space = str(Path("/proc/self/ns/pid").readlink())
@@ -64,15 +64,15 @@ def _place() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process of this place was started, in ticks; ids are given anew. "0" if there is no such process."""
+    """When a process of this host was started, in ticks, because ids are reused; "0" if there is no such process."""
     words = _content(f"/proc/{pid}/stat").rpartition(")")[2].split()  # its name, in brackets, may hold anything
     return words[19] if len(words) > 19 else "0"
 
 
 def temporary_path(path: Path) -> Path:
-    """A hidden name beside `path` that no other process or host takes, and that tells whether its writer is alive.
+    """A hidden name beside `path` that is unique to this process and identifies it, so that leftovers can be found.
 
-    It has no known suffix, so that a listing of the folder does not take it for a result.
+    It has no known suffix, so that it is not taken for a result.
     """
     name, pid = path.name, os.getpid()
     if len(os.fsencode(name)) > _NAME_BYTES:
@@ -82,7 +82,7 @@ def temporary_path(path: Path) -> Path:
 
 
 def is_leftover(path: Path) -> bool:
-    """Whether this is a temporary name whose writer is gone: a process of this host, or anybody's a week ago."""
+    """Whether this is a temporary file whose writer has ended: a process of this host, or any after a week."""
     match = _TEMPORARY.fullmatch(path.name)
     if match is None:
         return False
@@ -94,21 +94,21 @@ def is_leftover(path: Path) -> bool:
 
 
 def remove_leftovers(folder: Path, of: Path | None = None) -> None:
-    """Remove temporary files and folders whose writers are gone.
+    """Remove temporary files and folders whose writers have ended.
 
     Args:
         folder: Searched at any depth.
-        of: Only those beside this path that were to become it.
+        of: Only temporary files of this path, which are beside it.
     """
     begin = "." if of is None else temporary_path(of).name.rpartition(".tmp-")[0] + ".tmp-"
     for path in folder.rglob(".*.tmp*") if of is None else folder.iterdir():
         if path.name.startswith(begin) and is_leftover(path):
-            with suppress(OSError):  # another process may be removing it as well
+            with suppress(OSError):  # another process may be removing it too
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _ask_the_disk(path: Path, size: int) -> None:
-    """Raise the OSError, such as a full disk, that a library met and told in words of its own."""
+    """Raise the OSError, such as a full disk, that a library has reported as another error."""
     with path.open("ab") as file:
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, max(size, path.stat().st_size + _PROBE_BYTES))
@@ -121,14 +121,14 @@ def _ask_the_disk(path: Path, size: int) -> None:
 def atomic_path(path: Path, size: int = 0) -> Iterator[Path]:
     """A temporary name beside `path` to write to; on a clean exit it is flushed to the disk and renamed to `path`.
 
-    An exception inside removes the temporary file and leaves `path` as it was.
+    An exception inside removes the temporary file and leaves `path` unchanged.
 
     Args:
         path: The file.
-        size: Bytes that it will have, for libraries that ask for all of them at once.
+        size: Its final size in bytes, for libraries that allocate all of them at once.
 
     Raises:
-        OSError: It cannot be written; names `path`, also where the library that wrote raises something else.
+        OSError: It cannot be written; the error names `path`, even if the writing library raised something else.
     """
     temporary = temporary_path(path)
     try:
@@ -157,13 +157,13 @@ def atomic_path(path: Path, size: int = 0) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a whole file or none; text as UTF-8."""
+    """Write a file atomically; text as UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def write_arrays(path: Path, **arrays: "np.ndarray | str") -> None:
-    """Write a whole .npz file or none; from memory, because NumPy's writer complains once more about a full disk."""
+    """Write an .npz file atomically; from memory, because NumPy's writer reports a full disk a second time."""
     import numpy as np
 
     content = io.BytesIO()
@@ -172,10 +172,10 @@ def write_arrays(path: Path, **arrays: "np.ndarray | str") -> None:
 
 
 def read_arrays(path: Path) -> "dict[str, np.ndarray]":
-    """The arrays of a .npz file as `write_arrays` writes it.
+    """The arrays of an .npz file of `write_arrays`.
 
     Raises:
-        ValueError: It is damaged, holds other than arrays, or is a bomb.
+        ValueError: It is damaged, holds something else than arrays, or would expand beyond its own size.
     """
     import numpy as np
 
@@ -188,14 +188,14 @@ def read_arrays(path: Path) -> "dict[str, np.ndarray]":
             raise ValueError("larger than the file")
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except Exception as error:  # NumPy's reader evaluates a head of text: it fails in every way
+    except Exception as error:  # NumPy's reader evaluates a text header, which can raise anything
         if of_reading(error):
             raise
         raise ValueError(f"{path}: no arrays ({type(error).__name__}). Expected an .npz file. Remove it") from error
 
 
 def sha256(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's content, read in pieces."""
+    """Hexadecimal SHA-256 of a file's content, read in parts."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):
@@ -204,12 +204,12 @@ def sha256(path: Path) -> str:
 
 
 def write_tensors(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Mapping[str, str]) -> None:
-    """Write a whole safetensors file or none, straight from the arrays: as bytes they would be in memory twice more.
+    """Write a safetensors file atomically, directly from the arrays, which saves two copies in memory.
 
     Args:
         path: The file.
         tensors: Contiguous arrays by name.
-        metadata: Texts of the file's head.
+        metadata: Metadata of the file's head.
     """
     from safetensors.numpy import save_file
 
@@ -217,12 +217,12 @@ def write_tensors(path: Path, tensors: "Mapping[str, np.ndarray]", metadata: Map
         temporary.touch()
         mode = temporary.stat().st_mode
         save_file(dict(tensors), temporary, dict(metadata))
-        temporary.chmod(mode)  # the library lets nobody else read it; others of a group may have to
+        temporary.chmod(mode)  # the library makes it unreadable for the group
 
 
 def printable(text: str) -> str:
-    """Text that can be written as UTF-8 and shown: bytes of a file name that are none become \\udcXX, and what would
-    steer a terminal, break a line or turn the direction of writing becomes \\x1b, \\n, \\u202e ...
+    """Text that can be written as UTF-8 and shown: undecodable bytes of a file name become \\udcXX, and characters that
+    control a terminal, break a line or change the direction of writing become \\x1b, \\n, \\u202e ...
     """
     if text.isascii() and text.isprintable():
         return text

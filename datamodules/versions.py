@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which packages this one requires, and which versions of them are installed."""
+"""The packages that this one requires, and their installed versions."""
 
 import configparser
 import importlib.metadata
@@ -12,7 +12,7 @@ __all__ = ["DISTRIBUTION", "installed", "required", "versions"]
 
 
 def required() -> tuple[str, ...]:
-    """Names of the packages that are required to use this one, in the order of setup.cfg; without those of extras."""
+    """Names of the required packages, in the order of setup.cfg, without extras."""
     try:
         lines = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed
@@ -24,7 +24,7 @@ def required() -> tuple[str, ...]:
 
 
 def installed(package: str) -> str | None:
-    """The version of a package; None where it is not installed."""
+    """The version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -87,7 +87,7 @@ def read_torch(path: Path, expected: str, repair: str, *, mapped: bool = False) 
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is damaged, asks for code to be run, or is an archive.
+        ValueError: It is damaged, would run code, or is an archive.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. Expected {expected}. {repair}")
@@ -102,7 +102,7 @@ def read_torch(path: Path, expected: str, repair: str, *, mapped: bool = False) 
             return read_script(path, root)
         mapped = mapped and zipfile.is_zipfile(path)
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except Exception as error:  # damaged pickles fail in every way there is; what they say gives wrong advice
+    except Exception as error:  # damaged pickles can raise anything, and their messages give wrong advice
         if of_reading(error):
             raise
         forbidden = forbidden_name(path, error)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the torchmetrics classes of this package share: a mean over frames, in float64, that counts what it leaves out.
+"""Base of the torchmetrics classes of this package: a mean over frames, in float64, that counts the frames left out.
 
-Apart from metric.py, which must not import torchmetrics.
+Kept out of metric.py, which must not import torchmetrics.
 """
 
 from typing import Any
@@ -16,13 +16,13 @@ __all__ = ["FrameMean"]
 class FrameMean(Metric):
     """Mean of one value a frame, over the frames that have one.
 
-    Its states are called after its protocol. A `MetricCollection` takes two metrics whose states have the same names
-    and, after the first update, the same values for one and updates only the first from then on: under common names MSE
-    and LPIPS would be joined by a first batch of identical images, where both are 0.
+    Its states are named after its protocol. A `MetricCollection` merges metrics whose states have the same names and,
+    after the first update, the same values: under common names MSE and LPIPS would be merged by a first batch of
+    identical images, where both are 0, and only the first would be updated from then on.
 
     Args:
-        protocol: What is computed, under a name that is its own.
-        **kwargs: Of `torchmetrics.Metric`, such as `sync_on_compute`.
+        protocol: A unique name of what is computed.
+        **kwargs: Arguments of `torchmetrics.Metric`, such as `sync_on_compute`.
     """
 
     full_state_update = False
@@ -38,7 +38,7 @@ class FrameMean(Metric):
         return state
 
     def add(self, values: Tensor, usable: Tensor | None = None) -> None:
-        """Add the values (N,) of some frames. Those that are not `usable`, bool (N,), are counted and left out."""
+        """Add the values (N,) of some frames. Frames that are not `usable`, bool (N,), are counted and left out."""
         usable = torch.ones_like(values, dtype=torch.bool) if usable is None else usable
         total = self._state("sum")
         total += values[usable].sum().to(total.device)

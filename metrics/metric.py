@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a metric is: its one description, what it is shown of a clip, and what it gives back.
+"""The interface of a metric: its description, its inputs (`ScoredClip`, `View`) and its scorer.
 
-A metric is one file of this folder. It holds the mathematics, and ends with what the evaluation uses:
+A metric is one file of this folder. It holds the mathematics and ends with what the evaluation uses:
 
     def scorer(clip: ScoredClip) -> Scorer | None:  # None where the metric does not apply
         return MyScorer() if clip.paired else None
@@ -10,10 +10,9 @@ A metric is one file of this folder. It holds the mathematics, and ends with wha
         columns=(Column("mine", "Mine", "px", False, 3, (0, INF), "target", "paper, year"),), checked="golden arrays"
     )
 
-`METRIC = ...` is the last statement, and uses the names of this module and literals alone: `metrics.registry` runs
-that statement by itself. So nobody who reads a leaderboard waits for torchmetrics, which takes seconds to import. A
-file whose description has `networks` also defines `load`, one with a pooled column `pool` and `whole`; see
-`Description`.
+`METRIC = ...` is the last statement and uses only literals and the names of this module: `metrics.registry` evaluates
+that statement alone, so that reading a leaderboard does not import torchmetrics, which takes seconds. A file whose
+description has `networks` also defines `load`, one with a pooled column `pool` and `is_complete`; see `Description`.
 """
 
 import math
@@ -51,25 +50,23 @@ Value = float | int | str | None
 
 @dataclass(frozen=True)
 class Column:
-    """One number that a row or a leaderboard can hold. One name, one definition.
+    """One number of a row or a leaderboard entry. One name has one definition.
 
-    What it is measured on (crop, pairs, frame rate) is the protocol's affair and stands beside it in every row.
+    What it is measured on (crop, pairs, frame rate) is set by the protocol, whose name is in every row.
 
     Args:
         name: Key in clips.csv and leaderboard.csv.
         title: Heading in tables.
         unit: Unit of the value, empty for pure numbers.
-        higher_is_better: None where a value has no better side (an offset).
-        digits: Digits behind the point in tables.
-        bounds: Least and greatest possible value.
-        reference: What the value is compared with: "target" (the same frame of the real video), "sound" (the audio) or
-            "none" (the prediction alone).
-        source: Paper or program whose definition it is; of a description's columns, its own if empty.
-        kind: "clip": one value a clip, averaged. "pooled": all clips together make one value, which no row has.
-            "diagnostic": one value a clip that compares no methods; shown only beside a paper's table.
+        higher_is_better: None where neither direction is better (an offset).
+        digits: Decimals in tables.
+        bounds: Smallest and largest possible value.
+        reference: What the prediction is compared with: "target" (the same frame of the real video), "audio" or "none".
+        source: Paper or program that defines it; if empty, the description's `source`.
+        kind: "clip": one value per clip, averaged. "pooled": one value of all clips together, absent from rows.
+            "diagnostic": one value per clip that does not compare methods; shown only beside a paper's table.
         network: Name of the network that it needs; empty for a formula.
-        order: Place among the columns; equal ones by file name. The order of files that exist cannot be told from
-            their names, so theirs is written down. A new metric needs none and stands behind them.
+        order: Position among the columns; equal ones are sorted by file name. A new metric needs none and comes last.
     """
 
     name: str
@@ -78,7 +75,7 @@ class Column:
     higher_is_better: bool | None
     digits: int
     bounds: tuple[float, float]
-    reference: Literal["target", "sound", "none"]
+    reference: Literal["target", "audio", "none"]
     source: str = ""
     kind: Literal["clip", "pooled", "diagnostic"] = "clip"
     network: str = ""
@@ -86,14 +83,14 @@ class Column:
 
     @property
     def heading(self) -> str:
-        """Title with unit and an arrow to the better side."""
+        """Title with unit and an arrow in the better direction."""
         arrow = {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
         return f"{self.title}{f' ({self.unit})' if self.unit else ''}{arrow}"
 
 
 @dataclass(frozen=True)
 class Field:
-    """Another field of a row that belongs to a metric: its name, and a sentence on what it holds."""
+    """A further row field of a metric: its name, and a sentence that describes it."""
 
     name: str
     about: str
@@ -105,13 +102,13 @@ class Network:
 
     Args:
         name: Rows hold the SHA-256 of its weights as `NAME_sha256`.
-        option: What gives the weights: a field of `ScorerFiles`, which is also a flag of `bench evaluate`; or else a
-            name for `--metrics`. Several networks may share one; then any of them is enough.
-        file: Name of the file with its weights; empty where any will do.
-        home: Where a copy may lie that needs no path: "torchvision" (the cache of its downloads), or the folder of an
+        option: Where the weights are given: a field of `ScorerFiles`, which is also a flag of `bench evaluate`, or a
+            name for `--metrics`. Of networks that share an option, one is enough.
+        file: Name of the file with its weights; empty where any name will do.
+        home: Where a copy is found without a path: "torchvision" (the cache of its downloads), or the folder of an
             installed package such as `package/models`.
         recorded: Whether rows hold the SHA-256.
-        beside: Option that has to be given as well.
+        beside: Option that must be given as well.
     """
 
     name: str
@@ -129,17 +126,17 @@ class Network:
 
 @dataclass(frozen=True)
 class Description:
-    """What the rest of the suite knows of a metric's file.
+    """Everything that the rest of the suite knows about a metric.
 
     Args:
-        columns: The numbers it gives.
+        columns: The numbers it computes.
         checked: What they are checked against, for the documentation.
-        source: Of the columns that name none.
-        counts: Whole numbers beside them, such as frames that were left out.
-        curves: Texts of 31 numbers beside them, one for each shift of the audio.
-        networks: Whose weights it needs.
-        files: Folder and suffix of the files that its scorers leave for `pool`.
-        module: Of the file; set by the registry.
+        source: The source of columns that name none.
+        counts: Its integer fields, such as the number of frames left out.
+        curves: Its text fields of 31 numbers, one for each shift of the audio.
+        networks: The networks whose weights it needs.
+        files: Folder and suffix of the files that its scorers write for `pool`.
+        module: The file's module; set by the registry.
     """
 
     columns: tuple[Column, ...]
@@ -164,7 +161,7 @@ class Description:
         """The file's `load(name, given, device)`: the network on its device, and the SHA-256 of its weights.
 
         Raises:
-            FileNotFoundError: There are no such weights; says where they come from.
+            FileNotFoundError: The weights are missing; the message says where they come from.
             ValueError: The file holds something else.
         """
         loaded: tuple[Any, str] = import_module(self.module).load(network.name, given, device)
@@ -173,26 +170,26 @@ class Description:
     def pool(self, network: Any, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
         """The file's `pool(network, pred, target)`: the value of all clips together, and the number of frames.
 
-        `pred` and `target` are the files that its scorers left.
+        `pred` and `target` are the files that its scorers wrote.
         """
         pooled: tuple[float, int] = import_module(self.module).pool(network, pred, target)
         return pooled
 
-    def whole(self, network: Any, path: Path, crops: int) -> bool:
-        """The file's `whole(network, path, crops)`: whether a file that a scorer left holds what `pool` needs.
+    def is_complete(self, network: Any, path: Path, crops: int) -> bool:
+        """The file's `is_complete(network, path, crops)`: whether a file of a scorer holds what `pool` needs.
 
-        `crops` is how many the scorer was shown.
+        `crops` is the number of crops that the scorer was given.
         """
-        whole: bool = import_module(self.module).whole(network, path, crops)
-        return whole
+        complete: bool = import_module(self.module).is_complete(network, path, crops)
+        return complete
 
 
 class Audio:
-    """The audio that a clip is scored with, read once, when it is first needed, for all candidates that share it.
+    """The audio that a clip is scored with, read at its first use and shared by all candidates scored with it.
 
     Args:
-        samples: Gives int16 (S,), 16 kHz.
-        mel: Gives float32 (80, M), 80 columns a second.
+        samples: Returns int16 (S,), 16 kHz.
+        mel: Returns float32 (80, M), 80 columns a second.
     """
 
     def __init__(self, samples: Callable[[], np.ndarray], mel: Callable[[], np.ndarray]) -> None:
@@ -210,7 +207,7 @@ class Audio:
         return self._read_mel()
 
     def shared(self, name: str, make: Callable[["Audio"], Any]) -> Any:
-        """What a metric makes of the audio, made once under this name for all candidates."""
+        """What a metric derives from the audio (such as embeddings), made once under this name for all candidates."""
         if name not in self._shared:
             self._shared[name] = make(self)
         return self._shared[name]
@@ -218,14 +215,14 @@ class Audio:
 
 @dataclass(frozen=True)
 class ScoredClip:
-    """One candidate on one clip, before its frames come.
+    """One candidate on one clip: what is known before its frames.
 
     Args:
         paired: Whether there is a target to compare with, frame by frame.
-        audio: What is heard with the frames.
-        networks: Those that were loaded, by name.
-        path: Where a file that belongs to this row and outlives it is: `path(folder, suffix)`. It is written under
-            another name and renamed in `Scorer.close`; that of an earlier row is gone.
+        audio: The audio that the frames are scored with.
+        networks: The loaded networks, by name.
+        path: `path(folder, suffix)` is where a file is kept that belongs to this row. A scorer writes it under a
+            temporary name and renames it in `close`; the file of an earlier row has been removed.
         video: The candidate's video, if it is a file.
     """
 
@@ -238,23 +235,23 @@ class ScoredClip:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The next frames of a clip, as many of the candidate as of the target: N frames, K of them with a crop of both.
+    """The next frames of a clip, of candidate and target: N frames, K of them with a crop of both.
 
     Args:
-        is_target: Whether the candidate is the target itself: then nothing has to be computed that is known.
+        is_target: Whether the candidate is the target itself, so that known values need not be computed.
         frames: The candidate's whole frames, uint8 RGB (H, W, 3).
-        target_frames: The target's.
+        target_frames: The target's whole frames.
         face_boxes: (N, 4) the clip's face boxes, pixels of the frames.
         crops: K crops of the candidate as the protocol compares them, uint8 RGB.
-        target_crops: The target's.
-        lips: (K, 68, 2) the clip's stored landmarks in crop pixels: they place the mouth region.
-        mouth_margin: Added to the lips on each side, as a share of their width.
-        landmarks: (N, 68, 2) dlib's points of the candidate, pixels of the crop, NaN where there is none.
-        target_landmarks: The target's.
-        frame_landmarks: (N, 68, 2) the candidate's, pixels of the frames.
-        target_frame_landmarks: The target's.
-        seen: bool (N,), whether there is a face.
-        shared: What metrics found in the target's frames, under their names: the other candidates need it too.
+        target_crops: The target's crops.
+        lips: (K, 68, 2) the clip's stored landmarks in crop pixels, which locate the mouth region.
+        mouth_margin: Added to the lips on each side, as a fraction of their width.
+        landmarks: (N, 68, 2) dlib's points of the candidate, pixels of the crop, NaN without a crop.
+        target_landmarks: The same of the target.
+        frame_landmarks: (N, 68, 2) dlib's points of the candidate, pixels of the frames.
+        target_frame_landmarks: The same of the target.
+        face_found: bool (N,), whether a face was found in the candidate's frame.
+        shared: What metrics computed from the target's frames, by metric; other candidates reuse it.
     """
 
     is_target: bool
@@ -269,12 +266,12 @@ class View:
     target_landmarks: np.ndarray
     frame_landmarks: np.ndarray
     target_frame_landmarks: np.ndarray
-    seen: np.ndarray
+    face_found: np.ndarray
     shared: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def mouths(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """The mouth region of candidate and target, of each crop whose lips are known."""
+        """The mouth regions of candidate and target, for each crop whose lips are known."""
         out = []
         for pred, target, points in zip(self.crops, self.target_crops, self.lips, strict=True):
             if np.isfinite(points[LIPS]).all():
@@ -288,8 +285,8 @@ def mouth_box(points: np.ndarray, size_hw: tuple[int, int], margin: float) -> tu
 
     Args:
         points: (68, 2) landmarks, crop pixels.
-        size_hw: Of the crop.
-        margin: Added on each side, as a share of the lips' width.
+        size_hw: Height and width of the crop.
+        margin: Added on each side, as a fraction of the lips' width.
     """
     lips = points[LIPS]
     pad = margin * (lips[:, 0].max() - lips[:, 0].min())
@@ -306,7 +303,7 @@ class Scorer(ABC):
 
     @abstractmethod
     def update(self, view: View) -> None:
-        """Look at the next frames."""
+        """Take the next frames into account."""
 
     @abstractmethod
     def result(self) -> dict[str, Value]:
@@ -317,14 +314,14 @@ class Scorer(ABC):
         """
 
     def close(self, keep: bool) -> None:  # noqa: B027 (most write nothing)
-        """The row is finished; keep what was written beside it, or leave nothing."""
+        """Finish the row: keep the files written for it, or remove them."""
 
 
 class FrameScorer(Scorer):
-    """A scorer whose columns are means of one value a frame, over the frames with a finite one."""
+    """A scorer whose columns are means of one value per frame, over the frames where it is finite."""
 
     def __init__(self) -> None:
-        self._values: dict[str, list[float]] = {}  # numbers, not arrays: small arrays pin the heap between big ones
+        self._values: dict[str, list[float]] = {}  # floats, because small arrays would fragment the heap
 
     def add(self, column: str, values: np.ndarray) -> None:
         """Add the values of the next frames: (N,), NaN or infinite for those outside the mean."""
@@ -335,7 +332,7 @@ class FrameScorer(Scorer):
         return np.array(self._values.get(column, []))
 
     def result(self) -> dict[str, Value]:
-        """The means. Without a finite value: infinite if any was, else None."""
+        """The means; without any finite value inf if one was infinite, else None."""
         out: dict[str, Value] = {}
         for name in self._values:
             values = self.values(name)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All metrics there are: the descriptions at the ends of the files of this folder, in a stable order.
+"""All metrics: the descriptions at the ends of the files of this folder, in a stable order.
 
-The list is the folder's. Of a file only its last statement, `METRIC = Description(...)`, is run here, with the names of
-`lipsync_bench.metrics.metric`: a file's imports (torch, torchmetrics, dlib ...) wait until something is computed.
+The folder is the list. Only the last statement of a file, `METRIC = Description(...)`, is evaluated here, with the
+names of `lipsync_bench.metrics.metric`: its imports (torch, torchmetrics, dlib ...) wait until something is computed.
 """
 
 from dataclasses import replace
@@ -23,10 +23,10 @@ def describe(path: Path, folder: Path) -> Description | None:
 
     Args:
         path: The file.
-        folder: The one of `metrics.__path__` that it is in, however deep.
+        folder: The folder of `metrics.__path__` that contains it, at any depth.
 
     Raises:
-        ValueError: The last statement is not as it should be.
+        ValueError: The last statement is not a description.
     """
     _, clause, text = path.read_text(encoding="utf-8").rpartition(CLAUSE)
     if not clause:
@@ -59,21 +59,21 @@ METRICS = _all()
 """One description for each file."""
 COLUMNS = tuple(sorted((c for metric in METRICS for c in metric.columns), key=lambda c: c.order))
 CLIP_COLUMNS = tuple(column for column in COLUMNS if column.kind != "pooled")
-"""Those that a row of clips.csv holds."""
+"""The columns of a row of clips.csv."""
 RANKED = tuple(column for column in COLUMNS if column.kind != "diagnostic")
-"""Those that a leaderboard shows."""
+"""The columns of a leaderboard."""
 COUNTS = tuple(field for metric in METRICS for field in metric.counts)
 CURVES = tuple(field for metric in METRICS for field in metric.curves)
 NETWORKS: tuple[tuple[Description, Network], ...] = tuple(
     (metric, network)
-    for metric in sorted(METRICS, key=lambda m: all(c.reference != "sound" for c in m.columns))  # sync comes first
+    for metric in sorted(METRICS, key=lambda m: all(c.reference != "audio" for c in m.columns))  # sync comes first
     for network in metric.networks
 )
 """Networks with the metric that needs them."""
 
 
 def column(name: str) -> Column:
-    """The column of that name. Raises KeyError for a name no row can hold."""
+    """The column of that name. Raises KeyError for an unknown name."""
     for candidate in COLUMNS:
         if candidate.name == name:
             return candidate

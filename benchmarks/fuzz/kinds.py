@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the drill knows about a kind of file."""
+"""The drill's description of a kind of file."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ class Kind:
     """A kind of file that the product reads.
 
     Args:
-        name: as the command line calls it.
-        file: of a whole one in the folder that `make` fills.
-        make: fills an empty folder with the file and with what has to lie around it.
-        read: what the product's commands do with such a file; given its path.
+        name: its name on the command line.
+        file: path of an intact file in the folder that `make` fills.
+        make: fills an empty folder with the file and the files it needs.
+        read: reads such a file, given its path, as the product's commands do.
         form: what can be spoilt in it besides its bytes.
-        accepted: whether the whole file is read, as input 0 has to show.
+        accepted: whether the intact file must be read without an error, which input 0 checks.
     """
 
     name: str

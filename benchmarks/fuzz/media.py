@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audio, videos and pictures: a small one of each container and codec that PyAV and OpenCV write."""
+"""Audio, videos and images: a small one of each container and codec that PyAV and OpenCV write."""
 
 import struct
 from collections import deque
@@ -16,14 +16,14 @@ import numpy as np
 from benchmarks.fuzz.kinds import Kind
 from lipsync_bench.datamodules.datasets.stills import read_still
 from lipsync_bench.datamodules.media.audio import load_audio
-from lipsync_bench.datamodules.media.original_audio import read_sound
+from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import probe, read_frames
 
 FRAMES = 25
 SIZE_HW = (48, 64)
 RATE = 16000
 
-__all__ = ["KINDS", "picture", "tone", "write_video"]
+__all__ = ["KINDS", "image", "tone", "write_video"]
 
 
 def tone(seconds: float = FRAMES / 25, rate: int = RATE) -> np.ndarray:
@@ -33,7 +33,7 @@ def tone(seconds: float = FRAMES / 25, rate: int = RATE) -> np.ndarray:
     return (0.3 * np.sin(np.arange(count) * 0.17) + 0.05 * rng.standard_normal(count)).astype(np.float32)
 
 
-def picture(k: int, size_hw: tuple[int, int] = SIZE_HW) -> np.ndarray:
+def image(k: int, size_hw: tuple[int, int] = SIZE_HW) -> np.ndarray:
     """Frame k: a bright square that moves over a gradient, uint8 RGB."""
     height, width = size_hw
     rows, columns = np.mgrid[:height, :width]
@@ -42,8 +42,8 @@ def picture(k: int, size_hw: tuple[int, int] = SIZE_HW) -> np.ndarray:
     return image
 
 
-def _sound_frames(codec: Any) -> Iterator[Any]:
-    """The tone in frames of the size and the sample type that an encoder takes."""
+def _audio_frames(codec: Any) -> Iterator[Any]:
+    """The tone in frames of the size and sample type of an encoder."""
     resampler = av.AudioResampler(format=codec.format, layout=codec.layout, rate=codec.sample_rate)
     frame = av.AudioFrame.from_ndarray(tone()[None], format="fltp", layout="mono")
     frame.sample_rate, frame.pts = RATE, None
@@ -64,33 +64,33 @@ def write_video(
     rate: int = RATE,
     options: dict[str, str] | None = None,
 ) -> None:
-    """A file of these codecs (None for no such track) in this container, written by one thread."""
+    """Write a file with these codecs (None for no such track) in this container, with one thread."""
     with av.open(str(path), "w", format=form, options={"fflags": "+bitexact", **(options or {})}) as container:
-        pictures = sound = None
+        video_stream = audio_stream = None
         if video is not None:
-            pictures = container.add_stream(video, rate=Fraction(25))
-            pictures.height, pictures.width = SIZE_HW
-            pictures.pix_fmt = pixels
-            pictures.codec_context.thread_count = 1
+            video_stream = container.add_stream(video, rate=Fraction(25))
+            video_stream.height, video_stream.width = SIZE_HW
+            video_stream.pix_fmt = pixels
+            video_stream.codec_context.thread_count = 1
         if audio is not None:
-            sound = container.add_stream(audio, rate=rate, layout="mono")
-            sound.codec_context.thread_count = 1
-            sound.codec_context.bit_rate = 64000
-            sound.codec_context.open()
-        for k in range(FRAMES if pictures is not None else 0):
-            frame = av.VideoFrame.from_ndarray(picture(k), format="rgb24").reformat(format=pixels)
+            audio_stream = container.add_stream(audio, rate=rate, layout="mono")
+            audio_stream.codec_context.thread_count = 1
+            audio_stream.codec_context.bit_rate = 64000
+            audio_stream.codec_context.open()
+        for k in range(FRAMES if video_stream is not None else 0):
+            frame = av.VideoFrame.from_ndarray(image(k), format="rgb24").reformat(format=pixels)
             frame.pts, frame.time_base = k, Fraction(1, 25)
-            container.mux(pictures.encode(frame))
-        if pictures is not None:
-            container.mux(pictures.encode(None))
-        if sound is not None:
-            for piece in _sound_frames(sound.codec_context):
-                container.mux(sound.encode(piece))
-            container.mux(sound.encode(None))
+            container.mux(video_stream.encode(frame))
+        if video_stream is not None:
+            container.mux(video_stream.encode(None))
+        if audio_stream is not None:
+            for piece in _audio_frames(audio_stream.codec_context):
+                container.mux(audio_stream.encode(piece))
+            container.mux(audio_stream.encode(None))
 
 
 def _write_wav(path: Path, code: int, bits: int, extensible: bool = False) -> None:
-    """A RIFF file written by hand, as recorders write them."""
+    """A RIFF file without an encoder, as recorders write them."""
     samples = tone()
     if code == 3:
         data = samples.astype(f"<f{bits // 8}").tobytes()
@@ -112,11 +112,11 @@ def _write_wav(path: Path, code: int, bits: int, extensible: bool = False) -> No
 
 def _read_audio(path: Path) -> None:
     load_audio(path)
-    deque(read_sound(path).pieces, maxlen=0)
+    deque(read_original_audio(path).pieces, maxlen=0)
 
 
 def _read_video(path: Path) -> None:
-    """What preparation and evaluation do with a video, faces aside."""
+    """Read a video as preparation and evaluation do, without its faces."""
     info = probe(path)
     for _ in read_frames(path):
         pass
@@ -124,8 +124,8 @@ def _read_video(path: Path) -> None:
         load_audio(path)
 
 
-def _write_picture(folder: Path, name: str) -> None:
-    cv2.imwrite(str(folder / name), picture(3)[..., ::-1])
+def _write_image(folder: Path, name: str) -> None:
+    cv2.imwrite(str(folder / name), image(3)[..., ::-1])
 
 
 def _still(path: Path) -> None:
@@ -140,8 +140,8 @@ def _wav(name: str, code: int, bits: int, extensible: bool = False) -> Kind:
     return Kind(name, "a.wav", lambda folder: _write_wav(folder / "a.wav", code, bits, extensible), _read_audio)
 
 
-def _picture(name: str, file: str) -> Kind:
-    return Kind(name, file, partial(_write_picture, name=file), _still)
+def _image(name: str, file: str) -> Kind:
+    return Kind(name, file, partial(_write_image, name=file), _still)
 
 
 _FRAGMENTS = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
@@ -172,8 +172,8 @@ KINDS = (
     _kind("flv", "a.flv", _read_video, "flv", "libmp3lame", "flv", rate=22050),
     _kind("wmv", "a.wmv", _read_video, "wmv2", "wmav2", "asf"),
     _kind("gif", "a.gif", _read_video, "gif", None, "gif", "rgb8"),
-    _picture("png", "a.png"),
-    _picture("jpg", "a.jpg"),
-    _picture("webp", "a.webp"),
-    _picture("bmp", "a.bmp"),
+    _image("png", "a.png"),
+    _image("jpg", "a.jpg"),
+    _image("webp", "a.webp"),
+    _image("bmp", "a.bmp"),
 )

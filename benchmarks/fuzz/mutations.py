@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded ways to spoil a whole file: bytes of any file, and what a text, a table, a head or an archive holds."""
+"""Seeded mutations of an intact file: of its bytes, and of the content of a text, table, header or archive."""
 
 import struct
 import zlib
@@ -11,7 +11,7 @@ from benchmarks.fuzz.structures import STRUCTURES, Form
 
 BOMB_BYTES = 1 << 30
 
-# What follows a marker in a file: bytes until the first field, the fields' struct format.
+# The fields after a marker in a file: bytes before the first field, the fields' struct format.
 _FIELDS = {
     b"RIFF": (0, "<I"),
     b"fmt ": (4, "<HHIIHH"),
@@ -52,7 +52,7 @@ __all__ = ["BOMB_BYTES", "PLACES", "Form", "malform"]
 Bytes = Callable[[Random, bytes], bytes]
 
 PLACES = ("directory", "fifo", "broken link", "link to itself", "nothing", "empty file")
-"""What may be in the file's place instead of a spoilt copy of it."""
+"""What may be at the file's path instead of a spoilt copy."""
 
 
 def _span(rng: Random, data: bytes) -> tuple[int, int]:
@@ -113,7 +113,7 @@ def _number(rng: Random, data: bytes) -> bytes:
 
 
 def _field(rng: Random, data: bytes) -> bytes:
-    """A field that stands behind a known marker becomes an extreme number."""
+    """A field after a known marker becomes an extreme number."""
     known = [marker for marker in _FIELDS if marker in data]
     if not known:
         return _number(rng, data)
@@ -130,7 +130,7 @@ def _field(rng: Random, data: bytes) -> bytes:
     value = rng.choice((0, 1, 2, 2 ** (8 * size - 1) - 1, 2 ** (8 * size - 1), 2 ** (8 * size) - 1, 65500))
     place = start + sum(sizes[:index])
     out[place : place + size] = (value % 2 ** (8 * size)).to_bytes(size, "little" if form[0] == "<" else "big")
-    if marker == b"IHDR":  # or the checksum alone would refuse it
+    if marker == b"IHDR":  # otherwise the checksum would refuse it
         end = start + 13
         out[end : end + 4] = zlib.crc32(out[start - 4 : end]).to_bytes(4, "big")
     return bytes(out)
@@ -179,7 +179,7 @@ def _bomb() -> bytes:
 
 
 def _zip_bomb(rng: Random, data: bytes) -> bytes:
-    """The first member of an archive holds a GiB of zeros, deflated; or says so and does not."""
+    """The first member of an archive holds a GiB of zeros, deflated; or only states that size."""
     start = data.find(b"PK\x03\x04")
     directory = data.rfind(b"PK\x01\x02")
     if start < 0 or directory < 0:
@@ -216,12 +216,12 @@ def malform(rng: Random, data: bytes, form: Form) -> tuple[str, bytes | None]:
     """Spoil a file.
 
     Args:
-        rng: decides everything.
-        data: the whole file.
-        form: what else than bytes can be spoilt in it.
+        rng: makes all choices.
+        data: the intact file.
+        form: what can be spoilt in it besides bytes.
 
     Returns:
-        What was done, and the spoilt file; None if the words are one of `PLACES`.
+        A description, and the spoilt file; None if the description is one of `PLACES`.
     """
     draw = rng.random()
     if draw < 0.08:
@@ -230,13 +230,13 @@ def malform(rng: Random, data: bytes, form: Form) -> tuple[str, bytes | None]:
         return "bomb", _zip_bomb(rng, data)
     structure = STRUCTURES.get(form)
     if structure is not None and draw < 0.65:
-        words, data = structure(rng, data)
-        return words, data
-    words = []
+        changes, data = structure(rng, data)
+        return changes, data
+    changes = []
     choices = [*_ANY, *(_TEXT if form in _TEXTS else _BINARY)]
     for _ in range(rng.choice((1, 1, 1, 2, 3))):
         if data:
             change = rng.choice(choices)
             data = change(rng, data)
-            words.append(change.__name__.strip("_").replace("_", " "))
-    return ", ".join(words), data
+            changes.append(change.__name__.strip("_").replace("_", " "))
+    return ", ".join(changes), data

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `bench prepare` and `bench base-frames` leave and data modules read, and the lists of data sets."""
+"""Files that `bench prepare` and `bench base-frames` write and data modules read, and the lists of data sets."""
 
 import contextlib
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import simplejpeg
 
 from benchmarks.fuzz.kinds import Kind
-from benchmarks.fuzz.media import FRAMES, picture, tone, write_video
+from benchmarks.fuzz.media import FRAMES, image, tone, write_video
 from lipsync_bench.cli import doctor
 from lipsync_bench.datamodules import ClipFolder
 from lipsync_bench.datamodules.clips.clip import LANDMARKS, MESH_POINTS, Clip, ClipHeader, read_header, write_clip
@@ -33,19 +33,19 @@ __all__ = ["IDS", "KINDS", "make_clips", "make_root", "sources_in"]
 
 def _write_clip(path: Path, id: str, source_sha256: str) -> None:
     rng = np.random.default_rng(0)
-    wave = tone(FRAMES / 25 + 0.2)
+    samples = tone(FRAMES / 25 + 0.2)
     header = ClipHeader(
         *(id, id.partition("/")[0], f"{id}.mp4", source_sha256, 25.0, 64, 48, "mediapipe", "0", "mesh"),
         frames=FRAMES,
         detected=FRAMES,
     )
-    crops = [np.ascontiguousarray(picture(k)[:_SIDE, :_SIDE]) for k in range(FRAMES)]
+    crops = [np.ascontiguousarray(image(k)[:_SIDE, :_SIDE]) for k in range(FRAMES)]
     write_clip(
         path,
         header,
         jpegs=[simplejpeg.encode_jpeg(crop, 90, colorspace="RGB") for crop in crops],
-        mel=mel_spectrogram(wave).T,
-        wav=to_int16(wave),
+        mel=mel_spectrogram(samples).T,
+        wav=to_int16(samples),
         boxes=np.tile(np.array([4, 4, 44, 44], np.float32), (FRAMES, 1)),
         landmarks=rng.random((FRAMES, LANDMARKS, 2), np.float32),
         mesh=rng.random((FRAMES, MESH_POINTS, 3), np.float32),
@@ -111,7 +111,7 @@ def _make_base_frames(folder: Path) -> None:
         write_base_frames(
             base_frames_path(clip),
             header,
-            frames=[np.ascontiguousarray(picture(k)[:_SIDE, :_SIDE]) for k in range(FRAMES)],
+            frames=[np.ascontiguousarray(image(k)[:_SIDE, :_SIDE]) for k in range(FRAMES)],
             sketches=np.zeros((FRAMES, 128, 128), np.uint8),
             found=np.ones(FRAMES, np.bool_),
             lip_outlines=np.zeros((FRAMES, 20, 2), np.float32),
@@ -127,7 +127,7 @@ def _read_base_frames(path: Path) -> None:
 def _read_root_manifest(path: Path) -> None:
     module = _module(path.parent)
     module.setup()
-    with contextlib.suppress(FileNotFoundError):  # it names a folder of another machine
+    with contextlib.suppress(FileNotFoundError):  # it names a folder that does not exist here
         assert module.source_root is not None
 
 

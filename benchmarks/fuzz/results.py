@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an evaluation leaves behind and reads again, and the lists and YAML files that people write for it."""
+"""Files that an evaluation writes and reads again, and the lists and YAML files that users write for it."""
 
 import contextlib
 import io
@@ -48,7 +48,7 @@ __all__ = ["KINDS"]
 
 
 class _Inception:
-    """Stands for FID's network where features are there already."""
+    """In place of FID's network, where features exist already."""
 
     size, recipe, weights = _FEATURES, "pytorch_fid", "f" * 64
 
@@ -113,7 +113,7 @@ def _make_board(folder: Path) -> None:
 
 
 def _rows(path: Path) -> None:
-    """As an evaluation that is resumed."""
+    """Read rows as a resumed evaluation does."""
     RowFile(path).close()
     leaderboard(read_rows(path.parent))
 
@@ -125,7 +125,7 @@ def _rows_merged(path: Path) -> None:
 def _rows_report(path: Path) -> None:
     results = read_results(path.parent)
     for protocol in results.protocols:
-        results.lines_of(protocol)
+        results.entries_of(protocol)
         results.board_of(protocol)
         results.columns(protocol)
         results.clip_columns(protocol)
@@ -137,7 +137,7 @@ def _rows_table(path: Path) -> None:
 
 def _board_report(path: Path) -> None:
     if path.exists():
-        os.utime(path)  # not older than the rows, or it would not be read
+        os.utime(path)  # if it were older than the rows, it would not be read
     read_results(path.parent)
 
 
@@ -158,7 +158,7 @@ def _failures(path: Path) -> None:
     read_results(path.parents[1])
 
 
-def _make_truth(folder: Path) -> None:
+def _make_target_cache(folder: Path) -> None:
     make_clips(folder, IDS[:1])
     write_source(folder)
     values = {
@@ -172,7 +172,7 @@ def _make_truth(folder: Path) -> None:
     np.savez(folder / "ground_truth" / "s1" / "1.npz", **values, **facts)
 
 
-def _truth(path: Path) -> None:
+def _target_cache(path: Path) -> None:
     folder = path.parents[2]
     regions = Regions(load_protocol(PAIRED_FACE_BOX))
     with Clip(folder / "s1" / "1.safetensors") as clip:
@@ -184,8 +184,8 @@ def _make_features(folder: Path) -> None:
     rng = np.random.default_rng(0)
     rows = read_rows(folder)
     for row in rows[rows["status"] == "ok"].to_dict("records"):
-        line = str(row["method"]), str(row["generator_sha256"]), str(row["paste"])
-        path = row_path(folder / "features", line, str(row["clip"]), str(row["audio_clip"]), ".f32")
+        entry = str(row["method"]), str(row["generator_sha256"]), str(row["paste"])
+        path = row_path(folder / "features", entry, str(row["clip"]), str(row["audio_clip"]), ".f32")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rng.standard_normal((MIN_FRAMES, _FEATURES)).astype("<f4").tobytes())
 
@@ -208,14 +208,14 @@ def _benchmark(path: Path) -> None:
 
 
 def _experiment(path: Path) -> None:
-    """Parse and check it as `lightning fit -c FILE` does; wrong usage ends with 2 and its message on stderr."""
-    with contextlib.redirect_stderr(io.StringIO()) as told, contextlib.redirect_stdout(io.StringIO()):
+    """Parse and check it as `lightning fit -c FILE` does; wrong usage ends with 2 and a message on stderr."""
+    with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
         try:
             bound_configs(["-c", str(path)])
             BenchCLI(["fit", "-c", str(path), "--print_config"])
         except SystemExit as end:
             if end.code == 2:
-                raise ValueError(told.getvalue().rpartition("error: ")[2]) from end
+                raise ValueError(errors.getvalue().rpartition("error: ")[2]) from end
 
 
 def _make_options(folder: Path) -> None:
@@ -263,7 +263,7 @@ KINDS = (
     Kind("manifest_in_merge", "manifest.json", _make_results, _rows_merged, "json"),
     Kind("manifest_in_report", "manifest.json", _make_results, _rows_report, "json"),
     Kind("manifest_in_table", "manifest.json", _make_results, _rows_table, "json"),
-    Kind("truth_cache", "ground_truth/s1/1.npz", _make_truth, _truth, "npz"),
+    Kind("target_cache", "ground_truth/s1/1.npz", _make_target_cache, _target_cache, "npz"),
     Kind("fid_features", "features/ground_truth/s1/1.f32", _make_features, _features),
     Kind("protocol", "mine.yaml", _copy("protocols/hyperlips.yaml", "mine.yaml"), _protocol, "yaml"),
     Kind("benchmark", "mine.yaml", _copy("benchmarks/synthetic.yaml", "mine.yaml"), _benchmark, "yaml"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process an input: what a reader does with a spoilt file, under limits, and what must not happen.
+"""Reads each spoilt file in its own process, under limits, and classifies the outcome.
 
 The process is forked from one that has imported everything and has no other thread, so that it starts in milliseconds.
 """
@@ -26,15 +26,15 @@ from benchmarks.fuzz.kinds import Kind
 from benchmarks.fuzz.mutations import PLACES, malform
 from lipsync_bench.datamodules.cores import usable_cores
 
-SLACK_MB = 768  # of addresses: stacks and arenas of decoders' threads, of which little is used
-WHOLE = "nothing is spoilt"
+SLACK_MB = 768  # of address space: stacks and arenas of decoders' threads, of which little is used
+INTACT = "nothing is spoilt"
 
-__all__ = ["Input", "Limits", "Outcome", "make_wholes", "run_all", "spoil"]
+__all__ = ["Input", "Limits", "Outcome", "make_intact", "run_all", "spoil"]
 
 
 @dataclass(frozen=True)
 class Input:
-    """A file of a kind: number 0 is the whole one, the others are spoilt; each depends on the seed and these alone."""
+    """A file of a kind: number 0 is intact, the others are spoilt; it depends only on the seed and these two."""
 
     kind: Kind
     number: int
@@ -42,7 +42,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a reader may take: MB of memory more than before, seconds."""
+    """Limits of a reader: additional memory in MB, and seconds."""
 
     memory_mb: int
     seconds: float
@@ -50,17 +50,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a reader did.
+    """The outcome of reading an input.
 
     Args:
-        input: which.
-        spoilt: how, in words.
+        input: the input.
+        spoilt: how it was spoilt, as text.
         verdict: read, refused (an expected error that names the file), or fault.
-        fault: in few words, for faults.
+        fault: short description of a fault.
         message: type and text of the error.
-        place: the innermost line of the product it came from.
-        memory_mb: taken at most.
-        seconds: taken.
+        place: the innermost line of the product in the traceback.
+        memory_mb: peak of additional memory.
+        seconds: duration.
     """
 
     input: Input
@@ -73,8 +73,8 @@ class Outcome:
     seconds: float = 0.0
 
 
-def make_wholes(kinds: Sequence[Kind], folder: Path) -> None:
-    """A whole folder of each kind, made in a process of its own: encoders leave threads behind.
+def make_intact(kinds: Sequence[Kind], folder: Path) -> None:
+    """Make an intact folder of each kind, in a separate process, because encoders leave threads running.
 
     Raises:
         RuntimeError: one could not be made.
@@ -93,17 +93,17 @@ def make_wholes(kinds: Sequence[Kind], folder: Path) -> None:
         finally:
             os._exit(code)
     if os.waitpid(pid, 0)[1] != 0:
-        raise RuntimeError(f"the whole files in {folder} could not be made; see above. Expected all. Mend the drill")
+        raise RuntimeError(f"the intact files in {folder} could not be made; see above. Expected all. Fix the drill")
 
 
-def spoil(input: Input, seed: int, wholes: Path, folder: Path) -> tuple[Path, str]:
-    """Put the spoilt file, and what lies around it, into a folder that is made; returns its path and what was done."""
+def spoil(input: Input, seed: int, intact: Path, folder: Path) -> tuple[Path, str]:
+    """Write the spoilt file, with the files it needs, into a new folder; returns its path and a description."""
     kind = input.kind
-    shutil.copytree(wholes / kind.name, folder, copy_function=os.link)
+    shutil.copytree(intact / kind.name, folder, copy_function=os.link)
     path = folder / kind.file
     data = path.read_bytes()
-    path.unlink()  # the name alone: the whole file has another one
-    spoilt, content = WHOLE, data
+    path.unlink()  # removes only this link: the intact file has another one
+    spoilt, content = INTACT, data
     if input.number > 0:
         spoilt, content = malform(Random(f"{seed} {kind.name} {input.number}"), data, kind.form)
     if content is not None:
@@ -125,7 +125,7 @@ def _memory_kb(name: str) -> int:
 
 
 def _quiet() -> None:
-    """Nothing of what readers and native libraries say reaches the terminal."""
+    """Discard all output of readers and native libraries."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.dup2(nowhere, 2)
@@ -145,10 +145,10 @@ def _place(error: BaseException) -> str:
     return found
 
 
-def _judge(error: BaseException, path: Path, folder: Path, spoilt: str) -> str:
-    """What is wrong with an error; nothing if it is an expected one that names the file, or the folder it is for."""
+def _fault_of(error: BaseException, path: Path, folder: Path, spoilt: str) -> str:
+    """What is wrong with an error; empty for an expected one that names the file or its folder."""
     expected = isinstance(error, ValueError | FileNotFoundError)
-    if isinstance(error, OSError) and spoilt in PLACES:  # the system's own word on a folder or a pipe
+    if isinstance(error, OSError) and spoilt in PLACES:  # the system's own error for a folder or a pipe
         expected = True
     if isinstance(error, MemoryError):
         return "out of memory"
@@ -158,32 +158,32 @@ def _judge(error: BaseException, path: Path, folder: Path, spoilt: str) -> str:
 
 
 def _read(input: Input, path: Path, folder: Path, spoilt: str, limits: Limits) -> dict[str, Any]:
-    """In the forked process: read, and tell what came of it."""
+    """In the forked process: read the file and return the outcome."""
     start, before = time.monotonic(), _memory_kb("VmRSS")
-    told: dict[str, Any] = {"verdict": "read"}
+    result: dict[str, Any] = {"verdict": "read"}
     try:
         input.kind.read(path)
     except BaseException as error:
-        fault = _judge(error, path, folder, spoilt)
-        if not fault and spoilt == WHOLE and input.kind.accepted:
-            fault = "a whole file is refused"
-        told = {"verdict": "fault" if fault else "refused", "fault": fault, "place": _place(error)}
-        told["message"] = f"{type(error).__name__}: {str(error)[:600]}"
-    told["memory_mb"] = (_memory_kb("VmHWM") - before) / 1024
-    told["seconds"] = time.monotonic() - start
-    if told["memory_mb"] > limits.memory_mb and told["verdict"] != "fault":
-        told |= {"verdict": "fault", "fault": "memory above the bound"}
-    return told
+        fault = _fault_of(error, path, folder, spoilt)
+        if not fault and spoilt == INTACT and input.kind.accepted:
+            fault = "an intact file is refused"
+        result = {"verdict": "fault" if fault else "refused", "fault": fault, "place": _place(error)}
+        result["message"] = f"{type(error).__name__}: {str(error)[:600]}"
+    result["memory_mb"] = (_memory_kb("VmHWM") - before) / 1024
+    result["seconds"] = time.monotonic() - start
+    if result["memory_mb"] > limits.memory_mb and result["verdict"] != "fault":
+        result |= {"verdict": "fault", "fault": "memory above the bound"}
+    return result
 
 
-def _child(input: Input, seed: int, wholes: Path, folder: Path, limits: Limits, pipe: int) -> None:
+def _child(input: Input, seed: int, intact: Path, folder: Path, limits: Limits, pipe: int) -> None:
     """Never returns."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: not without the drill
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: end with the drill
     with open(pipe, "w") as out:
         try:
             _quiet()
             size = _memory_kb("VmSize") * 1024 + (limits.memory_mb + SLACK_MB) * 1024**2
-            path, spoilt = spoil(input, seed, wholes, folder)
+            path, spoilt = spoil(input, seed, intact, folder)
             out.write(json.dumps({"spoilt": spoilt}) + "\n")
             out.flush()
             resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -206,13 +206,13 @@ class _Running:
     text: bytes = b""
 
 
-def _start(input: Input, seed: int, wholes: Path, scratch: Path, limits: Limits) -> _Running:
+def _start(input: Input, seed: int, intact: Path, scratch: Path, limits: Limits) -> _Running:
     folder = scratch / f"{input.kind.name}-{input.number}"
     ours, theirs = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(ours)
-        _child(input, seed, wholes, folder, limits, theirs)
+        _child(input, seed, intact, folder, limits, theirs)
     os.close(theirs)
     return _Running(input, pid, ours, folder, time.monotonic())
 
@@ -222,34 +222,34 @@ def _end(one: _Running, hung: bool) -> Outcome:
         os.kill(one.pid, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(one.pid, 0)[1])
     os.close(one.pipe)
-    told: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     for line in one.text.decode().splitlines():
-        told |= json.loads(line)
+        result |= json.loads(line)
     seconds = time.monotonic() - one.start
     if hung:
-        told |= {"verdict": "fault", "fault": "hang", "seconds": seconds}
-    elif "verdict" not in told:
+        result |= {"verdict": "fault", "fault": "hang", "seconds": seconds}
+    elif "verdict" not in result:
         name = signal.Signals(-status).name if status < 0 else f"status {status}"
-        told |= {"verdict": "fault", "fault": f"killed: {name}", "seconds": seconds}
-    return Outcome(one.input, told.pop("spoilt", "?"), **told)
+        result |= {"verdict": "fault", "fault": f"killed: {name}", "seconds": seconds}
+    return Outcome(one.input, result.pop("spoilt", "?"), **result)
 
 
 def run_all(
     inputs: Sequence[Input],
     seed: int,
-    wholes: Path,
+    intact: Path,
     scratch: Path,
     limits: Limits,
     keep: Callable[[Outcome, Path], None] | None = None,
 ) -> Iterator[Outcome]:
-    """Read every input, as many at once as there are cores; in the order in which they end.
+    """Read every input, as many at once as there are cores; outcomes come in the order in which they end.
 
     Args:
-        inputs: which.
-        seed: of the drill.
-        wholes: see `make_wholes`.
-        scratch: a folder for the spoilt files, each for as long as it is read.
-        limits: of each.
+        inputs: the inputs.
+        seed: seed of the drill.
+        intact: the folder of `make_intact`.
+        scratch: a folder for the spoilt files while they are read.
+        limits: limits of each reader.
         keep: called with each outcome and the folder of its file, before that is removed.
 
     Raises:
@@ -263,7 +263,7 @@ def run_all(
     try:
         while waiting or running:
             while waiting and len(running) < cores:
-                one = _start(waiting.pop(), seed, wholes, scratch, limits)
+                one = _start(waiting.pop(), seed, intact, scratch, limits)
                 running[one.pipe] = one
             ready, _, _ = select.select(list(running), [], [], 0.5)
             for pipe in list(running):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Seeded ways to spoil what a file holds so that its outer form stays whole: JSON, YAML, tables, heads, archives."""
+"""Seeded mutations of a file's content that keep its format valid: JSON, YAML, tables, headers, archives."""
 
 import contextlib
 import copy
@@ -20,7 +20,7 @@ Structure = Callable[[Random, bytes], tuple[str, bytes]]
 
 __all__ = ["STRUCTURES", "Form"]
 
-_DEEP, _ALIASES, _DIGITS = "NESTEDDEEPLY", "ALIASBOMB", "MANYDIGITS"  # put in after a tree was written as text
+_DEEP, _ALIASES, _DIGITS = "NESTEDDEEPLY", "ALIASBOMB", "MANYDIGITS"  # replaced after a tree was written as text
 _TEXTS = (
     *(
         "",
@@ -61,17 +61,17 @@ def _places(node: Any, found: list[tuple[Any, Any]]) -> list[tuple[Any, Any]]:
 
 
 def _spoil_tree(rng: Random, tree: Any) -> tuple[str, Any]:
-    """Change one to three values, or take them away, double them, or give them other names; changes the tree."""
-    words = []
+    """Change, remove, duplicate or rename one to three values, in place."""
+    changes = []
     for _ in range(rng.choice((1, 1, 2, 3))):
         places = _places(tree, [])
         if not places or rng.random() < 0.04:
             tree = _value(rng)
-            words.append("the whole tree")
+            changes.append("the whole tree")
             continue
         parent, key = rng.choice(places)
         kind = rng.choice(("value", "value", "value", "gone", "renamed", "in a list", "twice"))
-        words.append(f"{kind}: {str(key)[:40]!r}")
+        changes.append(f"{kind}: {str(key)[:40]!r}")
         child = parent[key]
         if kind == "value":
             parent[key] = _value(rng)
@@ -85,11 +85,11 @@ def _spoil_tree(rng: Random, tree: Any) -> tuple[str, Any]:
             if kind == "renamed":
                 del parent[key]
             parent[rng.choice(_TEXTS)] = child
-    return "; ".join(words), tree
+    return "; ".join(changes), tree
 
 
 def _written(text: str, rng: Random, *, aliases: bool) -> str:
-    """Text with what no library would write in the places that were kept for it."""
+    """Replace the placeholders in a text by content that no library would write."""
     deep = rng.choice((200, 100_000))
     bomb = "[0]"
     if aliases:
@@ -102,29 +102,29 @@ def _written(text: str, rng: Random, *, aliases: bool) -> str:
 
 
 def _json(rng: Random, data: bytes) -> tuple[str, bytes]:
-    words, tree = _spoil_tree(rng, json.loads(data))
+    changes, tree = _spoil_tree(rng, json.loads(data))
     text = json.dumps(tree, ensure_ascii=rng.random() < 0.7)
-    return words, _written(text, rng, aliases=False).encode(errors="surrogatepass")
+    return changes, _written(text, rng, aliases=False).encode(errors="surrogatepass")
 
 
 def _yaml(rng: Random, data: bytes) -> tuple[str, bytes]:
-    words, tree = _spoil_tree(rng, yaml.safe_load(data))
+    changes, tree = _spoil_tree(rng, yaml.safe_load(data))
     text = _written(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), rng, aliases=True)
     if rng.random() < 0.1:
         tag = rng.choice(
             ("!!python/object/apply:os.getpid []", "!!binary '%'", "!unknown 1", "*nowhere", "&a [*a]", "- b")
         )
-        words, text = f"{words}; {tag}", f"{text.rstrip()}\nmore: {tag}\n"
-    return words, text.encode(errors="surrogatepass")
+        changes, text = f"{changes}; {tag}", f"{text.rstrip()}\nmore: {tag}\n"
+    return changes, text.encode(errors="surrogatepass")
 
 
 def _csv(rng: Random, data: bytes) -> tuple[str, bytes]:
     rows = list(csv.reader(io.StringIO(data.decode(), newline="")))
-    words = []
+    changes = []
     for _ in range(rng.choice((1, 1, 2, 4))):
         kind = rng.choice(("cell", "cell", "cell", "name", "column gone", "cell gone", "row twice", "columns", "rows"))
         row = rows[0] if kind == "name" else rng.choice(rows)
-        words.append(kind)
+        changes.append(kind)
         if kind in ("cell", "name") and row:
             row[rng.randrange(len(row))] = rng.choice((*_TEXTS, "nan", "-inf", "1e999", "9" * 30, "failed"))
         elif kind == "column gone":
@@ -146,18 +146,18 @@ def _csv(rng: Random, data: bytes) -> tuple[str, bytes]:
     text = out.getvalue()
     if rng.random() < 0.1:
         place = rng.randrange(len(text) + 1)
-        words.append("a quote")
+        changes.append("a quote")
         text = text[:place] + '"' + text[place:]
-    return ", ".join(words), text.encode(errors="surrogatepass")
+    return ", ".join(changes), text.encode(errors="surrogatepass")
 
 
 def _lines(rng: Random, data: bytes) -> tuple[str, bytes]:
     lines = data.decode().splitlines()
-    words = []
+    changes = []
     for _ in range(rng.choice((1, 1, 3))):
         number = rng.randrange(len(lines) or 1)
         kind = rng.choice(("word", "line", "twice", "gone", "first word"))
-        words.append(kind)
+        changes.append(kind)
         if kind == "word":
             lines[number:number] = [f"{' '.join(lines[number : number + 1])} {rng.choice(_TEXTS)}"]
         elif kind == "line":
@@ -166,31 +166,31 @@ def _lines(rng: Random, data: bytes) -> tuple[str, bytes]:
             lines[number : number + 1] = [f"{rng.choice(_TEXTS)}/{line}" for line in lines[number : number + 1]]
         else:
             lines[number : number + 1] = lines[number : number + 1] * (2 if kind == "twice" else 0)
-    return ", ".join(words), "\n".join(lines).encode(errors="surrogatepass")
+    return ", ".join(changes), "\n".join(lines).encode(errors="surrogatepass")
 
 
 def _head(rng: Random, data: bytes) -> tuple[str, bytes]:
-    """A safetensors file: its head, the header of ours inside it, or numbers of its tensors."""
+    """A safetensors file: its head, our header inside it, or numbers of its tensors."""
     (length,) = struct.unpack("<Q", data[:8])
     head, body = json.loads(data[8 : 8 + length]), data[8 + length :]
     draw = rng.random()
     if draw < 0.35:
         name = next(iter(head["__metadata__"]))
-        words, inner = _spoil_tree(rng, json.loads(head["__metadata__"][name]))
+        changes, inner = _spoil_tree(rng, json.loads(head["__metadata__"][name]))
         head["__metadata__"][name] = _written(json.dumps(inner), rng, aliases=False)
     elif draw < 0.75:
-        words, head = _spoil_tree(rng, head)
+        changes, head = _spoil_tree(rng, head)
     else:
         name = rng.choice([name for name in head if name != "__metadata__"])
         first, last = head[name]["data_offsets"]
         value = rng.choice((b"\0", b"\xff", b"\x7f", b"\x80")) * 8
         place = rng.choice((first, rng.randrange(first, max(last, first + 1)) // 8 * 8))
-        words, body = (
+        changes, body = (
             f"numbers of {name}",
             body[:place] + value[: last - place] + body[place + len(value[: last - place]) :],
         )
     text = _written(json.dumps(head), rng, aliases=False).encode(errors="surrogatepass")
-    return words, struct.pack("<Q", len(text)) + text + body
+    return changes, struct.pack("<Q", len(text)) + text + body
 
 
 def _array(rng: Random, array: np.ndarray) -> np.ndarray:
@@ -211,7 +211,7 @@ def _array(rng: Random, array: np.ndarray) -> np.ndarray:
 def _npz(rng: Random, data: bytes) -> tuple[str, bytes]:
     arrays = dict(np.load(io.BytesIO(data)))
     name = rng.choice(list(arrays))
-    words = f"array {name}"
+    changes = f"array {name}"
     draw = rng.random()
     if draw < 0.2:
         del arrays[name]
@@ -221,17 +221,17 @@ def _npz(rng: Random, data: bytes) -> tuple[str, bytes]:
     rng.choice((np.savez, np.savez_compressed))(out, **arrays)
     content = out.getvalue()
     if draw >= 0.8:  # a shape that the member does not hold
-        words = "stated shape"
+        changes = "stated shape"
         shape = b"'shape': ("
         place = content.find(shape)
         if place >= 0:
             place += len(shape)
             content = content[:place] + b"9" * rng.choice((1, 9)) + content[place:]
-    return words, content
+    return changes, content
 
 
 class _Code:
-    """What a hostile pickle looks like; the function it names has no effect."""
+    """A hostile pickle, whose function has no effect."""
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         import os
@@ -264,14 +264,14 @@ def _torch(rng: Random, data: bytes) -> tuple[str, bytes]:
         if tensors and rng.random() < 0.5:
             parent, key = rng.choice(tensors)
             parent[key] = _tensor(rng, parent[key])
-            words = f"tensor {key}"
+            changes = f"tensor {key}"
         else:
-            words, tree = _spoil_tree(rng, tree)
+            changes, tree = _spoil_tree(rng, tree)
         protocol, new = rng.choice((2, 2, 4)), rng.random() < 0.8
         torch.save(tree, out, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
     except Exception:  # a program in an archive, or what this framework cannot write
         return "first byte", bytes([data[0] ^ 1 << rng.randrange(8)]) + data[1:]
-    return words, out.getvalue()
+    return changes, out.getvalue()
 
 
 STRUCTURES: Mapping[Form, Structure] = {
@@ -283,4 +283,4 @@ STRUCTURES: Mapping[Form, Structure] = {
     "npz": _npz,
     "torch": _torch,
 }
-"""For each form what spoils its content; returns words for it and the file."""
+"""The mutation of each form; returns a description and the file."""

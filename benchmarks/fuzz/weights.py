@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of this package and weight files from elsewhere, of small networks filled with fixed numbers."""
+"""Checkpoints of this package and weight files from elsewhere, of small networks with fixed weights."""
 
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def _weights(path: Path) -> None:
 
 
 def _published(path: Path) -> None:
-    """As LPIPS and FID read theirs."""
+    """Read a file as LPIPS and FID do."""
     file, network = WeightsFile(path.name, str(path.parent), _EXPECTED, _REPAIR), _network()
     file.fill(network, {name: name for name in network.state_dict()}, file.read())
 

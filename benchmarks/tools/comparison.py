@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A measurement beside its reference: rounds that take turns, the ratio of each round, and the rows of one table.
+"""Measures code against a reference: in alternating rounds, with the ratio of each round, as rows of one table.
 
-A clock on a shared machine says little: what takes 10 ms now takes 15 ms in a minute. So nothing is measured alone.
-What is measured and what it is measured against take turns, A B A B, and the result is the median over the rounds of
-their ratio. It is printed and stored, never asserted. Beside it stands the ratio of processor times, which hardly
-changes while other programs use the machine; it does not count waiting (for the disk, say).
+Absolute times on a shared machine are unreliable: what takes 10 ms now takes 15 ms in a minute. So code and reference
+are timed in turns, A B A B, and the result is the median of the rounds' ratios. It is printed and stored, never
+asserted. The ratio of processor times is given too, which hardly changes under other load; it does not include waiting
+(such as for the disk).
 """
 
 import operator
@@ -22,11 +22,11 @@ _SIGNS: dict[str, Callable[[float, float], bool]] = {"<": operator.lt, ">=": ope
 
 @dataclass(frozen=True)
 class Aim:
-    """What a measurement should come to.
+    """The target of a measurement.
 
     Args:
-        of: The number that is meant, a row's `ratio` or its `value`.
-        sign: How it should compare with the limit.
+        of: The number of a row that it applies to.
+        sign: How the number should compare with the limit.
         limit: In the unit of the row, or a ratio.
     """
 
@@ -37,18 +37,18 @@ class Aim:
 
 @dataclass(frozen=True)
 class Rounds:
-    """What was found in each round.
+    """The measurements of all rounds.
 
     Args:
-        values: By the clock; or sizes.
-        busy: The same by processor time, of this process and its finished children; empty where it has no meaning.
+        values: Wall-clock times; or sizes.
+        busy: Processor times of this process and its finished children; empty if meaningless.
     """
 
     values: tuple[float, ...]
     busy: tuple[float, ...] = ()
 
     def each(self, convert: Callable[[float], float]) -> "Rounds":
-        """Every number converted, from seconds to frames a second, say."""
+        """Convert every number, for example from seconds to frames a second."""
         return Rounds(tuple(map(convert, self.values)), tuple(map(convert, self.busy)))
 
     def __add__(self, other: "Rounds") -> "Rounds":
@@ -59,26 +59,26 @@ class Rounds:
 
     @property
     def median(self) -> float:
-        """Of the values."""
+        """Median of the values."""
         return statistics.median(self.values)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table.
+    """One row of the table.
 
     Args:
         name: What was measured.
-        unit: Of both values.
+        unit: Unit of both values.
         value: Median over the rounds.
-        reference: What it was measured against.
-        reference_value: Median over the same rounds.
-        ratio: Median of the rounds' ratios, value to reference; on a machine that drifts it is not exactly the ratio
-            of the two medians.
-        least, greatest: Of the rounds' ratios.
-        busy_ratio: As `ratio`, by processor time; None where it has no meaning.
-        rounds: How many.
-        aim: None where the row only explains another one.
+        reference: Name of the reference.
+        reference_value: Its median over the same rounds.
+        ratio: Median of the rounds' ratios, value to reference; if the machine's speed changes, it differs from the
+            ratio of the two medians.
+        least, greatest: Extremes of the rounds' ratios.
+        busy_ratio: As `ratio`, by processor time; None if meaningless.
+        rounds: Number of rounds.
+        aim: None if the row only explains another one.
     """
 
     name: str
@@ -95,7 +95,7 @@ class Row:
 
     @property
     def verdict(self) -> Literal["met", "missed", "unclear"] | None:
-        """Whether the aim was reached; unclear where clock and processor time disagree; None without an aim."""
+        """Whether the aim was reached; unclear if wall clock and processor time disagree; None without an aim."""
         if self.aim is None:
             return None
         numbers = [self.value] if self.aim.of == "value" else [self.ratio, self.busy_ratio]
@@ -135,11 +135,11 @@ def table(rows: Sequence[Row]) -> list[str]:
 
 
 class Comparison:
-    """Measures, and collects what was found; the fixture `comparison` makes one for each test.
+    """Measures and collects rows; the fixture `comparison` makes one for each test.
 
     Args:
         benchmark: The fixture of pytest-benchmark, which runs the rounds and stores rows and notes in its JSON.
-        rows, notes: Where the rows and the lines below the table go.
+        rows, notes: Lists for the rows and the lines below the table.
     """
 
     def __init__(self, benchmark: Any, rows: list[Row], notes: list[str]) -> None:
@@ -155,16 +155,16 @@ class Comparison:
         rounds: int,
         warm_up: bool = True,
     ) -> tuple[Rounds, dict[str, Rounds]]:
-        """Time the references, then what is measured, and so on for some rounds.
+        """Time the references and the measured function in turns.
 
         Args:
-            measured: What is measured; what it returns is thrown away.
-            references: By name, run in this order before it in every round.
-            rounds: Three or more for a median. With `--benchmark-disable` there is one, to see that it works.
-            warm_up: Run all of it once untimed, so that imports, file caches and lazy set-up are not measured.
+            measured: The function to measure; its result is ignored.
+            references: References by name, run in this order before it in every round.
+            rounds: Three or more for a median. With `--benchmark-disable` there is one, as a check.
+            warm_up: Run everything once untimed, so that imports, file caches and lazy set-up are not measured.
 
         Returns:
-            Seconds: of what is measured, and of each reference.
+            Seconds of the measured function, and of each reference.
         """
         own: list[tuple[float, float]] = []
         others: dict[str, list[tuple[float, float]]] = {name: [] for name in references}
@@ -181,7 +181,7 @@ class Comparison:
         return _rounds(own[timed]), {name: _rounds(seconds[timed]) for name, seconds in others.items()}
 
     def record(self, name: str, unit: str, own: Rounds, reference: str, other: Rounds, aim: Aim | None = None) -> Row:
-        """Add a row: what is measured and its reference, of the same rounds and in the same unit."""
+        """Add a row of a measurement and its reference, of the same rounds and in the same unit."""
         ratios = _ratios(own.values, other.values)
         busy = _ratios(own.busy, other.busy)
         row = Row(
@@ -202,7 +202,7 @@ class Comparison:
         return row
 
     def note(self, text: str) -> None:
-        """Add a line below the table: where the time goes, what the material was."""
+        """Add a line below the table, such as where the time goes or which data was used."""
         self._notes.append(text)
         self.benchmark.extra_info.setdefault("notes", []).append(text)
 
@@ -222,7 +222,7 @@ def _busy() -> float:
 
 
 def _seconds(run: Callable[[], object]) -> tuple[float, float]:
-    """By the clock and by processor time."""
+    """Wall-clock time and processor time."""
     busy, start = _busy(), time.perf_counter()
     run()
     return time.perf_counter() - start, _busy() - busy

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights for the networks that judge, random, in files of the published form and size.
+"""Random weights for the metric networks, in files of the published format and size.
 
-Time and memory are those of the published weights; no score means anything. They live in temporary folders only.
+Time and memory equal those of the published weights; scores are meaningless. They are only for temporary folders.
 """
 
 from collections.abc import Collection
@@ -19,14 +19,14 @@ from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.models.pretrained.syncnet import SyncNetV2
 
 ALEXNET = "alexnet-owt-7be5be79.pth"
-Judge = Literal["syncnet", "expert", "lpips", "inception"]
-JUDGES: tuple[Judge, ...] = get_args(Judge)
+NetworkName = Literal["syncnet", "expert", "lpips", "inception"]
+NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 
-__all__ = ["JUDGES", "Judge", "write_random_judges"]
+__all__ = ["NETWORKS", "NetworkName", "write_random_networks"]
 
 
 def _inception() -> nn.Module:
-    """He's initialisation: with torch's own the image would be lost before the last of its 94 convolutions."""
+    """He's initialisation: with torch's default the signal would vanish before the last of 94 convolutions."""
     network = torchvision.models.Inception3(1008, aux_logits=False, init_weights=False)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
@@ -34,29 +34,29 @@ def _inception() -> nn.Module:
     return network
 
 
-def write_random_judges(folder: Path, judges: Collection[Judge] = JUDGES) -> ScorerFiles:
-    """Write files for these judges, all at their full width; LPIPS with its AlexNet trunk alone.
+def write_random_networks(folder: Path, names: Collection[NetworkName] = NETWORKS) -> ScorerFiles:
+    """Write files for these networks, all at full width; for LPIPS only its AlexNet trunk.
 
     Args:
-        folder: An empty one.
-        judges: Which.
+        folder: An empty folder.
+        names: The networks.
 
     Returns:
-        Where they are, for an evaluation.
+        Their paths, for an evaluation.
     """
     torch.manual_seed(0)
     syncnet, expert = folder / "syncnet_v2.model", folder / "expert.ckpt"
-    if "syncnet" in judges:
+    if "syncnet" in names:
         torch.save(SyncNetV2().state_dict(), syncnet)
-    if "expert" in judges:
+    if "expert" in names:
         save_module(SyncExpertModule(), expert)
-    if "lpips" in judges:
+    if "lpips" in names:
         torch.save(torchvision.models.alexnet().state_dict(), folder / ALEXNET)
-    if "inception" in judges:
+    if "inception" in names:
         torch.save(_inception().state_dict(), folder / INCEPTION)
     return ScorerFiles(
-        syncnet=syncnet if "syncnet" in judges else None,
-        expert=expert if "expert" in judges else None,
-        lpips=str(folder) if "lpips" in judges else None,
-        inception=str(folder) if "inception" in judges else None,
+        syncnet=syncnet if "syncnet" in names else None,
+        expert=expert if "expert" in names else None,
+        lpips=str(folder) if "lpips" in names else None,
+        inception=str(folder) if "inception" in names else None,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of a command while it runs, in a process of its own."""
+"""Measures the memory of a command while it runs, in a separate process."""
 
 import subprocess
 import sys
@@ -15,14 +15,14 @@ __all__ = ["Watched", "imports_mb", "watch"]
 
 @dataclass(frozen=True)
 class Watched:
-    """A command's memory in MB and its time; a phase of it begins when a file is there.
+    """A command's memory in MB and its time, in total and in a phase that begins when `has_begun` is true.
 
     Args:
-        peak: Of the whole run.
-        peak_before: Up to the look at which the phase had begun.
-        resident: At each look from then on.
-        seconds: Of the whole run.
-        phase_s: From then on.
+        peak: Peak of the whole run.
+        peak_before: Peak before the phase.
+        resident: Resident memory at each sample in the phase.
+        seconds: Duration of the run.
+        phase_s: Duration of the phase.
     """
 
     peak: float
@@ -38,14 +38,14 @@ def _megabytes(status: str, field: str) -> float:
 
 
 def watch(command: Sequence[str], has_begun: Callable[[], bool], log: Path) -> Watched:
-    """Run a command and look at /proc/<pid>/status until it ends.
+    """Run a command and sample /proc/<pid>/status until it ends.
 
-    Not `ru_maxrss`: Linux hands a child the peak that its parent had when it was started.
+    `ru_maxrss` is not used: Linux starts a child with its parent's peak.
 
     Args:
         command: Started without a shell; it must succeed.
         has_begun: Whether the phase has begun.
-        log: For its output.
+        log: File for its output.
     """
     start = begun = time.perf_counter()
     peak = peak_before = 0.0
@@ -55,7 +55,7 @@ def watch(command: Sequence[str], has_begun: Callable[[], bool], log: Path) -> W
     try:
         while process.poll() is None:
             status = Path(f"/proc/{process.pid}/status").read_text()
-            if "VmHWM:" in status:  # a process that is just ending has no memory left
+            if "VmHWM:" in status:  # absent while the process is ending
                 peak = _megabytes(status, "VmHWM")
                 if has_begun():
                     begun = begun if resident else time.perf_counter()
@@ -72,7 +72,7 @@ def watch(command: Sequence[str], has_begun: Callable[[], bool], log: Path) -> W
 
 
 def imports_mb(module: str) -> float:
-    """The peak of a process that imports this module and ends."""
+    """The peak memory of a process that only imports this module."""
     code = f"import {module}; print(open('/proc/self/status').read())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return _megabytes(done.stdout, "VmHWM")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos of any size that really show a face: a synthetic take, enlarged and padded."""
+"""Videos of any size with a face: an enlarged and padded synthetic clip."""
 
 from pathlib import Path
 
@@ -13,15 +13,15 @@ __all__ = ["write_wide_video"]
 
 
 def write_wide_video(path: Path, size_hw: tuple[int, int], seconds: float) -> np.ndarray:
-    """Write one utterance, the square picture as high as the frame and in its middle, grey beside it.
+    """Write one utterance; the square synthetic frame fills the height and is padded with grey on both sides.
 
     Args:
         path: The mp4 file.
-        size_hw: Of the frame, even, width at least height.
+        size_hw: Size of the frames, even, width at least height.
         seconds: Length.
 
     Returns:
-        The sound, float32 (S,), 16 kHz; it is in the file as well.
+        The audio, float32 (S,), 16 kHz; the file has it too.
     """
     height, width = size_hw
     take = make_take(speaker=0, clip=0, seconds=seconds)

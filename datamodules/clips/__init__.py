@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files that preparation leaves for each video."""
+"""The files that preparation writes for each video."""

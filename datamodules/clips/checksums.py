@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a clip file is still the one that the preparation wrote, told by the manifest's SHA-256."""
+"""Checks by the manifest's SHA-256 that a clip file is still the one that the preparation wrote."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["verify_clip"]
 
 @lru_cache(maxsize=2)
 def _digests(manifest: Path, changed_ns: int) -> dict[str, str]:
-    """SHA-256 of each clip by its id; empty where there is no manifest that says so."""
+    """SHA-256 of each clip by its id; empty without a manifest that records them."""
     try:
         entries = read_json(manifest, "the manifest of prepared clips", "Run bench prepare again")["clips"]
         return {entry["id"]: entry["sha256"] for entry in entries}
@@ -22,12 +22,12 @@ def _digests(manifest: Path, changed_ns: int) -> dict[str, str]:
 
 
 def verify_clip(path: Path) -> None:
-    """Refuse a clip whose bytes are not those of its preparation. It reads the file: for work that takes longer.
+    """Refuse a clip whose bytes have changed since its preparation. It reads the whole file.
 
-    A clip that the manifest of its folder does not name is taken as it is.
+    A clip that the manifest of its folder does not name is accepted.
 
     Raises:
-        ClipError: it was changed.
+        ClipError: the file was changed.
     """
     manifest = path.parent.parent / "manifest.json"
     expected = (

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A prepared clip: one face track at 25 frames a second with its sound, in one safetensors file, read piece by piece.
+"""A prepared clip: one face track at 25 frames a second with its audio, in one safetensors file, read in parts.
 
 Tensors of a file (T frames, M mel columns, S audio samples)::
 
     frames     uint8   (bytes,)       the T crops as JPEG files, end to end
     offsets    int64   (T + 1,)       crop t is frames[offsets[t]:offsets[t + 1]]
-    mel        float32 (M, 80)        80 columns a second; stored by column, so that a window is one run of bytes
+    mel        float32 (M, 80)        80 columns a second; stored by column, so that a window is contiguous
     wav        int16   (S,)           mono, 16 kHz
     boxes      float32 (T, 4)         crop rectangle x1 y1 x2 y2 in source pixels
     landmarks  float32 (T, 68, 2)     68 points, crop coordinates (0..1 inside the crop)
     mesh       float16 (T, 478, 3)    face mesh, crop coordinates; z in the units of x
 
-The metadata has one entry, `clip`: a `ClipHeader` as JSON with sorted keys (one entry, because the order of several is
-not defined and the same input has to give the same bytes).
+The metadata has one key, `clip`: a `ClipHeader` as JSON with sorted keys (one key, because the order of several is not
+defined and the same input must give the same bytes).
 """
 
 import dataclasses
@@ -49,7 +49,7 @@ _KINDS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
     "mesh": (np.float16, (MESH_POINTS, 3)),
 }
 _LARGEST = {"mel": 4.0, "boxes": 1e6, "landmarks": 100.0, "mesh": 100.0}  # magnitudes; a mel lies in [-4, 4]
-_REPAIR = "Run: bench prepare again (a broken clip is made anew; --overwrite makes all anew)"
+_REPAIR = "Run: bench prepare again (it replaces broken clips; with --overwrite all clips)"
 
 __all__ = [
     "LANDMARKS",
@@ -67,18 +67,18 @@ class ClipHeader:
     """What a clip is and how it was made.
 
     Args:
-        id: `<speaker>/<name>`, also the file's place below the prepared folder.
+        id: `<speaker>/<name>`, also the file's path below the prepared folder.
         speaker: First part of the id.
         source: The video's path relative to the source root, with forward slashes.
-        source_sha256: Of the video file; where the sound is in a file of its own, `+` and that file's follow.
-        source_fps: Frames a second of the source, before it was resampled to 25, as its timestamps are counted.
+        source_sha256: SHA-256 of the video file; if the audio is a separate file, followed by `+` and that file's.
+        source_fps: Nominal frames a second of the source, before it was resampled to 25.
         source_width: Pixels, upright.
         source_height: Pixels, upright.
         detector: `mediapipe` or `dlib`.
         detector_version: Package version and model.
         crop_rule: `mesh` or `detector`.
         frames: T.
-        detected: On how many of the T frames the face was seen; it is interpolated on the others.
+        detected: Number of the T frames in which the face was found; it is interpolated in the others.
         schema: Version of this file format.
         settings: The remaining settings of the preparation as JSON; a finished clip is kept only if they are the same.
     """
@@ -111,9 +111,9 @@ _KIND = FileKind(
 
 
 def _parse_layout(path: Path, handle: int) -> _Layout:
-    """Read and check the head of an open file without touching the data."""
+    """Read and check the head of an open file without reading the data."""
     header, tensors = read_head(path, handle, _KIND)
-    for name in (header.id, header.source):  # others make paths of them
+    for name in (header.id, header.source):  # paths are made from them
         if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts or not name.strip("./"):
             raise ClipError(f"{path}: the clip calls itself or its source {name!r}. Expected a path below. {_REPAIR}")
     _check_layout(path, header, tensors)
@@ -147,11 +147,11 @@ def write_clip(
     landmarks: np.ndarray,
     mesh: np.ndarray,
 ) -> None:
-    """Write one clip, atomically; the folder is made.
+    """Write one clip, atomically; the folder is created.
 
     Args:
         path: The file; an existing one is replaced.
-        header: `frames` has to be the number of JPEGs.
+        header: The header; its `frames` must be the number of JPEGs.
         jpegs: T JPEG files (RGB crops).
         mel: float32 (M, 80).
         wav: int16 (S,), 16 kHz.
@@ -196,7 +196,7 @@ def read_header(path: Path) -> ClipHeader:
 
     Raises:
         FileNotFoundError: No such file.
-        ClipError: Cut short, of another version, or no clip at all.
+        ClipError: The file is cut short, of another version, or not a clip.
     """
     handle = open_file(path)
     try:
@@ -208,8 +208,8 @@ def read_header(path: Path) -> ClipHeader:
 class Clip:
     """Lazy reader of one clip: every call reads only the bytes it needs.
 
-    The file is opened at the first access, not at construction, so a clip can be pickled to a worker process (it takes
-    the path along, never the open file). Reading keeps no position, so a copy in a forked process is safe as well.
+    The file is opened at the first access, not at construction, so a clip can be pickled to a worker process (only the
+    path is pickled). Reading keeps no position, so a copy in a forked process is safe too.
 
     Args:
         path: A file written by `write_clip`.
@@ -218,8 +218,8 @@ class Clip:
 
     Raises:
         FileNotFoundError: At first access: no such file.
-        ClipError: At first access: broken or of another version. Later: a JPEG inside cannot be decoded, a number
-            is not finite or out of its range, or the file was cut short.
+        ClipError: At first access: broken or of another version. Later: a JPEG cannot be decoded, a number is not
+            finite or out of range, or the file was cut short.
     """
 
     def __init__(self, path: Path, read: Literal["mmap", "file"] = "mmap") -> None:
@@ -253,12 +253,12 @@ class Clip:
 
     @property
     def header(self) -> ClipHeader:
-        """Read once, then remembered."""
+        """The clip's header, read once."""
         return self._layout.header
 
     @property
     def mel_columns(self) -> int:
-        """M; 80 columns are one second."""
+        """Number of mel columns, M; 80 are one second."""
         return self._layout.tensors["mel"].shape[0]
 
     def close(self) -> None:
@@ -280,7 +280,7 @@ class Clip:
         offsets = self._rows("offsets", start, count + 1)
         stored = self._layout.tensors["frames"].shape[0]
         if (np.diff(offsets) < 0).any() or not 0 <= offsets[0] <= offsets[-1] <= stored:
-            raise ClipError(f"{self.path}: its JPEG files lie at {offsets[:3]} ... {offsets[-1]}. {_REPAIR}")
+            raise ClipError(f"{self.path}: its JPEG files are at {offsets[:3]} ... {offsets[-1]}. {_REPAIR}")
         data = self._rows("frames", int(offsets[0]), int(offsets[-1] - offsets[0]))
         ends = offsets - offsets[0]
         return [data[a:b].tobytes() for a, b in itertools.pairwise(ends)]
@@ -301,8 +301,8 @@ class Clip:
         Args:
             start: First frame.
             count: How many; None to the end.
-            size_hw: Every crop is resized to it, OpenCV bilinear, each from its own size. None keeps the sizes: one
-                array if they are equal, else a list of (H, W, 3) arrays.
+            size_hw: Resize every crop to it (OpenCV, bilinear). None keeps the sizes: one array if they are equal, else
+                a list of (H, W, 3) arrays.
 
         Raises:
             IndexError: The range is not inside the clip.
@@ -337,7 +337,7 @@ class Clip:
         return np.ascontiguousarray(self._rows("mel", start, _MEL_WINDOW).T)
 
     def wav(self) -> np.ndarray:
-        """The sound, int16 (S,), mono, 16 kHz."""
+        """The audio, int16 (S,), mono, 16 kHz."""
         return self._rows("wav", 0, self._layout.tensors["wav"].shape[0])
 
     def boxes(self) -> np.ndarray:
@@ -378,7 +378,7 @@ class Clip:
         return start, count
 
     def _rows(self, name: str, start: int, count: int) -> np.ndarray:
-        """A copy of `count` rows of a tensor, whose numbers have been looked at."""
+        """A copy of `count` rows of a tensor; their range has been checked."""
         tensor = self._layout.tensors[name]
         first, length = tensor.start + start * tensor.row_bytes, count * tensor.row_bytes
         assert self._handle is not None
@@ -386,7 +386,7 @@ class Clip:
             data = os.pread(self._handle, length, first)
         elif first + length <= os.fstat(self._handle).st_size:
             data = self._map[first : first + length]
-        else:  # cut short since it was mapped; to touch what is gone kills the process
+        else:  # cut short since it was mapped; reading beyond its end would kill the process
             data = b""
         if len(data) != length or start < 0:
             raise ClipError(f"{self.path}: {name} ends early: {len(data)} bytes, expected {length}. {_REPAIR}")

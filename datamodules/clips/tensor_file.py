@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The head of our safetensors files: where each tensor lies, and one entry of metadata as JSON.
+"""The head of our safetensors files: the position of each tensor, and one metadata key as JSON.
 
-Read by hand, because the library maps the whole file and has no call that reads a few rows of a tensor.
+Own code, because the library's `get_slice` maps the file, which network disks serve slowly (see `read` of the data
+modules), and takes a head of any size.
 """
 
 import dataclasses
@@ -39,7 +40,7 @@ __all__ = ["FileKind", "StoredTensor", "open_file", "read_head"]
 
 
 def open_file(path: Path) -> int:
-    """A descriptor to read from; a pipe of that name is opened as well, at once, and `read_head` refuses it."""
+    """A file descriptor for reading; opening a pipe does not block, and `read_head` refuses it."""
     return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
@@ -49,8 +50,8 @@ class StoredTensor:
 
     Args:
         dtype: NumPy's scalar type.
-        shape: Its axes.
-        start: Of its first byte, from the start of the file.
+        shape: Its shape.
+        start: Position of its first byte in the file.
     """
 
     dtype: Any
@@ -59,7 +60,7 @@ class StoredTensor:
 
     @property
     def row_bytes(self) -> int:
-        """Of one entry along the first axis."""
+        """Bytes of one element along the first axis."""
         return math.prod(self.shape[1:]) * np.dtype(self.dtype).itemsize
 
 
@@ -68,14 +69,14 @@ class FileKind(Generic[_Header]):
     """A kind of file of this package.
 
     Args:
-        title: For messages, such as "clip".
-        entry: The metadata's entry that holds the header.
-        header: A dataclass with a field `schema`.
-        schema: The version that is read.
-        name: For messages, such as "a prepared clip".
-        repair: For messages: what to do about a broken file.
-        renew: For messages: what to do about a file of another version.
-        tensors: Names of those that are read, others may be of any type; all if None.
+        title: Its name in messages, such as "clip".
+        entry: The metadata key with the header.
+        header: The header's class, a dataclass with a field `schema`.
+        schema: The version that can be read.
+        name: Its description in messages, such as "a prepared clip".
+        repair: What to do about a broken file, for messages.
+        renew: What to do about a file of another version, for messages.
+        tensors: Names of the tensors that are read (others may be of any type); all if None.
     """
 
     title: str
@@ -89,17 +90,17 @@ class FileKind(Generic[_Header]):
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def _whole(values: Any) -> list[int]:
     if not isinstance(values, list) or not all(type(value) is int and 0 <= value <= _MOST for value in values):
-        raise ValueError(f"{values!r} is no list of whole numbers")
+        raise ValueError(f"{values!r} is not a list of whole numbers")
     return values
 
 
 def _place(entry: Mapping[str, Any]) -> tuple[int, int]:
-    """Of a tensor's bytes in the data."""
+    """Start and end of a tensor's bytes in the data."""
     start, stop = _whole(entry["data_offsets"])
     if start > stop:
         raise ValueError(f"data_offsets {start}, {stop}")
@@ -118,9 +119,9 @@ def _tensor(entry: Mapping[str, Any], start: int, stop: int, data: int) -> Store
 
 
 def _check_types(header: Any) -> None:
-    """Raise TypeError for a field of another type than the dataclass says, or that is no finite number or plain text.
+    """Raise TypeError for a field of another type than in the dataclass, a number that is not finite, or odd text.
 
-    Whole numbers are counts: nothing below 0.
+    Whole numbers are counts and must not be negative.
     """
     kinds = get_type_hints(type(header))
     for field in dataclasses.fields(header):
@@ -130,28 +131,28 @@ def _check_types(header: Any) -> None:
         elif kind is int:
             fits = type(value) is int and 0 <= value <= _MOST
         elif kind is float:
-            fits = type(value) in (int, float) and abs(value) < _MOST  # NaN neither; math would not take long integers
+            fits = type(value) in (int, float) and abs(value) < _MOST  # False for NaN; math fails on huge integers
         else:
             fits = type(value) is kind and (kind is not str or printable(value) == value)
         if not fits:
-            raise TypeError(f"{field.name} is {value!r}, no {getattr(kind, '__name__', kind)}")
+            raise TypeError(f"{field.name} is {value!r}, not {getattr(kind, '__name__', kind)}")
 
 
 def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header, dict[str, StoredTensor]]:
-    """Read and check the head of an open file (length, JSON, data) without touching the data.
+    """Read and check the head of an open file (length, JSON, data) without reading the data.
 
     Args:
         path: For messages.
         handle: The open file; its position is neither used nor moved.
-        kind: What it should be.
+        kind: The expected kind of file.
 
     Raises:
-        ClipError: Cut short, of another version, or no such file at all.
+        ClipError: The file is cut short, of another version, or of another kind.
     """
     state = os.fstat(handle)
     size = state.st_size
     if not stat.S_ISREG(state.st_mode):
-        raise ClipError(f"{path}: is no file. Expected {kind.name}. {kind.repair}")
+        raise ClipError(f"{path}: is not a file. Expected {kind.name}. {kind.repair}")
     start = os.pread(handle, _LENGTH_BYTES, 0)
     if len(start) < _LENGTH_BYTES:
         raise ClipError(f"{path}: {size} bytes, expected {kind.name}. {kind.repair}")

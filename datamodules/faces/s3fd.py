@@ -62,7 +62,7 @@ _SCALES = (
     ("conv7_2", "conv7_2", 256),
 )
 _NORM_WEIGHTS = {"conv3_3_norm": 10.0, "conv4_3_norm": 8.0, "conv5_3_norm": 5.0}
-# The means of blue, green and red, taken from red, green and blue: so the official code does, and it decides the crops.
+# The means of blue, green and red, subtracted from red, green and blue as in the official code, whose crops need it.
 MEANS = (104.0, 117.0, 123.0)
 FIRST_STRIDE_PX = 4
 ANCHOR_STRIDES = 4  # side of an anchor, in strides
@@ -163,7 +163,7 @@ def rectangles(network: "S3FD", images: np.ndarray) -> list[Rectangle | None]:
         raise ValueError(
             f"images are {tuple(pixels.shape[2:])} px. Expected {MIN_SIDE_PX} or more a side. Use larger frames"
         )
-    # Without tensor cores, whose short mantissas would move boxes, rectangles of a GPU are those of a CPU.
+    # Without TF32, whose short mantissas would move boxes, a GPU gives the same rectangles as a CPU.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         maps = network(pixels.to(next(network.parameters()).device))
     return [rectangle(faces) for faces in find_faces([x.cpu() for x in maps])]
@@ -173,7 +173,7 @@ def load_s3fd(path: Path, device: str | torch.device = "cpu") -> "S3FD":
     """The network with the weights of a plain state dict, frozen, in evaluation mode.
 
     Raises:
-        FileNotFoundError: there is no such file. It is never replaced by random weights.
+        FileNotFoundError: there is no such file; random weights are never used instead.
         ValueError: the file holds something else; missing and unknown names are listed.
     """
     return load_weights(S3FD(), path, _EXPECTED, _REPAIR).to(device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The track of one face through a video: which detections belong together, which face is meant, and what is bridged."""
+"""The track of one face through a video: joins detections, chooses the face, and bridges gaps."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from lipsync_bench.datamodules.faces.identity import Sighting
 from lipsync_bench.datamodules.faces.matching import Track, assign
 from lipsync_bench.datamodules.faces.options import DetectorName, FaceChoice
 
-_MIN_SHARE = 0.5  # a track shorter than this share of the longest is taken for a false detection
+_MIN_SHARE = 0.5  # a track shorter than this fraction of the longest is taken for a false detection
 _MAX_ROLL_DEGREES = 60.0  # people tilt their heads by up to 45
 _COVERED_IOU = 0.1
 _TURN = "Turn the video with: ffmpeg -i INPUT -vf transpose=1 OUTPUT.mp4 (by half: hflip,vflip)"
@@ -55,10 +55,10 @@ class FaceTrack:
             right and bottom may exceed the frame).
         landmarks: float32 (T, 68, 2), source pixels.
         mesh: float32 (T, 478, 3), source pixels; z in the units of x, smaller is nearer to the camera.
-        detected: bool (T,), False where the face was not seen and its place is interpolated or held.
+        detected: bool (T,), False where the face was not found and its position is interpolated or held.
         detector: Name of the detector.
         detector_version: Package version and model.
-        covered: bool (T,), True where it is not seen and another face is in its place.
+        covered: bool (T,), True where it was not found and another face is at its position.
     """
 
     boxes: np.ndarray
@@ -91,7 +91,7 @@ def _choose(tracks: Sequence[Track], face: FaceChoice, size_hw: tuple[int, int])
     if isinstance(face, int):
         if not 0 <= face < len(ordered):
             raise FaceError(
-                f"face {face} asked for, {len(ordered)} seen; expected 0 for the leftmost and so on (--face)"
+                f"face {face} asked for, {len(ordered)} found; expected 0 for the leftmost and so on (--face)"
             )
         return ordered[face]
     raise ValueError(f"face {face!r}, expected largest, first, left, right, centre or a number (--face)")
@@ -119,12 +119,12 @@ class FaceTracker:
 
     Args:
         detector: `mediapipe`, `dlib` or `s3fd`; or a detector, which is closed at the end.
-        face: Which of several: `largest` (mean area times frames), `first` (seen first), `left`, `right`, `centre` (by
-            the mean position), or a number counted from the left, starting with 0. All but `largest` pass over tracks
-            of less than half the length of the longest.
-        max_gap_frames: Missed frames in a row that are bridged: linearly inside, held at both ends.
+        face: Which face, if there are several: `largest` (mean area times frames), `first` (found first), `left`,
+            `right`, `centre` (by the mean position), or a number counted from the left, starting with 0. All but
+            `largest` ignore tracks of less than half the length of the longest.
+        max_gap_frames: Most missed frames in a row that are bridged: linearly inside, held at both ends.
         detector_weights: Weight file of `s3fd`.
-        keep: What is kept of each face, where memory matters.
+        keep: Reduces a face to what is stored of it, to save memory.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class FaceTracker:
         self._max_gap = max_gap_frames
         self._keep = keep
         self._tracks: list[Track] = []
-        self._rolled = 0  # frames with lying or upside-down heads alone
+        self._rolled = 0  # frames with only lying or upside-down heads
 
     def __enter__(self) -> "FaceTracker":
         return self
@@ -156,7 +156,7 @@ class FaceTracker:
         self._detector.close()
 
     def add(self, frame: np.ndarray) -> None:
-        """The next frame, uint8 RGB (H, W, 3). Raises MediaError if its size differs from the first one's."""
+        """Add the next frame, uint8 RGB (H, W, 3). Raises MediaError if its size differs from the first one's."""
         size_hw = (frame.shape[0], frame.shape[1])
         if self.frames == 0:
             self.size_hw = size_hw
@@ -175,17 +175,17 @@ class FaceTracker:
                 self._tracks.append(Track(self.frames, sighting, self._keep))
         self.frames += 1
 
-    def glimpse(self, start: int) -> FaceTrack | None:
-        """The face that leads so far, frames `start` to the newest; None if it was not seen on each of them.
+    def provisional_track(self, start: int) -> FaceTrack | None:
+        """The track chosen so far, frames `start` to the newest; None if the face was not found in each of them.
 
-        What leads now need not be the final choice, so this is a guess at what `finish` will return for these frames.
+        The final choice may differ, so this is a guess at what `finish` will return for these frames.
         """
         if not self._tracks:
             return None
         try:
             track = _choose(self._tracks, self._face, self.size_hw)
         except FaceError:
-            return None  # the face of this number may come yet
+            return None  # a face of this number may still appear
         count = self.frames - start
         if len(track.frames) < count or track.frames[-count] != start or track.frames[-1] != self.frames - 1:
             return None
@@ -195,23 +195,23 @@ class FaceTracker:
         """The track over all frames.
 
         Args:
-            bridge_all: Bridge gaps of any length; `detected` tells them.
+            bridge_all: Bridge gaps of any length; `detected` is False in them.
 
         Raises:
-            FaceError: No face at all, or the chosen one missing on more than `max_gap_frames` in a row.
+            FaceError: There is no face, or the chosen one is missing in more than `max_gap_frames` in a row.
         """
         rolled = f"; {self._rolled} frames show a head lying or upside down: {_TURN}" if self._rolled else ""
         if not self._tracks:
             raise FaceError(
-                f"no face on any of {self.frames} frames; expected an upright one of an eighth of the longer side or "
-                f"more (dlib sees smaller ones, if they are frontal: --detector){rolled}"
+                f"no face in any of {self.frames} frames; expected an upright one of an eighth of the longer side or "
+                f"more (dlib finds smaller ones, if they are frontal: --detector){rolled}"
             )
         track = _choose(self._tracks, self._face, self.size_hw)
         if track.upside_down:
             raise FaceError(f"the head is upside down; expected it upright. {_TURN}")
         if track.ends_as_another():
             raise FaceError(
-                "the face turns into another person's, as where two shots dissolve; expected one person all along. "
+                "the face turns into another person's, as in a dissolve of two shots; expected one person throughout. "
                 "Cut the video there, or choose another face (--face)"
             )
         seen = np.array(track.frames)
@@ -223,9 +223,9 @@ class FaceTracker:
         if long and not bridge_all:
             first, stop = long[0]
             others = int(result.covered[first:stop].sum())
-            instead = f"; on {others} of these another face is in its place, or could not be told to be the same"
+            instead = f"; in {others} of these another face, or possibly the same one, is at its position"
             raise FaceError(
-                f"face missing on {int(missing.sum())} of {self.frames} frames, {stop - first} in a row from frame "
+                f"face missing in {int(missing.sum())} of {self.frames} frames, {stop - first} in a row from frame "
                 f"{first} on{instead if others else ''}; expected at most {self._max_gap} in a row "
                 f"(--max-gap-frames, --face){rolled}"
             )
@@ -238,7 +238,7 @@ class FaceTracker:
         return FaceTrack(boxes, landmarks, mesh, detected, self._detector.name, self._detector.version)
 
     def _covered(self, boxes: np.ndarray, detected: np.ndarray) -> np.ndarray:
-        """On which of the missing frames there is a face of another track where the box is."""
+        """In which of the missing frames a face of another track overlaps the box."""
         covered = np.zeros(len(detected), bool)
         for track in self._tracks:
             for number, face in zip(track.frames, track.faces, strict=True):

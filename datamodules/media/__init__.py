@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Video and audio: opened, decoded, placed on one time axis, written."""
+"""Video and audio files: opening, decoding on one time axis, writing."""

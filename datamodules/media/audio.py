@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speech as the networks hear it: mono waves at 16 kHz, mel-spectrograms with 80 columns a second, windows of 16
+"""The audio input of the networks: mono samples at 16 kHz, mel spectrograms with 80 columns a second, windows of 16
 columns.
 
-The mel-spectrogram and its windows are those of Wav2Lip (Prajwal et al., ACM MM 2020), which its descendants share.
+The mel spectrogram and its windows are those of Wav2Lip (Prajwal et al., ACM MM 2020), which its successors share.
 The filters are librosa's; the transform is computed here with NumPy in float64, because librosa's, in float32, moves
 pure tones by up to 1e-4.
 """
@@ -51,7 +51,7 @@ __all__ = [
 
 
 def load_audio(path: Path | str, damage: Damage | None = None) -> np.ndarray:
-    """The audio track of any media file as one mono waveform: the default one of several, else libav's best.
+    """The samples of a media file's audio track (the default one, else libav's best), mono.
 
     Channels are averaged first, then the mean is resampled with soxr "HQ", as librosa.load does by default. A 16-bit
     sample s at 16 kHz mono comes back as exactly s / 32768. Sample 0 is time 0 of the file as `video.read_frames`
@@ -69,9 +69,9 @@ def load_audio(path: Path | str, damage: Damage | None = None) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        MediaError: not a media file, no audio in it, a rate or a sample format that no speech has, an end too long
-            before the time the file states (a packet or 2 %, at most 0.5 s), or NaN or infinite samples. Formats that
-            state no time (raw mp3 or aac) cannot be found to be cut off.
+        MediaError: not a media file, no audio in it, an unsupported rate or sample format, an end too long before the
+            duration the file states (a packet or 2 %, at most 0.5 s), or NaN or infinite samples. A cut-off cannot be
+            detected in formats that state no duration (raw mp3 or aac).
     """
     path = Path(path)
     parts: list[np.ndarray] = []
@@ -91,22 +91,22 @@ def load_audio(path: Path | str, damage: Damage | None = None) -> np.ndarray:
     if damage is None:
         found.warn(path)
     if count == 0:
-        raise MediaError(f"{path}: the audio track holds no samples. Expected sound. {REPAIR}")
+        raise MediaError(f"{path}: the audio track has no samples. Expected audio. {REPAIR}")
     if resampler is not None:
         parts.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    samples = -(-count * SAMPLE_RATE // rate)
-    wave = np.concatenate(parts)[:samples]
-    return np.pad(wave, (0, samples - len(wave)))
+    length = -(-count * SAMPLE_RATE // rate)
+    samples = np.concatenate(parts)[:length]
+    return np.pad(samples, (0, length - len(samples)))
 
 
-def to_int16(wave: np.ndarray) -> np.ndarray:
+def to_int16(samples: np.ndarray) -> np.ndarray:
     """Float samples in [-1, 1] as int16 of the same shape: 32768 x, rounded, clipped."""
-    return np.clip(np.rint(wave * np.float32(32768)), -32768, 32767).astype(np.int16)
+    return np.clip(np.rint(samples * np.float32(32768)), -32768, 32767).astype(np.int16)
 
 
-def to_float(wave_int16: np.ndarray) -> np.ndarray:
+def to_float(samples_int16: np.ndarray) -> np.ndarray:
     """int16 samples as float32 of the same shape in [-1, 1): s / 32768, exactly."""
-    return wave_int16.astype(np.float32) / np.float32(32768)
+    return samples_int16.astype(np.float32) / np.float32(32768)
 
 
 @functools.cache
@@ -119,33 +119,33 @@ def mel_basis() -> np.ndarray:
     return basis
 
 
-def mel_spectrogram(wave: np.ndarray, pad_mode: Literal["reflect", "constant"] = "reflect") -> np.ndarray:
+def mel_spectrogram(samples: np.ndarray, pad_mode: Literal["reflect", "constant"] = "reflect") -> np.ndarray:
     """Normalised log-mel spectrogram, 80 columns a second; column t is centred on sample 200 t.
 
     Pre-emphasis 0.97, periodic Hann window of 800, hop 200, magnitudes (not squared), 80 Slaney bands, 20 log10 of at
     least 1e-5, minus the reference of 20 dB, then -100..0 dB mapped to -4..4 and clipped. Silence is exactly -4.
 
     Args:
-        wave: (S,) float samples in [-1, 1] at 16 kHz, S >= 1.
-        pad_mode: what lies beyond both ends: "reflect" as Wav2Lip's pinned librosa 0.7 does, "constant" (zeros) as
-            librosa from 0.9.2 on does, with which HyperLips and VideoReTalking were trained.
+        samples: (S,) float samples in [-1, 1] at 16 kHz, S >= 1.
+        pad_mode: padding at both ends: "reflect" as in Wav2Lip's pinned librosa 0.7, "constant" (zeros) as in librosa
+            from 0.9.2 on, with which HyperLips and VideoReTalking were trained.
 
     Returns:
         float32 (80, 1 + floor(S / 200)) in [-4, 4], band 0 lowest.
 
     Raises:
-        ValueError: not one row of floats.
+        ValueError: not a vector of floats.
         MediaError: no samples, or NaN or infinite ones.
     """
-    if wave.ndim != 1 or wave.dtype.kind != "f":
+    if samples.ndim != 1 or samples.dtype.kind != "f":
         raise ValueError(
-            f"mel_spectrogram: got {wave.dtype} samples of shape {wave.shape}. Expected float samples of shape (S,). "
+            f"mel_spectrogram: {samples.dtype} samples of shape {samples.shape}. Expected float samples of shape (S,). "
             "Use lipsync_bench.datamodules.media.audio.to_float for int16 and the mean over channels for stereo."
         )
-    if wave.size == 0 or not np.isfinite(wave).all():
-        found = "no samples" if wave.size == 0 else "NaN or infinite samples"
+    if samples.size == 0 or not np.isfinite(samples).all():
+        found = "no samples" if samples.size == 0 else "NaN or infinite samples"
         raise MediaError(f"mel_spectrogram: {found}. Expected finite samples. Check how the audio was made.")
-    x = wave.astype(np.float64)
+    x = samples.astype(np.float64)
     x[1:] -= PREEMPHASIS * x[:-1].copy()
     x = np.pad(x, FFT_SAMPLES // 2, mode=pad_mode)
     frames = np.lib.stride_tricks.sliding_window_view(x, FFT_SAMPLES)[::HOP_SAMPLES]  # (M, 800), a view
@@ -157,7 +157,7 @@ def mel_spectrogram(wave: np.ndarray, pad_mode: Literal["reflect", "constant"] =
             np.abs(np.fft.rfft(part[first : first + _SPECTRA_AT_ONCE] * window).astype(np.complex64))
             for first in range(0, len(part), _SPECTRA_AT_ONCE)
         ]
-        # Not one product for each: BLAS rounds a product of few columns otherwise than one of many.
+        # One product for all: BLAS rounds a product of few columns differently from one of many.
         mel[:, start : start + len(part)] = mel_basis() @ np.concatenate(spectra).T
     level = 20 * np.log10(np.maximum(np.float32(MIN_AMPLITUDE), mel)) - np.float32(REFERENCE_DB)
     return np.clip(8 * (level - np.float32(MIN_LEVEL_DB)) / np.float32(-MIN_LEVEL_DB) - 4, -4, 4).astype(np.float32)
@@ -190,10 +190,10 @@ def frame_mels(mel: np.ndarray, frames: int, fps: float = 25.0, first_frame: int
         mel: (80, M).
         frames: number of video frames, T.
         fps: their rate.
-        first_frame: of the T frames, counted from the beginning of the sound.
+        first_frame: number of the first of the T frames, counted from the beginning of the audio.
 
     Returns:
-        float32 (T, 1, 80, 16). Windows that would overrun the mel's end are its last 16 columns.
+        float32 (T, 1, 80, 16). Windows that would extend beyond the mel's end are its last 16 columns.
 
     Raises:
         MediaError: fewer than 16 columns.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The decoded frames of a file's audio track, each with its place on the time axis of the pictures."""
+"""The decoded frames of a file's audio track, each with its position on the time axis of the video."""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -24,22 +24,22 @@ from lipsync_bench.datamodules.media.track_times import (
 
 # A longer hole in the timestamps is taken for a broken timestamp: filling it would need unbounded time and memory.
 MAX_GAP_S = 60.0
-# Rates outside are no speech, and making 16 kHz of them takes memory that the size of the file does not bound.
+# Other rates do not occur, and resampling them to 16 kHz takes memory that the size of the file does not bound.
 MIN_RATE, MAX_RATE = 1000, 768_000
 MAX_CHANNELS = 64
-MAX_HOURS = 6  # of one track; 64 kB/s at 16 kHz
+MAX_HOURS = 6  # length of a track; 64 kB/s at 16 kHz
 _MIN_GAP_S = 0.1  # recordings with packet loss leave holes in the timestamps; smaller ones are jitter or rounding
 
 __all__ = ["MAX_GAP_S", "audio_frames", "checked_audio", "mono_samples"]
 
 
 def checked_audio(container: Any, path: Path) -> Any:
-    """The audio track that is meant. Raises MediaError where there is none that can be used."""
+    """The audio track to read. Raises MediaError if there is none that can be used."""
     stream = audio_stream(container)
     if stream is None:
         raise MediaError(
-            f"{path}: no audio track. Expected a file with sound. Choose another file, or add a track with: "
-            "ffmpeg -i INPUT -i SOUND.wav -c:v copy OUTPUT.mp4"
+            f"{path}: no audio track. Expected a file with audio. Choose another file, or add a track with: "
+            "ffmpeg -i INPUT -i AUDIO.wav -c:v copy OUTPUT.mp4"
         )
     if stream.codec_context is None:
         raise MediaError(f"{path}: an audio track of an unknown codec. Expected one that libav decodes. {REPAIR}")
@@ -57,10 +57,10 @@ def _check_format(path: Path, rate: int, channels: int) -> None:
 
 
 def _place(container: Any, stream: Any, zero: Fraction, head: list[Any]) -> tuple[int, int]:
-    """Numbers of the first sample as the samples follow each other, and as its timestamp says, from time 0 on.
+    """The number of the first sample, counted from time 0, and the number that its timestamp states.
 
-    Containers round timestamps, some to a millisecond. Where time 0 lies within that of the start of a packet, or of
-    the end of the priming, it is just there, so that the same packets in another container are the same samples.
+    Containers round timestamps, some to a millisecond. If time 0 is that close to the start of a packet, or to the end
+    of the priming, it is exactly there, so that the same packets in another container give the same samples.
     """
     first, rate = head[0], head[0].sample_rate
     if first.pts is None or not first.time_base:
@@ -76,9 +76,9 @@ def _place(container: Any, stream: Any, zero: Fraction, head: list[Any]) -> tupl
         second = (head[1].pts * head[1].time_base - zero) * rate
         start = unstretched(container, start / rate, second / rate, Fraction(first.samples, rate)) * rate
         packet = head[1].samples  # the first packet may be shorter
-        if not stream.codec_context.name.startswith("pcm"):  # whose packets are of any length
-            whole = round((start + first.samples) / packet) * packet - first.samples
-            exact.setdefault(whole, whole)
+        if not stream.codec_context.name.startswith("pcm"):  # PCM packets have any length
+            aligned = round((start + first.samples) / packet) * packet - first.samples
+            exact.setdefault(aligned, aligned)
     near = [exact[place] for place in (0, *exact) if abs(start - place) <= slack]
     return (near[0] if near else round(start)), stated
 
@@ -103,10 +103,10 @@ def mono_samples(frame: Any, path: Path) -> np.ndarray:
 
 
 def audio_frames(path: Path, damage: Damage) -> Iterator[tuple[int, Any]]:
-    """Decoded frames with the number of their first sample at the file's own rate, from time 0 on.
+    """Decoded frames with the number of their first sample at the file's own rate, counted from time 0.
 
-    Frames follow each other without a hole unless the timestamps have one above 0.1 s. The first ones may lie before
-    time 0. Holds two frames.
+    Frames follow each other without a hole unless the timestamps have one above 0.1 s. The first ones may be before
+    time 0. Holds two frames in memory.
 
     Args:
         path: Any container and codec that PyAV reads.
@@ -114,7 +114,7 @@ def audio_frames(path: Path, damage: Damage) -> Iterator[tuple[int, Any]]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        MediaError: It cannot be used, or ends too early.
+        MediaError: The audio cannot be used, or ends too early.
     """
     with open_media(path) as container:
         stream = checked_audio(container, path)

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Decoded frames in the colours that all numbers are made of: uint8 RGB of standard dynamic range and BT.709 primaries.
+"""Conversion of decoded frames to uint8 RGB of standard dynamic range (SDR) with BT.709 primaries.
 
-What a frame's tags say is undone: matrix and range, and where they differ from those of SDR video, transfer function
-and primaries. The SDR transfer functions (BT.709, BT.601, sRGB, gamma 2.2 and 2.8 ...) are taken for one another, and
-so are the primaries of BT.709 and of television before it, as players do.
+The matrix and range in a frame's tags are undone, and so are transfer function and primaries where they differ from
+those of SDR video. SDR transfer functions (BT.709, BT.601, sRGB, gamma 2.2 and 2.8 ...) are treated as equal, and so
+are the primaries of BT.709 and of earlier television, as in players.
 
 * HLG (BT.2100): the camera's light; the signal of 75 % is white (BT.2408). A screen on which that white is as bright as
   SDR's, 100 cd/m2, has a system gamma of 1.03 by BT.2100; it is taken as 1.
 * PQ (SMPTE ST 2084): 203 cd/m2 is white (BT.2408).
 * BT.2020 and Display P3 primaries become BT.709's by their 3 x 3 matrix, in linear light.
 
-Light is encoded with BT.1886's gamma of 2.4. What is brighter than white, or a colour that BT.709 has not, is clipped:
-everything that SDR can show comes out exactly, and nothing is squeezed to make room for the rest.
+Light is encoded with BT.1886's gamma of 2.4. Values brighter than white or outside BT.709 are clipped: everything
+inside SDR is exact and not compressed.
 """
 
 import functools
@@ -38,7 +38,7 @@ _TO_BT709 = {
     _BT2020: [[1.6605, -0.5876, -0.0729], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1188]],
     12: [[1.2249, -0.2249, 0.0], [-0.0420, 1.0420, 0.0], [-0.0196, -0.0786, 1.0982]],  # Display P3
 }
-_MATRICES = {1, 4, 5, 6, 7, _BT2020}  # that libav undoes; it takes others for BT.601 in silence
+_MATRICES = {1, 4, 5, 6, 7, _BT2020}  # supported by libav, which treats others as BT.601 without a warning
 _HDR = {_PQ: "PQ (SMPTE ST 2084)", _HLG: "HLG (ARIB STD-B67)"}
 _REFUSED = {
     "transfer function": {
@@ -60,7 +60,7 @@ _REFUSED = {
         17: "YCgCo-Ro",
     },
 }
-_LIMITED_BY_DEFAULT = {"av1", "h264", "hevc", "vvc"}  # codecs whose standards say so; others store grey as pictures do
+_LIMITED_BY_DEFAULT = {"av1", "h264", "hevc", "vvc"}  # by their standards; other codecs store grey in full range
 _STRIP_PIXELS = 1 << 18  # converted at a time: 3 MB for each intermediate array
 
 logger = logging.getLogger(__name__)
@@ -69,10 +69,10 @@ __all__ = ["EXACT", "SdrFrames"]
 
 
 @functools.lru_cache(maxsize=1024)
-def _say_once(path: Path, transfer: str) -> None:
+def _warn_once(path: Path, transfer: str) -> None:
     logger.warning(
-        "%s: HDR video, transfer function %s, is converted to SDR; what is brighter than its reference white is "
-        "clipped. Methods that run elsewhere should see it so too.",
+        "%s: HDR video, transfer function %s, is converted to SDR; values brighter than its reference white are "
+        "clipped. Convert it in the same way for methods that run elsewhere.",
         path,
         transfer,
     )
@@ -111,14 +111,14 @@ def _to_sdr(image: np.ndarray, light_of: np.ndarray, to_bt709: np.ndarray) -> np
 
 
 class SdrFrames:
-    """Decoded frames of one video -> uint8 RGB (H, W, 3), SDR, BT.709 primaries.
+    """Converts decoded frames of one video to uint8 RGB (H, W, 3), SDR, BT.709 primaries.
 
-    Matrix and range are those the file names, BT.601 and limited where it names none, like libav, OpenCV and so the
-    published pipelines do at any size. RGB and grey are full range unless they are tagged as limited, but grey of
-    codecs whose standard says limited is limited unless it is tagged as full.
+    Without tags matrix and range are BT.601 and limited, as in libav, OpenCV and so in the published pipelines, at any
+    size. RGB and grey are full range unless they are tagged as limited, but grey of codecs whose standard says limited
+    is limited unless it is tagged as full.
 
     Args:
-        path: For messages.
+        path: The file, for messages.
         codec: Name of the codec.
     """
 
@@ -132,7 +132,7 @@ class SdrFrames:
         self._arguments: dict[str, Any] = {}
 
     def __call__(self, frame: Any) -> np.ndarray:
-        """One frame. Raises MediaError if its colours are of a kind that is not converted."""
+        """Convert one frame. Raises MediaError if its colours are of an unsupported kind."""
         tags = frame.format.name, frame.colorspace, frame.color_range, frame.color_trc, frame.color_primaries
         if tags != self._tags:
             self._prepare(frame)
@@ -165,19 +165,19 @@ class SdrFrames:
         if yuv:
             self._refuse("matrix", matrix)
         if primaries not in _TO_BT709 and (transfer in _HDR or (yuv and matrix == _BT2020)):
-            # HLG and PQ are defined with BT.2020 alone; files that say half of it are common.
+            # HLG and PQ are defined only with BT.2020; files with incomplete tags are common.
             primaries = _BT2020 if primaries in (0, _UNSPECIFIED) else primaries
         if matrix not in _MATRICES:
             matrix = _BT2020 if primaries == _BT2020 else Colorspace.ITU601
         if transfer in _HDR:
-            _say_once(self._path, _HDR[transfer])
+            _warn_once(self._path, _HDR[transfer])
         wide = primaries in _TO_BT709 or transfer in _HDR
         full = frame.color_range == _FULL or kind.name.startswith("yuvj")
         bits = kind.components[0].bits
         limited = frame.color_range == _LIMITED or (grey and self._limited_grey and not full)
-        squeezed = limited and (grey or kind.is_rgb) and bits <= 16  # of YUV libav undoes it, floats have no range
+        squeezed = limited and (grey or kind.is_rgb) and bits <= 16  # libav expands YUV, and floats have no range
         deep = wide or squeezed
-        # To rgb48le libav's bilinear full-chroma conversion spoils green and blue (seen with FFmpeg 8); to planes not.
+        # libav's bilinear full-chroma conversion corrupts green and blue of rgb48le (seen with FFmpeg 8), not of gbrp.
         self._arguments = {"format": ("gray16le" if grey else "gbrp16le") if deep else "rgb24"}
         if yuv:
             self._arguments |= {

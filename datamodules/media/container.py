@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Opening a media file, and which of its tracks are meant."""
+"""Opening a media file and choosing its tracks."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from av.stream import Disposition
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.damage import REPAIR
 
-MAX_PIXELS = 36_000_000  # of a picture, a little more than 8K: a few bytes can ask for gigabytes
+MAX_PIXELS = 36_000_000  # of a frame, slightly more than 8K: a few bytes of a file can demand gigabytes
 _PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
 __all__ = ["MAX_PIXELS", "audio_stream", "is_picture", "open_media", "video_stream"]
@@ -38,8 +38,8 @@ def open_media(path: Path) -> Iterator[Any]:
     if path.stat().st_size == 0:
         raise MediaError(f"{path}: the file is empty (0 bytes). Expected a video or audio file. Copy it again.")
     try:
-        # "file:" keeps a colon in a name from being taken for a protocol; tags in odd encodings are no reason to fail.
-        # The limit holds for the frames that libav decodes to look what is in the file.
+        # With "file:" a colon in a name is not taken for a protocol; tags in odd encodings are not an error.
+        # The limit applies to the frames that libav decodes to probe the file.
         container = av.open(f"file:{path}", options={"max_pixels": str(MAX_PIXELS)}, metadata_errors="replace")
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise MediaError(
@@ -51,7 +51,7 @@ def open_media(path: Path) -> Iterator[Any]:
 
 
 def _meant(container: Any, kind: Literal["video", "audio"]) -> Any | None:
-    """The track that players show: flagged default, else libav's best. Those without a decoder come last."""
+    """The track that players choose: flagged default, else libav's best. Tracks without a decoder come last."""
     found = [stream for stream in getattr(container.streams, kind) if not (kind == "video" and is_picture(stream))]
     found = [stream for stream in found if stream.codec_context is not None] or found
     found = [stream for stream in found if stream.disposition & Disposition.default] or found
@@ -60,10 +60,10 @@ def _meant(container: Any, kind: Literal["video", "audio"]) -> Any | None:
 
 
 def video_stream(container: Any) -> Any | None:
-    """The video track that is meant, None where there is none; cover pictures and thumbnails are not video."""
+    """The video track to read, or None; cover pictures and thumbnails are not video."""
     return _meant(container, "video")
 
 
 def audio_stream(container: Any) -> Any | None:
-    """The audio track that is meant, None where there is none."""
+    """The audio track to read, or None."""
     return _meant(container, "audio")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a decoder could not read: counted where it was concealed, an error where too much is missing."""
+"""Damage that a decoder met: concealed frames are counted; if too much is missing at the end, it is an error."""
 
 import functools
 import logging
@@ -13,8 +13,8 @@ import av
 from lipsync_bench.datamodules.errors import MediaError
 
 REPAIR = "Replace the file, or re-encode what can be read of it with: ffmpeg -i INPUT OUTPUT.mp4"
-# What may be missing at the end: one frame or packet, or this share of what the file states, but never more than 0.5 s.
-# Editors and muxers are not more exact than that.
+# How much may be missing at the end: one frame or packet, or this share of the stated duration, but at most 0.5 s.
+# Editors and muxers are not more exact.
 _SHORTFALL_SHARE = 0.02
 _MOST_SHORTFALL_S = 0.5
 
@@ -23,33 +23,33 @@ _log = logging.getLogger(__name__)
 __all__ = ["REPAIR", "Damage", "check_end", "until_error"]
 
 
-@functools.lru_cache(maxsize=4096)  # a file that is read twice is told of once
+@functools.lru_cache(maxsize=4096)  # a file that is read twice is reported once
 def _warn(text: str) -> None:
     _log.warning("%s", text)
 
 
 @dataclass
 class Damage:
-    """Counts the damaged frames of what it is handed to.
+    """Counts the damaged frames of the files that are read with it.
 
     Args:
-        frames: Pictures, and packets of audio, that the decoder concealed, could not decode, or that are missing at the
-            end.
+        frames: Video frames and audio packets that the decoder concealed or could not decode, or that are missing at
+            the end.
     """
 
     frames: int = 0
 
     def warn(self, path: Path) -> None:
-        """Log a line about a file, if there is anything to tell."""
+        """Log a line about a file, if it has damaged frames."""
         if self.frames:
             _warn(
                 f"{path}: {self.frames} damaged frames, concealed or left out by the decoder. Expected none. "
-                f"Scores and crops of them are not the video's. {REPAIR}"
+                f"Scores and crops of these frames are wrong. {REPAIR}"
             )
 
 
 def until_error(frames: Iterator[Any], errors: list[Exception], damage: Damage | None = None) -> Iterator[Any]:
-    """Pass decoded frames on until decoding ends or fails; a failure is put into `errors`, for `check_end` to judge."""
+    """Yield decoded frames until decoding ends or fails; a failure is added to `errors`, for `check_end`."""
     try:
         for frame in frames:
             if damage is not None:
@@ -68,16 +68,16 @@ def check_end(
     errors: list[Exception],
     damage: Damage,
 ) -> None:
-    """Raise MediaError if a stream ended too early; count what little may be missing.
+    """Raise MediaError if a stream ended too early; count a small missing part as damage.
 
     Args:
-        path: Of the file.
+        path: The file, for messages.
         kind: "video" or "audio".
-        decoded_s: How far decoding came.
-        stated_s: How long the file says that it is; without it no failure of the decoder is forgiven.
+        decoded_s: Decoded duration.
+        stated_s: The duration that the file states; without it every error of the decoder is fatal.
         unit_s: Length of a frame or packet.
-        errors: Of the decoder. One at the very end is forgiven, because junk after the last frame is common.
-        damage: Counts it.
+        errors: Errors of the decoder. One at the very end is tolerated: junk after the last frame is common.
+        damage: Counts the missing frames or packets.
     """
     if stated_s is None:
         if errors:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sound as people hear it: a file's own rate, mono or stereo, piece by piece, to be written beside new pictures.
+"""The original audio track for muxing: at the file's own rate, mono or stereo, in pieces.
 
-`audio.load_audio` is what the networks hear. Both count from the same instant, so that a frame made for sample s of the
-one belongs to the same moment of the other.
+`audio.load_audio` gives the networks' input. Both count from the same instant, so that frames generated for one are in
+sync with the other.
 """
 
 from collections.abc import Iterator
@@ -21,17 +21,17 @@ AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 1200
 _FALLBACK_RATE = 48000
 _MIN_GAP_S = 0.1  # smaller holes in the timestamps are jitter or rounding
 
-__all__ = ["AAC_RATES", "Sound", "read_sound"]
+__all__ = ["AAC_RATES", "OriginalAudio", "read_original_audio"]
 
 
 @dataclass(frozen=True)
-class Sound:
-    """A sound track that is read once.
+class OriginalAudio:
+    """An audio track that can be read once.
 
     Args:
         rate: samples a second.
         channels: 1 or 2.
-        pieces: float32 (channels, n) in [-1, 1], of any n, one after the other without holes.
+        pieces: float32 (channels, n) in [-1, 1], n varies, in order and without holes.
     """
 
     rate: int
@@ -43,7 +43,7 @@ def _decoded(path: Path, rate: int, layout: str) -> Iterator[tuple[int, np.ndarr
     """Pieces with the number of their first sample, counted from time 0 of the file."""
     resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
     position = 0
-    for first, frame in audio_frames(path, Damage()):  # load_audio tells of damage
+    for first, frame in audio_frames(path, Damage()):  # load_audio reports damage
         position = round(Fraction(first * rate, frame.sample_rate))
         if layout == "mono" and frame.layout.nb_channels > 2:  # libav cannot mix them
             mono = av.AudioFrame.from_ndarray(mono_samples(frame, path)[None], format="fltp", layout="mono")
@@ -62,7 +62,7 @@ def _pieces(path: Path, rate: int, layout: str, samples: float) -> Iterator[np.n
     count = 0
     at: int | None = None
     for position, piece in _decoded(path, rate, layout):
-        # The resampler holds samples back, so that a piece is never where its frame is; only holes are moved over.
+        # The resampler delays samples, so that a piece is never exactly at its frame; only holes are applied.
         at = position if at is None or position - at > _MIN_GAP_S * rate else at
         hole = max(at - count, 0)
         at, piece = at + piece.shape[1], piece[:, max(-at, 0) :]  # samples before time 0 are never presented
@@ -75,11 +75,11 @@ def _pieces(path: Path, rate: int, layout: str, samples: float) -> Iterator[np.n
         yield np.ascontiguousarray(piece, np.float32)
 
 
-def read_sound(path: Path | str, seconds: float | None = None) -> Sound:
-    """The audio track of a media file that `audio.load_audio` takes, decoded while it is read; holds one packet.
+def read_original_audio(path: Path | str, seconds: float | None = None) -> OriginalAudio:
+    """The audio track of a media file (the one of `audio.load_audio`), decoded while it is read; holds one packet.
 
-    The rate is the file's own where AAC has it, else 48 kHz. More than two channels are mixed down to stereo as libav
-    does it; where it does not know their places, to their mean. Time 0, priming samples and holes are treated as by
+    The rate is the file's own if AAC supports it, else 48 kHz. More than two channels are mixed down to stereo by
+    libav, or averaged if it does not know their layout. Time 0, priming samples and holes are treated as by
     `audio.load_audio`.
 
     Args:
@@ -87,7 +87,7 @@ def read_sound(path: Path | str, seconds: float | None = None) -> Sound:
         seconds: stop after this time.
 
     Raises:
-        FileNotFoundError, MediaError: no such file, not media, or no sound in it.
+        FileNotFoundError, MediaError: no such file, not media, or no audio in it.
     """
     path = Path(path)
     with open_media(path) as container:
@@ -96,4 +96,4 @@ def read_sound(path: Path | str, seconds: float | None = None) -> Sound:
         unknown = stream.channels > 8 and stream.layout.name.endswith("channels")
         layout = "mono" if stream.channels == 1 or unknown else "stereo"
     samples = float("inf") if seconds is None else round(seconds * rate)
-    return Sound(rate, 1 if layout == "mono" else 2, _pieces(path, rate, layout, samples))
+    return OriginalAudio(rate, 1 if layout == "mono" else 2, _pieces(path, rate, layout, samples))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos in: upright RGB frames at the times they are shown. `video_writing` is the way out."""
+"""Reading videos: upright RGB frames at the times they are shown. `video_writing` writes them."""
 
 import math
 from collections.abc import Iterator
@@ -18,28 +18,28 @@ from lipsync_bench.datamodules.media.damage import REPAIR, Damage, check_end, un
 from lipsync_bench.datamodules.media.track_times import decoding_times, inexact_s, stated_duration, time_zero, track_fps
 from lipsync_bench.datamodules.media.video_writing import FPS, PRESETS, VideoWriter, exact_rate
 
-READING = 2  # raised when the same file gives other frames than before
-# Cameras and containers that count in milliseconds put frames this much beside the regular grid.
+READING = 2  # raised when a change of this code gives other frames of the same file
+# Cameras and containers that count in milliseconds place frames this far from the regular grid.
 _JITTER_S = Fraction(1, 1000)
-_SAME_RATE = 0.01  # rates of a file are means
-_MOST_FPS = 1000  # what a file states above that is the unit of its timestamps
+_SAME_RATE = 0.01  # relative: rates of a file are means
+_MOST_FPS = 1000  # a higher stated rate is the unit of the timestamps
 
 __all__ = ["FPS", "PRESETS", "READING", "VideoInfo", "VideoWriter", "probe", "read_frames"]
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file says about itself.
+    """Facts that a video file states.
 
     Args:
         path: the file.
         width: pixels, upright (after the rotation).
         height: pixels, upright.
-        fps: average frames a second; nan where the file does not say.
-        frames: number of frames, None where the container does not say.
-        rotation: degrees clockwise (0, 90, 180, 270) by which the stored picture is turned to be upright.
-        has_audio: whether there is a sound track.
-        nominal_fps: what its timestamps count in, the same in every container; nan where the file does not say.
+        fps: average frames a second; nan if not stated.
+        frames: number of frames, None if not stated.
+        rotation: degrees clockwise (0, 90, 180, 270) by which stored frames are turned to be upright.
+        has_audio: whether there is an audio track.
+        nominal_fps: the rate in which timestamps are counted, the same in every container; nan if not stated.
     """
 
     path: Path
@@ -53,11 +53,11 @@ class VideoInfo:
 
 
 def _checked_video(container: Any, path: Path) -> Any:
-    """The video track that is meant. Raises MediaError where there is none that can be used."""
+    """The video track to read. Raises MediaError if there is none that can be used."""
     stream, names = video_stream(container), container.format.name.split(",")
     found = ""
     if stream is None:
-        found = "sound but no video track" if container.streams.audio else "neither video nor sound"
+        found = "audio but no video track" if container.streams.audio else "neither video nor audio"
     elif names[0].endswith("_pipe") or "image2" in names:
         found = "a single image"
     elif "tty" in names:  # libav draws any text file as a terminal
@@ -70,18 +70,18 @@ def _checked_video(container: Any, path: Path) -> Any:
     context = stream.codec_context
     if context.width * context.height > MAX_PIXELS:
         raise MediaError(
-            f"{path}: pictures of {context.width}x{context.height}. Expected at most {MAX_PIXELS / 1e6:.0f} million "
+            f"{path}: frames of {context.width}x{context.height}. Expected at most {MAX_PIXELS / 1e6:.0f} million "
             "pixels a frame. Make it smaller with: ffmpeg -i INPUT -vf scale=1920:-2 OUTPUT.mp4"
         )
     # The frames may be larger than the header says.
     context.options = {**context.options, "max_pixels": str(MAX_PIXELS)}
     if context.name == "h264":
-        context.thread_count = 1  # with several, libav neither conceals nor reports what is damaged
+        context.thread_count = 1  # with several, libav neither conceals nor reports damage
     return stream
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
-    """The turning part (a, b, c, d) of the display matrix: x' = a x + c y, y' = b x + d y, with y down."""
+    """The rotation (a, b, c, d) of the display matrix: x' = a x + c y, y' = b x + d y, with y down."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
         return 1, 0, 0, 1
@@ -90,10 +90,10 @@ def _matrix(frame: Any) -> tuple[int, int, int, int]:
 
 
 class _Upright:
-    """Decoded frames of one stream as they are meant to be seen: uint8 RGB (H, W, 3), turned and mirrored.
+    """Converts decoded frames of one stream to upright uint8 RGB (H, W, 3), turned and mirrored by the display matrix.
 
-    The display matrix is read at the first frame and where the rotation changes. Asking a frame for its side data makes
-    a reference cycle, which keeps the frame's memory, 3 MB of 1080p, until Python's garbage collector comes by.
+    The display matrix is read at the first frame and where the rotation changes. Reading a frame's side data creates a
+    reference cycle, which keeps the frame's memory, 3 MB at 1080p, until Python's garbage collector runs.
     """
 
     def __init__(self, path: Path, codec: str) -> None:
@@ -114,14 +114,14 @@ class _Upright:
 
 
 def _no_frame(path: Path, errors: list[Exception]) -> MediaError:
-    found = f"no frame can be decoded ({errors[0].__class__.__name__})" if errors else "the video track holds no frames"
+    found = f"no frame can be decoded ({errors[0].__class__.__name__})" if errors else "the video track has no frames"
     return MediaError(
-        f"{path}: {found}. Expected a whole video, of at most {MAX_PIXELS / 1e6:.0f} million pixels a frame. {REPAIR}"
+        f"{path}: {found}. Expected a video of at most {MAX_PIXELS / 1e6:.0f} million pixels a frame. {REPAIR}"
     )
 
 
 def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[tuple[Fraction, Fraction, Any]]:
-    """Decoded frames with the times, in seconds from time 0, at which each appears and would be over."""
+    """Decoded frames with the times, in seconds from time 0, at which each starts and ends."""
     zero, stated = time_zero(container), stated_duration(container, stream, path)
     usual = 1 / (track_fps(container, stream) or Fraction(25))
     by_decoding = decoding_times(container)
@@ -132,20 +132,20 @@ def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[
         size = size or (frame.width, frame.height)
         if (frame.width, frame.height) != size:
             raise MediaError(
-                f"{path}: the picture changes from {size[0]}x{size[1]} to {frame.width}x{frame.height} after "
+                f"{path}: the frame size changes from {size[0]}x{size[1]} to {frame.width}x{frame.height} after "
                 f"{float(end or 0):.2f} s. Expected one size. {REPAIR}"
             )
-        over = end or Fraction(0)  # the frame before this one
+        previous_end = end or Fraction(0)
         stamp = frame.dts if by_decoding else frame.pts
-        at = stamp * frame.time_base - zero if stamp is not None else over
+        at = stamp * frame.time_base - zero if stamp is not None else previous_end
         if by_decoding and stamp is not None:
             delay = (stamp - (stream.start_time or 0)) * frame.time_base if delay is None else delay
             at -= delay
-        at = at if start is None else max(at, start)  # broken files go back in time
-        if at - over > MAX_GAP_S:
+        at = at if start is None else max(at, start)  # timestamps of broken files may decrease
+        if at - previous_end > MAX_GAP_S:
             raise MediaError(
-                f"{path}: no picture for {float(at - over):.0f} s from {float(over):.2f} s on. Expected holes "
-                f"of at most {MAX_GAP_S:.0f} s. {REPAIR}"
+                f"{path}: no frame for {float(at - previous_end):.0f} s from {float(previous_end):.2f} s on. Expected "
+                f"holes of at most {MAX_GAP_S:.0f} s. {REPAIR}"
             )
         start, end = at, at + (frame.duration * frame.time_base if frame.duration and not by_decoding else usual)
         first = start if first is None else first
@@ -156,28 +156,28 @@ def _timed(container: Any, stream: Any, path: Path, damage: Damage) -> Iterator[
 
 
 def _slack(container: Any, stream: Any, rate: Fraction | None) -> Fraction:
-    """How late a source frame may be and still count, in seconds."""
+    """How late a source frame may be and still be used for an instant, in seconds."""
     own, unit = track_fps(container, stream), Fraction(stream.time_base or 0)
     if rate is not None and own and abs(own / rate - 1) < _SAME_RATE:
-        return Fraction(1, 2) / rate  # each at the nearest instant: none is lost, and none shown twice, for jitter
+        return Fraction(1, 2) / rate  # each at the nearest instant, so that jitter neither drops nor repeats a frame
     nominal = Fraction(stream.guessed_rate or 0) * unit
-    exact = nominal and (1 / nominal).denominator == 1  # AVI counts in frames or halves of them: nothing is rounded
+    exact = nominal and (1 / nominal).denominator == 1  # AVI counts in frames or half frames, without rounding
     return _JITTER_S + (0 if exact else unit / 2)
 
 
 def read_frames(path: Path | str, fps: float | None = FPS, damage: Damage | None = None) -> Iterator[np.ndarray]:
     """Frames of the video track (the default one, else libav's best), turned upright as the display matrix says.
 
-    With `fps`, output frame k is the source frame that is on screen at k / fps seconds, so that frames k and sound
-    samples from `audio.load_audio` at 16000 k / fps belong together whatever the file's own rate, constant or not. Time
-    0 is `track_times.time_zero`: the first frame, unless the video starts so much later than its sound that no
-    encoder's delay explains it; then its first frame is shown from the sound's start on. Frames are held across holes.
-    A source frame up to 1 ms late still counts, because many files round their timestamps; where the file's rate is
-    `fps` itself, each is shown at the nearest instant.
+    With `fps`, output frame k is the source frame that is on screen at k / fps seconds, so that frame k and sample
+    16000 k / fps of `audio.load_audio` belong together whatever the file's own rate, constant or not. Time 0 is
+    `track_times.time_zero`: the first frame, unless the video starts so much later than its audio that no encoder's
+    delay explains it; then the first frame is shown from the start of the audio on. Frames are held across holes. A
+    source frame up to 1 ms late is still used, because many files round their timestamps; if the file's rate is `fps`
+    itself, each frame is used at the nearest instant.
 
-    Pixels are taken as square and frames as progressive; colours are those that the file's tags mean, as SDR (see
-    `colour`). Differs: the published pipelines read with OpenCV, whose fast conversion comes out about one level
-    darker, and which ignores the tags.
+    Pixels are taken as square and frames as progressive; colours are converted to SDR by the file's tags (see
+    `colour`). Differs: the published pipelines read with OpenCV, whose fast conversion is about one level darker, and
+    which ignores the tags.
 
     Args:
         path: any container and codec that PyAV reads.
@@ -185,13 +185,13 @@ def read_frames(path: Path | str, fps: float | None = FPS, damage: Damage | None
         damage: counts what the decoder concealed or could not read; without it a warning is logged.
 
     Yields:
-        uint8 RGB (H, W, 3); every array is its own.
+        uint8 RGB (H, W, 3); each array is a new one.
 
     Raises:
         FileNotFoundError: there is no such file.
         MediaError: not a media file, no video in it, a single image, more than 36 million pixels, colours that cannot
-            be converted, a change of size, or an end too long before the one the file states (a frame or 2 %, at most
-            0.5 s). A file that is cut off yields what decodes, then raises.
+            be converted, a change of size, or an end too long before the stated one (a frame or 2 %, at most 0.5 s). A
+            file that is cut off yields the frames that decode, then raises.
     """
     path = Path(path)
     rate = None if fps is None else exact_rate(fps)
@@ -215,13 +215,13 @@ def read_frames(path: Path | str, fps: float | None = FPS, damage: Damage | None
             while rate is not None and count / rate < end - slack:
                 yield to_rgb(shown)
                 count += 1
-    finally:  # also where nobody asks for the rest
+    finally:  # also if the caller does not read to the end
         if damage is None:
             found.warn(path)
 
 
 def probe(path: Path | str) -> VideoInfo:
-    """Size, rate and length of a video without reading it through; decodes one frame.
+    """Size, rate and length of a video; decodes only one frame.
 
     Raises:
         FileNotFoundError, MediaError: as `read_frames`.

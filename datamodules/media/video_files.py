@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files below a folder are videos: what they hold decides, and not what they are called."""
+"""Finds the videos below a folder, by their content, not their names."""
 
 import logging
 import os
@@ -19,10 +19,10 @@ VIDEO_SUFFIXES = frozenset(
         ".y4m",
     }
 )
-"""A file of such a name is meant to be a video; if it is none, that is an error of the file."""
+"""A file with such a suffix is meant to be a video; if it is not one, that is an error of the file."""
 REPORT_MARKER = ".lipsync-bench-report"
-"""Lies in every folder that `bench report` has made."""
-_TEXT_ART = frozenset({"adf", "bin", "idf", "tty", "xbin"})  # libav shows any text as a film
+"""A file in every folder that `bench report` has made."""
+_TEXT_ART = frozenset({"adf", "bin", "idf", "tty", "xbin"})  # libav renders any text as a video
 _PLAYLISTS = frozenset({"concat", "dash", "hls", "sdp"})
 _OUTPUTS = (b'"source_root"', b'"complete"'), (b'"identity"', b'"format"')  # of `bench prepare` and `bench evaluate`
 _HEAD_BYTES = 4096
@@ -33,14 +33,14 @@ __all__ = ["REPORT_MARKER", "VIDEO_SUFFIXES", "find_videos", "is_video"]
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file holds a moving picture: no sound with a cover, no single image, no text, no list of other files.
+    """Whether a file is a video: not audio with a cover picture, a single image, a text, or a playlist.
 
     Pipes and devices are never opened.
     """
     try:
         if not path.is_file() or path.stat().st_size == 0:
             return False
-        # A file that nobody has chosen must not open others.
+        # A file that the user did not name must not open other files.
         options = {"protocol_whitelist": "file", "max_pixels": str(MAX_PIXELS)}
         with av.open(f"file:{path}", metadata_errors="replace", options=options) as container:
             formats = set(container.format.name.split(","))
@@ -54,7 +54,7 @@ def is_video(path: Path) -> bool:
 
 
 def _is_output(folder: Path) -> bool:
-    """Whether this suite has written a folder: results, prepared clips, a report. Their videos are nobody's source."""
+    """Whether this suite has written a folder: results, prepared clips, or a report. Their videos are not sources."""
     if (folder / REPORT_MARKER).is_file():
         return True
     manifest = folder / "manifest.json"
@@ -76,13 +76,13 @@ def _warn(error: OSError) -> None:
 
 
 def find_videos(root: Path, exclude: Iterable[Path] = (), layout: str = "") -> Iterator[Path]:
-    """Video files below a folder, sorted; a damaged file is among them if its suffix is a video's.
+    """Video files below a folder, sorted, including damaged files with a video's suffix.
 
-    Hidden files and folders are left out, links are followed, but never in circles. What is no video is counted in the
-    log. Folders below `root` that this suite has written are left out.
+    Hidden files and folders are left out, links are followed, but never in circles. The log has the number of other
+    files. Folders below `root` that this suite has written are left out.
 
     Args:
-        root: The folder; itself never left out.
+        root: The folder; it is never left out itself.
         exclude: Further folders to leave out.
         layout: Where they lie, as `{speaker}/video/{clip}`: the names of folders, of which those in braces are any, and
             a last part for the videos. Other folders are not entered. Empty for videos anywhere below.
@@ -110,4 +110,4 @@ def find_videos(root: Path, exclude: Iterable[Path] = (), layout: str = "") -> I
                 others[path.suffix.lower() or "without suffix"] += 1
     if others:
         kinds = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
-        logger.info("%s: %d files are no videos and are passed over (%s)", root, others.total(), kinds)
+        logger.info("%s: %d files are not videos and are skipped (%s)", root, others.total(), kinds)

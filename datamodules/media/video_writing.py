@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos out: H.264 files with their sound, whole or absent."""
+"""Writing videos: H.264 files with audio, complete or absent."""
 
 import math
 from fractions import Fraction
@@ -15,7 +15,7 @@ from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.files import remove_leftovers, temporary_path
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE
 from lipsync_bench.datamodules.media.colour import EXACT
-from lipsync_bench.datamodules.media.original_audio import Sound
+from lipsync_bench.datamodules.media.original_audio import OriginalAudio
 
 FPS = 25.0
 PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
@@ -31,14 +31,14 @@ __all__ = ["FPS", "PRESETS", "VideoWriter", "exact_rate"]
 
 
 def exact_rate(fps: float) -> Fraction:
-    """A rate as the fraction that was meant: 29.97 is 2997/100, 30000 / 1001 is itself."""
+    """A rate as the simplest fraction: 29.97 is 2997/100, 30000 / 1001 stays 30000/1001."""
     if not 0 < fps < math.inf:
         raise ValueError(f"fps is {fps}. Expected a positive number of frames a second. Use {FPS:g}.")
     return Fraction(fps).limit_denominator(1001)
 
 
-def _as_sound(audio: "np.ndarray | Sound | None") -> Sound | None:
-    if audio is None or isinstance(audio, Sound):
+def _as_original_audio(audio: "np.ndarray | OriginalAudio | None") -> OriginalAudio | None:
+    if audio is None or isinstance(audio, OriginalAudio):
         return audio
     if audio.ndim != 1 or audio.dtype.kind != "f" or not np.isfinite(audio).all():
         raise ValueError(
@@ -46,33 +46,33 @@ def _as_sound(audio: "np.ndarray | Sound | None") -> Sound | None:
             "lipsync_bench.datamodules.media.audio.load_audio or to_float."
         )
     starts = range(0, len(audio), _AAC_SAMPLES)
-    return Sound(SAMPLE_RATE, 1, (audio[None, i : i + _AAC_SAMPLES].astype(np.float32) for i in starts))
+    return OriginalAudio(SAMPLE_RATE, 1, (audio[None, i : i + _AAC_SAMPLES].astype(np.float32) for i in starts))
 
 
 class VideoWriter:
-    """Write frames and their sound as an mp4 of H.264 and AAC, under a temporary name until it is whole.
+    """Write frames and audio as an mp4 of H.264 and AAC, under a temporary name until it is complete.
 
-        with VideoWriter(path, 25.0, (height, width), audio=wave) as writer:
+        with VideoWriter(path, 25.0, (height, width), audio=samples) as writer:
             for frame in frames:
                 writer.write(frame)
 
-    Even sizes are stored as yuv420p, which every player shows; a frame with an odd side is stored as yuv444p, so that
-    it keeps its size (browsers may refuse it). Colours are BT.709, limited range, and tagged so. Sound is written as
-    far as the frames go, piece by piece, and what is longer than the video follows at the end: it is not cut. Memory
-    does not depend on the length. An exception inside the block leaves no file, and an older file of this name
-    untouched; what a killed process left is removed when the same file is written again.
+    Even sizes are stored as yuv420p, which every player supports; a frame with an odd side is stored as yuv444p, so
+    that it keeps its size (browsers may refuse it). Colours are BT.709, limited range, and tagged so. Audio is written
+    in pieces along with the frames; if it is longer than the video, the rest follows at the end. Memory does not depend
+    on the length. An exception inside the block leaves no file, and an older file of this name unchanged; temporary
+    files of a killed process are removed when the same file is written again.
 
     Args:
-        path: the mp4 file; its folder is made.
+        path: the mp4 file; its folder is created.
         fps: frames a second; stored as a fraction, exact for 25, 29.97 and 30000 / 1001.
         size_hw: height and width of every frame.
-        audio: float32 (S,) mono at 16 kHz in [-1, 1], or a `Sound` of any rate that AAC has; sample 0 belongs to the
-            start of frame 0.
+        audio: float32 (S,) mono at 16 kHz in [-1, 1], or an `OriginalAudio` of any rate that AAC supports; sample 0
+            belongs to the start of frame 0.
         crf: x264's quality, 0 (lossless) to 51.
         preset: x264's speed.
         metadata: names and values stored in the container, any UTF-8 text.
-        threads: of the encoder; one a core without it, but at most 8, because each holds frames of its own. The bytes
-            written depend on their number.
+        threads: of the encoder; by default one a core, but at most 8, because each holds several frames. The bytes
+            written depend on the number of threads.
 
     Raises:
         ValueError: an argument, or a frame's shape or type, is not as described; or no frame was written.
@@ -84,7 +84,7 @@ class VideoWriter:
         fps: float,
         size_hw: tuple[int, int],
         *,
-        audio: np.ndarray | Sound | None = None,
+        audio: np.ndarray | OriginalAudio | None = None,
         crf: int = 18,
         preset: str = "medium",
         metadata: dict[str, str] | None = None,
@@ -93,11 +93,11 @@ class VideoWriter:
         self.path = Path(path)
         self._fps = exact_rate(fps)
         self._size_hw = size_hw
-        self._audio = _as_sound(audio)
+        self._audio = _as_original_audio(audio)
         self._options = {"crf": str(crf), "preset": preset}
         if any(side % _MACROBLOCK for side in size_hw):
-            # x264's macroblock tree looks at what lies beyond the picture, which is whatever was in memory: the same
-            # frames gave other bytes now and then (seen at 524 x 524 and 700 x 700).
+            # x264's macroblock tree reads uninitialised memory beyond the frame: the same frames sometimes gave other
+            # bytes (seen at 524 x 524 and 700 x 700).
             self._options["x264-params"] = "mbtree=0"
         self._metadata = metadata or {}
         self._threads = threads or min(_MAX_THREADS, usable_cores())
@@ -108,7 +108,7 @@ class VideoWriter:
         if min(size_hw) < 1:
             raise ValueError(f"size_hw is {size_hw}. Expected height and width of at least 1 pixel. Check the crop.")
         if not 0 <= crf <= 51:
-            raise ValueError(f"crf is {crf}. Expected 0 (lossless) to 51. Use 18, which looks like its source.")
+            raise ValueError(f"crf is {crf}. Expected 0 (lossless) to 51. Use 18, which is visually lossless.")
         if preset not in PRESETS:
             raise ValueError(f"preset is {preset!r}. Expected one of {', '.join(PRESETS)}. Use 'medium'.")
 
@@ -116,7 +116,7 @@ class VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         height, width = self._size_hw
         remove_leftovers(self.path.parent, of=self.path)
-        # mp4 drops tags with names of its own choice unless told otherwise; "faststart" lets browsers start at once.
+        # Without "use_metadata_tags" mp4 drops tags of unknown names; with "faststart" browsers play at once.
         try:
             self._container = av.open(
                 f"file:{self._temporary}", "w", format="mp4", options={"movflags": "+faststart+use_metadata_tags"}
@@ -129,12 +129,12 @@ class VideoWriter:
             context.thread_count = self._threads
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = _LIMITED
-            self._video, self._sound = video, None
+            self._video, self._audio_stream = video, None
             if self._audio is not None:
                 rate, channels = self._audio.rate, self._audio.channels
                 bits = channels * min(_AAC_BITS_PER_SECOND, _AAC_BITS_PER_SAMPLE * rate)
                 self._layout = "stereo" if channels == 2 else "mono"
-                self._sound = self._container.add_stream("aac", rate=rate, layout=self._layout, bit_rate=bits)
+                self._audio_stream = self._container.add_stream("aac", rate=rate, layout=self._layout, bit_rate=bits)
         except BaseException:
             self._abandon()
             raise
@@ -161,10 +161,10 @@ class VideoWriter:
         picture.pts, picture.time_base = self._frames, 1 / self._fps
         self._container.mux(self._video.encode(picture))
         self._frames += 1
-        self._write_sound(until_s=self._frames / self._fps)
+        self._write_audio(until_s=self._frames / self._fps)
 
-    def _write_sound(self, until_s: Fraction | float) -> None:
-        if self._sound is None or self._audio is None:
+    def _write_audio(self, until_s: Fraction | float) -> None:
+        if self._audio_stream is None or self._audio is None:
             return
         rate = self._audio.rate
         while self._samples < until_s * rate:
@@ -175,7 +175,7 @@ class VideoWriter:
                 continue
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout=self._layout)
             frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), self._samples
-            self._container.mux(self._sound.encode(frame))
+            self._container.mux(self._audio_stream.encode(frame))
             self._samples += piece.shape[1]
 
     def _abandon(self) -> None:
@@ -184,7 +184,7 @@ class VideoWriter:
             if container is not None:
                 container.close()
         except (av.error.FFmpegError, ValueError, OSError):
-            pass  # the file is thrown away, and the first error is the one to report
+            pass  # the file is removed, and the first error is the one to report
         finally:
             self._temporary.unlink(missing_ok=True)
 
@@ -197,10 +197,10 @@ class VideoWriter:
         try:
             if self._frames == 0:
                 raise ValueError(f"{self.path}: no frame was written. Expected at least one. Check the source video.")
-            self._write_sound(until_s=math.inf)
+            self._write_audio(until_s=math.inf)
             self._container.mux(self._video.encode(None))
-            if self._sound is not None:
-                self._container.mux(self._sound.encode(None))
+            if self._audio_stream is not None:
+                self._container.mux(self._audio_stream.encode(None))
             self._container.close()
             self._container = None
             self._temporary.replace(self.path)

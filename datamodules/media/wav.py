@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long the header of a wav file says that it is. libav tells only what is in the file: a cut one looks whole."""
+"""The duration in the header of a wav file. libav reports only the data that is there: a cut file looks complete."""
 
 import struct
 from pathlib import Path
@@ -8,17 +8,17 @@ from typing import BinaryIO
 _IMA_ADPCM, _MS_ADPCM, _EXTENSIBLE = 0x11, 0x02, 0xFFFE
 _UNCOMPRESSED = frozenset({1, 3, 6, 7})  # integers, floats, A-law, mu-law: a block is one sample of every channel
 _UNKNOWN_SIZE = 0x7FFF0000  # programs that write to a pipe leave 0 or a huge number
-_MOST_BYTES = 64  # of a chunk that are of interest
+_MOST_BYTES = 64  # bytes of a chunk that are read
 
 __all__ = ["wav_duration"]
 
 
 def _samples(fmt: bytes, size: int) -> int:
-    """Samples of a channel in the data, of that many bytes; 0 for codecs whose blocks are not all alike."""
+    """Samples per channel in `size` bytes of data; 0 for codecs whose blocks vary."""
     kind, channels, _, _, block, bits = struct.unpack("<HHIIHH", fmt[:16])
     if kind == _EXTENSIBLE and len(fmt) >= 26:
         kind = struct.unpack("<H", fmt[24:26])[0]
-    if kind in _UNCOMPRESSED and bits and channels:  # libav does not look at the block's size either
+    if kind in _UNCOMPRESSED and bits and channels:  # libav ignores the block's size too
         return int(size // (-(-bits // 8) * channels))
     if kind not in (_IMA_ADPCM, _MS_ADPCM) or not (block and bits and channels):
         return 0
@@ -29,7 +29,7 @@ def _samples(fmt: bytes, size: int) -> int:
 
 
 def _chunks(file: BinaryIO) -> dict[bytes, bytes]:
-    """The first bytes of each chunk up to the data, of which only the size is kept."""
+    """The first bytes of each chunk up to the data chunk; for the data chunk only its size."""
     found: dict[bytes, bytes] = {}
     while len(head := file.read(8)) == 8:
         name, size = struct.unpack("<4sI", head)
@@ -42,10 +42,10 @@ def _chunks(file: BinaryIO) -> dict[bytes, bytes]:
 
 
 def wav_duration(path: Path) -> float | None:
-    """Seconds that a RIFF or RF64 header promises; None where it says nothing reliable.
+    """Seconds that a RIFF or RF64 header states; None if it states nothing reliable.
 
-    The byte rate is not looked at: encoders of compressed wav files and recorders put nominal values there.
-    Uncompressed data and ADPCM are told by their blocks, other codecs by the number of samples in the fact chunk.
+    The byte rate is ignored: encoders of compressed wav files and recorders write nominal values. The duration of
+    uncompressed data and ADPCM follows from their blocks, that of other codecs from the samples in the fact chunk.
     """
     with path.open("rb") as file:
         riff = file.read(12)[:4]

@@ -101,7 +101,7 @@ def _encode(frame: np.ndarray, box: np.ndarray, max_crop_px: int) -> bytes:
 def _guess_box(tracker: FaceTracker, index: int, rule: CropRule) -> np.ndarray | None:
     """The box of frame `index`, told from the frames so far; None if the leading face has a gap near it."""
     start = max(0, index - SMOOTHING_RADIUS)
-    track = tracker.glimpse(start)
+    track = tracker.provisional_track(start)
     return None if track is None else crop_boxes(track, rule, tracker.size_hw)[index - start]
 
 

@@ -188,11 +188,11 @@ def _preview(path: Path, clip_file: Path, source_root: Path, checkpoints: Mappin
     for name, checkpoint in checkpoints.items():
         module = load_method(checkpoint, "cpu")
 
-        def put_back(index: int, frame: np.ndarray, generated: np.ndarray) -> np.ndarray:
+        def paste_face(index: int, frame: np.ndarray, generated: np.ndarray) -> np.ndarray:
             return mask(frame, boxes[index], generated, contours[index])
 
         columns[f"{name} (small)"] = lip_sync(
-            module, frames(), boxes, mels, reference, put_back=put_back if module.face_mask else None
+            module, frames(), boxes, mels, reference, paste_face=paste_face if module.face_mask else None
         )
     write_preview(path, columns, samples)
 

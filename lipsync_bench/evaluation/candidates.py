@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is ranked: the truth, the trivial baseline, a method with its weights, or somebody's videos."""
+"""The candidates of an evaluation: ground truth, trivial baseline, a method with its weights, or a folder of videos."""
 
 import unicodedata
 from abc import ABC, abstractmethod
@@ -23,21 +23,21 @@ from lipsync_bench.inference.lip_sync import lip_sync, paste, paste_crop
 from lipsync_bench.models import TalkingFaceModule, load_method
 from lipsync_bench.results.rows import GROUND_TRUTH, REPEATED_FRAME
 
-_EVEN_PX = 3  # from rounding both sides, the target's and the prediction's, to even numbers
+_EVEN_PX = 3  # difference from rounding the target's and the prediction's sides to even numbers
 _MACROBLOCK_PX = 16
-_STRETCH = 0.03  # by that rounding, of pictures of another scale
+_STRETCH = 0.03  # relative difference by that rounding, for frames of another scale
 
 __all__ = ["Candidate", "Checkpoint", "GroundTruth", "RepeatedFrame", "TargetChunk", "VideoFolder"]
 
 
 @dataclass(frozen=True)
 class TargetChunk:
-    """Consecutive frames of the clip that is being reproduced.
+    """Consecutive frames of the target, and the inputs from which a method generates them.
 
     Args:
-        clip: Identity of the clip.
-        audio_clip: Identity of the clip whose sound goes with it; the same one where the protocol is paired.
-        first: Number of the first frame here.
+        clip: Id of the clip.
+        audio_clip: Id of the clip whose audio drives the frames; the same one if the protocol is paired.
+        first: Number of the first frame in this chunk.
         frames: uint8 RGB source frames (H, W, 3).
         boxes: (N, 4) face boxes of these frames in pixels.
         frame_mels: (N, 1, 80, 16) mel windows of these frames.
@@ -56,20 +56,20 @@ class TargetChunk:
 
 
 class Candidate(ABC):
-    """One line of the leaderboard.
+    """One entry of the leaderboard.
 
     Args:
-        name: As it stands in the rows.
-        sha256: Of the weights; empty where there are none.
+        name: Its method name in the rows.
+        sha256: SHA-256 of its weights; empty without weights.
     """
 
     paste = ""
-    """How faces come into the frames, as it stands in the rows: "box", "contour", "parsing" and the start of the
-    parser's SHA-256; empty for whole videos."""
-    own_sound = False
-    """Whether the files have a sound of their own, to be judged with them instead of the clip's."""
-    own_words = False
-    """Whether it always says its own words: it cannot be dubbed, so that unpaired protocols hear it with its sound."""
+    """How faces are pasted into the frames, as in the rows: "box", "contour", "parsing" and the start of the parser's
+    SHA-256; empty for whole videos."""
+    own_audio = False
+    """Whether its files are scored with their own audio, if they have any, instead of the clip's."""
+    undubbed = False
+    """True for the ground truth: under an unpaired protocol it is scored with its own audio."""
 
     def __init__(self, name: str, sha256: str = "") -> None:
         self.name = name
@@ -79,11 +79,11 @@ class Candidate(ABC):
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """The candidate's frames for a chunk, in the size of the target's frames.
 
-        Chunks of a clip come in order, beginning at 0. A shorter list means that the candidate has come to its end.
+        Chunks of a clip come in order, beginning at 0. A shorter list means that the candidate has ended.
         """
 
     def fallback_frames(self) -> int:
-        """Frames so far for which a method took its second choice."""
+        """Frames so far that the method made by its fallback."""
         return 0
 
     def damaged_frames(self) -> int:
@@ -91,23 +91,23 @@ class Candidate(ABC):
         return 0
 
     def file(self, clip: str, audio_clip: str) -> Path | None:
-        """The candidate's video of a clip with the sound of another; None where frames are made on the fly."""
+        """The candidate's video of a clip with the audio of another; None if frames are generated on the fly."""
         return None
 
     def prediction_sha256(self, clip: str, audio_clip: str) -> str:
-        """Of a video that was made elsewhere; empty for all others."""
+        """SHA-256 of a video that was made elsewhere; empty for all other candidates."""
         return ""
 
 
 class GroundTruth(Candidate):
-    """The clip itself: the best any method can be, and the floor of every metric.
+    """The source video: the reference score of every metric (upper bound of PSNR and SSIM, 0 for LMD).
 
     Args:
-        folder: Of the source videos.
+        folder: Folder of the source videos.
         sources: Path of each clip's video below it, by clip id.
     """
 
-    own_words = True
+    undubbed = True
 
     def __init__(self, folder: Path, sources: Mapping[str, str]) -> None:
         super().__init__(GROUND_TRUTH)
@@ -119,12 +119,12 @@ class GroundTruth(Candidate):
         return self.folder / self.sources[clip]
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
-        """The target's own frames, the very same list."""
+        """The target's own frames, the same list object."""
         return chunk.frames
 
 
 class RepeatedFrame(Candidate):
-    """The trivial baseline: the reference crop in every frame's box. A method that loses to it has learnt nothing."""
+    """The trivial baseline: the reference crop in every frame's box. A method should beat it."""
 
     paste = "box"
 
@@ -137,8 +137,8 @@ class RepeatedFrame(Candidate):
 
 
 def _same_shape(size_hw: tuple[int, int], target_hw: tuple[int, int]) -> bool:
-    """Whether one size is the other enlarged or shrunk, but for rounding: codecs want even sides, and scripts that
-    write videos (imageio's) make them multiples of 16, of small pictures by a tenth of a side.
+    """Whether one size is the other enlarged or shrunk, up to rounding: codecs need even sides, and scripts that write
+    videos (imageio's) make them multiples of 16, which changes small frames by a tenth of a side.
     """
     for scale in (1.0, size_hw[0] / target_hw[0], size_hw[1] / target_hw[1]):
         off = [abs(side - scale * wanted) for side, wanted in zip(size_hw, target_hw, strict=True)]
@@ -157,8 +157,8 @@ def _fit(image: np.ndarray, size_hw: tuple[int, int], path: Path) -> np.ndarray:
         wanted = f"{size_hw[1]}x{size_hw[0]}"
         raise MediaError(
             f"{path}: {width}x{height} px, another shape than the target's {wanted}. Expected the same aspect ratio, "
-            "pixels taken as square. Paste faces back into the target's frames; if the whole picture was squeezed, "
-            f"undo it with: ffmpeg -i INPUT -vf scale={wanted.replace('x', ':')},setsar=1 OUTPUT.mp4"
+            "pixels taken as square. Paste faces into the target's frames; if whole frames were squeezed, undo it "
+            f"with: ffmpeg -i INPUT -vf scale={wanted.replace('x', ':')},setsar=1 OUTPUT.mp4"
         )
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
@@ -167,10 +167,10 @@ class Checkpoint(Candidate):
     """A method of this suite with trained weights.
 
     Args:
-        name: As it stands in the rows.
+        name: Its method name in the rows.
         path: A checkpoint written by `lightning fit` or `bench import`.
         device: Where the network runs.
-        parsing: Weights of the face parser, for methods that paste through a mask of the face.
+        parsing: Weights of the face parser, for methods that are pasted through a face mask.
 
     Raises:
         FileNotFoundError: No such checkpoint or weights.
@@ -188,7 +188,7 @@ class Checkpoint(Candidate):
         self.paste = "box" if self._mask is None else self._mask.name
 
     def fallback_frames(self) -> int:
-        """As the method counts them."""
+        """Fallback frames as the method counts them."""
         return self.module.fallback_frames
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
@@ -197,16 +197,16 @@ class Checkpoint(Candidate):
         batch = max(1, len(chunk.frames))
         mask = self._mask
 
-        def put_back(index: int, frame: np.ndarray, generated: np.ndarray) -> np.ndarray:
+        def paste_face(index: int, frame: np.ndarray, generated: np.ndarray) -> np.ndarray:
             if mask is None:
                 return paste(frame, generated, chunk.boxes[index])
             return mask(frame, chunk.boxes[index], generated, chunk.contours[index])
 
-        return list(lip_sync(self.module, chunk.frames, chunk.boxes, chunk.frame_mels, reference, batch, put_back))
+        return list(lip_sync(self.module, chunk.frames, chunk.boxes, chunk.frame_mels, reference, batch, paste_face))
 
 
 def _plain(path: PurePath) -> str:
-    """A path without its suffix, its accents written in one way."""
+    """A path without its suffix, in Unicode's normal form, which writes accents in one way."""
     return unicodedata.normalize("NFC", path.with_name(path.stem).as_posix())
 
 
@@ -214,17 +214,17 @@ class VideoFolder(Candidate):
     """Videos made elsewhere, one for each target, matched by name.
 
     Args:
-        name: As it stands in the rows.
-        folder: Holds the videos; a video belongs to the clip whose source has the same path below its root, whatever
-            the suffix, or else the same name, if no other target has that name. With the sound of another clip the
-            name goes on with `--` and that clip's id, `/` as `_`: `S1/00007--S2_00003.mp4`.
-            Names are the same however their accents are written.
+        name: Its method name in the rows.
+        folder: Folder of the videos. A video belongs to the clip whose source has the same path below its root,
+            whatever the suffix, or else the same name, if no other target has that name. With the audio of another
+            clip, `--` and that clip's id, with `/` as `_`, are appended: `S1/00007--S2_00003.mp4`.
+            Names with accents match in either Unicode form.
         targets: Source path of each clip, relative to the targets' folder, by clip id.
         exclude: Folders below `folder` that hold other videos.
-        others: Source paths of targets that do not take part, whose predictions are nobody else's.
+        others: Source paths of targets that are not evaluated, so that their predictions match no other clip.
     """
 
-    own_sound = True
+    own_audio = True
 
     def __init__(
         self,
@@ -244,31 +244,31 @@ class VideoFolder(Candidate):
         self._targets: defaultdict[str, list[str]] = defaultdict(list)
         for target in sorted(set(targets.values())):
             self._targets[_plain(PurePosixPath(target))].append(target)
-        everybody = {_plain(PurePosixPath(target)) for target in (*targets.values(), *others)}
-        self._named = Counter(PurePosixPath(key).name for key in everybody)
+        all_targets = {_plain(PurePosixPath(target)) for target in (*targets.values(), *others)}
+        self._named = Counter(PurePosixPath(key).name for key in all_targets)
         self._stream: Iterator[np.ndarray] = iter(())
         self._damage = Damage()
 
     def damaged_frames(self) -> int:
-        """As the decoder counts them."""
+        """Damaged frames as the decoder counts them."""
         return self._damage.frames
 
     def file(self, clip: str, audio_clip: str) -> Path:
-        """The video of a clip. Raises MediaError when there is none or more than one, or another target of its name."""
+        """The video of a clip. Raises MediaError if there is not exactly one, or another target has its name."""
         relative = PurePosixPath(self.targets[clip])
         own = _plain(relative)
         if len(same := self._targets[own]) > 1:
             raise MediaError(
                 f"{clip}: {len(same)} targets have the name {own} ({', '.join(same[:3])}), and a prediction belongs to "
-                "one. Expected a name for each. Rename them and their predictions."
+                "one. Expected a different name for each. Rename them and their predictions."
             )
         if audio_clip != clip:
             relative = relative.with_name(f"{relative.stem}--{audio_clip.replace('/', '_')}{relative.suffix}")
         found = self._videos[_plain(relative)]
-        if not found and self._named[PurePosixPath(own).name] == 1:  # elsewhere, if the name means no other target
+        if not found and self._named[PurePosixPath(own).name] == 1:  # in another folder, if the name is unique
             name = PurePosixPath(_plain(relative)).name
             found = [path for key, paths in self._videos.items() for path in paths if PurePosixPath(key).name == name]
-        if len(found) > 1:  # a moving preview beside the video is none of two
+        if len(found) > 1:  # a GIF preview beside the video does not count
             found = [path for path in found if path.suffix.lower() != ".gif"] or found
         if len(found) == 1:
             return found[0]
@@ -283,18 +283,18 @@ class VideoFolder(Candidate):
         )
 
     def prediction_sha256(self, clip: str, audio_clip: str) -> str:
-        """Of the video's file; empty where there is none."""
+        """SHA-256 of the video's file; empty if there is none."""
         try:
             path = self.file(clip, audio_clip)
             return sha256(path) if path.is_file() else ""
         except (MediaError, OSError):
-            return ""  # the row will say why
+            return ""  # the row will give the reason
 
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
         """The next frames of the clip's video at 25 fps, resized to the target's size where they differ.
 
         Raises:
-            MediaError: Their shape differs, so that they would be stretched.
+            MediaError: Their aspect ratio differs, so that they would be stretched.
         """
         if chunk.first == 0:
             self._path = self.file(chunk.clip, chunk.audio_clip)

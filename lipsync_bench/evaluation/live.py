@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `bench evaluate` shows while it runs: progress, and the means of the rows so far."""
+"""The display of a running `bench evaluate`: progress, and the means of the rows so far."""
 
 import math
 import sys
@@ -20,14 +20,14 @@ __all__ = ["RunningTable"]
 
 
 class RunningTable:
-    """A progress bar over a table of running means, on a terminal; on anything else nothing is drawn.
+    """A progress bar above a table of running means; drawn only on a terminal.
 
         with RunningTable(len(pairs), show=True) as table:
             table.add(row)
             table.advance()
 
     Args:
-        total: Clips to come.
+        total: Number of pairs.
         show: Whether to draw.
     """
 
@@ -51,7 +51,7 @@ class RunningTable:
             self._live.stop()
 
     def add(self, row: Mapping[str, object]) -> None:
-        """Take one row into the means."""
+        """Add a row to the means."""
         method = str(row["method"])
         self._counts[method][row["status"] == "failed"] += 1
         for column in COLUMNS:
@@ -62,13 +62,13 @@ class RunningTable:
                 total[1] += 1
 
     def advance(self) -> None:
-        """One clip is finished."""
+        """Count one pair as finished."""
         self._progress.advance(self._task)
         if self._show:
             self._live.update(self._picture())
 
     def means(self) -> dict[str, dict[str, float]]:
-        """Mean of each column by method, of the rows added so far."""
+        """Mean of each column over the rows so far, by method."""
         return {
             method: {name: total / count for name, (total, count) in sums.items()}
             for method, sums in self._sums.items()
@@ -79,7 +79,7 @@ class RunningTable:
         table = Table(
             "",
             *(escape(printable(name)) for name in self._counts),
-            caption="means so far; no interval, no rank before the end",
+            caption="means so far; intervals and ranks follow at the end",
         )
         table.add_row("clips", *(f"{good}{f' + {bad} failed' if bad else ''}" for good, bad in self._counts.values()))
         for column in COLUMNS:

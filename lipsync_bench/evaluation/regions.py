@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is cut out of the frames before they are compared, by the rules of a protocol."""
+"""The crops of the frames that are compared, and their detectors, by the rules of a protocol."""
 
 import hashlib
 import json
@@ -16,13 +16,13 @@ from lipsync_bench.datamodules.faces.s3fd import MIN_SIDE_PX, load_s3fd, rectang
 from lipsync_bench.datamodules.media.video import READING
 from lipsync_bench.evaluation.task.protocol import Protocol
 
-LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # raised whenever what is found can change
+LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # the number is raised whenever the landmarks can change
 
 __all__ = ["Regions", "compare_crops", "in_crop"]
 
 
 def compare_crops(frames: Sequence[np.ndarray], boxes: np.ndarray, size_hw: tuple[int, int] | None) -> list[np.ndarray]:
-    """The boxes of the frames, resized bilinearly: uint8 (H, W, 3) each.
+    """Cut the boxes out of the frames and resize them bilinearly: uint8 (H, W, 3) each.
 
     Args:
         frames: uint8 RGB (H, W, 3).
@@ -48,7 +48,7 @@ class Regions:
     """The detectors of a protocol.
 
     Args:
-        protocol: Says which boxes.
+        protocol: Chooses the boxes.
         detector_weights: `s3fd-619a316812.pth`, for protocols with S3FD's boxes.
         device: Where S3FD runs.
 
@@ -60,7 +60,7 @@ class Regions:
     def __init__(self, protocol: Protocol, detector_weights: Path | None = None, device: str = "cpu") -> None:
         self.protocol = protocol
         self.version: str = protocol.boxes
-        """What found the boxes, with the weights' SHA-256 where there are any."""
+        """The detector of the boxes, with the SHA-256 of its weights, if any."""
         if protocol.boxes == "s3fd":
             self.version = detector_version("s3fd", detector_weights)
             assert detector_weights is not None
@@ -73,17 +73,17 @@ class Regions:
         self._check: FaceCheck | None = None
 
     def key(self, *headers: ClipHeader) -> str:
-        """SHA-256 of all that finds and cuts the faces of these clips, but for the videos themselves."""
+        """SHA-256 of all settings and versions that find and cut the faces of these clips; the videos are not in it."""
         clips = [[h.detector, h.detector_version, h.crop_rule, h.settings, h.schema] for h in headers]
         own = [READING, self.version, LANDMARKS, detector_version("dlib"), detector_version("mediapipe")]
         return hashlib.sha256(json.dumps([clips, own]).encode()).hexdigest()
 
     def boxes(self, frames: Sequence[np.ndarray], clip_boxes: np.ndarray) -> np.ndarray:
-        """What to cut out of these frames: float32 (N, 4), NaN where the detector finds no face.
+        """The boxes to cut out of these frames: float32 (N, 4), NaN where the detector finds no face.
 
         Args:
             frames: uint8 RGB (H, W, 3).
-            clip_boxes: (N, 4) the prepared clip's boxes of the same frames.
+            clip_boxes: (N, 4) the prepared clip's boxes for the same frames.
         """
         if self.protocol.boxes == "mesh":
             return clip_boxes
@@ -105,15 +105,15 @@ class Regions:
         box = np.clip(box, 0, np.array([width, height, width, height], np.float32))
         return box if (box[2:] - box[:2] >= 1).all() else np.full(4, np.nan, np.float32)
 
-    def seen(self, frames: Sequence[np.ndarray], boxes: np.ndarray, rectangles: np.ndarray) -> np.ndarray:
-        """In which frames there is a face: bool (N,).
+    def face_found(self, frames: Sequence[np.ndarray], boxes: np.ndarray, rectangles: np.ndarray) -> np.ndarray:
+        """In which frames a face is found: bool (N,).
 
-        Where each video is cut by boxes of its own their detector has told; else Face Mesh looks at each frame alone.
+        If the protocol detects boxes in each video, a box is a face; else Face Mesh runs on each frame separately.
 
         Args:
             frames: uint8 RGB (H, W, 3).
             boxes: (N, 4) from `boxes`.
-            rectangles: (N, 4) around which Face Mesh looks, in a square.
+            rectangles: (N, 4) Face Mesh searches a square around them.
         """
         if self.protocol.own_boxes:
             return np.isfinite(boxes).all(axis=1)

@@ -23,14 +23,14 @@ from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
 from lipsync_bench.evaluation.task.inputs import clip_inputs, identity_of, target_sha256
 from lipsync_bench.evaluation.task.pairs import Pair
-from lipsync_bench.evaluation.videos import KeptVideo, row_path, through_h264, video_path
+from lipsync_bench.evaluation.videos import SavedVideo, row_path, through_h264, video_path
 from lipsync_bench.metrics.metric import Audio, ScoredClip, Scorer, View
 from lipsync_bench.metrics.registry import METRICS
 from lipsync_bench.processes import return_memory
 from lipsync_bench.results.rows import RowFile
 from lipsync_bench.version import __version__
 
-FAILURES = (MediaError, ClipError, FileNotFoundError)  # a clip's own trouble; anything else is a bug and stops the run
+FAILURES = (MediaError, ClipError, FileNotFoundError)  # failures of one clip; anything else is a bug and stops the run
 
 _log = logging.getLogger(__name__)
 
@@ -39,16 +39,16 @@ __all__ = ["Evaluation", "evaluate_pairs"]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What every clip of a run has in common.
+    """What all clips of a run have in common.
 
     Args:
         source_root: Folder that the clips' source paths are relative to.
-        candidates: What is ranked.
-        regions: The protocol, with its detectors.
-        scorers: The networks that judge.
+        candidates: The candidates to score.
+        regions: The protocol with its detectors.
+        scorers: The metric networks.
         dataset: Name of the data set, for the protocol's limits.
         out: Results folder.
-        save_videos: Keep what was scored in `out/videos`.
+        save_videos: Save the scored frames in `out/videos`.
     """
 
     source_root: Path
@@ -60,23 +60,23 @@ class Evaluation:
     save_videos: bool = False
 
     def frames(self, video: Clip, audio: Clip) -> int:
-        """How many frames of a pair are scored: the shorter of the two, and no more than the protocol takes."""
+        """How many frames of a pair are scored: the shorter of the two, up to the protocol's limit."""
         limit = self.regions.protocol.seconds.get(self.dataset)
         longest = len(video) if limit is None else min(len(video), round(limit * FPS))
         return longest if audio is video else min(longest, len(audio))
 
 
-def _own_audio(wave: np.ndarray) -> Audio:
-    """Of a candidate's own file: float32 (S,), 16 kHz."""
-    return Audio(lambda: to_int16(wave), lambda: mel_spectrogram(wave))
+def _own_audio(samples: np.ndarray) -> Audio:
+    """The audio of a candidate's own file: float32 (S,), 16 kHz."""
+    return Audio(lambda: to_int16(samples), lambda: mel_spectrogram(samples))
 
 
 class _PairScores:
-    """All numbers of one candidate on one pair of video and sound."""
+    """All numbers of one candidate on one pair of video and audio."""
 
-    def __init__(self, run: Evaluation, candidate: Candidate, video: Clip, audio: Clip, sound: Audio) -> None:
+    def __init__(self, run: Evaluation, candidate: Candidate, video: Clip, audio_clip: Clip, audio: Audio) -> None:
         self.candidate = candidate
-        self.ids = (video.header.id, audio.header.id)
+        self.ids = (video.header.id, audio_clip.header.id)
         self.failure: Exception | None = None
         self.frames = 0
         self._run = run
@@ -84,28 +84,28 @@ class _PairScores:
         self._line = (candidate.name, candidate.sha256, candidate.paste)
         self._earlier_fallbacks = candidate.fallback_frames()
         self._earlier_damage = candidate.damaged_frames()
-        self._sound_damage = Damage()
+        self._audio_damage = Damage()
         self._seconds = self._generate_seconds = 0.0
         self._without_box = 0
         self._scorers: list[Scorer] = []
-        self._kept: KeptVideo | None = None
+        self._saved: SavedVideo | None = None
         self.prediction_sha256 = ""
-        kept = video_path(run.out, *self._line, *self.ids)
-        kept.unlink(missing_ok=True)  # of an earlier row
+        saved = video_path(run.out, *self._line, *self.ids)
+        saved.unlink(missing_ok=True)  # the video of an earlier row
         remove_files(run.out, self._line, *self.ids)
         try:
             file = candidate.file(*self.ids)
             self.prediction_sha256 = candidate.prediction_sha256(*self.ids)
-            heard, wave = sound, None
-            if file is not None and candidate.own_sound and probe(file).has_audio:
-                wave = load_audio(file, self._sound_damage)
-                heard = _own_audio(wave)
-            clip = ScoredClip(self._protocol.pairing == "paired", heard, run.scorers.networks, self._path, file)
+            samples = None
+            if file is not None and candidate.own_audio and probe(file).has_audio:
+                samples = load_audio(file, self._audio_damage)
+                audio = _own_audio(samples)
+            clip = ScoredClip(self._protocol.pairing == "paired", audio, run.scorers.networks, self._path, file)
             found = (metric.scorer(clip) for metric in METRICS)
             self._scorers.extend(scorer for scorer in found if scorer is not None)
             self._encode = self._protocol.codec == "h264" and file is None
             if run.save_videos:
-                self._kept = KeptVideo(kept, to_float(heard.samples) if wave is None else wave)
+                self._saved = SavedVideo(saved, to_float(audio.samples) if samples is None else samples)
         except FAILURES as error:
             self.failure = error
 
@@ -113,7 +113,7 @@ class _PairScores:
         return row_path(self._run.out / folder, self._line, *self.ids, suffix)
 
     def update(self, part: TargetPart) -> None:
-        """Score a chunk; a failure of this candidate is kept and does not touch the others."""
+        """Score a chunk; a failure of this candidate is recorded and does not affect the others."""
         if self.failure is not None:
             return
         start = time.perf_counter()
@@ -133,23 +133,26 @@ class _PairScores:
 
     def _score(self, frames: Sequence[np.ndarray], part: TargetPart) -> None:
         count, size_hw = len(frames), self._protocol.size_hw
-        truth = frames is part.chunk.frames  # its boxes, crops and landmarks are known
+        is_target = frames is part.chunk.frames  # its boxes, crops and landmarks are known
         boxes = part.boxes[:count]
-        if self._protocol.own_boxes and not truth:
+        if self._protocol.own_boxes and not is_target:
             boxes = self._run.regions.boxes(frames, part.chunk.boxes[:count])
         found, target_found = (np.isfinite(b).all(axis=1) for b in (boxes, part.boxes[:count]))
         both = found & target_found
         self._without_box += int((~both).sum())
-        landmarks = part.landmarks[:count] if truth else find_landmarks(frames, part.rectangles[:count])
-        seen = part.seen[:count] if truth else self._run.regions.seen(frames, boxes, part.rectangles[:count])
+        if is_target:
+            landmarks, face_found = part.landmarks[:count], part.face_found[:count]
+        else:
+            landmarks = find_landmarks(frames, part.rectangles[:count])
+            face_found = self._run.regions.face_found(frames, boxes, part.rectangles[:count])
         target = [crop for crop, use in zip(part.crops, both[target_found], strict=False) if use]
-        if truth:
+        if is_target:
             crops = target
         else:
             crops = compare_crops([f for f, use in zip(frames, both, strict=True) if use], boxes[both], size_hw)
         target_landmarks, target_boxes = part.landmarks[:count], part.boxes[:count]
         view = View(
-            is_target=truth,
+            is_target=is_target,
             frames=frames,
             target_frames=part.chunk.frames[:count],
             face_boxes=part.chunk.boxes[:count],
@@ -161,22 +164,22 @@ class _PairScores:
             target_landmarks=in_crop(target_landmarks, target_boxes, size_hw),
             frame_landmarks=landmarks,
             target_frame_landmarks=target_landmarks,
-            seen=seen,
+            face_found=face_found,
             shared=part.shared,
         )
         for scorer in self._scorers:
             scorer.update(view)
         if self._run.scorers.networks:
-            return_memory()  # else the holes left by buffers of so many sizes add up from chunk to chunk
-        if self._kept is not None:
-            self._kept.add(frames)
+            return_memory()  # else the fragments left by buffers of so many sizes add up from chunk to chunk
+        if self._saved is not None:
+            self._saved.add(frames)
 
     def row(self) -> dict[str, object]:
-        """What is known at the end of the clip."""
+        """The fields of the row that are known at the end of the clip."""
         if self.failure is None and self.frames == 0:
             self.failure = MediaError("no frame to score")
         if self.failure is None and self._without_box == self.frames:
-            self.failure = MediaError(f"no face for the protocol's box on any of {self.frames} frames")
+            self.failure = MediaError(f"no face for the protocol's box in any of {self.frames} frames")
         values: dict[str, object] = {}
         if self.failure is None:
             try:
@@ -191,31 +194,31 @@ class _PairScores:
             "frames": self.frames,
             "boxless_frames": self._without_box,
             "fallback_frames": self.candidate.fallback_frames() - self._earlier_fallbacks,
-            "damaged_frames": self.candidate.damaged_frames() - self._earlier_damage + self._sound_damage.frames,
+            "damaged_frames": self.candidate.damaged_frames() - self._earlier_damage + self._audio_damage.frames,
             "generate_seconds": round(self._generate_seconds, 3),
             "seconds": round(self._seconds, 3),
             **values,
         }
 
     def close(self, failure: BaseException | None) -> None:
-        """End what is written beside the row; after a failure nothing of it is left."""
-        if self._kept is not None:
-            self._kept.close(failure)
+        """Finish the files written beside the row; after a failure remove them."""
+        if self._saved is not None:
+            self._saved.close(failure)
         for scorer in self._scorers:
             scorer.close(keep=failure is None)
 
 
 def evaluate_pairs(pairs: Sequence[Pair], run: Evaluation, rows: RowFile, progress: bool = True) -> None:
-    """Score every candidate on every pair and append the rows; what is in `rows` already is not done again.
+    """Score every candidate on every pair and append the rows; pairs that have a row are not scored again.
 
     Args:
-        pairs: Videos and their sounds (this rank's share).
+        pairs: Pairs of video and audio (this rank's share).
         run: What they have in common.
-        rows: Where rows go, one at a time, as soon as a pair is finished.
+        rows: Where each row is written as soon as its pair is finished.
         progress: Show a progress bar and the means so far.
     """
     with RunningTable(len(pairs), progress) as table:
-        for pair in pairs:  # each tensor is read once: mapped pages would stay in memory
+        for pair in pairs:  # each tensor is read only once, and mapped pages would stay in memory
             with Clip(pair.video, read="file") as video:
                 if pair.audio == pair.video:
                     _evaluate_pair(video, video, pair, run, rows, table)
@@ -225,25 +228,25 @@ def evaluate_pairs(pairs: Sequence[Pair], run: Evaluation, rows: RowFile, progre
             table.advance()
 
 
-def _open(run: Evaluation, video: Clip, audio: Clip, pair: Pair, rows: RowFile) -> list[tuple[Candidate, Clip]]:
-    """The candidates without a row of this pair, each with the clip whose sound it is heard with."""
+def _pending(run: Evaluation, video: Clip, audio: Clip, pair: Pair, rows: RowFile) -> list[tuple[Candidate, Clip]]:
+    """The candidates without a row for this pair, each with the clip whose audio it is scored with."""
     out = []
     for candidate in run.candidates:
-        heard = video if candidate.own_words else audio
-        identity = identity_of(run.regions.protocol.key, candidate, video.header.id, heard.header.id)
-        if identity not in rows and (heard is audio or pair.first):
-            out.append((candidate, heard))
+        audio_clip = video if candidate.undubbed else audio
+        identity = identity_of(run.regions.protocol.key, candidate, video.header.id, audio_clip.header.id)
+        if identity not in rows and (audio_clip is audio or pair.first):
+            out.append((candidate, audio_clip))
     return out
 
 
 def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: RowFile, table: RunningTable) -> None:
     header, protocol = video.header, run.regions.protocol
-    todo = _open(run, video, audio, pair, rows)
-    if not todo:
+    pending = _pending(run, video, audio, pair, rows)
+    if not pending:
         return
     frames = run.frames(video, audio)
-    sounds = {id(clip): Audio(clip.wav, clip.mel) for clip in (video, audio)}
-    scores = [_PairScores(run, candidate, video, heard, sounds[id(heard)]) for candidate, heard in todo]
+    audios = {id(clip): Audio(clip.wav, clip.mel) for clip in (video, audio)}
+    scores = [_PairScores(run, candidate, video, clip, audios[id(clip)]) for candidate, clip in pending]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
     found = target_sha256(run.source_root, header)
     damage = Damage()
@@ -271,12 +274,12 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     }
     try:
         for score in scores:
-            heard = video if score.ids[0] == score.ids[1] else audio
+            audio_clip = video if score.ids[0] == score.ids[1] else audio
             made = {
                 "generator_sha256": score.candidate.sha256,
                 "paste": score.candidate.paste,
                 "prediction_sha256": score.prediction_sha256,
-                **clip_inputs(found, run.regions, header, heard.header),
+                **clip_inputs(found, run.regions, header, audio_clip.header),
             }
             row = {**common, "method": score.candidate.name, **made, "audio_clip": score.ids[1], **score.row()}
             if row["status"] == "ok":
@@ -286,7 +289,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
             rows.append(row)
             table.add(row)
     except BaseException as error:
-        for score in scores:  # of those that have their row nothing is open any more
+        for score in scores:  # those that have their row are closed already
             score.close(error)
         raise
 
@@ -295,5 +298,5 @@ def _refuse_changed(header: ClipHeader, found: str, source_root: Path) -> None:
     if found != header.source_sha256:
         raise MediaError(
             f"{source_root / header.source} is another video than the one that clip {header.id} was prepared from. "
-            "Expected the same, because its faces are looked for where they were. Run: bench prepare again"
+            "Expected the same, because the clip's face boxes are used. Run: bench prepare again"
         )

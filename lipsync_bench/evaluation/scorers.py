@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The networks that metrics need, loaded from the files that were given."""
+"""The metric networks, loaded from the weight files that were given."""
 
 from pathlib import Path
 from typing import Any
@@ -12,26 +12,26 @@ __all__ = ["Scorers", "flag"]
 
 
 def flag(network: Network, given: str | Path = "") -> str:
-    """How `bench evaluate` is given the weights of a network."""
+    """The flag of `bench evaluate` that gives the weights of a network."""
     if network.option in WEIGHT_OPTIONS:
         return f"--{network.option} {given}".rstrip()
     return f"--metrics {network.option}{f'={given}' if given else ''}"
 
 
 class Scorers:
-    """The networks that were asked for. Nothing is scored by a network whose weights were not given.
+    """The loaded metric networks: those whose weights were given.
 
     Args:
         files: Their weights.
         device: Where they run.
 
     Attributes:
-        networks: By name, as their metrics load them.
-        identity: SHA-256 of each network's weights by the name of its field in a row; empty without the network.
+        networks: The networks by name, as their metrics load them.
+        identity: SHA-256 of each network's weights by the name of its row field; empty without the network.
 
     Raises:
-        FileNotFoundError: A file is missing; says where it comes from.
-        ValueError: A file holds something else, comes without one that it needs, or is for a metric that there is not.
+        FileNotFoundError: A file is missing; the message says where it comes from.
+        ValueError: A file holds something else, lacks another one that it needs, or is for an unknown metric.
     """
 
     def __init__(self, files: ScorerFiles, device: str = "cpu") -> None:
@@ -40,7 +40,7 @@ class Scorers:
         if unknown:
             raise ValueError(
                 f"--metrics {','.join(unknown)}: no metric of that name. Expected one of {', '.join(sorted(named))}; "
-                "all others are computed without being named, or with the option that gives their weights"
+                "all others are computed by default, or with the option that gives their weights"
             )
         self.networks: dict[str, Any] = {}
         self.identity = {network.sha256_field: "" for _, network in NETWORKS if network.recorded}
@@ -59,11 +59,11 @@ class Scorers:
             if network.recorded:
                 self.identity[network.sha256_field] = sha256
         found = {network.option for _, network in NETWORKS if network.name in self.networks}
-        for option, reason in missing.items():  # of networks that share an option one is enough
+        for option, reason in missing.items():  # of networks that share an option, one is enough
             if option not in found:
                 raise reason
 
     def release(self) -> None:
-        """Forget the networks when all clips are scored, but those that pooled columns ask once more."""
+        """Drop the networks when all clips are scored, except those that pooled columns need at the end."""
         kept = {column.network for column in COLUMNS if column.kind == "pooled"}
         self.networks = {name: network for name, network in self.networks.items() if name in kept}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The real video of a clip, read once in chunks, with everything that is the same for all candidates."""
+"""The target video of a clip, read once in chunks, with everything that all candidates share."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -23,15 +23,15 @@ from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 from lipsync_bench.inference.blending import CONTOUR
 
 _log = logging.getLogger(__name__)
-CHUNK_FRAMES = 16  # of a video held at a time, if they are small
-CHUNK_BYTES = 16_000_000  # else as many as this holds, but no fewer than
-CHUNK_LEAST = 4
+CHUNK_FRAMES = 16  # frames of a video held at a time, if they are small;
+CHUNK_BYTES = 16_000_000  # else as many as fit into this,
+CHUNK_LEAST = 4  # but no fewer than this
 
 __all__ = ["CHUNK_FRAMES", "TargetPart", "chunk_frames", "face_rectangles", "find_landmarks", "in_frame", "read_target"]
 
 
 def chunk_frames(height: int, width: int) -> int:
-    """How many frames of a size are held at a time: memory does not grow with the resolution up to 720p."""
+    """How many frames of this size are held at a time: up to 720p memory does not grow with the resolution."""
     return min(CHUNK_FRAMES, max(CHUNK_LEAST, CHUNK_BYTES // (3 * height * width)))
 
 
@@ -55,9 +55,9 @@ def face_rectangles(mesh: np.ndarray, boxes: np.ndarray) -> np.ndarray:
 def find_landmarks(frames: Sequence[np.ndarray], rectangles: np.ndarray) -> np.ndarray:
     """dlib's 68 points of each frame, in its pixels: (N, 68, 2).
 
-    Target and prediction are both searched from the target's rectangle: a detector's own rectangles jump by several
-    pixels, and where it finds no face in a bad frame that frame would not count. The search runs on the whole frame,
-    whose aspect ratio the predictor knows; the crop's is another.
+    Landmarks of target and prediction both start from the target's rectangle: a detector's own rectangles jump by
+    several pixels, and a bad frame in which it finds no face would not count. The predictor runs on the whole frame,
+    because a crop has another aspect ratio than the predictor was trained on.
 
     Args:
         frames: uint8 RGB (H, W, 3).
@@ -80,17 +80,17 @@ def _from_mesh(clip: Clip, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclass(frozen=True)
 class TargetPart:
-    """A chunk of the target as it is compared. Where a box is NaN there is no crop: `crops` has those of the others.
+    """A chunk of the target as it is compared. A frame whose box is NaN has no crop in `crops`.
 
     Args:
-        chunk: The frames, as candidates see them.
+        chunk: The frames and the candidates' other inputs.
         boxes: (N, 4) what is cut out, frame pixels.
-        crops: The cuts of the frames with a box.
+        crops: The crops of the frames with a box.
         landmarks: (N, 68, 2) dlib's points in frame pixels.
-        rectangles: (N, 4) of the face, frame pixels.
-        lips: (N, 68, 2) the prepared clip's points in crop pixels; they place the mouth region.
-        seen: (N,) whether Face Mesh sees a face in the frame alone.
-        shared: What metrics found in these frames, as `lipsync_bench.metrics.metric.View` has it.
+        rectangles: (N, 4) face rectangles, frame pixels.
+        lips: (N, 68, 2) the prepared clip's landmarks in crop pixels, which locate the mouth region.
+        face_found: (N,) whether a face was found in the frame, see `Regions.face_found`.
+        shared: What metrics computed from these frames, see `lipsync_bench.metrics.metric.View`.
     """
 
     chunk: TargetChunk
@@ -99,16 +99,16 @@ class TargetPart:
     landmarks: np.ndarray
     rectangles: np.ndarray
     lips: np.ndarray
-    seen: np.ndarray
+    face_found: np.ndarray
     shared: dict[str, Any] = field(default_factory=dict)
 
 
 class _Cache:
-    """What detectors found in a target, kept for the next run: landmarks, boxes, whether a face was seen.
+    """What detectors found in a target, stored for the next run: landmarks, boxes, whether there is a face.
 
     Args:
         path: The file.
-        clip: The clip; another video or detector makes the file useless.
+        clip: The clip; a file of another video or detector is ignored.
         regions: The protocol's detectors.
     """
 
@@ -124,7 +124,7 @@ class _Cache:
         try:
             stored = read_arrays(self._path)
         except ValueError as error:
-            _log.warning("%s It is made anew", error)
+            _log.warning("%s It is computed again", error)
             return None
         fits = all(name in stored and np.array_equal(stored[name], value) for name, value in self._facts.items())
         whole = fits and all(name in stored for name in self.NAMES) and self._of_frames(stored)
@@ -141,7 +141,7 @@ class _Cache:
         return self.known is not None and len(self.known["landmarks"]) >= frames
 
     def add(self, values: dict[str, np.ndarray]) -> None:
-        """Keep what was found in the next frames."""
+        """Add what was found in the next frames."""
         for name in self.NAMES:
             self._found[name].append(values[name])
 
@@ -151,17 +151,17 @@ class _Cache:
 
 
 def read_target(
-    clip: Clip, source: Path, sound: Clip, frames: int, regions: Regions, cache_file: Path, damage: Damage
+    clip: Clip, source: Path, audio: Clip, frames: int, regions: Regions, cache_file: Path, damage: Damage
 ) -> Iterator[TargetPart]:
-    """A clip in chunks: decoded, cut, landmarks found.
+    """A target in chunks: decoded, cut, landmarks found.
 
     Args:
-        clip: The video's clip.
+        clip: The target's clip.
         source: Its video.
-        sound: The clip whose sound goes with it.
+        audio: The clip whose audio drives the frames.
         frames: How many frames, from the beginning.
         regions: The protocol's detectors.
-        cache_file: Where what they find is kept for the next run.
+        cache_file: Where what they find is stored for the next run.
         damage: Counts what the decoder could not read.
 
     Raises:
@@ -170,7 +170,7 @@ def read_target(
     protocol = regions.protocol
     clip_boxes, stored = clip.boxes()[:frames], clip.landmarks()[:frames]
     rectangles, contours = _from_mesh(clip, clip_boxes)
-    mel = sound.mel()
+    mel = audio.mel()
     cache = _Cache(cache_file, clip, regions)
     known = cache.covers(frames)
     reference: np.ndarray | None = None
@@ -194,19 +194,19 @@ def read_target(
             found = {
                 "landmarks": find_landmarks(images, rectangles[part]),
                 "boxes": boxes,
-                "seen": regions.seen(images, boxes, rectangles[part]),
+                "seen": regions.face_found(images, boxes, rectangles[part]),
             }
             cache.add(found)
         boxes = found["boxes"]
         usable = np.isfinite(boxes).all(axis=1)
         crops = compare_crops([f for f, u in zip(images, usable, strict=True) if u], boxes[usable], protocol.size_hw)
-        if protocol.boxes == "mesh" and protocol.size_hw is not None:  # the crop they are stored for
+        if protocol.boxes == "mesh" and protocol.size_hw is not None:  # the crop that they are stored relative to
             lips = stored[part] * np.array(protocol.size_hw[::-1], np.float32)
         else:
             lips = in_crop(in_frame(stored[part], clip_boxes[part]), boxes, protocol.size_hw)
         mels = frame_mels(mel, len(images), first_frame=first)
         chunk = TargetChunk(
-            clip.header.id, sound.header.id, first, images, clip_boxes[part], mels, reference, contours[part]
+            clip.header.id, audio.header.id, first, images, clip_boxes[part], mels, reference, contours[part]
         )
         yield TargetPart(chunk, boxes, crops, found["landmarks"], rectangles[part], lips, found["seen"])
     if not known:

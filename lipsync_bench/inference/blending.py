@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put a generated face back into its frame so that its box cannot be seen.
+"""Paste a generated face into its frame without a visible box.
 
-Methods redraw a whole box, but only the lower face is wanted from it. The mask is the lower part of the Face Mesh
-contour: along the jaw from ear to ear, and back below the eyes. Below the eyes it is stretched down to the box's lower
-edge, because the generated jaw may hang lower than the one in the frame, and of two chins the upper one would show.
+Methods generate a whole box, of which only the lower face is used. The mask is the lower part of the Face Mesh contour:
+along the jaw from ear to ear, and back below the eyes. Below the eyes it is stretched down to the box's lower edge,
+because the generated jaw may be lower than the one in the frame, whose chin would otherwise show.
 """
 
 import math
@@ -20,7 +20,7 @@ FEATHER = 0.1
 _JAW = (323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132, 93)
 _CHEEKS = (116, 117, 118, 119, 120, 197, 349, 348, 347, 346, 345)  # below the eyes, over the bridge of the nose
 CONTOUR = (*_JAW, *_CHEEKS)
-_MAX_STRETCH = 1.35  # of the part below the eyes; a wider box has margin on purpose
+_MAX_STRETCH = 1.35  # of the part below the eyes; a larger box has a margin on purpose
 _COARSEST_PX = 12
 
 __all__ = ["BLENDS", "CONTOUR", "FEATHER", "blend", "face_mask"]
@@ -37,7 +37,7 @@ def _feather_px(size_hw: tuple[int, int], feather: float) -> float:
 
 
 def face_mask(contour: np.ndarray, box: np.ndarray, feather: float = FEATHER) -> np.ndarray:
-    """How much of the generated face each pixel of the box takes.
+    """The weight of the generated face at each pixel of the box.
 
     Args:
         contour: (30, 2) the mesh points `CONTOUR` in pixels of the frame.
@@ -71,9 +71,9 @@ def _to_border(size_hw: tuple[int, int]) -> np.ndarray:
 
 
 def _laplacian(change: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The masked change, each octave with a mask of its own softness (Burt and Adelson 1983).
+    """The masked change, each octave with a mask of matching softness (Burt and Adelson 1983).
 
-    Blending two Laplacian pyramids is the same as adding to the one image the masked pyramid of their difference.
+    Blending two Laplacian pyramids equals adding the masked pyramid of their difference to one of the images.
     """
     changes, masks = [change], [mask]
     for _ in range(max(0, int(math.log2(max(1.0, min(mask.shape) / _COARSEST_PX))))):
@@ -94,7 +94,7 @@ def blend(
     contour: np.ndarray,
     how: Blend = "feather",
 ) -> np.ndarray:
-    """A copy of the frame with a generated face in it. Nothing outside the box changes.
+    """A copy of the frame with the generated face pasted into it. Nothing outside the box changes.
 
     Args:
         frame: uint8 (H, W, 3).

@@ -32,7 +32,7 @@ from lipsync_bench.datamodules.media.audio import (
     mel_start,
     mel_window,
 )
-from lipsync_bench.datamodules.media.original_audio import read_sound
+from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.inference.blending import blend
@@ -261,7 +261,7 @@ def dub(
             "reference": options.reference,
         }
         tags = {} if options.no_mark else _mark(module, checkpoint, **settings)
-        sound = read_sound(audio, total / fps if options.fit == "cut" else None)
+        sound = read_original_audio(audio, total / fps if options.fit == "cut" else None)
         batch = batch_frames or max(1, min(BATCH_FRAMES, _BATCH_BYTES // (info.height * info.width * 3)))
         gc.collect()  # the first pass's decoder
         with (

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Put a generated face back into its frame as HyperLips does: I_P alpha + I_R (1 - alpha), its equation 17.
+"""Paste a generated face into its frame as HyperLips does: I_P alpha + I_R (1 - alpha), its equation 17.
 
-The alpha is the part of the face that was redrawn, shrunk and blurred. HyperLips asks a face parser for it; where its
-weights are not at hand, the contour of the Face Mesh stands in. Everything works channel by channel, so that RGB here
-gives what the released BGR code gives.
+The alpha is the region of the face that was generated, eroded and blurred. HyperLips takes it from a face parser;
+without the parser's weights the contour of the Face Mesh is used. All operations work channel by channel, so that RGB
+here gives the same result as BGR in the released code.
 
 Reference: Chen et al., "HyperLips: Hyper Control Lips with High Resolution Decoder for Talking Face Generation", 2023,
 https://arxiv.org/abs/2310.05720, and facts of the released inference script.
 
-Differs from the paper, as the released script does: the labels are those of the original crop, not of the generated.
+Differs from the paper, as the released script does: the labels are those of the original crop, not the generated one.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ from lipsync_bench.models.pretrained.face_parsing import load_face_parser, parse
 
 REDRAWN_LABELS = (1, 11, 12, 13)  # skin, mouth, upper lip, lower lip
 LABELS_PX = 512
-_SIDE_MARGIN = 0.15  # of the box's width, on either side
+_SIDE_MARGIN = 0.15  # fraction of the box's width, on either side
 _ERODE_PX = 5
 _BLUR_PX = 75  # pixels of the frame, whatever the face's size
 _SIGMA_Y = 4  # the released call passes its border mode, a 4, where the vertical sigma is expected
@@ -33,7 +33,7 @@ __all__ = ["LABELS_PX", "REDRAWN_LABELS", "FaceMaskPaste", "paste_contour", "pas
 
 
 def _corners(box: np.ndarray, frame: np.ndarray, generated: np.ndarray) -> tuple[int, int, int, int]:
-    """x1, y1, x2, y2 as whole pixels, after a look at all three arguments."""
+    """x1, y1, x2, y2 as whole pixels, after all three arguments have been checked."""
     if frame.dtype != np.uint8 or frame.ndim != 3 or generated.ndim != 3 or generated.shape[0] != frame.shape[2]:
         raise ValueError(
             f"frame is {frame.dtype} {frame.shape}, generated {generated.dtype} {generated.shape}. Expected uint8 "
@@ -65,8 +65,8 @@ def _blend(
     Args:
         frame: uint8 (H, W, 3).
         corners: x1, y1, x2, y2 inside the frame.
-        face: uint8 (h, w, 3), what comes into the box.
-        inside: uint8 (h, w), 1 on what was redrawn.
+        face: uint8 (h, w, 3), the new content of the box.
+        inside: uint8 (h, w), 1 in the generated region.
         released: see `paste_parsed`.
     """
     x1, y1, x2, y2 = corners
@@ -75,7 +75,7 @@ def _blend(
     mask[: height // 2] = 0
     mask[:, : int(width * _SIDE_MARGIN)] = 0
     mask[:, int(width * (1 - _SIDE_MARGIN)) :] = 0
-    # The alpha of the whole frame, but only as far as it can be above 0; more than the kernels reach on either side.
+    # The alpha of the whole frame, restricted to where it can be above 0: the box and the kernels' reach around it.
     left, top = max(0, x1 - _REACH_PX), max(0, y1 - _REACH_PX)
     around = np.s_[top : y2 + _REACH_PX, left : x2 + _REACH_PX]
     source = frame[around]
@@ -95,7 +95,7 @@ def _blend(
 def paste_parsed(
     frame: np.ndarray, box: np.ndarray, generated: np.ndarray, labels: np.ndarray, *, released: bool = True
 ) -> np.ndarray:
-    """A copy of the frame with a generated face in it, wherever the parser saw skin or lips in the original.
+    """A copy of the frame with the generated face where the parser found skin or lips in the original.
 
     At 512 x 512 the generated face replaces the original crop on those labels; the result is truncated to uint8 and
     brought to the box's size. The alpha is the same region, without the upper half of the box and 15 % of its width on
@@ -106,7 +106,7 @@ def paste_parsed(
         box: x1, y1, x2, y2 in pixels inside the frame.
         generated: float32 (3, h, w) in [0, 1], of any size.
         labels: (512, 512), the parser's classes of the original crop (`face_parsing.parse_face`).
-        released: blur with a vertical sigma of 4 px, as the released script does by a shifted argument; without it
+        released: blur with a vertical sigma of 4 px, as the released script does by a misplaced argument; otherwise
             both sigmas are OpenCV's automatic ones, 11.6 px.
 
     Returns:
@@ -142,20 +142,20 @@ def paste_contour(
         ValueError: as `paste_parsed`.
     """
     corners = x1, y1, x2, y2 = _corners(box, frame, generated)
-    inside = face_mask(contour, np.asarray(box), feather=0) > 0  # hard: without a soft edge of its own
+    inside = face_mask(contour, np.asarray(box), feather=0) > 0  # hard edge: the alpha is blurred later
     face = _resize(_as_image(generated), (y2 - y1, x2 - x1))
     mixed = np.where(inside[..., None], face, frame[y1:y2, x1:x2]).astype(np.uint8)
     return _blend(frame, corners, mixed, inside.astype(np.uint8), released)
 
 
 class FaceMaskPaste:
-    """Pastes faces through the parser's mask where its weights are given, else through the mesh's contour.
+    """Pastes faces through the parser's mask if its weights are given, else through the mesh's contour.
 
-    `name` says which, as it stands in rows: "contour", or "parsing" and the first 12 digits of the weights' SHA-256.
+    `name` is the value of `paste` in rows: "contour", or "parsing" and the first 12 digits of the weights' SHA-256.
 
     Args:
         parsing: Weights of the face parser.
-        device: Where it runs.
+        device: Where the parser runs.
 
     Raises:
         FileNotFoundError, ValueError: As `load_face_parser`.
@@ -166,7 +166,7 @@ class FaceMaskPaste:
         self.name = "contour" if parsing is None else f"parsing {sha256(parsing)[:12]}"
 
     def __call__(self, frame: np.ndarray, box: np.ndarray, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
-        """The frame with the face in it; arguments as in `paste_contour`."""
+        """A copy of the frame with the face pasted into it; arguments as in `paste_contour`."""
         if self._parser is None:
             return paste_contour(frame, box, generated, contour, released=False)
         return paste_parsed(frame, box, generated, parse_face(self._parser, cut(frame, box)), released=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the face of a video is on each frame, in arrays so small that an hour fits."""
+"""The position of one face in each frame of a video, in arrays that are small enough for an hour of video."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,10 +22,10 @@ class FacePath:
     """One face through N frames.
 
     Args:
-        boxes: float32 (N, 4), what is cut out: x1 y1 x2 y2, whole pixels inside the frame.
+        boxes: float32 (N, 4), the boxes to cut out: x1 y1 x2 y2, whole pixels inside the frame.
         contours: float32 (N, 30, 2), the mesh points `CONTOUR` in pixels.
-        visible: bool (N,), False where there is no face to dub, or another's in its place; box and contour mean nothing
-            there.
+        visible: bool (N,), False where there is no face to dub, or another face covers it; box and contour are
+            meaningless there.
     """
 
     boxes: np.ndarray
@@ -37,14 +37,14 @@ class FacePath:
 
 
 def _outline(face: Face) -> Face:
-    """The box, the contour, and the two corners of the mesh, which decide the crop: 1 KB, not 6."""
+    """The box, the contour, and the corners of the mesh's bounding box, which decide the crop: 1 KB instead of 6."""
     mesh = face.mesh
     return Face(face.box, face.landmarks, np.vstack([mesh[list(CONTOUR)], mesh.min(axis=0), mesh.max(axis=0)]))
 
 
 def _bridged(detected: np.ndarray, max_gap_frames: int) -> np.ndarray:
-    """Frames with a face, and the short gaps between two of them. Nothing is bridged before the first and after the
-    last, where the face may have left the picture.
+    """Frames with a face, and short gaps between two of them. Frames before the first and after the last face are not
+    bridged: the face may be outside the frame there.
     """
     visible = detected.copy()
     seen = np.flatnonzero(detected)
@@ -67,7 +67,7 @@ def _padded(boxes: np.ndarray, pads: Pads, size_hw: tuple[int, int]) -> np.ndarr
 
 
 def _smoothed(boxes: np.ndarray, visible: np.ndarray) -> np.ndarray:
-    """The published smoothing, for each run of frames with a face by itself."""
+    """The published smoothing, applied to each run of frames with a face separately."""
     whole = boxes.astype(np.int64)
     for start, stop in runs(visible):
         smooth_boxes_ahead(whole[start:stop])
@@ -81,11 +81,11 @@ def find_face(
     pads: Pads = (0, 0, 0, 0),
     smooth: bool = True,
 ) -> FacePath:
-    """Follow one face through a stream of frames; holds one frame, and 1 KB for each that has passed.
+    """Track one face through a stream of frames; holds one frame, and 1 KB for each earlier one.
 
     Args:
         frames: uint8 RGB (H, W, 3), all of one size.
-        options: What finds the face, which of several it is, and what is cut out.
+        options: The detector, which of several faces is used, and the crop rule.
         pads: Pixels added to the boxes above, below, left and right.
         smooth: With rule `detector`: smooth the boxes as the official inference does.
 

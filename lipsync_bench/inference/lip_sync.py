@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a stream of video frames, boxes and mel windows to a stream of lip-synced frames.
 
-Evaluation and dubbing share these lines; a method is reached through `generate` alone.
+Evaluation and dubbing share this code; of a method it calls only `generate`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,10 +15,10 @@ from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crops import cut
 from lipsync_bench.models import TalkingFaceModule
 
-PutBack = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
-"""(number of the frame, uint8 RGB frame, generated face as `paste` takes it) -> the changed frame."""
+PasteFace = Callable[[int, np.ndarray, np.ndarray], np.ndarray]
+"""(number of the frame, uint8 RGB frame, generated face as for `paste`) -> the changed frame."""
 
-__all__ = ["PutBack", "generate_faces", "lip_sync", "paste", "paste_crop", "to_batch"]
+__all__ = ["PasteFace", "generate_faces", "lip_sync", "paste", "paste_crop", "to_batch"]
 
 
 def to_batch(crops: Iterable[np.ndarray], size_px: int) -> torch.Tensor:
@@ -47,13 +47,13 @@ def generate_faces(
         module: A method in evaluation mode, on its device.
         crops: N uint8 RGB faces of any size.
         frame_mels: float32 (N, 1, 80, 16).
-        reference: uint8 RGB crop that serves all frames as reference; None: each frame's own crop.
+        reference: uint8 RGB crop used as reference of all frames; None: each frame's own crop.
 
     Returns:
         float32 (N, 3, h, w) in [0, 1].
 
     Raises:
-        MediaError: the method made something else of this clip than numbers.
+        MediaError: a generated value is not finite.
     """
     faces = to_batch(crops, module.image_size)
     references = faces if reference is None else to_batch([reference], module.image_size).expand_as(faces)
@@ -96,19 +96,19 @@ def lip_sync(
     frame_mels: np.ndarray,
     reference: np.ndarray | None = None,
     batch_frames: int = 32,
-    put_back: PutBack | None = None,
+    paste_face: PasteFace | None = None,
 ) -> Iterator[np.ndarray]:
-    """Generate the mouth of every frame and paste it back; holds `batch_frames` frames at a time.
+    """Generate the face of every frame and paste it into the frame; holds `batch_frames` frames at a time.
 
     Args:
         module: A method in evaluation mode, on its device.
         frames: uint8 RGB (H, W, 3), at least as many as `frame_mels` holds.
         boxes: (T, 4) x1 y1 x2 y2 in pixels.
         frame_mels: float32 (T, 1, 80, 16), one window a frame.
-        reference: uint8 RGB crop that serves all frames as reference; None: each frame's own crop (the official
-            scripts).
+        reference: uint8 RGB crop used as reference of all frames; None: each frame's own crop, as in the official
+            scripts.
         batch_frames: Frames per forward pass.
-        put_back: Puts a generated face into its frame; `paste` if not given.
+        paste_face: Pastes a generated face into its frame; `paste` if not given.
 
     Yields:
         T uint8 RGB frames of the input's size.
@@ -129,4 +129,4 @@ def lip_sync(
         crops = [cut(frame, box) for frame, box in zip(chunk, part, strict=True)]
         faces = generate_faces(module, crops, mels, reference)
         for index, (frame, image) in enumerate(zip(chunk, faces, strict=True), start):
-            yield paste(frame, image, boxes[index]) if put_back is None else put_back(index, frame, image)
+            yield paste(frame, image, boxes[index]) if paste_face is None else paste_face(index, frame, image)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Side-by-side videos: the truth, the reference, the methods, each under its name, with the clip's sound."""
+"""Side-by-side videos: ground truth, reference and methods, each under its name, with the clip's audio."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -26,7 +26,7 @@ def _label(text: str, width: int) -> np.ndarray:
 def write_preview(
     path: Path, columns: Mapping[str, Iterable[np.ndarray]], samples: np.ndarray, size_px: int = 256
 ) -> int:
-    """Write the columns beside each other; the shortest ends the video.
+    """Write the columns side by side; the video ends with the shortest.
 
     Args:
         path: The MP4 to write.

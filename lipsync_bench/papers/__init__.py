@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The papers' tables (experiments/tables/) with ours beside them.
+"""The papers' tables (experiments/tables/) with our results beside them.
 
 ```python
 frame = compare(load_table("hyperlips-1"), read_sources(Path("results/lrs2"))).frame()

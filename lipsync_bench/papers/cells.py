@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A paper's table with numbers of ours beside it, cell by cell: what every output prints.
+"""A paper's table with our results beside it, cell by cell: the content of every output.
 
-A `Comparison` holds the values as they were read; a `Grid` is the table to print, whose cells have their texts. Text,
-CSV, Markdown and LaTeX (render.py) and the report's page differ in how they put the cells down, not in what is in them.
+A `Comparison` holds the values; a `Grid` is the table to print, whose cells are texts. Text, CSV, Markdown, LaTeX
+(render.py) and the report's page differ only in how they format the cells.
 """
 
 import math
@@ -31,12 +31,12 @@ _FIELDS = (
 
 @dataclass(frozen=True)
 class ComparedCell:
-    """One row and metric.
+    """The values of one row and metric.
 
     Args:
-        paper: As printed; None where the paper reports nothing.
-        ours: One for each source; None where it has nothing.
-        diagnostics: Beside each of ours, a value of ours that may explain the paper's; None where there is none.
+        paper: The paper's, as printed; None where the paper reports nothing.
+        ours: Ours, one for each source; None where the source has no value.
+        diagnostics: For each source a value of ours that may explain the paper's; None where there is none.
     """
 
     paper: Printed | None
@@ -46,15 +46,15 @@ class ComparedCell:
 
 @dataclass(frozen=True)
 class ComparedRow:
-    """One row.
+    """One row of the paper's table, with our values.
 
     Args:
-        row: Of the paper; without values where only we have it.
+        row: The paper's row; without values where only we have it.
         in_paper: Whether the paper has it.
-        marks: What stands for a missing number, for each source: `PAPER_ONLY` (a method that this suite does not have,
-            and nobody gave its videos), `NOT_RUN` (one it has, or the truth), empty where the source has the row or the
-            row is of a data set that another source is of.
-        cells: By metric.
+        marks: The text in place of a missing value, for each source: `PAPER_ONLY` (a method that is not in this suite
+            and whose videos were not given), `NOT_RUN` (a method of this suite, or the ground truth), empty where the
+            source has the row, or the row is of another source's data set.
+        cells: The values by metric.
     """
 
     row: PaperRow
@@ -65,13 +65,13 @@ class ComparedRow:
 
 @dataclass(frozen=True)
 class GridColumn:
-    """One column.
+    """One column to print.
 
     Args:
-        metric: Of the paper.
-        kind: The paper's value, ours, or one of ours that may explain the paper's and compares nothing.
-        head: Below the metric's heading.
-        source: Number of the source of ours.
+        metric: The paper's metric.
+        kind: The paper's value, ours, or a diagnostic of ours that may explain the paper's value.
+        head: Printed below the metric's heading.
+        source: Number of our source.
     """
 
     metric: str
@@ -81,22 +81,22 @@ class GridColumn:
 
     @property
     def heading(self) -> str:
-        """Of the metric, which columns of one metric have in common."""
+        """The metric's heading, shared by all columns of the metric."""
         return PAPER_METRICS[self.metric].heading
 
 
 @dataclass(frozen=True)
 class GridCell:
-    """One cell.
+    """One cell to print.
 
     Args:
         column: Its column.
-        text: The value, or what stands for it.
-        why: Of a number of ours: whether it may be compared, as a sentence. Of none: why there is none, may be empty.
-        comparable: None where there is no number of ours.
-        interval: Ends of the 95% interval; None without one. A diagnostic has none, for want of room.
-        count: How much is in the number, such as "79 of 80"; as the interval.
-        score: What the source gave.
+        text: The value, or a mark in its place.
+        why: For a value of ours a sentence on whether it may be compared; else why it is missing, may be empty.
+        comparable: None where there is no value of ours.
+        interval: Ends of the 95% interval; None without one. Diagnostics have none, to save space.
+        count: The number of clips or frames in the value, such as "79 of 80"; empty for diagnostics.
+        score: The source's score.
     """
 
     column: GridColumn
@@ -113,9 +113,9 @@ class Grid:
     """A table to print.
 
     Args:
-        columns: Of the cells; those of a metric are neighbours.
+        columns: The columns; those of a metric are neighbours.
         sections: Data set (empty if the table has only one) with its rows.
-        reasons: Every sentence on comparing, in the order of the cells.
+        reasons: All different sentences on comparability, in the order of the cells.
     """
 
     columns: tuple[GridColumn, ...]
@@ -128,11 +128,11 @@ class Grid:
         return [(heading, len(list(own))) for heading, own in groupby(column.heading for column in self.columns)]
 
     def reason(self, cell: GridCell) -> int:
-        """Number of the sentence on comparing, from 1; 0 where there is nothing to compare."""
+        """Number of the cell's sentence on comparability, from 1; 0 where there is nothing to compare."""
         return 0 if cell.comparable is None else self.reasons.index(cell.why) + 1
 
     def of(self, metric: str) -> "Grid":
-        """The columns of one metric, with the numbers of this table's sentences."""
+        """The columns of one metric; sentences keep their numbers."""
         kept = [k for k, column in enumerate(self.columns) if column.metric == metric]
         sections = tuple(
             (part, tuple((row, tuple(cells[k] for k in kept)) for row, cells in rows)) for part, rows in self.sections
@@ -142,43 +142,41 @@ class Grid:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The joined table.
+    """A paper's table joined with our results.
 
     Args:
-        table: The paper's.
-        sources: Columns of ours.
-        lines: The paper's rows in order, with the floor (the truth against itself) added where the paper prints none.
-        notes: What to know, as sentences: how the paper measured, the table's notes, where ours come from, what is
+        table: The paper's table.
+        sources: Our columns.
+        rows: The paper's rows in order; where the paper prints no ground truth, ours is added.
+        notes: Notes as sentences: how the paper measured, the table's notes, where our values come from, what is
             missing and why.
     """
 
     table: PaperTable
     sources: tuple[ScoreSource, ...]
-    lines: tuple[ComparedRow, ...]
+    rows: tuple[ComparedRow, ...]
     notes: tuple[str, ...]
 
     def measured(self, metric: str) -> tuple[int, ...]:
         """Numbers of the sources that have this metric in at least one row."""
         return tuple(
-            i for i in range(len(self.sources)) if any(line.cells[metric].ours[i] is not None for line in self.lines)
+            i for i in range(len(self.sources)) if any(row.cells[metric].ours[i] is not None for row in self.rows)
         )
 
     def diagnosed(self, metric: str) -> tuple[int, ...]:
         """Numbers of the sources that have the metric's diagnostic in at least one row."""
         return tuple(
-            i
-            for i in self.measured(metric)
-            if any(line.cells[metric].diagnostics[i] is not None for line in self.lines)
+            i for i in self.measured(metric) if any(row.cells[metric].diagnostics[i] is not None for row in self.rows)
         )
 
     def grid(self, diagnostics: bool = True) -> Grid:
-        """The table to print: of ours, the columns that have a value in at least one row.
+        """The table to print. Columns of ours without any value are left out.
 
         Args:
-            diagnostics: With the columns that explain only.
+            diagnostics: Include diagnostic columns.
         """
         columns = [column for column in self._columns() if diagnostics or column.kind != "diagnostic"]
-        rows = [(line.row, self._cells(line, columns)) for line in self.lines]
+        rows = [(row.row, self._cells(row, columns)) for row in self.rows]
         parts = dict.fromkeys(row.dataset for row, _ in rows)
         return Grid(
             tuple(columns),
@@ -190,7 +188,7 @@ class Comparison:
         )
 
     def _columns(self, empty: bool = False) -> Iterator[GridColumn]:
-        """All columns, with `empty` those without any value too."""
+        """All columns; with `empty` also those without any value."""
         for metric in self.table.metrics:
             diagnostic, diagnosed = PAPER_METRICS[metric].diagnostic, self.diagnosed(metric)
             yield GridColumn(metric, "paper", "paper")
@@ -201,28 +199,28 @@ class Comparison:
                     whose = f": {source.heading}" if len(diagnosed) > 1 else ""
                     yield GridColumn(metric, "diagnostic", f"{our_column(diagnostic).title}, ours{whose}", i)
 
-    def _cells(self, line: ComparedRow, columns: Iterable[GridColumn]) -> tuple[GridCell, ...]:
-        return tuple(_cell(line, column, self.table.digits(column.metric)) for column in columns)
+    def _cells(self, row: ComparedRow, columns: Iterable[GridColumn]) -> tuple[GridCell, ...]:
+        return tuple(_cell(row, column, self.table.digits(column.metric)) for column in columns)
 
     def frame(self) -> pd.DataFrame:
-        """One line for each row, metric and source; one with empty `ours` where there is none.
+        """One line for each row, metric and source; one with empty `ours` where there is no source.
 
-        Columns: table, dataset, row, method, metric, better (side), paper (as printed), source, ours, low, high (95%
-        bootstrap interval), n, tried, counts (what n counts), comparable, why, and what made ours: place, protocol,
-        hashes, version. A diagnostic is a metric by itself, without a better side, where a source has it.
+        Columns: table, dataset, row, method, metric, better (direction), paper (as printed), source, ours, low, high
+        (95% bootstrap interval), n, tried, counts (what n counts), comparable, why, and what produced ours: place,
+        protocol, hashes, version. A diagnostic is a metric of its own without a better direction.
         """
         return pd.DataFrame(self._records(), columns=list(_FIELDS))
 
     def _records(self) -> Iterator[dict[str, object]]:
         columns = list(self._columns(empty=True))
-        for line in self.lines:
-            for metric, cells in groupby(self._cells(line, columns), lambda cell: cell.column.metric):
+        for row in self.rows:
+            for metric, cells in groupby(self._cells(row, columns), lambda cell: cell.column.metric):
                 paper, *others = cells
                 base = {
                     "table": self.table.id,
-                    "dataset": line.row.dataset,
-                    "row": line.row.label,
-                    "method": line.row.name,
+                    "dataset": row.row.dataset,
+                    "row": row.row.label,
+                    "method": row.row.name,
                     "metric": metric,
                     "better": "higher" if PAPER_METRICS[metric].higher_is_better else "lower",
                     "paper": "" if paper.text == NOTHING else paper.text,
@@ -238,25 +236,25 @@ class Comparison:
                         yield base | {"metric": PAPER_METRICS[metric].diagnostic, "better": "", "paper": ""} | ours
 
 
-def _cell(line: ComparedRow, column: GridColumn, digits: int) -> GridCell:
-    found = line.cells[column.metric]
+def _cell(row: ComparedRow, column: GridColumn, digits: int) -> GridCell:
+    found = row.cells[column.metric]
     if column.kind == "paper":
         return GridCell(column, NOTHING if found.paper is None else found.paper.text)
     ours = column.kind == "ours"
     score = (found.ours if ours else found.diagnostics)[column.source]
     if score is None or math.isnan(score.value):
-        why = line.marks[column.source] if ours else ""
+        why = row.marks[column.source] if ours else ""
         return GridCell(column, why or NOTHING, why, score=score)
     text, verdict = value_text(score.value, digits), score.verdict
     if not ours:
         return GridCell(column, text, verdict.why, verdict.comparable, score=score)
     ends = (score.low, score.high)
     interval = (fixed(score.low, digits), fixed(score.high, digits)) if all(map(math.isfinite, ends)) else None
-    return GridCell(column, text, verdict.why, verdict.comparable, interval, score.seen, score)
+    return GridCell(column, text, verdict.why, verdict.comparable, interval, score.count_text, score)
 
 
 def _numbers(cell: GridCell) -> dict[str, object]:
-    """A cell's score with all its digits, and what made it."""
+    """A cell's score with all its digits, and what produced it."""
     score = cell.score
     if score is None:
         return {"why": cell.why}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench table`: a paper's table, and ours beside it."""
+"""`bench table`: a paper's table with our results beside it."""
 
 import io
 import logging
@@ -25,7 +25,7 @@ from lipsync_bench.papers.scores import ScoreSource
 
 _log = logging.getLogger(__name__)
 _RENDER: dict[str, Callable[[Comparison], str]] = {"csv": to_csv, "markdown": to_markdown, "latex": to_latex}
-FILE_WIDTH = 120  # of text that goes into a file
+FILE_WIDTH = 120  # characters in a line of a text file
 RESULTS = Path("results")
 
 __all__ = ["table"]
@@ -49,7 +49,7 @@ def _sources(paper: PaperTable, show: TableOptions) -> Sequence[ScoreSource]:
         )
     if not paper.user_study and ratings is not None:
         raise ValueError(
-            f"{paper.id} is no user study; {ratings} holds ratings. Expected a results folder: --results DIR"
+            f"{paper.id} is not a user study; {ratings} holds ratings. Expected a results folder: --results DIR"
         )
     if ratings is not None:
         return (Ratings(ratings),)
@@ -57,16 +57,16 @@ def _sources(paper: PaperTable, show: TableOptions) -> Sequence[ScoreSource]:
 
 
 def _refuse_run(paper: PaperTable, show: TableOptions, options: RunOptions) -> None:
-    """Refuse what does not go with --run, and what goes with nothing else."""
+    """Refuse arguments that contradict --run, and options that need it."""
     run, results = show.run, show.results
     if options.given and not run:
         raise ValueError(
-            f"{', '.join(options.given)} without --run. Expected an evaluation that takes part of it. Add --run, or "
-            "show finished results with --results DIR alone"
+            f"{', '.join(options.given)} without --run. Expected --run, because the option is for an evaluation. Add "
+            "--run, or show finished results with --results DIR alone"
         )
     if run and paper.user_study:
         raise ValueError(
-            f"--run with {paper.id}, a user study. Expected people's scores, which no program gives: --ratings FILE"
+            f"--run with {paper.id}, a user study. Expected people's scores, which cannot be computed: --ratings FILE"
         )
     if run and show.paper_only:
         raise ValueError("--run with --paper-only. Expected one of the two. Leave out --paper-only to see ours")
@@ -75,19 +75,19 @@ def _refuse_run(paper: PaperTable, show: TableOptions, options: RunOptions) -> N
 
 
 def table(id: str, show: TableOptions = TableOptions(), options: RunOptions = RunOptions()) -> int:
-    """Print a paper's table with ours beside it.
+    """Print a paper's table with our results beside it.
 
     Args:
-        id: Of the table; "list" prints all ids with their captions.
-        show: What stands in it, and where it goes.
-        options: What is evaluated first, where `show` says so; see `runs`.
+        id: Id of the table; "list" prints all ids with their captions.
+        show: What the table contains and where it is written.
+        options: Options of the evaluations that `show.run` runs first; see `runs`.
 
     Returns:
         0; 1 if every clip failed for a method that was run.
 
     Raises:
-        FileNotFoundError: No such table (lists those there are), results or ratings; or nothing can be run.
-        ValueError: A file is not in order, or options contradict each other.
+        FileNotFoundError: No such table (the message lists all), results or ratings; or nothing can be run.
+        ValueError: A file is damaged, or options contradict each other.
     """
     failed: tuple[str, ...] = ()
     width = FILE_WIDTH if show.out is not None else Console().width
@@ -116,7 +116,7 @@ def table(id: str, show: TableOptions = TableOptions(), options: RunOptions = Ru
         write_atomic(show.out, text)
         _log.info("wrote %s", show.out)
     else:
-        sys.stdout.write("\n".join(map(printable, text.split("\n"))))  # names are anybody's
+        sys.stdout.write("\n".join(map(printable, text.split("\n"))))  # names come from users' files
     if failed:
         _log.error("every clip failed for %s", ", ".join(failed))
         return 1

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a number of ours may be read against a paper's: not with other clips, crops, pairs or scorer weights.
+"""When a number of ours may be compared with a paper's: not with other clips, crops, pairs or metric networks.
 
-The facts stand in the protocols' YAML and in small tables here. A protocol that names a paper follows that paper; what
-the paper leaves open is said even then.
+The facts are in the protocols' YAML and in small tables here. A protocol that names a paper follows that paper; the
+verdict still says if the paper leaves something open.
 """
 
 from contextlib import suppress
@@ -15,35 +15,35 @@ from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS, PaperMetri
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
 from lipsync_bench.papers.scores import Verdict
 
-__all__ = ["OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "judge", "known_protocol", "name_in_papers"]
+__all__ = ["OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "comparability", "known_protocol", "name_in_papers"]
 
-# `Protocol.reference` in the words of the papers' tables.
+# `Protocol.reference` in the terms of the papers' tables.
 _REFERENCES = {"first": "first frame", "same": "each frame's own", "elsewhere": "of videos made elsewhere"}
 
-# Clips that their authors kept: nothing of ours is on the same ones.
+# Data sets that their authors did not release: ours are never on the same clips.
 UNRELEASED = frozenset({"custom", "youtubehq"})
 
-# SHA-256 of syncnet_v2.model as Oxford VGG gives it out, which no publication states. Who has the file enters its hash
-# here once the authors' example gives offset 3, distance 5.353 and confidence 10.021.
+# SHA-256 of syncnet_v2.model as released by Oxford VGG; it is not published. Whoever has the file may add its hash here
+# once the authors' example gives offset 3, distance 5.353 and confidence 10.021.
 OFFICIAL_SYNCNET_SHA256: frozenset[str] = frozenset()
 
-# Of the other networks' files, whose names end in the first digits of their SHA-256.
+# The other networks' official files, whose names end in the first digits of their SHA-256.
 _OFFICIAL_FILES = {"lpips_alex": "alexnet-owt-7be5be79.pth", "fid": "pt_inception-2015-12-05-6726825d.pth"}
 
 
 @dataclass(frozen=True)
 class Measured:
-    """How a number of ours came about.
+    """How a number of ours was measured.
 
     Args:
         dataset: Our name of the data set; empty if not known.
-        in_papers: The papers' name of it.
-        split: Its part; empty if not known.
+        in_papers: The papers' name of the data set.
+        split: The split; empty if not known.
         clips: Clips that were tried.
-        scored: Clips in the mean; of FID, clips whose frames are in it.
+        scored: Clips in the mean; for FID, clips whose frames are in it.
         key: Name and version of the protocol.
-        protocol: What `known_protocol` finds under that key.
-        scorer_sha256: Of the weights of the network that judged; empty for a formula.
+        protocol: The result of `known_protocol` for that key.
+        scorer_sha256: SHA-256 of the metric network's weights; empty for a formula.
     """
 
     dataset: str
@@ -71,7 +71,7 @@ def name_in_papers(benchmark: str) -> str:
 
 
 def known_protocol(key: str) -> Protocol | None:
-    """The protocol of that name and version; None if experiments/protocols/ has none, or has it in another version."""
+    """The protocol of that name and version; None if experiments/protocols/ does not have that version."""
     name = key.rpartition("-v")[0]
     protocol = load_protocol(name) if name in list_protocols() else None
     return protocol if protocol is not None and protocol.key == key else None
@@ -86,7 +86,7 @@ def _clips(table: PaperTable, row: PaperRow, ours: Measured) -> str:
     count = table.clip_count.get(row.dataset)
     if count is None:
         return f"number of clips not stated for this table (ours: {ours.clips})"
-    # Ours stands in the cell; named here too, the same sentence would stand below once for every row.
+    # Our count is in the cell; in this sentence it would make a different sentence for every row.
     return "" if ours.scored == count else f"another number of clips in the mean (the paper's: {count})"
 
 
@@ -115,14 +115,14 @@ def _scorer(facts: PaperMetric, ours: Measured) -> str:
     return "" if official else f"scorer weights (ours: {sha256[:12] or 'not stated'}; {whose})"
 
 
-def judge(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verdict:
-    """Whether a number of ours may be read against the paper's, and one sentence why.
+def comparability(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verdict:
+    """Whether a number of ours may be compared with the paper's, and a sentence that says why.
 
     Args:
         table: The paper's table.
-        row: Of the table.
-        metric: One of its metrics that is not people's opinion.
-        ours: How our number came about.
+        row: A row of the table.
+        metric: One of its metrics that is computed, not rated by people.
+        ours: How our number was measured.
     """
     facts = PAPER_METRICS[metric]
     reasons = [_clips(table, row, ours)]
@@ -130,7 +130,7 @@ def judge(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verd
         reasons.append(f"another protocol ({ours.key}, which is not the paper's)")
     else:
         reasons.append(_pairs(table, metric, ours.protocol))
-        if facts.judge == "frames" and ours.protocol.paper != table.paper.key:
+        if facts.kind == "frames" and ours.protocol.paper != table.paper.key:
             reasons += _frames(table, ours.protocol)
     if facts.scorer:
         reasons.append(_scorer(facts, ours))

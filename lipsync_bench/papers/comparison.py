@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A paper's table joined with numbers of ours: cell by cell, each of ours in the column of its own protocol."""
+"""Joins a paper's table with our results, cell by cell; each protocol of ours has its own column."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ PAPER_ONLY = "paper only"
 NOT_RUN = "not run"
 
 
-def _line(table: PaperTable, row: PaperRow, sources: Sequence[ScoreSource], in_paper: bool) -> ComparedRow:
+def _compared(table: PaperTable, row: PaperRow, sources: Sequence[ScoreSource], in_paper: bool) -> ComparedRow:
     covered = [source.covers(table, row) for source in sources]
     cells = {
         metric: ComparedCell(
@@ -35,32 +35,32 @@ def _line(table: PaperTable, row: PaperRow, sources: Sequence[ScoreSource], in_p
     return ComparedRow(row, in_paper, marks, cells)
 
 
-def _floors(table: PaperTable, sources: Sequence[ScoreSource]) -> Iterator[ComparedRow]:
-    """The truth's lines where the paper has none and we have numbers."""
-    there = {row.dataset for row in table.rows if row.method == GROUND_TRUTH}
-    for dataset in dict.fromkeys(row.dataset for row in table.rows if row.dataset not in there):
+def _references(table: PaperTable, sources: Sequence[ScoreSource]) -> Iterator[ComparedRow]:
+    """Rows of the ground truth where the paper has none and we have values."""
+    printed = {row.dataset for row in table.rows if row.method == GROUND_TRUTH}
+    for dataset in dict.fromkeys(row.dataset for row in table.rows if row.dataset not in printed):
         row = PaperRow(GROUND_TRUTH, GROUND_TRUTH, dataset, ("not in the paper",), dict.fromkeys(table.metrics))
-        line = _line(table, row, sources, in_paper=False)
-        if any(score is not None for cell in line.cells.values() for score in cell.ours):
-            yield line
+        compared = _compared(table, row, sources, in_paper=False)
+        if any(score is not None for cell in compared.cells.values() for score in cell.ours):
+            yield compared
 
 
 def _pooled(comparison: Comparison) -> Iterator[str]:
-    """What to know of metrics that are no means over clips."""
+    """Notes on pooled metrics, which are not means over clips."""
     for metric in comparison.table.metrics:
         facts = PAPER_METRICS[metric]
         if facts.pooled and comparison.measured(metric):
             yield f"{facts.title} is one value of all frames together: it has no interval and counts frames."
-            floors = [line.cells[metric].ours for line in comparison.lines if line.row.name == GROUND_TRUTH]
-            if any(score is not None for ours in floors for score in ours):
+            references = [row.cells[metric].ours for row in comparison.rows if row.row.name == GROUND_TRUTH]
+            if any(score is not None for ours in references for score in ours):
                 yield (
-                    f"{facts.title} of {GROUND_TRUTH} is one half of the real videos against the other: the floor of "
-                    "real against real, of half as many frames, which alone makes it a little higher."
+                    f"{facts.title} of {GROUND_TRUTH} compares two halves of the real videos: the value expected from "
+                    "sampling alone, slightly higher than over all frames, because each half has half as many."
                 )
 
 
 def _protocol(table: PaperTable) -> str:
-    """What the paper says about how it measured."""
+    """How the paper measured, as far as it says so."""
     protocol = table.protocol
     parts = [f"data: {' and '.join(table.datasets)}"]
     parts += [f"clips: {table.clips}"] if table.clips else []
@@ -87,25 +87,25 @@ def _notes(comparison: Comparison) -> Iterator[str]:
             needs = sorted({metric.need for metric in absent if metric.need})
             because = f" (needs {' and '.join(needs)})" if needs else ""
             yield f"{source.heading}: not measured: {', '.join(metric.title for metric in absent)}{because}."
-        others = sorted(set(source.names) - {line.row.name for line in comparison.lines})
+        others = sorted(set(source.names) - {row.row.name for row in comparison.rows})
         if others:
-            yield f"{source.heading}: also there, but in no row of this table: {', '.join(others)}."
+            yield f"{source.heading}: methods without a row in this table: {', '.join(others)}."
     yield from _pooled(comparison)
     if any(GROUND_TRUTH in source.names for source in sources):
-        yield f"{GROUND_TRUTH} is the real video against itself: the floor of each metric under that protocol."
+        yield f"{GROUND_TRUTH} is the real video against itself: the reference of each metric under that protocol."
 
 
 def compare(table: PaperTable, sources: Sequence[ScoreSource] = (), notes: Sequence[str] = ()) -> Comparison:
-    """Join a paper's table with numbers of ours.
+    """Join a paper's table with our results.
 
     Args:
-        table: The paper's.
+        table: The paper's table.
         sources: Leaderboards (`results.read_sources`), or for a user study `ratings.Ratings`.
-        notes: More sentences for below the table, such as why something was not run.
+        notes: Further notes below the table, such as why something was not run.
     """
-    lines = [_line(table, row, sources, in_paper=True) for row in table.rows]
-    for floor in _floors(table, sources):  # behind the last row of its data set
-        last = max(i for i, line in enumerate(lines) if line.row.dataset == floor.row.dataset)
-        lines.insert(last + 1, floor)
-    bare = Comparison(table, tuple(sources), tuple(lines), ())
+    rows = [_compared(table, row, sources, in_paper=True) for row in table.rows]
+    for reference in _references(table, sources):  # after the last row of its data set
+        last = max(i for i, row in enumerate(rows) if row.row.dataset == reference.row.dataset)
+        rows.insert(last + 1, reference)
+    bare = Comparison(table, tuple(sources), tuple(rows), ())
     return replace(bare, notes=tuple(dict.fromkeys([*_notes(bare), *notes])))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Leaderboards of ours as columns beside a paper's."""
+"""Our leaderboards as columns beside a paper's."""
 
 import logging
 import math
@@ -10,64 +10,64 @@ from typing import Any
 
 import pandas as pd
 
-from lipsync_bench.papers.comparable import Measured, judge, known_protocol, name_in_papers
+from lipsync_bench.papers.comparable import Measured, comparability, known_protocol, name_in_papers
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
 from lipsync_bench.papers.scores import Score, ScoreSource, Verdict
 from lipsync_bench.results.folder import ResultsFolder, read_board
 from lipsync_bench.results.rows import BOARD
 
-__all__ = ["Current", "LeaderboardSource", "methods_in", "read_folders", "read_sources"]
+__all__ = ["LeaderboardSource", "WeightsInUse", "methods_in", "read_folders", "read_sources"]
 
 _IDENTITY = (
     *("generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version", "lpips_alex_sha256", "fid_sha256"),
 )
-"""What made a number."""
-_NETWORKS = {"lse": "SyncNet", "lpips_alex": "AlexNet", "fid": "Inception"}  # by what rows call their weights
+"""What produced a number."""
+_NETWORKS = {"lse": "SyncNet", "lpips_alex": "AlexNet", "fid": "Inception"}  # by the name of their weights in rows
 _UINT8 = Verdict(
     False,
-    "PSNR uint8 is no PSNR and compares no methods: it is the 8-bit arithmetic of ATVGnet's script, whose squared "
-    "differences wrap around at 256, so that it stays near 28 to 35 dB however bad the image. It may explain the "
-    "paper's PSNR; the paper does not say so.",
+    "PSNR uint8 is not a PSNR and does not compare methods: it is the 8-bit arithmetic of ATVGnet's script, whose "
+    "squared differences wrap around at 256, so that it stays near 28 to 35 dB however bad the image. It may explain "
+    "the paper's PSNR; the paper does not say so.",
 )
 
-Current = Mapping[str, tuple[str, Container[str]]]
-"""By method: SHA-256 of the weights in use ("" for videos), and the ways of pasting that they can have."""
+WeightsInUse = Mapping[str, tuple[str, Container[str]]]
+"""By method: SHA-256 of the weights in use ("" for videos), and their possible ways of pasting."""
 
 _log = logging.getLogger(__name__)
 
 
 class LeaderboardSource(ScoreSource):
-    """The lines of one protocol in one leaderboard.
+    """The entries of one protocol in one leaderboard.
 
     Args:
-        board: As `evaluation.leaderboard.leaderboard` makes it, of one protocol and one scorer.
+        board: As returned by `results.leaderboard.leaderboard`, of one protocol and one set of metric networks.
         place: Where it was read.
         dataset: Our name of the data set; empty if not known.
-        split: Its part; empty if not known.
+        split: The split; empty if not known.
 
     Raises:
-        ValueError: Two lines have one method, or two networks judged the same metric.
+        ValueError: Two entries have the same method, or a metric was computed by two networks.
     """
 
     def __init__(self, board: pd.DataFrame, place: str, dataset: str = "", split: str = "") -> None:
         methods = [str(name) for name in board["method"]]
         doubled = sorted({name for name in methods if methods.count(name) > 1})
         if doubled:
-            lines = board[board["method"] == doubled[0]]
-            made = "; ".join(f"weights {w[:12] or 'none'} pasted by {p or '-'}" for w, p in _pairs(lines))
+            entries = board[board["method"] == doubled[0]]
+            made = "; ".join(f"weights {w[:12] or 'none'} pasted by {p or '-'}" for w, p in _pairs(entries))
             raise ValueError(
-                f"{place} has {len(lines)} lines for {doubled[0]} ({made}). Expected one. Evaluate each into "
-                "a folder of its own with: bench evaluate --out DIR"
+                f"{place} has {len(entries)} entries for {doubled[0]} ({made}). Expected one. Evaluate each into "
+                "its own folder with: bench evaluate --out DIR"
             )
         self._scorers = {name: _hashes(board, f"{name}_sha256") for name in _NETWORKS}
         for name, found in self._scorers.items():
             if " " in found:
                 raise ValueError(
-                    f"{place} was judged by several {_NETWORKS[name]}s: {found}. Expected one. Give one results folder "
+                    f"{place} was scored by several {_NETWORKS[name]}s: {found}. Expected one. Give one results folder "
                     "with --results"
                 )
-        self._lines = {str(line["method"]): line for _, line in board.iterrows()}
+        self._entries = {str(entry["method"]): entry for _, entry in board.iterrows()}
         self._place, self._dataset, self._split = place, dataset, split
         self._in_papers = name_in_papers(dataset)
         self._protocol = str(board["protocol"].iloc[0])
@@ -75,7 +75,7 @@ class LeaderboardSource(ScoreSource):
         self._tried = int((board["clips"] + board["failures"]).max())
         versions = " ".join(sorted({v for text in board["package_version"] for v in str(text).split()}))
         scorers = "".join(f"; {_NETWORKS[name]} {sha256[:12]}" for name, sha256 in self._scorers.items() if sha256)
-        what = f"{dataset} ({split})" if dataset else "a data set that is not named there"
+        what = f"{dataset} ({split})" if dataset else "an unknown data set"
         super().__init__(
             f"{self._protocol}, {dataset or place}",
             f"{place}, protocol {self._protocol}, on {what}, {self._tried} clips; lipsync_bench {versions}{scorers}.",
@@ -84,66 +84,66 @@ class LeaderboardSource(ScoreSource):
         )
 
     def qualify(self) -> None:
-        """Tell it from another source of the same protocol and data set."""
+        """Add its place to the heading, if another source has the same protocol and data set."""
         self.heading += f" ({self._place})"
 
     def covers(self, table: PaperTable, row: PaperRow) -> bool:
-        """Of several data sets its own, if it is one of them; else all."""
+        """Whether the row is of this source's data set; True if the table does not have that data set."""
         return self._in_papers not in table.datasets or row.dataset == self._in_papers
 
     def score(self, table: PaperTable, row: PaperRow, metric: str) -> Score | None:
-        """Mean and interval of the row's name; of FID the value of all clips together."""
+        """Mean and interval of the row's method; for FID the value of all clips together."""
         facts = PAPER_METRICS[metric]
         score = self._read(row.name, facts.column, facts.pooled)
         if score is None:
             return None
-        scored = int(self._lines[row.name]["clips"]) if facts.pooled else score.n
+        scored = int(self._entries[row.name]["clips"]) if facts.pooled else score.n
         sha256 = self._scorers.get(facts.scorer, "")
         ours = Measured(
             self._dataset, self._in_papers, self._split, score.tried, scored, self._protocol, self._rules, sha256
         )
-        return replace(score, verdict=judge(table, row, metric, ours))
+        return replace(score, verdict=comparability(table, row, metric, ours))
 
     def diagnostic(self, row: PaperRow, metric: str) -> Score | None:
         """PSNR in wrapping 8-bit arithmetic, for PSNR."""
         return self._read(row.name, PAPER_METRICS[metric].diagnostic)
 
     def _read(self, name: str, column: str, pooled: bool = False) -> Score | None:
-        """The line's value, with the diagnostic's verdict."""
-        line = self._lines.get(name)
-        if line is None or not column or column not in line.index:
+        """The entry's value, with the diagnostic's verdict."""
+        entry = self._entries.get(name)
+        if entry is None or not column or column not in entry.index:
             return None
-        value, low, high, count = (float(line[column + suffix]) for suffix in ("", "_low", "_high", "_n"))
-        if math.isnan(value) and not count > 0:  # a metric that another line of the file has
+        value, low, high, count = (float(entry[column + suffix]) for suffix in ("", "_low", "_high", "_n"))
+        if math.isnan(value) and not count > 0:  # a metric that only another entry of the file has
             return None
-        tried = int(line["clips"] + line["failures"])
-        identity = {text: str(line.get(text, "")) for text in _IDENTITY}
+        tried = int(entry["clips"] + entry["failures"])
+        identity = {text: str(entry.get(text, "")) for text in _IDENTITY}
         identity |= {"place": self._place, "protocol": self._protocol}
         return Score(value, low, high, int(count), tried, _UINT8, identity, pooled)
 
 
 def _hashes(board: pd.DataFrame, column: str) -> str:
-    """All that stand in a column, with blanks between them; leaderboards of older versions have fewer columns."""
+    """All values of a column, separated by blanks; leaderboards of older versions have fewer columns."""
     return " ".join(sorted({str(sha256) for sha256 in board.get(column, ()) if sha256}))
 
 
-def _pairs(lines: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(lines["generator_sha256"], lines["paste"], strict=True))
+def _pairs(entries: pd.DataFrame) -> list[tuple[str, str]]:
+    return list(zip(entries["generator_sha256"], entries["paste"], strict=True))
 
 
 def _split(board: pd.DataFrame, place: str, identity: Mapping[str, Any]) -> list[LeaderboardSource]:
     dataset, split = (str(identity.get(name, "")) for name in ("dataset", "split"))
-    return [LeaderboardSource(lines, place, dataset, split) for _, lines in board.groupby("protocol", sort=True)]
+    return [LeaderboardSource(entries, place, dataset, split) for _, entries in board.groupby("protocol", sort=True)]
 
 
 def methods_in(folder: Path) -> frozenset[str]:
-    """The methods that have rows in a results folder; none where there is no such folder. Raises as `read_sources`."""
+    """The methods in a results folder; none if there is no such folder. Errors as in `read_sources`."""
     results = ResultsFolder(folder)
     return frozenset(results.board()["method"]) if results.is_begun else frozenset()
 
 
-def _in_use(board: pd.DataFrame, folder: Path, current: Current) -> pd.DataFrame:
-    """Without the lines of weights or ways of pasting that are not in use any more."""
+def _in_use(board: pd.DataFrame, folder: Path, current: WeightsInUse) -> pd.DataFrame:
+    """The leaderboard without entries of weights or ways of pasting that are no longer in use."""
     made = board[["method", "generator_sha256", "paste"]]
     keep = [
         name not in current or (sha256 == current[name][0] and paste in current[name][1])
@@ -152,10 +152,10 @@ def _in_use(board: pd.DataFrame, folder: Path, current: Current) -> pd.DataFrame
     if not all(keep):
         others = sorted({name for name, kept in zip(made["method"], keep, strict=True) if not kept})
         _log.info("%s also has rows of other weights or pasting of %s; not shown", folder, ", ".join(others))
-    return board.loc[keep]  # also of no line at all
+    return board.loc[keep]  # may be empty
 
 
-def _of_folder(folder: Path, current: Current) -> list[LeaderboardSource]:
+def _of_folder(folder: Path, current: WeightsInUse) -> list[LeaderboardSource]:
     results = ResultsFolder(folder)
     board = results.board()
     if board.empty:  # a run that was stopped before its first clip
@@ -164,19 +164,19 @@ def _of_folder(folder: Path, current: Current) -> list[LeaderboardSource]:
     return _split(_in_use(board, folder, current), str(folder), results.identity())
 
 
-def read_folders(folders: Iterable[tuple[Path, Current]]) -> tuple[LeaderboardSource, ...]:
+def read_folders(folders: Iterable[tuple[Path, WeightsInUse]]) -> tuple[LeaderboardSource, ...]:
     """One source for each protocol in each results folder.
 
     Args:
-        folders: Each with what is in use: lines of the same method that were made otherwise are left out.
+        folders: Each with the weights in use: entries of the same method with other weights are left out.
 
     Raises:
         ValueError: As `read_sources`.
     """
-    return _told_apart([source for folder, current in folders for source in _of_folder(folder, current)])
+    return _with_unique_headings([source for folder, current in folders for source in _of_folder(folder, current)])
 
 
-def _told_apart(sources: list[LeaderboardSource]) -> tuple[LeaderboardSource, ...]:
+def _with_unique_headings(sources: list[LeaderboardSource]) -> tuple[LeaderboardSource, ...]:
     headings = [source.heading for source in sources]
     for source in [s for s in sources if headings.count(s.heading) > 1]:
         source.qualify()
@@ -187,17 +187,17 @@ def read_sources(path: Path) -> tuple[LeaderboardSource, ...]:
     """One source for each protocol in a results folder, in each results folder right below, or in a leaderboard.csv.
 
     Raises:
-        FileNotFoundError: Nothing there.
-        ValueError: A file is no leaderboard or manifest; a leaderboard is ambiguous.
+        FileNotFoundError: There are no results.
+        ValueError: A file is not a leaderboard or manifest; a leaderboard is ambiguous.
     """
-    if path.is_file():  # a merged one names no data set; one in its results folder has the manifest beside it
+    if path.is_file():  # in a results folder the manifest beside it names the data set; a merged one has none
         known = ResultsFolder(path.parent).identity() if path.name == BOARD else {}
-        return _told_apart(_split(read_board(path), str(path), known))
+        return _with_unique_headings(_split(read_board(path), str(path), known))
     below = sorted(child for child in path.iterdir() if child.is_dir()) if path.is_dir() else []
     folders = [path] if ResultsFolder(path).is_begun else [child for child in below if ResultsFolder(child).is_begun]
     if not folders:
         raise FileNotFoundError(
             f"{path} holds no results. Expected a folder with leaderboard.csv or clips.csv, or such folders in it. "
-            "Make one with: bench evaluate --out DIR, or see the paper's side alone with --paper-only"
+            "Make one with: bench evaluate --out DIR, or print only the paper's values with --paper-only"
         )
     return read_folders((folder, {}) for folder in folders)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Scores that people gave, from a CSV file, as a column beside a paper's user study.
+"""Scores given by people, from a CSV file, as a column beside a paper's user study.
 
-The file has a line for each judgement: `video,method,rater,question,score`. `question` is visual, sync or realness;
-`score` is 1 (worst) to 5 (best). A rater's scores hang together, so each rater's mean is one value, and the interval is
-over raters: ten times as many videos do not make a panel of three a larger one.
+The file has a line for each rating: `video,method,rater,question,score`. `question` is visual, sync or realness;
+`score` is 1 (worst) to 5 (best). A rater's scores are not independent, so each rater's mean is one value, and the
+interval is over raters: more videos do not replace more raters.
 """
 
 import io
@@ -26,7 +26,7 @@ _VERDICT = Verdict(False, "Not to be compared: other people, asked about other v
 
 
 def _refuse(path: Path, found: str, expected: str) -> ValueError:
-    return ValueError(f"{path}: {found}. Expected {expected}. Mend the file and give it again with --ratings")
+    return ValueError(f"{path}: {found}. Expected {expected}. Fix the file and give it again with --ratings")
 
 
 def _lines(bad: pd.Series) -> str:
@@ -42,28 +42,28 @@ def read_ratings(path: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: Columns are missing; a cell is empty; a score is no number from 1 to 5; a question is not known; a
-            rater judged the same video of a method twice. Names the lines.
+        ValueError: Columns are missing; a cell is empty; a score is not a number from 1 to 5; a question is unknown; a
+            rater rated the same video of a method twice. The message names the lines.
     """
     if not path.is_file():
         raise FileNotFoundError(
             f"no ratings at {path}. Expected a CSV with the columns {', '.join(COLUMNS)}: --ratings"
         )
-    expected, repair = f"the columns {', '.join(COLUMNS)}", "Mend the file and give it again with --ratings"
+    expected, repair = f"the columns {', '.join(COLUMNS)}", "Fix the file and give it again with --ratings"
     text = read_text(path, expected, repair, CSV_BYTES)
     try:
         ratings = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False, skip_blank_lines=False)
     except ValueError as error:  # pandas' errors of reading are ValueErrors
-        raise _refuse(path, f"no CSV: {flat(error)}", expected) from error
+        raise _refuse(path, f"not CSV: {flat(error)}", expected) from error
     if not isinstance(ratings.index, pd.RangeIndex):
         raise _refuse(path, "lines with more cells than the header", "as many in each")
     missing = [name for name in COLUMNS if name not in ratings]
     if missing:
         raise _refuse(path, f"no column {', '.join(missing)} among {list(ratings.columns)}", ", ".join(COLUMNS))
     ratings = ratings[list(COLUMNS)].fillna("").apply(lambda column: column.str.strip())
-    ratings = ratings[(ratings != "").any(axis=1)]  # blank lines do no harm, and the others keep their numbers
+    ratings = ratings[(ratings != "").any(axis=1)]  # blank lines are ignored, and the others keep their numbers
     if ratings.empty:
-        raise _refuse(path, "no line below the header", "a line for each judgement")
+        raise _refuse(path, "no line below the header", "a line for each rating")
     empty = (ratings == "").any(axis=1)
     if empty.any():
         raise _refuse(path, f"an empty cell in {_lines(empty)}", "a value in every column")
@@ -79,7 +79,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
     twice = ratings.duplicated(list(COLUMNS[:4]))
     if twice.any():
         raise _refuse(
-            path, f"a judgement a second time in {_lines(twice)}", "one score a video, method, rater, question"
+            path, f"a second rating in {_lines(twice)}", "one score for each video, method, rater and question"
         )
     return ratings.assign(score=score).reset_index(drop=True)
 
@@ -88,22 +88,22 @@ def opinion_scores(ratings: pd.DataFrame) -> pd.DataFrame:
     """Mean opinion scores with 95% bootstrap intervals over raters.
 
     Args:
-        ratings: As `read_ratings` gives them.
+        ratings: As returned by `read_ratings`.
 
     Returns:
-        A line for each question and method, sorted: question, method, mean (of the raters' means), low, high (NaN for a
-        single rater), raters, videos, judgements.
+        One table row for each question and method, sorted: question, method, mean (of the raters' means), low, high
+        (NaN for a single rater), raters, videos, judgements (ratings).
     """
-    lines = []
+    scores = []
     for (question, method), group in ratings.groupby(["question", "method"], sort=True):
         raters = group.groupby("rater", sort=True)["score"].mean().to_numpy(dtype=np.float64)
         estimate = bootstrap_intervals({question: raters})[question]
         low, high = estimate.low, estimate.high
         counts = {"raters": len(raters), "videos": group["video"].nunique(), "judgements": len(group)}
-        lines.append(
+        scores.append(
             {"question": question, "method": method, "mean": raters.mean(), "low": low, "high": high, **counts}
         )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(scores)
 
 
 class Ratings(ScoreSource):
@@ -114,32 +114,32 @@ class Ratings(ScoreSource):
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: It is not in order; see `read_ratings`.
+        ValueError: It is damaged; see `read_ratings`.
     """
 
     def __init__(self, path: Path) -> None:
         ratings = read_ratings(path)
         self._asked = ratings.groupby("question")["rater"].nunique()
-        self._scores = {(line["question"], line["method"]): line for _, line in opinion_scores(ratings).iterrows()}
+        self._scores = {(score["question"], score["method"]): score for _, score in opinion_scores(ratings).iterrows()}
         self._path = path
         people, videos = ratings["rater"].nunique(), ratings["video"].nunique()
         super().__init__(
             f"ratings, {path.name}",
-            f"{path}, {people} raters, {videos} videos, {len(ratings)} judgements; each rater's mean counts once.",
+            f"{path}, {people} raters, {videos} videos, {len(ratings)} ratings; each rater's mean counts once.",
             tuple(sorted(ratings["method"].unique())),
             "raters",
         )
 
     def covers(self, table: PaperTable, row: PaperRow) -> bool:
-        """Every row: the file does not say what the videos are of."""
+        """Every row: the file does not say which data set the videos are from."""
         return True
 
     def score(self, table: PaperTable, row: PaperRow, metric: str) -> Score | None:
         """Mean opinion of the row's name."""
         question = metric.removesuffix("_mos")
-        line = self._scores.get((question, row.name))
-        if line is None:
+        found = self._scores.get((question, row.name))
+        if found is None:
             return None
         tried = int(self._asked[question])
         identity = {"place": str(self._path), "protocol": "ratings"}
-        return Score(line["mean"], line["low"], line["high"], int(line["raters"]), tried, _VERDICT, identity)
+        return Score(found["mean"], found["low"], found["high"], int(found["raters"]), tried, _VERDICT, identity)

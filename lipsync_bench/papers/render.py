@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A comparison as text for the screen, CSV, Markdown and LaTeX (booktabs).
 
-Markdown and LaTeX are written here, not by pandas: its tables have neither rules below the headings of several columns
-nor rows that name a part, Markdown needs one more package, and neither escapes our signs, of which LaTeX would print
+Markdown and LaTeX are written here, not by pandas: its tables have neither rules below headings that span columns nor
+rows that name a section, its Markdown needs another package, and it does not escape our characters: LaTeX would print
 <, > and the arrows as something else.
 """
 
@@ -19,7 +19,7 @@ from lipsync_bench.results.printing import letters
 
 __all__ = ["latex_escape", "to_csv", "to_latex", "to_markdown", "to_text"]
 
-_INTERVALS = "In brackets: 95% bootstrap interval over {counts}; n of N: {counts} in the mean, of those there were."
+_INTERVALS = "In brackets: 95% bootstrap interval over {counts}; n of N: {counts} in the mean of all {counts}."
 
 
 def _text(cell: GridCell) -> str:
@@ -28,7 +28,7 @@ def _text(cell: GridCell) -> str:
 
 
 def _letter(grid: Grid, cell: GridCell) -> str:
-    """The letter of a cell's sentence."""
+    """The letter of a cell's sentence on comparability."""
     return letters(grid.reason(cell) - 1) if grid.reason(cell) else ""
 
 
@@ -48,9 +48,9 @@ def _sentences(grid: Grid) -> list[tuple[str, str]]:
 
 
 def to_text(comparison: Comparison, width: int = 100) -> str:
-    """For the screen, lines of at most `width` characters.
+    """A comparison as text, in lines of at most `width` characters.
 
-    With columns of ours each metric has a table of its own, so that 80 characters are enough.
+    With columns of ours each metric has its own table, so that 80 characters are enough.
     """
     console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False, emoji=False)
     console.print(Text(_title(comparison)))
@@ -79,7 +79,7 @@ def to_text(comparison: Comparison, width: int = 100) -> str:
 
 
 def to_csv(comparison: Comparison) -> str:
-    """One line for each row, metric and source, with everything that identifies it; see `Comparison.frame`."""
+    """A comparison as CSV: one line for each row, metric and source; see `Comparison.frame`."""
     return csv_text(comparison.frame())
 
 
@@ -88,7 +88,7 @@ def _markdown_escape(text: str) -> str:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """A pipe table of all metrics, with notes below it."""
+    """A comparison as a pipe table of all metrics, with notes below it."""
     grid = comparison.grid()
     heads = [_markdown_escape(f"{column.heading}, {column.head}") for column in grid.columns]
     lines = [["", *heads], ["---", *["---:"] * len(heads)]]
@@ -123,12 +123,12 @@ _LATEX = {
 
 
 def latex_escape(text: str) -> str:
-    """Text as LaTeX prints it as it stands; signs of our tables that are not ASCII become commands."""
+    """Text escaped for LaTeX; our non-ASCII characters become commands."""
     return "".join(_LATEX.get(sign, sign) for sign in text)
 
 
 def to_latex(comparison: Comparison) -> str:
-    """A table environment for the packages booktabs and graphicx, with notes below the rules."""
+    """A comparison as a table environment for the packages booktabs and graphicx, with notes below the rules."""
     grid = comparison.grid()
     spans, rules, last = [], [], 1
     for heading, span in grid.groups:

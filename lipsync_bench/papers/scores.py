@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can stand beside a paper's column: numbers of ours, each with its count and with a word on comparing it."""
+"""Our results as table columns: value, interval, count, and whether they are comparable with the paper's."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ __all__ = ["Score", "ScoreSource", "Verdict"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether our number may be read against the paper's.
+    """Whether our number may be compared with the paper's.
 
     Args:
-        comparable: It may.
-        why: One sentence.
+        comparable: Whether it may.
+        why: The reason, as a sentence.
     """
 
     comparable: bool
@@ -27,14 +27,14 @@ class Score:
     """One number of ours.
 
     Args:
-        value: Mean; infinite where every clip is identical to its target; NaN where no clip could be scored.
-        low: Lower end of the 95% bootstrap interval, NaN where there is none.
+        value: Mean; infinite if every clip is identical to its target; NaN if no clip could be scored.
+        low: Lower end of the 95% bootstrap interval, NaN without one.
         high: Upper end.
-        n: Clips (raters) in the mean; frames where `pooled`.
-        tried: Clips (raters) there were.
+        n: Clips (raters) in the mean; frames if `pooled`.
+        tried: All clips (raters).
         verdict: Whether it may be compared.
-        identity: What made it: hashes of weights, way of pasting, package version.
-        pooled: One value of all frames together, no mean over clips (FID).
+        identity: What produced it: hashes of weights, way of pasting, package version.
+        pooled: One value of all frames together, not a mean over clips (FID).
     """
 
     value: float
@@ -47,18 +47,18 @@ class Score:
     pooled: bool = False
 
     @property
-    def seen(self) -> str:
-        """How much is in it: "79 of 80", or "3200 frames"."""
+    def count_text(self) -> str:
+        """The number of clips or frames in it: "79 of 80", or "3200 frames"."""
         return f"{self.n} frames" if self.pooled else f"{self.n} of {self.tried}"
 
 
 class ScoreSource(ABC):
-    """One column of ours: numbers of one protocol on one set of clips.
+    """One column of ours: results of one protocol on one set of clips.
 
     Args:
-        heading: Over the column; names the protocol.
-        legend: Where the numbers come from, as a sentence below the table.
-        names: Rows it has.
+        heading: Heading of the column; names the protocol.
+        legend: A sentence below the table on where the numbers come from.
+        names: Its methods.
         counts: What n counts: "clips" or "raters".
     """
 
@@ -70,12 +70,12 @@ class ScoreSource(ABC):
 
     @abstractmethod
     def covers(self, table: PaperTable, row: PaperRow) -> bool:
-        """Whether the row's part of the table is for this source: of several data sets, one may be its own."""
+        """Whether this source applies to the row: it may be of only one of the table's data sets."""
 
     @abstractmethod
     def score(self, table: PaperTable, row: PaperRow, metric: str) -> Score | None:
-        """The number for a row that it covers; None where it has no such row or has not measured the metric."""
+        """The number for a row that it covers; None if it does not have the method or the metric."""
 
     def diagnostic(self, row: PaperRow, metric: str) -> Score | None:
-        """The metric's diagnostic, which explains and compares nothing; None without one."""
+        """The metric's diagnostic, which may explain the paper's value but does not compare; None without one."""
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The leaderboards of the first page: one for each protocol."""
+"""The leaderboards of the first page, one for each protocol."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from lipsync_bench.metrics.metric import Column
-from lipsync_bench.report.contents import Line, Results
+from lipsync_bench.report.contents import Entry, Results
 from lipsync_bench.report.numbers import NOTHING, Heading, headings, interval_text, value_text
 
-__all__ = ["Board", "BoardCell", "Entry", "boards", "number"]
+__all__ = ["Board", "BoardCell", "BoardEntry", "boards", "number"]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class BoardCell:
 
     Args:
         text: The mean.
-        value: The mean, for sorting; None where there is none.
-        interval: 95% interval; empty where there is none.
-        count: "n of N", clips in the mean of those there were; for a pooled metric the frames.
-        rank: With the group's letters; empty where there is none.
-        best: No competitor is better, and one is worse; never the floor.
+        value: The mean, for sorting; None without a value.
+        interval: 95% interval; empty without one.
+        count: "n of N", clips in the mean of all clips; for a pooled metric the frames.
+        rank: Rank and group letters; empty without a rank.
+        best: No ranked entry is better, and at least one is worse; never the reference.
     """
 
     text: str
@@ -38,10 +38,10 @@ class BoardCell:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One line of a leaderboard."""
+class BoardEntry:
+    """An entry with its numbers in a leaderboard."""
 
-    line: Line
+    entry: Entry
     clips: int
     failures: int
     fallback_frames: int
@@ -53,74 +53,74 @@ class Board:
     """One leaderboard.
 
     Args:
-        protocol: Of all its lines.
-        headings: Of the cells.
-        competitors: Sorted by the first metric.
-        floor: Lines of the real video.
-        sorted_by: Number of the cell by which the competitors are sorted; None if there is none.
+        protocol: The protocol of all its entries.
+        headings: Headings of the cells.
+        competitors: The ranked entries, sorted by the first metric.
+        references: The entries of the real video.
+        sorted_by: Index of the cell by which the ranked entries are sorted; None if there is none.
     """
 
     protocol: str
     headings: Sequence[Heading]
-    competitors: Sequence[Entry]
-    floor: Sequence[Entry]
+    competitors: Sequence[BoardEntry]
+    references: Sequence[BoardEntry]
     sorted_by: int | None
 
 
-def number(line: Mapping[str, Any], name: str) -> float:
-    """A number of a leaderboard's line, NaN where the column or the value is missing."""
-    value = line.get(name)
+def number(entry: Mapping[str, Any], name: str) -> float:
+    """A number of a leaderboard's entry, NaN if the column or the value is missing."""
+    value = entry.get(name)
     return math.nan if value is None or pd.isna(value) else float(value)
 
 
-def _rank(line: Mapping[str, Any], name: str) -> str:
-    rank, group = number(line, f"{name}_rank"), line.get(f"{name}_group")
+def _rank(entry: Mapping[str, Any], name: str) -> str:
+    rank, group = number(entry, f"{name}_rank"), entry.get(f"{name}_group")
     parts = ["" if math.isnan(rank) else f"rank {rank:.0f}", group if isinstance(group, str) else ""]
     return " ".join(filter(None, parts))
 
 
-def _cell(line: Mapping[str, Any], column: Column, tried: int, best: float | None) -> BoardCell:
-    value, low, high = (number(line, column.name + suffix) for suffix in ("", "_low", "_high"))
-    n = number(line, f"{column.name}_n")
+def _cell(entry: Mapping[str, Any], column: Column, tried: int, best: float | None) -> BoardCell:
+    value, low, high = (number(entry, column.name + suffix) for suffix in ("", "_low", "_high"))
+    n = number(entry, f"{column.name}_n")
     if math.isnan(value):
         return BoardCell(NOTHING, None, "", "", "", False)
     interval = interval_text(low, high, column.digits)
     count = "" if math.isnan(n) else f"{n:.0f} frames" if column.kind == "pooled" else f"{n:.0f} of {tried}"
-    return BoardCell(value_text(value, column.digits), value, interval, count, _rank(line, column.name), value == best)
+    return BoardCell(value_text(value, column.digits), value, interval, count, _rank(entry, column.name), value == best)
 
 
-def _best(lines: Sequence[Mapping[str, Any]], column: Column) -> float | None:
-    values = [value for line in lines if not math.isnan(value := number(line, column.name))]
+def _best(entries: Sequence[Mapping[str, Any]], column: Column) -> float | None:
+    values = [value for entry in entries if not math.isnan(value := number(entry, column.name))]
     if column.higher_is_better is None or len(set(values)) < 2:
         return None
     return max(values) if column.higher_is_better else min(values)
 
 
-def _place(cell: int, higher_is_better: bool, entry: Entry) -> float:
-    """Where an entry is sorted to: best first, those without a value last."""
-    value = entry.cells[cell].value
+def _place(cell: int, higher_is_better: bool, shown: BoardEntry) -> float:
+    """The sort key of an entry: best first, those without a value last."""
+    value = shown.cells[cell].value
     return math.inf if value is None else -value if higher_is_better else value
 
 
 def _board(results: Results, protocol: str) -> Board:
     columns = results.columns(protocol)
     known = results.board_of(protocol)
-    lines = [line for line in results.lines_of(protocol) if line.key in known]
-    best = {c.name: _best([known[line.key] for line in lines if not line.floor], c) for c in columns}
+    entries = [entry for entry in results.entries_of(protocol) if entry.key in known]
+    best = {c.name: _best([known[entry.key] for entry in entries if not entry.is_reference], c) for c in columns}
 
-    def entry(line: Line) -> Entry:
-        values = known[line.key]
+    def shown(entry: Entry) -> BoardEntry:
+        values = known[entry.key]
         clips, failures = int(values["clips"]), int(values["failures"])
-        cells = [_cell(values, c, clips + failures, None if line.floor else best[c.name]) for c in columns]
+        cells = [_cell(values, c, clips + failures, None if entry.is_reference else best[c.name]) for c in columns]
         fallback = number(values, "fallback_frames")
-        return Entry(line, clips, failures, 0 if math.isnan(fallback) else int(fallback), cells)
+        return BoardEntry(entry, clips, failures, 0 if math.isnan(fallback) else int(fallback), cells)
 
     first = next((i for i, c in enumerate(columns) if c.higher_is_better is not None), None)
-    competitors = [entry(line) for line in lines if not line.floor]
+    competitors = [shown(entry) for entry in entries if not entry.is_reference]
     if first is not None:
         competitors.sort(key=partial(_place, first, bool(columns[first].higher_is_better)))
-    floor = [entry(line) for line in lines if line.floor]
-    return Board(protocol, headings(results, protocol, columns), competitors, floor, first)
+    references = [shown(entry) for entry in entries if entry.is_reference]
+    return Board(protocol, headings(results, protocol, columns), competitors, references, first)
 
 
 def boards(results: Results) -> list[Board]:

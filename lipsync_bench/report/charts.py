@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which drawings a protocol's rows allow, and the numbers behind them."""
+"""The drawings of a protocol and their data."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from markupsafe import Markup
 
 from lipsync_bench.report.boards import number
 from lipsync_bench.report.clips import pairs_of
-from lipsync_bench.report.contents import Key, Line, Results, matrix
+from lipsync_bench.report.contents import Entry, Key, Results, matrix
 from lipsync_bench.report.drawings import Point, Series, curves, distribution, scatter
 from lipsync_bench.report.numbers import Heading, headings, json_number
-from lipsync_bench.results.rows import LINE
+from lipsync_bench.results.rows import ENTRY
 
 SHIFTS = range(-15, 16)
-SPEED = Heading("speed", "Speed (frames/s)\u00a0↑", "", "frames by seconds of the method alone", True, 1)
+SPEED = Heading("speed", "Speed (frames/s)\u00a0↑", "", "frames divided by the method's seconds", True, 1)
 _CURVES = {
     "lse_curve_wav2lip_lrs": ("lse_d_wav2lip_lrs", "SyncNet distance"),
     "expert_curve": ("expert_cosine", "cosine of the expert"),
@@ -29,7 +29,7 @@ __all__ = ["SHIFTS", "SPEED", "Charts", "Chooser", "charts", "mean_curve", "spee
 
 @dataclass(frozen=True)
 class Chooser:
-    """A scatter plot whose axes can be chosen: which two stand there at first, and their drawing."""
+    """A scatter plot whose axes can be chosen: its title, the initial metrics of its axes, and their drawing."""
 
     title: str
     x: str
@@ -43,11 +43,11 @@ class Charts:
 
     Args:
         protocol: Its name and version.
-        slug: For ids on the page.
-        choosers: Metric against metric, quality against speed; those there are numbers for.
-        data: For the page's script.
+        slug: Prefix of ids on the page.
+        choosers: Metric against metric, quality against speed; those that have data.
+        data: Data for the page's script.
         distributions: Heading and drawing of each metric.
-        curves: Heading and drawing of each network that judges sync.
+        curves: Heading and drawing of each network that scores sync.
     """
 
     protocol: str
@@ -59,17 +59,17 @@ class Charts:
 
 
 def speeds(rows: pd.DataFrame) -> dict[Key, float]:
-    """Frames by second of each line: all its frames by all its generate_seconds; lines without times are missing."""
+    """Frames per second of each entry: sum of frames by sum of generate_seconds; entries without times are missing."""
     timed = rows[(rows["status"] == "ok") & (rows["generate_seconds"] > 0) & (rows["frames"] > 0)]
-    sums = timed.groupby(list(LINE))[["frames", "generate_seconds"]].sum()
-    return {key: float(line["frames"] / line["generate_seconds"]) for key, line in sums.iterrows()}
+    sums = timed.groupby(list(ENTRY))[["frames", "generate_seconds"]].sum()
+    return {key: float(entry["frames"] / entry["generate_seconds"]) for key, entry in sums.iterrows()}
 
 
 def mean_curve(cells: pd.Series) -> np.ndarray | None:
-    """Mean of the curves of some clips, shift by shift, clips without a value there left out; None without any curve.
+    """Mean of the curves of some clips, for each shift over the clips with a value there; None without any curve.
 
     Raises:
-        ValueError: A curve has not one number for each shift.
+        ValueError: A curve does not have one number for each shift.
     """
     found = [cell for cell in cells.dropna() if str(cell).strip()]
     if not found:
@@ -78,7 +78,7 @@ def mean_curve(cells: pd.Series) -> np.ndarray | None:
         if len(str(cell).split()) != len(SHIFTS):
             raise ValueError(
                 f"clips.csv has a curve of {len(str(cell).split())} numbers ({str(cell)[:40]}...). Expected "
-                f"{len(SHIFTS)}, for shifts of {SHIFTS[0]} to {SHIFTS[-1]} frames. Evaluate anew: bench evaluate --out"
+                f"{len(SHIFTS)}, for shifts of {SHIFTS[0]} to {SHIFTS[-1]} frames. Evaluate again: bench evaluate --out"
             )
     table = np.array([[float(word) for word in str(cell).split()] for cell in found])
     count = np.isfinite(table).sum(axis=0)
@@ -98,7 +98,7 @@ def _numbers(known: Mapping[str, Any], head: Heading, speed: float) -> tuple[flo
 
 
 def _choosers(
-    table: Mapping[Line, Mapping[str, tuple[float, float, float]]], heads: Sequence[Heading], slug: str
+    table: Mapping[Entry, Mapping[str, tuple[float, float, float]]], heads: Sequence[Heading], slug: str
 ) -> list[Chooser]:
     sided = [h for h in heads if h.higher_is_better is not None and h is not SPEED]
     sync = [h for h in sided if h.name.startswith(("lse_", "expert_"))]
@@ -110,8 +110,8 @@ def _choosers(
     out: list[Chooser] = []
     for title, x, y in wanted:
         points = [
-            Point(line.label, line.number, values[x.name], values[y.name], line.floor)
-            for line, values in table.items()
+            Point(entry.label, entry.number, values[x.name], values[y.name], entry.is_reference)
+            for entry, values in table.items()
             if math.isfinite(values[x.name][0] + values[y.name][0])
         ]
         drawing = scatter(points, _axis(x), _axis(y), f"{slug}-scatter{len(out)}", log_x=x is SPEED)
@@ -120,13 +120,13 @@ def _choosers(
 
 
 def _distributions(results: Results, protocol: str, slug: str) -> list[tuple[Heading, Markup]]:
-    rows, lines, pairs = results.rows_of(protocol), results.lines_of(protocol), pairs_of(results, protocol)
+    rows, entries, pairs = results.rows_of(protocol), results.entries_of(protocol), pairs_of(results, protocol)
     out: list[tuple[Heading, Markup]] = []
     for head in headings(results, protocol, results.clip_columns(protocol)):
-        table = matrix(rows, lines, pairs, head.name)
+        table = matrix(rows, entries, pairs, head.name)
         series = [
-            Series(line.label, line.number, table[np.isfinite(table[:, j]), j], line.floor)
-            for j, line in enumerate(lines)
+            Series(entry.label, entry.number, table[np.isfinite(table[:, j]), j], entry.is_reference)
+            for j, entry in enumerate(entries)
         ]
         if any(len(own.values) for own in series):
             out.append((head, distribution(series, _axis(head), f"{slug}-box-{head.name}")))
@@ -136,41 +136,42 @@ def _distributions(results: Results, protocol: str, slug: str) -> list[tuple[Hea
 def _curves(results: Results, protocol: str, slug: str) -> list[tuple[str, Markup]]:
     rows = results.rows_of(protocol)
     named = {h.name: h for h in headings(results, protocol, results.clip_columns(protocol))}
-    keys = list(zip(*(rows[name] for name in LINE), strict=True))
+    keys = list(zip(*(rows[name] for name in ENTRY), strict=True))
     out: list[tuple[str, Markup]] = []
     for field, (metric, what) in _CURVES.items():
         means = {}
-        for line in results.lines_of(protocol):
-            own = [status == "ok" and key == line.key for key, status in zip(keys, rows["status"], strict=True)]
+        for entry in results.entries_of(protocol):
+            own = [status == "ok" and key == entry.key for key, status in zip(keys, rows["status"], strict=True)]
             mean = mean_curve(rows.loc[own, field])
             if mean is not None:
-                means[line] = mean
+                means[entry] = mean
         if means:
             note = named[metric].note if metric in named else ""
             heading = f"{what}, {note}" if note else what
-            series = [Series(line.label, line.number, values, line.floor) for line, values in means.items()]
+            series = [Series(entry.label, entry.number, values, entry.is_reference) for entry, values in means.items()]
             out.append((heading, curves(series, list(SHIFTS), what, f"{slug}-{field}")))
     return out
 
 
 def charts(results: Results, protocol: str, slug: str) -> Charts:
-    """The drawings of one protocol. `slug` keeps ids on the page apart."""
+    """The drawings of one protocol. `slug` makes ids on the page unique."""
     known, speed = results.board_of(protocol), speeds(results.rows_of(protocol))
     heads = headings(results, protocol, results.columns(protocol)) + ([SPEED] if speed else [])
-    lines = [line for line in results.lines_of(protocol) if line.key in known]
+    entries = [entry for entry in results.entries_of(protocol) if entry.key in known]
     table = {
-        line: {h.name: _numbers(known[line.key], h, speed.get(line.key, math.nan)) for h in heads} for line in lines
+        entry: {h.name: _numbers(known[entry.key], h, speed.get(entry.key, math.nan)) for h in heads}
+        for entry in entries
     }
     data: dict[str, object] = {
         "metrics": [{"name": h.name, "heading": h.text, "note": h.note, "log": h is SPEED} for h in heads],
-        "lines": [
+        "entries": [
             {
-                "label": line.label,
-                "number": line.number,
-                "floor": line.floor,
-                "values": {name: [json_number(v) for v in values] for name, values in table[line].items()},
+                "label": entry.label,
+                "number": entry.number,
+                "reference": entry.is_reference,
+                "values": {name: [json_number(v) for v in values] for name, values in table[entry].items()},
             }
-            for line in lines
+            for entry in entries
         ],
     }
     choosers, boxes = _choosers(table, heads, slug), _distributions(results, protocol, slug)

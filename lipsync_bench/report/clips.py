@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lipsync_bench.report.contents import Line, Results, matrix
+from lipsync_bench.report.contents import Entry, Results, matrix
 from lipsync_bench.report.numbers import Heading, headings, json_number, value_text
 
 __all__ = ["ClipList", "Extreme", "clip_list", "pairs_of"]
@@ -15,7 +15,7 @@ __all__ = ["ClipList", "Extreme", "clip_list", "pairs_of"]
 
 @dataclass(frozen=True)
 class Extreme:
-    """A line's best and worst clip in a metric: names, addresses and values as text."""
+    """An entry's best and worst clip in a metric: name, address and value as text."""
 
     best: tuple[str, str, str]
     worst: tuple[str, str, str]
@@ -27,16 +27,16 @@ class ClipList:
 
     Args:
         protocol: Its name and version.
-        lines: Columns of the list; the floor last.
+        entries: Columns of the list; the reference last.
         pairs: Rows of the list: name, address of the page.
         headings: Metrics to choose from.
-        first: Text and value of the first metric, (pairs, lines).
-        extremes: For each metric with a better side one for each competitor; None where it has no value.
-        data: For the page's script.
+        first: Text and value of the first metric, (pairs, entries).
+        extremes: For each metric with a better direction one for each ranked entry; None without a value.
+        data: Data for the page's script.
     """
 
     protocol: str
-    lines: Sequence[Line]
+    entries: Sequence[Entry]
     pairs: Sequence[tuple[str, str]]
     headings: Sequence[Heading]
     first: Sequence[Sequence[tuple[str, float | None]]]
@@ -45,14 +45,14 @@ class ClipList:
 
 
 def pairs_of(results: Results, protocol: str) -> list[tuple[str, str]]:
-    """Clip and sound of each pair of a protocol, sorted."""
+    """Clip and audio clip of each pair of a protocol, sorted."""
     rows = results.rows_of(protocol)
     return sorted(set(zip(rows["clip"], rows["audio_clip"], strict=True)))
 
 
 def _name(pair: tuple[str, str]) -> str:
-    clip, sound = pair
-    return clip if clip == sound else f"{clip} with the sound of {sound}"
+    clip, audio = pair
+    return clip if clip == audio else f"{clip} with the audio of {audio}"
 
 
 def _extreme(values: np.ndarray, shown: Sequence[tuple[str, str]], head: Heading) -> Extreme | None:
@@ -61,21 +61,21 @@ def _extreme(values: np.ndarray, shown: Sequence[tuple[str, str]], head: Heading
     low, high = int(np.nanargmin(values)), int(np.nanargmax(values))
     best, worst = (high, low) if head.higher_is_better else (low, high)
 
-    def told(i: int) -> tuple[str, str, str]:
+    def texts(i: int) -> tuple[str, str, str]:
         return (*shown[i], value_text(float(values[i]), head.digits))
 
-    return Extreme(told(best), told(worst))
+    return Extreme(texts(best), texts(worst))
 
 
 def clip_list(results: Results, protocol: str) -> ClipList:
     """The list of one protocol's clips."""
-    rows, lines, pairs = results.rows_of(protocol), results.lines_of(protocol), pairs_of(results, protocol)
+    rows, entries, pairs = results.rows_of(protocol), results.entries_of(protocol), pairs_of(results, protocol)
     heads = headings(results, protocol, results.clip_columns(protocol))
     shown = [(_name(pair), f"clips/{results.clips[pair[0]]}.html") for pair in pairs]
     values, extremes, first = {}, [], []
-    competitors = [(j, line) for j, line in enumerate(lines) if not line.floor]
+    competitors = [(j, entry) for j, entry in enumerate(entries) if not entry.is_reference]
     for head in heads:
-        table = matrix(rows, lines, pairs, head.name)
+        table = matrix(rows, entries, pairs, head.name)
         if head is heads[0]:
             first = [
                 [(value_text(v, head.digits), None if math.isnan(v) else v) for v in row] for row in table.tolist()
@@ -89,4 +89,4 @@ def clip_list(results: Results, protocol: str) -> ClipList:
         ],
         "values": values,
     }
-    return ClipList(protocol, lines, shown, heads, first, extremes, data)
+    return ClipList(protocol, entries, shown, heads, first, extremes, data)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a results folder holds, read once for all pages."""
+"""The content of a results folder, read once for all pages."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,22 +15,22 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS, RANKED
 from lipsync_bench.report.names import slugs
 from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder
-from lipsync_bench.results.rows import GROUND_TRUTH, LINE
+from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH
 
 Key = tuple[str, str, str, str]
 
-__all__ = ["Key", "Line", "Results", "Unprepared", "matrix", "read_results"]
+__all__ = ["Entry", "Key", "Results", "Unprepared", "matrix", "read_results"]
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of the leaderboard.
+class Entry:
+    """One entry of the leaderboard.
 
     Args:
         key: Protocol, method, SHA-256 of the weights ("" without), way of pasting.
-        label: The method; with weights and pasting where a protocol has several lines of it.
-        slug: Safe in paths; of no other line.
-        number: Position among the lines of its protocol: its colour and marker.
+        label: The method; with weights and pasting if a protocol has several entries of it.
+        slug: A unique name that is safe in paths.
+        number: Position among the entries of its protocol, which chooses its colour and marker.
     """
 
     key: Key
@@ -50,27 +50,27 @@ class Line:
 
     @property
     def sha256(self) -> str:
-        """Of the method's weights; empty without."""
+        """SHA-256 of the method's weights; empty without."""
         return self.key[2]
 
     @property
     def paste(self) -> str:
-        """How the face was put back."""
+        """How the face was pasted."""
         return self.key[3]
 
     @property
-    def floor(self) -> bool:
-        """The real video against itself: what each metric says of a perfect method."""
+    def is_reference(self) -> bool:
+        """Whether it is the real video against itself, the reference value of each metric."""
         return self.method == GROUND_TRUTH
 
 
 @dataclass(frozen=True)
 class Unprepared:
-    """A target video of which no clip could be made.
+    """A target video that could not be prepared.
 
     Args:
         video: Its path, or its id.
-        reason: Why.
+        reason: The reason.
     """
 
     video: str
@@ -79,15 +79,15 @@ class Unprepared:
 
 @dataclass(frozen=True)
 class Results:
-    """All that the pages show.
+    """The content of all pages.
 
     Args:
         folder: The results folder.
-        rows: As `ResultsFolder` gives them; a clip with its own audio has it as `audio_clip`.
+        rows: As of `ResultsFolder.rows`, but `audio_clip` is never empty.
         board: The leaderboard.
         manifest: None if the folder has none.
-        unprepared: Targets of which no clip could be made.
-        lines: By key.
+        unprepared: Targets that could not be prepared.
+        entries: Entries by key.
         clips: Slug by clip id.
     """
 
@@ -96,54 +96,54 @@ class Results:
     board: pd.DataFrame
     manifest: Mapping[str, Any] | None
     unprepared: Sequence[Unprepared]
-    lines: Mapping[Key, Line]
+    entries: Mapping[Key, Entry]
     clips: Mapping[str, str]
 
     @property
     def protocols(self) -> list[str]:
-        """Sorted."""
-        return sorted({line.protocol for line in self.lines.values()})
+        """All protocols, sorted."""
+        return sorted({entry.protocol for entry in self.entries.values()})
 
-    def lines_of(self, protocol: str) -> list[Line]:
-        """The lines of a protocol, the floor last."""
-        own = [line for line in self.lines.values() if line.protocol == protocol]
-        return sorted(own, key=lambda line: (line.floor, line.number))
+    def entries_of(self, protocol: str) -> list[Entry]:
+        """The entries of a protocol, the reference last."""
+        own = [entry for entry in self.entries.values() if entry.protocol == protocol]
+        return sorted(own, key=lambda entry: (entry.is_reference, entry.number))
 
     def rows_of(self, protocol: str) -> pd.DataFrame:
         """The rows of a protocol."""
         return self.rows[self.rows["protocol"] == protocol]
 
     def board_of(self, protocol: str) -> dict[Key, dict[str, Any]]:
-        """The leaderboard's lines of a protocol."""
+        """The leaderboard's numbers of a protocol, by entry."""
         own = self.board[self.board["protocol"] == protocol]
-        return {_key(line): line for line in own.to_dict("records")}
+        return {_key(entry): entry for entry in own.to_dict("records")}
 
     def columns(self, protocol: str) -> list[Column]:
-        """Metrics that a leaderboard of this protocol shows: those with a value."""
+        """The metrics in the leaderboard of this protocol: those with a value."""
         own = self.board[self.board["protocol"] == protocol]
         return [c for c in RANKED if c.name in own and own[c.name].notna().any()]
 
     def clip_columns(self, protocol: str) -> list[Column]:
-        """Of these the ones that a clip has."""
+        """The metrics in the rows of this protocol: those with a value per clip."""
         rows = self.rows_of(protocol)
         return [c for c in CLIP_COLUMNS if c in RANKED and rows[c.name].notna().any()]
 
     def scorers(self, protocol: str, field: str) -> list[str]:
-        """SHA-256 of the weights that judged, by the name of their field in the rows."""
+        """SHA-256 of a metric network's weights, by the name of the row field."""
         return sorted({str(sha) for sha in self.rows_of(protocol)[field] if sha})
 
     @property
     def dataset(self) -> str:
-        """Of the manifest; empty if not known."""
+        """The data set in the manifest; empty if not known."""
         return str((self.manifest or {}).get("identity", {}).get("dataset", ""))
 
 
-def _key(line: Mapping[Any, Any]) -> Key:
-    protocol, method, sha256, paste = (str(line[name]) for name in LINE)
+def _key(entry: Mapping[Any, Any]) -> Key:
+    protocol, method, sha256, paste = (str(entry[name]) for name in ENTRY)
     return protocol, method, sha256, paste
 
 
-def _lines(keys: Sequence[Key]) -> dict[Key, Line]:
+def _entries(keys: Sequence[Key]) -> dict[Key, Entry]:
     names = slugs(["\n".join(key) for key in keys])
     methods = [(key[0], key[1]) for key in keys]
     numbers: dict[str, int] = {}
@@ -156,15 +156,15 @@ def _lines(keys: Sequence[Key]) -> dict[Key, Line]:
         number = numbers.setdefault(protocol, 0)
         if method != GROUND_TRUTH:
             numbers[protocol] += 1
-        out[key] = Line(key, label, names["\n".join(key)], number)
+        out[key] = Entry(key, label, names["\n".join(key)], number)
     return out
 
 
 def _unprepared(path: Path) -> list[Unprepared]:
     if not path.is_file():
         return []
-    header, *lines = read_cells(path, "the list of targets that failed", "Remove it, or evaluate again")
-    rows = [dict(zip(header, line, strict=True)) for line in lines]
+    header, *cells = read_cells(path, "the list of targets that failed", "Remove it, or evaluate again")
+    rows = [dict(zip(header, own, strict=True)) for own in cells]
     return [
         Unprepared(
             row.get("source") or row.get("video") or row.get("id") or "",
@@ -185,27 +185,27 @@ def read_results(folder: Path) -> Results:
     rows = found.rows()
     if rows.empty:
         raise FileNotFoundError(
-            f"{folder} holds rows of no clip. Expected at least one row in clips.csv. Let this go on: bench evaluate"
+            f"{folder} has no rows. Expected at least one row in clips.csv. Resume the run: bench evaluate"
         )
     rows["audio_clip"] = np.where(rows["audio_clip"] == "", rows["clip"], rows["audio_clip"])
-    keys = sorted({_key(line) for line in rows[list(LINE)].drop_duplicates().to_dict("records")})
+    keys = sorted({_key(entry) for entry in rows[list(ENTRY)].drop_duplicates().to_dict("records")})
     return Results(
         found,
         rows,
         found.board(),
         found.manifest(),
         _unprepared(found.unprepared_file),
-        _lines(keys),
+        _entries(keys),
         slugs(rows["clip"]),
     )
 
 
-def matrix(rows: pd.DataFrame, lines: Sequence[Line], pairs: Sequence[tuple[str, str]], name: str) -> np.ndarray:
-    """One metric as (pairs of clip and sound, lines), NaN where there is no value."""
-    out = np.full((len(pairs), len(lines)), math.nan)
+def matrix(rows: pd.DataFrame, entries: Sequence[Entry], pairs: Sequence[tuple[str, str]], name: str) -> np.ndarray:
+    """One metric as (pairs of clip and audio, entries), NaN where there is no value."""
+    out = np.full((len(pairs), len(entries)), math.nan)
     place = {pair: i for i, pair in enumerate(pairs)}
-    column = {line.key: j for j, line in enumerate(lines)}
-    keys = list(zip(*(rows[n] for n in LINE), strict=True))
+    column = {entry.key: j for j, entry in enumerate(entries)}
+    keys = list(zip(*(rows[n] for n in ENTRY), strict=True))
     i = [place[pair] for pair in zip(rows["clip"], rows["audio_clip"], strict=True)]
     j = [column[key] for key in keys]
     out[i, j] = rows[name].to_numpy(dtype=float)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawings as SVG inside a page: text stays text, lines take the page's colour, the same data give the same bytes."""
+"""Drawings as inline SVG: text stays text, lines have the page's colour, and equal data give equal bytes."""
 
 import io
 import re
@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
-_INK = "#010203"  # replaced by the page's own colour
+_INK = "#010203"  # replaced by the page's text colour
 _FAINT = 0.18  # opacity of grid lines
-_POINTS = 80  # shown of a method in a distribution
+_POINTS = 80  # most points of a method in a distribution
 COLOURS = ("#2f7fc1", "#c8553d", "#3f9464", "#a8780f", "#8868b5", "#1d9a9a", "#b5527f", "#7a8288")
-"""Of lines, readable on white and on black."""
+"""Colours of entries, readable on white and on black."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 _DASHES = ("-", "--", "-.", ":")
 _STYLE: dict[Any, Any] = {
@@ -38,7 +38,7 @@ _STYLE: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
     "legend.frameon": False,
-    "text.parse_math": False,  # a method called $x$ is no formula
+    "text.parse_math": False,  # a method may be called $x$
 }
 
 __all__ = ["COLOURS", "MARKERS", "Point", "Series", "curves", "distribution", "scatter"]
@@ -49,41 +49,41 @@ class Point:
     """A method in a scatter plot.
 
     Args:
-        label: Of the method.
-        number: Its colour and marker.
-        x: Value and 95% interval (low, high), NaN where there is none.
-        y: The same.
-        floor: The real video.
+        label: The method's label.
+        number: Chooses its colour and marker.
+        x: Value and 95% interval (low, high), NaN without one.
+        y: As `x`.
+        is_reference: Whether it is the real video.
     """
 
     label: str
     number: int
     x: tuple[float, float, float]
     y: tuple[float, float, float]
-    floor: bool = False
+    is_reference: bool = False
 
 
 @dataclass(frozen=True)
 class Series:
-    """Values of a method: one a clip, or one a shift."""
+    """Values of a method: one per clip, or one per shift."""
 
     label: str
     number: int
     values: np.ndarray
-    floor: bool = False
+    is_reference: bool = False
 
 
-def _colour(number: int, floor: bool) -> str:
-    return _INK if floor else COLOURS[number % len(COLOURS)]
+def _colour(number: int, is_reference: bool) -> str:
+    return _INK if is_reference else COLOURS[number % len(COLOURS)]
 
 
-def _marker(number: int, floor: bool) -> str:
-    # The second eight lines have the same colours with other markers.
-    return "*" if floor else MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+def _marker(number: int, is_reference: bool) -> str:
+    # Entries 9 to 16 have the same colours with other markers.
+    return "*" if is_reference else MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
 
 
 def _svg(figure: Figure, name: str, title: str) -> Markup:
-    """SVG element of a figure. `name` keeps ids apart from those of other drawings of a page."""
+    """SVG element of a figure. `name` makes its ids unique on a page."""
     out = io.StringIO()
     FigureCanvasSVG(figure).print_svg(out, metadata={"Date": None, "Creator": None})
     text = out.getvalue()
@@ -115,17 +115,17 @@ def _context(name: str) -> Any:
 
 
 def _spread(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Lengths of the error bars below and above, 0 where there is no interval."""
+    """Lengths of the error bars below and above, 0 without an interval."""
     ends = np.array([[value - low for value in values], [high - value for value in values]])
     return np.maximum(np.nan_to_num(ends), 0)
 
 
 def _name(figure: Figure, axes: Any, points: Sequence[Point]) -> None:
-    """Names beside their marks, from the top down, each at the nearest place that no mark and no other name has taken.
+    """Draw names beside their marks, from the top down, each at the nearest position without a mark or another name.
 
-    static/plots.js does the same where axes are chosen.
+    static/plots.js does the same for chosen axes.
     """
-    figure.draw_without_rendering()  # only then is it known where a point lies
+    figure.draw_without_rendering()  # positions are known only afterwards
     figure.set_layout_engine("none")
     unit = figure.dpi / 72
     marks = axes.transData.transform(np.reshape([(point.x[0], point.y[0]) for point in points], (-1, 2)))
@@ -148,13 +148,13 @@ def _name(figure: Figure, axes: Any, points: Sequence[Point]) -> None:
 
 
 def scatter(points: Sequence[Point], x: str, y: str, name: str, log_x: bool = False) -> Markup:
-    """Methods by two numbers, with their intervals.
+    """Scatter plot of methods by two numbers, with their intervals.
 
     Args:
-        points: With finite values.
-        x: Heading of the axis.
-        y: Heading of the axis.
-        name: Of the drawing on its page.
+        points: Points with finite values.
+        x: Heading of the x axis.
+        y: Heading of the y axis.
+        name: Unique name of the drawing on its page.
         log_x: Logarithmic x axis.
     """
     with _context(name):
@@ -165,7 +165,7 @@ def scatter(points: Sequence[Point], x: str, y: str, name: str, log_x: bool = Fa
             axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
             axes.xaxis.set_minor_formatter(NullFormatter())
         for point in points:
-            colour = _colour(point.number, point.floor)
+            colour = _colour(point.number, point.is_reference)
             ends = [_spread(np.array([value]), low, high) for value, low, high in (point.x, point.y)]
             axes.errorbar(
                 point.x[0],
@@ -173,7 +173,7 @@ def scatter(points: Sequence[Point], x: str, y: str, name: str, log_x: bool = Fa
                 xerr=ends[0],
                 yerr=ends[1],
                 color=colour,
-                marker=_marker(point.number, point.floor),
+                marker=_marker(point.number, point.is_reference),
                 markersize=7,
                 linewidth=1,
             )
@@ -185,7 +185,7 @@ def scatter(points: Sequence[Point], x: str, y: str, name: str, log_x: bool = Fa
 
 
 def _box(axes: Any, values: np.ndarray, place: int, colour: str) -> None:
-    """One lying box of sorted values. Axes.boxplot calls its orientation differently from version to version."""
+    """A horizontal box plot of sorted values. The orientation argument of Axes.boxplot differs between versions."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     inside = values[(values >= low - 1.5 * (high - low)) & (values <= high + 1.5 * (high - low))]
     half, edge = 0.25, {"color": colour, "linewidth": 1.2}
@@ -197,23 +197,23 @@ def _box(axes: Any, values: np.ndarray, place: int, colour: str) -> None:
 
 
 def distribution(series: Sequence[Series], heading: str, name: str) -> Markup:
-    """Boxes (quartiles, whiskers to 1.5 times their distance) over the clips, with at most 80 of them as points.
+    """Box plots over the clips (quartiles, whiskers to 1.5 times their distance), with at most 80 clips as points.
 
     Args:
-        series: Methods, each with its finite values, one a clip.
-        heading: Of the axis.
-        name: Of the drawing on its page.
+        series: Methods, each with its finite values, one per clip.
+        heading: Heading of the axis.
+        name: Unique name of the drawing on its page.
     """
     with _context(name):
         figure, axes = _figure(6.4, 0.6 + 0.42 * len(series))
         for place, own in enumerate(series):
-            colour = _colour(own.number, own.floor)
+            colour = _colour(own.number, own.is_reference)
             values = np.sort(own.values)
             if not len(values):
                 axes.text(0.01, place, "no finite value", transform=axes.get_yaxis_transform(), va="center", alpha=0.7)
                 continue
             _box(axes, values, place, colour)
-            # Equally many between shown ones; both ends are always there.
+            # Evenly spaced ranks; both ends are always shown.
             shown = values[np.unique(np.linspace(0, len(values) - 1, _POINTS).round().astype(int))]
             offset = ((np.arange(len(shown)) * 0.618) % 1 - 0.5) * 0.36
             axes.plot(shown, place + offset, "o", color=colour, alpha=0.7, markersize=3.2, markeredgewidth=0)
@@ -224,13 +224,13 @@ def distribution(series: Sequence[Series], heading: str, name: str) -> Markup:
 
 
 def curves(series: Sequence[Series], shifts: Sequence[int], heading: str, name: str) -> Markup:
-    """Means over the shift between picture and sound, a line for each method.
+    """Mean scores over the shift between video and audio, a line for each method.
 
     Args:
         series: Methods, each with a value for each shift.
-        shifts: In frames.
-        heading: Of the y axis.
-        name: Of the drawing on its page.
+        shifts: Shifts in frames.
+        heading: Heading of the y axis.
+        name: Unique name of the drawing on its page.
     """
     with _context(name):
         figure, axes = _figure(6.4, 3.8)
@@ -239,15 +239,15 @@ def curves(series: Sequence[Series], shifts: Sequence[int], heading: str, name: 
             axes.plot(
                 shifts,
                 own.values,
-                color=_colour(own.number, own.floor),
+                color=_colour(own.number, own.is_reference),
                 linestyle=_DASHES[own.number % len(_DASHES)],
-                marker=_marker(own.number, own.floor),
+                marker=_marker(own.number, own.is_reference),
                 markevery=5,
                 markersize=4.5,
                 linewidth=1.4,
                 label=own.label,
             )
-        axes.set_xlabel("shift of the sound (frames)")
+        axes.set_xlabel("shift of the audio (frames)")
         axes.set_ylabel(heading)
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=9)
-        return _svg(figure, name, f"{heading} over the shift of the sound, {len(series)} methods")
+        return _svg(figure, name, f"{heading} over the shift of the audio, {len(series)} methods")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names that are safe in paths and addresses: clip ids come from file names, and those are anybody's."""
+"""Names that are safe in paths and addresses: clip ids come from users' file names."""
 
 import hashlib
 import re
@@ -18,9 +18,9 @@ def _plain(text: str) -> str:
 
 
 def slugs(names: Iterable[str]) -> dict[str, str]:
-    """A name of lower-case letters, digits and hyphens for each, no two alike, the same ones in every run.
+    """A unique name of lower-case letters, digits and hyphens for each name, the same in every run.
 
-    Each ends with the head of the name's SHA-256, so that it does not depend on which other names there are.
+    Each ends with the start of the name's SHA-256, so that it does not depend on the other names.
     """
     out: dict[str, str] = {}
     taken: set[str] = set()

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Numbers, headings and scorers as every page prints them.
+"""How every page prints numbers, headings and the weights of metric networks.
 
-LSE is a number of the official SyncNet. Judged by other weights it is none, so its heading says so wherever it stands.
+LSE requires the official SyncNet weights; headings of scores from other weights say so.
 """
 
 import math
@@ -18,13 +18,13 @@ __all__ = ["NOTHING", "Heading", "fixed", "heading", "headings", "interval_text"
 
 @dataclass(frozen=True)
 class Heading:
-    """How a metric is called on a page.
+    """The heading of a metric on a page.
 
     Args:
-        name: Of the column.
+        name: Name of the column.
         text: Title, unit and arrow.
-        note: Which weights judged, for LSE with a word on whether they are the official ones; empty for formulas.
-        source: Whose definition it is.
+        note: The metric network's weights, and for LSE whether they are the official ones; empty for formulas.
+        source: Source of the definition.
         higher_is_better: As in `Column`.
         digits: As in `Column`.
     """
@@ -53,25 +53,25 @@ def _note(name: str, scorers: Iterable[str]) -> str:
 
 
 def heading(results: Results, protocol: str, column: Column) -> Heading:
-    """How a metric is called in a protocol's tables."""
+    """The heading of a metric in a protocol's tables."""
     note = _note(column.name, results.scorers(protocol, f"{column.network}_sha256")) if column.network else ""
-    text = column.heading.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")  # an arrow alone on a line tells nothing
+    text = column.heading.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")  # keeps the arrow beside the title
     return Heading(column.name, text, note, column.source, column.higher_is_better, column.digits)
 
 
 def headings(results: Results, protocol: str, columns: Iterable[Column]) -> list[Heading]:
-    """The same of several."""
+    """The headings of several metrics in a protocol's tables."""
     return [heading(results, protocol, column) for column in columns]
 
 
 def interval_text(low: float, high: float, digits: int) -> str:
-    """An interval below its mean; empty where there is none."""
+    """The text of an interval; empty if it is not finite."""
     known = math.isfinite(low) and math.isfinite(high)
     return f"{fixed(low, digits)} to {fixed(high, digits)}" if known else ""
 
 
 def json_number(value: float) -> float | str | None:
-    """A value as the pages' scripts take it: 6 digits, None where there is none, "inf" where it is infinite."""
+    """A value for the pages' scripts: 6 digits, None if it is missing, "inf" if it is infinite."""
     if math.isnan(value):
         return None
     return "inf" if math.isinf(value) else float(f"{value:.6g}")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The papers' tables with ours beside them."""
+"""The papers' tables with our results beside them."""
 
 import logging
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ __all__ = ["ALL", "comparisons"]
 def _chosen(results: Results, tables: Sequence[str]) -> list[PaperTable]:
     known = list_tables()
     own = name_in_papers(results.dataset)
-    # What people said of other videos is no measurement that a results folder could stand beside.
+    # A user study is not comparable with a results folder: people rated other videos.
     names = [name for name, table in known.items() if own in table.datasets and not table.user_study]
     for name in tables:
         names += list(known) if name == ALL else [load_table(name).id]
@@ -31,11 +31,11 @@ def comparisons(results: Results, tables: Sequence[str] = ()) -> tuple[list[Comp
     """The tables of the results' data set, and others by their ids.
 
     Args:
-        results: Ours.
+        results: Our results.
         tables: Ids, or "all".
 
     Returns:
-        The tables, and why ours stand in none of them; "" if they do.
+        The tables, and the reason why our results are not in them; "" if they are.
 
     Raises:
         FileNotFoundError: No table of that id.
@@ -45,7 +45,7 @@ def comparisons(results: Results, tables: Sequence[str] = ()) -> tuple[list[Comp
     if chosen:
         try:
             sources = read_sources(results.folder.path)
-        except ValueError as error:  # such as two weights of one method: no row of a paper is meant by both
+        except ValueError as error:  # such as two weights of one method, which cannot both be in a paper's row
             problem = str(error)
-            _log.warning("the papers' tables stand without ours: %s", error)
+            _log.warning("the papers' tables are shown without ours: %s", error)
     return [compare(table, () if table.user_study else sources) for table in chosen], problem

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A page for each clip: its videos side by side, and each line's row."""
+"""A page for each clip: its videos side by side, and each entry's row."""
 
 import math
 import os
@@ -10,32 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from lipsync_bench.evaluation.videos import video_path
-from lipsync_bench.report.contents import Line, Results
+from lipsync_bench.report.contents import Entry, Results
 from lipsync_bench.report.names import slugs
 from lipsync_bench.report.numbers import Heading, headings, value_text
-from lipsync_bench.results.rows import LINE
+from lipsync_bench.results.rows import ENTRY
 
 VIDEOS = "videos"
 _SHOWN = ("psnr", "ssim", "lmd", "lse_c_wav2lip_lrs", "expert_confidence")  # below a player; the table has all
 
-__all__ = ["ClipPage", "ClipRow", "Group", "clip_pages", "kept_videos"]
+__all__ = ["ClipPage", "ClipRow", "Group", "clip_pages", "has_videos"]
 
 
 @dataclass(frozen=True)
 class ClipRow:
-    """One line's row of a clip.
+    """One entry's row of a clip.
 
     Args:
-        line: Of the leaderboard.
+        entry: The entry of the leaderboard.
         failed: Whether it failed.
-        reason: Why.
+        reason: The reason of the failure.
         cells: Text of each metric.
-        video: Address from the page; empty if the run kept none.
-        shown: Heading and text of the metrics that stand below the player.
-        seconds: Of the method alone, as text.
+        video: Address of the video, relative to the page; empty if the run saved none.
+        shown: Heading and text of the metrics below the player.
+        seconds: The method's time, as text.
     """
 
-    line: Line
+    entry: Entry
     failed: bool
     reason: str
     cells: Sequence[str]
@@ -46,42 +46,42 @@ class ClipRow:
 
 @dataclass(frozen=True)
 class Group:
-    """All takes with one sound under one protocol: what may be compared."""
+    """All rows of one protocol with the same audio: these may be compared."""
 
     protocol: str
-    sound: str
+    audio: str
     headings: Sequence[Heading]
-    takes: Sequence[ClipRow]
+    rows: Sequence[ClipRow]
 
     @property
     def playable(self) -> Sequence[ClipRow]:
-        """Those with a video, the real one first."""
-        return sorted((take for take in self.takes if take.video), key=lambda take: not take.line.floor)
+        """The rows with a video, the real video first."""
+        return sorted((shown for shown in self.rows if shown.video), key=lambda shown: not shown.entry.is_reference)
 
 
 @dataclass(frozen=True)
 class ClipPage:
-    """One page."""
+    """The page of one clip."""
 
     clip: str
     slug: str
     groups: Sequence[Group]
 
 
-def _source(results: Results, line: Line, clip: str, sound: str) -> Path | None:
-    """The video that the run kept of this row, if it did; never a file outside the results folder's videos."""
+def _source(results: Results, entry: Entry, clip: str, audio: str) -> Path | None:
+    """The saved video of this row, if there is one; never a file outside the results folder's videos."""
     root = results.folder.videos.resolve()
-    path = video_path(results.folder.path, line.method, line.sha256, line.paste, clip, sound).resolve()
+    path = video_path(results.folder.path, entry.method, entry.sha256, entry.paste, clip, audio).resolve()
     return path if path.is_relative_to(root) and path.is_file() else None
 
 
-def kept_videos(results: Results) -> bool:
-    """Whether the run kept any video."""
+def has_videos(results: Results) -> bool:
+    """Whether the run saved any video."""
     return any(results.folder.videos.rglob("*.mp4"))
 
 
-def _take_over(source: Path, out: Path) -> None:
-    """A second name for the file, or a copy where the file system has none to give."""
+def _link_or_copy(source: Path, out: Path) -> None:
+    """Link the file to another path, or copy it if the file system cannot link."""
     out.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.link(source, out)
@@ -89,23 +89,23 @@ def _take_over(source: Path, out: Path) -> None:
         shutil.copyfile(source, out)
 
 
-def _video(results: Results, line: Line, clip: str, sound: str, sounds: Mapping[str, str], out: Path) -> str:
-    source = _source(results, line, clip, sound)
+def _video(results: Results, entry: Entry, clip: str, audio: str, audio_slugs: Mapping[str, str], out: Path) -> str:
+    source = _source(results, entry, clip, audio)
     if source is None:
         return ""
-    name = results.clips[clip] if sound == clip else f"{results.clips[clip]}--{sounds[sound]}"
-    address = f"{VIDEOS}/{line.slug}/{name}.mp4"
-    _take_over(source, out / address)
+    name = results.clips[clip] if audio == clip else f"{results.clips[clip]}--{audio_slugs[audio]}"
+    address = f"{VIDEOS}/{entry.slug}/{name}.mp4"
+    _link_or_copy(source, out / address)
     return f"../{address}"
 
 
-def _take(row: Mapping[Any, Any], line: Line, heads: Sequence[Heading], video: str) -> ClipRow:
+def _clip_row(row: Mapping[Any, Any], entry: Entry, heads: Sequence[Heading], video: str) -> ClipRow:
     failed = row["status"] != "ok"
     cells = [value_text(float(row[head.name]), head.digits) for head in heads]
     shown = [(head, cell) for head, cell in zip(heads, cells, strict=True) if head.name in _SHOWN]
     seconds = float(row["generate_seconds"])
     return ClipRow(
-        line,
+        entry,
         failed,
         row["reason"] or "no reason was stated",
         cells,
@@ -116,23 +116,23 @@ def _take(row: Mapping[Any, Any], line: Line, heads: Sequence[Heading], video: s
 
 
 def clip_pages(results: Results, out: Path, videos: bool) -> Iterator[ClipPage]:
-    """The pages, one at a time; their videos are put into `out` before.
+    """The pages, one at a time; the videos of a page are in `out` before it is yielded.
 
     Args:
-        results: What the pages show.
+        results: The results to show.
         out: Folder of the site.
-        videos: Whether the run kept any.
+        videos: Whether the run saved any.
     """
     heads = {p: headings(results, p, results.clip_columns(p)) for p in results.protocols}
-    sounds = slugs(results.rows["audio_clip"])
+    audio_slugs = slugs(results.rows["audio_clip"])
     for clip, rows in results.rows.groupby("clip", sort=True):
         groups = []
-        for (protocol, sound), own in rows.groupby(["protocol", "audio_clip"], sort=True):
-            takes = []
+        for (protocol, audio), own in rows.groupby(["protocol", "audio_clip"], sort=True):
+            shown_rows = []
             for row in own.to_dict("records"):
-                line = results.lines[tuple(row[name] for name in LINE)]
-                video = _video(results, line, str(clip), sound, sounds, out) if videos else ""
-                takes.append(_take(row, line, heads[protocol], video))
-            takes.sort(key=lambda take: (take.line.floor, take.line.number))
-            groups.append(Group(protocol, sound, heads[protocol], takes))
+                entry = results.entries[tuple(row[name] for name in ENTRY)]
+                video = _video(results, entry, str(clip), audio, audio_slugs, out) if videos else ""
+                shown_rows.append(_clip_row(row, entry, heads[protocol], video))
+            shown_rows.sort(key=lambda shown: (shown.entry.is_reference, shown.entry.number))
+            groups.append(Group(protocol, audio, heads[protocol], shown_rows))
         yield ClipPage(str(clip), results.clips[str(clip)], groups)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What went wrong, and what was done: failures and the manifest."""
+"""Failures, the manifest, and the commands that repeat a run."""
 
 import re
 import shlex
@@ -16,12 +16,12 @@ __all__ = ["FailureGroup", "failures", "flat", "repeat_command", "save_videos_co
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Failures of one reason.
+    """Failures with the same kind of reason.
 
     Args:
-        place: Protocol and method, or that the target was not prepared.
-        reason: Of the first.
-        same: All have exactly this reason; else they differ in numbers or names.
+        place: Protocol and method, or "target" for targets that were not prepared.
+        reason: The reason of the first.
+        same: All have exactly this reason; otherwise they differ in numbers or names.
         cases: Name, address of the clip's page (empty if it has none) and reason of each.
     """
 
@@ -32,12 +32,12 @@ class FailureGroup:
 
 
 def _kind(reason: str, name: str) -> str:
-    """A reason without what differs from clip to clip."""
+    """A reason without numbers and names, which differ from clip to clip."""
     return re.sub(r"\d+", "#", reason.replace(name, "#") if name else reason)
 
 
 def _groups(found: Sequence[tuple[str, str, str, str]]) -> list[FailureGroup]:
-    """From place, name, address and reason; the largest group first."""
+    """Groups of failures, given as place, name, address and reason; the largest group first."""
     grouped: dict[tuple[str, str], list[tuple[str, str, str]]] = {}
     for place, name, address, reason in found:
         grouped.setdefault((place, _kind(reason, name)), []).append((name, address, reason))
@@ -54,19 +54,19 @@ def failures(results: Results) -> list[FailureGroup]:
     several = len(results.protocols) > 1
     found = []
     for row in rows.to_dict("records"):
-        line = results.lines[row["protocol"], row["method"], row["generator_sha256"], row["paste"]]
-        place = f"{line.label}, {line.protocol}" if several else line.label
+        entry = results.entries[row["protocol"], row["method"], row["generator_sha256"], row["paste"]]
+        place = f"{entry.label}, {entry.protocol}" if several else entry.label
         found.append((place, row["clip"], f"clips/{results.clips[row['clip']]}.html", row["reason"]))
     return _groups(found)
 
 
 def unprepared(results: Results) -> list[FailureGroup]:
-    """Targets of which no clip could be made, by reason."""
+    """Targets that could not be prepared, by reason."""
     return _groups([("target", item.video, "", item.reason) for item in results.unprepared])
 
 
 def flat(node: object, prefix: str = "") -> list[tuple[str, str]]:
-    """A tree of the manifest as lines of name and value, in order; names of branches are joined by dots."""
+    """A part of the manifest as names and values, in order; names of nested keys are joined by dots."""
     if isinstance(node, Mapping):
         return [line for key, item in node.items() for line in flat(item, f"{prefix}.{key}" if prefix else str(key))]
     if isinstance(node, Sequence) and not isinstance(node, str):
@@ -75,7 +75,7 @@ def flat(node: object, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def repeat_command(session: Mapping[str, Any]) -> str:
-    """A session's command as a shell takes it."""
+    """A session's command, quoted for a shell."""
     return shlex.join(map(str, session.get("command", ())))
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The pages, one after another, into a folder that is whole or absent.
+"""Writes the pages into a folder that is complete or absent.
 
-The site is written beside the folder it will be and renamed at the end, so that a killed run leaves no half of one. A
-marker file tells a folder made here, which the next report replaces, from all others, which are refused.
+The site is written under a temporary name and renamed at the end, so that a killed run leaves no incomplete site. A
+marker file identifies a report, which the next report replaces; any other folder is refused.
 """
 
 import logging
@@ -22,7 +22,7 @@ from lipsync_bench.report.charts import charts
 from lipsync_bench.report.clips import clip_list
 from lipsync_bench.report.contents import Results, read_results
 from lipsync_bench.report.papers import comparisons
-from lipsync_bench.report.players import clip_pages, kept_videos
+from lipsync_bench.report.players import clip_pages, has_videos
 from lipsync_bench.report.records import failures, flat, repeat_command, save_videos_command, unprepared
 from lipsync_bench.version import __version__
 
@@ -59,9 +59,9 @@ def _refuse(results: Path, out: Path) -> None:
 
 @contextmanager
 def _replacing(out: Path) -> Iterator[Path]:
-    """A folder to write to, which takes the place of `out` on a clean exit and is removed on any other."""
+    """A temporary folder that replaces `out` on a clean exit and is removed on any other."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out.parent, of=out)  # half sites of processes that are gone
+    remove_leftovers(out.parent, of=out)  # incomplete sites of killed processes
     temporary = temporary_path(out)
     temporary.mkdir()
     try:
@@ -77,14 +77,14 @@ def _replacing(out: Path) -> Iterator[Path]:
 
 
 def _breakable(text: str) -> Markup:
-    """Names of many parts may be broken behind an underscore, not inside a word."""
+    """A name that may be wrapped after an underscore, but not inside a word."""
     return Markup(str(escape(text)).replace("_", "_<wbr>"))
 
 
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("lipsync_bench.report"),
-        autoescape=True,  # every name and reason comes from files of anybody's
+        autoescape=True,  # names and reasons come from users' files
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -95,7 +95,7 @@ def _environment() -> Environment:
 
 def _write_clip_pages(results: Results, out: Path, write: Callable[..., None]) -> None:
     names = sorted(results.clips)
-    videos = kept_videos(results)
+    videos = has_videos(results)
     command = "" if videos else save_videos_command(results.manifest)
     place = {name: i for i, name in enumerate(names)}
     for page in clip_pages(results, out, videos):
@@ -109,17 +109,17 @@ def write_report(results: Path, out: Path, tables: Sequence[str] = (), title: st
     """Write a results folder as a static site, which opens from the disk and needs no network.
 
     Args:
-        results: As `bench evaluate` leaves it.
+        results: Results folder of `bench evaluate`.
         out: Folder of the site; an older report there is replaced.
-        tables: Ids of papers' tables (or "all") beside those of the results' data set.
-        title: Of the site; the data set's and the folder's name if None.
+        tables: Ids of papers' tables (or "all"), in addition to those of the results' data set.
+        title: Title of the site; the names of data set and folder if None.
 
     Returns:
         Path of its first page.
 
     Raises:
         FileNotFoundError: No rows, or no table of that id.
-        ValueError: A file of the results is damaged or of another version; `out` is somebody else's.
+        ValueError: A file of the results is damaged or of another version; `out` is not a report.
     """
     out = out.resolve()
     _refuse(results, out)

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading results: what is common to leaderboards, the papers' tables and the report."""
+"""Reading and joining results: shared by leaderboards, the papers' tables and the report."""

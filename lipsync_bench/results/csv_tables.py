@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CSV files as tables: every line has the header's cells, and numbers are numbers, or an error says where not."""
+"""CSV files as tables. A line with another number of cells, or a cell of another type, is an error that names it."""
 
 import csv
 import io
@@ -34,13 +34,13 @@ def _cells(path: Path, text: str, expected: str, repair: str) -> Iterator[list[s
             if row:
                 yield row
     except csv.Error as error:
-        raise _refused(path, f"line {reader.line_num} is no CSV ({error})", expected, repair) from error
+        raise _refused(path, f"line {reader.line_num} is not CSV ({error})", expected, repair) from error
     if not header:
         raise _refused(path, "has no header", expected, repair)
 
 
 def read_cells(path: Path, expected: str, repair: str, *, growing: bool = False) -> Iterator[list[str]]:
-    """The header of a CSV file and its lines, as texts; all have as many cells. Blank lines are passed over.
+    """The header of a CSV file and its lines as texts, all with as many cells. Blank lines are skipped.
 
     Args:
         path: The file.
@@ -49,7 +49,7 @@ def read_cells(path: Path, expected: str, repair: str, *, growing: bool = False)
         growing: As for `read_text`.
 
     Raises:
-        FileNotFoundError, TextError: As `read_text`; or it is no CSV of one shape, or empty.
+        FileNotFoundError, TextError: As `read_text`; or it is not CSV with a constant number of cells, or empty.
     """
     cells = _cells(path, read_text(path, expected, repair, CSV_BYTES, growing=growing), expected, repair)
     yield next(cells)
@@ -80,12 +80,12 @@ def read_table(
         path: The file.
         expected: What it should hold, for messages.
         repair: What to do about another file, for messages.
-        texts: Columns of texts, as `csv_files.quoted` writes them; these and the next ones where they are there.
+        texts: Columns of texts, as `csv_files.quoted` writes them. Absent columns are ignored, here and below.
         numbers: Columns of numbers, or missing values.
         counts: Columns of whole numbers from 0 on, or missing values.
-        filled: Columns that have to be there, with no missing value.
+        filled: Columns that must exist and have no missing value.
         growing: As for `read_text`.
-        exact: Numbers to the last bit, which takes longer.
+        exact: Read numbers to the last bit, which takes longer.
 
     Raises:
         FileNotFoundError, TextError: As `read_cells`; or a column is missing or holds something else.
@@ -123,20 +123,20 @@ def read_table(
             bad |= values.notna() & ~(values.between(0, 2**53) & (values % 1 == 0))
         if bad.any():
             kind = "whole number from 0 on" if name in counts else "number"
-            raise _refused(path, f"{_first(bad, table[name])} in the column {name}, no {kind}", expected, repair)
+            raise _refused(path, f"{_first(bad, table[name])} in the column {name}, not a {kind}", expected, repair)
         if table[name].dtype == object:
             table[name] = values
     return table
 
 
 def _number(cell: object) -> object:
-    """No truth values, which would count as 1 and 0, and no integer that is larger than any float."""
+    """The cell; booleans, which would count as 1 and 0, and integers larger than any float as text."""
     large = isinstance(cell, int) and abs(cell) > 1e300
     return str(cell) if isinstance(cell, bool) or large else cell
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """A table as CSV, with texts that no spreadsheet runs."""
+    """A table as CSV, with texts quoted so that no spreadsheet runs them."""
     texts = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
     cells = {name: table[name].map(lambda cell: quoted(cell) if isinstance(cell, str) else cell) for name in texts}
     return table.assign(**cells).to_csv(index=False, lineterminator="\n")

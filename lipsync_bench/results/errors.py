@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a results folder can refuse."""
+"""The error of a results folder that cannot be used."""
 
 __all__ = ["OtherResultsError"]
 
 
 class OtherResultsError(ValueError):
-    """A folder holds results that cannot be added to: of other weights or data, of another version, or damaged.
+    """A folder holds results that cannot be extended: of other weights or data, of another version, or damaged.
 
-    Who named the folder by another argument than `out` says so.
+    A caller whose argument for the folder is not `out` adds the name of its own.
     """

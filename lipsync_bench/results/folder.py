@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A results folder, as `bench evaluate` leaves it: the one place that knows what lies where in it and how it is read.
+"""A results folder, as `bench evaluate` writes it: the only module that knows its files and how they are read.
 
     clips*.csv             rows, one file for each process            leaderboard.csv    derived from them
     manifest.json          what they were measured with               targets/           prepared target videos
-    videos/, features/     kept videos, and FID's features, of rows
+    videos/, features/     saved videos, and FID's features, of rows
 
-Tables come with their texts as texts ("" where a cell is empty) and with NaN, or NA of ranks, for a missing number.
+In tables an empty text cell is "", a missing number NaN, and a missing rank NA.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ __all__ = ["ResultsFolder", "read_board", "read_table", "with_texts"]
 
 
 def with_texts(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows or a leaderboard with text cells as text, the empty ones too."""
+    """Rows or a leaderboard with all text cells as text, empty ones as ""."""
     texts = [name for name in _TEXTS if name in table]
     return table.assign(**{name: table[name].astype(object).fillna("").astype(str) for name in texts})
 
@@ -40,13 +40,13 @@ def read_table(path: Path) -> pd.DataFrame:
     """The rows or the leaderboard in a CSV file.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is no CSV, or has something else where a number should be.
+        FileNotFoundError: There is no such file.
+        ValueError: It is not CSV, or a number is something else.
     """
     table = csv_tables.read_table(
         path,
         "clips.csv or leaderboard.csv",
-        "Name another, or make it anew with: bench evaluate",
+        "Name another, or write it again with: bench evaluate",
         texts=_TEXTS,
         numbers=[name for name in dict.fromkeys((*FIELDS, *NUMBERS)) if name not in (*_TEXTS, *COUNTS)],
         counts=COUNTS,
@@ -56,25 +56,25 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def read_board(path: Path) -> pd.DataFrame:
-    """A leaderboard.csv, of an older version too: columns of metrics that it does not have are missing.
+    """A leaderboard.csv, also of an older version, which lacks the columns of newer metrics.
 
     Raises:
-        FileNotFoundError: There is none.
-        ValueError: It is something else.
+        FileNotFoundError: There is no such file.
+        ValueError: It holds something else.
     """
     board = _typed(read_leaderboard(path))
     missing = [name for name in _NEEDED if name not in board]
     if missing or board.empty:
-        found = f"has no column {', '.join(missing)}" if missing else "has no line"
+        found = f"has no column {', '.join(missing)}" if missing else "has no entry"
         raise ValueError(
             f"{path} {found}. Expected a leaderboard.csv as written by: bench evaluate. "
-            "Remove the file where its rows lie beside it: it is derived anew from them"
+            "If its rows are beside it, remove the file: it is derived again from them"
         )
     return board
 
 
 class ResultsFolder:
-    """What lies in a results folder; read anew with each call.
+    """The contents of a results folder; every call reads the files again.
 
     Args:
         path: The folder. It need not exist.
@@ -90,50 +90,50 @@ class ResultsFolder:
 
     @property
     def board_file(self) -> Path:
-        """Where its leaderboard is, if it has one."""
+        """The path of its leaderboard, which may not exist."""
         return self.path / BOARD
 
     @property
     def videos(self) -> Path:
-        """Where kept videos are; see `evaluation.videos.video_path`."""
+        """The folder of saved videos; see `evaluation.videos.video_path`."""
         return self.path / "videos"
 
     @property
     def unprepared_file(self) -> Path:
-        """Where the target videos are listed of which no clip could be made."""
+        """The list of target videos that could not be prepared."""
         return self.path / "targets" / "failures.csv"
 
     @property
     def is_begun(self) -> bool:
-        """Whether an evaluation has left rows or a leaderboard."""
+        """Whether an evaluation has written rows or a leaderboard."""
         return self.board_file.is_file() or bool(self.row_files)
 
     @property
     def board_is_current(self) -> bool:
-        """Whether there is a leaderboard that is not older than the rows: a killed run leaves an older one."""
+        """Whether there is a leaderboard that is not older than the rows: after a killed run it is older."""
         if not self.board_file.is_file():
             return False
         written = self.board_file.stat().st_mtime_ns
         return all(written >= file.stat().st_mtime_ns for file in self.row_files)
 
     def rows(self) -> pd.DataFrame:
-        """All rows in a stable order, as `read_rows` gives them. Raises as that."""
+        """All rows in a stable order, as returned by `read_rows`, with its errors."""
         rows = with_texts(read_rows(self.path))
         return rows.assign(**{name: rows[name].astype(float) for name in _FLOATS})
 
     def board(self) -> pd.DataFrame:
-        """The leaderboard; derived from the rows where there is none or an older one, and then without FID.
+        """The leaderboard; if it is missing or older than the rows, derived from them, without FID.
 
         Raises:
             FileNotFoundError: There are neither rows nor a leaderboard.
-            ValueError: A file is not in order.
+            ValueError: A file is damaged or of another version.
         """
         return read_board(self.board_file) if self.board_is_current else with_texts(leaderboard(self.rows()))
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest; None without one. Raises as `read_manifest`."""
+        """The manifest; None without one. Errors as in `read_manifest`."""
         return read_manifest(self.path) if (self.path / MANIFEST).is_file() else None
 
     def identity(self) -> dict[str, Any]:
-        """What all rows have in common, of manifests of all versions; empty without one. Raises as `read_identity`."""
+        """What all rows share, from a manifest of any version; empty without one. Errors as in `read_identity`."""
         return read_identity(self.path) if (self.path / MANIFEST).is_file() else {}

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""manifest.json beside results: what they were measured with, and how to measure them again.
+"""manifest.json beside results: what they were measured with, and how to repeat the measurement.
 
-    identity   what every row of the folder has in common: protocol, scorers' weights, data set; never changes
+    identity   what all rows of the folder share: protocol, weights of metric networks, data set; never changes
     protocol   the protocol in full
     methods    SHA-256 of each method's weights, as of its last session
-    sessions   one for each time the command ran on this folder, the first one first:
-        id, started, ended, outcome     UTC; "running" with no end is a session that is under way or was killed, "share
-                                        done" one whose other processes are not finished
-        command, config, seeds          what was typed, and every argument as it was resolved
+    sessions   one for each time the command ran on this folder, in order:
+        id, started, ended, outcome     UTC; "running" without an end: still running, or killed; "share done": other
+                                        processes are not finished
+        command, config, seeds          the command line, and every argument as resolved
         weights, clips                  SHA-256 of each weight file; number of clips and SHA-256 of their list
         code                            version, commit of the checkout if there is one and whether its files are
                                         changed, SHA-256 of the sources
         versions, machine, processes    libraries, hardware, ranks
 
-The sources' SHA-256 tells a changed checkout from its commit. No path is written that the user has not typed: below the
-current folder paths are relative, of others only the name is kept.
+The sources' SHA-256 shows whether a checkout differs from its commit. Paths that the user did not type are made
+relative to the current folder; outside it only the name is written.
 """
 
 import hashlib
@@ -64,17 +64,17 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Run:
-    """What a session is about to do.
+    """What a session will do.
 
     Args:
-        identity: What all rows of the folder must have in common.
+        identity: What all rows of the folder must share.
         protocol: The protocol's fields.
-        methods: SHA-256 of each method's weights; "" where there are none.
+        methods: SHA-256 of each method's weights; "" without weights.
         config: Every argument of the command as resolved: strings, numbers, paths, lists and mappings of them.
         clips: SHA-256 of the source of each clip, by clip id.
-        weights: SHA-256 of every other weight file, by what it is for; "" where none was given.
-        seeds: Every seed, by what it is for.
-        command: As typed; of this process if None.
+        weights: SHA-256 of every other weight file, by purpose; "" where none was given.
+        seeds: Every seed, by purpose.
+        command: The command line; that of this process if None.
     """
 
     identity: Mapping[str, object]
@@ -88,7 +88,7 @@ class Run:
 
 
 def clip_list_sha256(clips: Mapping[str, str]) -> str:
-    """SHA-256 of a list of clips, whatever their order.
+    """SHA-256 of a list of clips, independent of their order.
 
     Args:
         clips: SHA-256 of the source of each clip, by clip id.
@@ -98,10 +98,10 @@ def clip_list_sha256(clips: Mapping[str, str]) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """What git says of the checkout in `root`; None without git, or where `root` is no checkout of its own."""
+    """The output of git for the checkout in `root`; None without git, or if `root` is not the root of a checkout."""
     root = root.resolve()
     command = ["git", "-C", str(root), "-c", f"safe.directory={root}", "--no-optional-locks", *arguments]
-    # Of the environment no other checkout (a hook of git names one), and not the one that `root` may be a part of.
+    # Ignore a checkout named in the environment (by a git hook), and one that contains `root`.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment["GIT_CEILING_DIRECTORIES"] = str(root.parent)
     try:
@@ -114,12 +114,12 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def commit(root: Path) -> str | None:
-    """Commit that is checked out in `root`; None without git, or if `root` is no checkout of its own, or has none."""
+    """The commit checked out in `root`; None without git or commit, or if `root` is not the root of a checkout."""
     return _git(root, "rev-parse", "--verify", "HEAD")
 
 
 def uncommitted_changes(root: Path) -> bool | None:
-    """Whether a file of the commit is changed; None without git, or if `root` is no checkout of its own."""
+    """Whether a file of the commit is changed; None without git, or if `root` is not the root of a checkout."""
     changes = _git(root, "status", "--porcelain", "--untracked-files=no")
     return None if changes is None else bool(changes)
 
@@ -154,7 +154,7 @@ def _processor() -> str:
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores that this process may use, memory in GiB, GPUs, system. No host name."""
+    """Processor, cores available to this process, memory in GiB, GPUs, system; no host name."""
     import torch
 
     return {
@@ -171,13 +171,13 @@ def machine() -> dict[str, object]:
 
 def _own_command() -> list[str]:
     name, *arguments = sys.argv or [""]
-    if "ipykernel" in name:  # a notebook: nobody typed these
+    if "ipykernel" in name:  # a notebook has no command line
         return ["notebook"]
     return [Path(name).name, *arguments]
 
 
 def _plain(value: object, typed: str) -> Any:
-    """A value as JSON takes it, with paths as the head of this file says."""
+    """A value as JSON, with paths as described at the head of this file."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item, typed) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
@@ -203,22 +203,22 @@ def _read(folder: Path) -> dict[str, Any]:
         items = content.get(name, kind())
         if not isinstance(items, kind) or (kind is list and not all(isinstance(item, dict) for item in items)):
             raise OtherResultsError(
-                f"{path} is no manifest: {name} is {str(items)[:40]}. Expected the one of bench evaluate. {_REPAIR}"
+                f"{path} is not a manifest: {name} is {str(items)[:40]}. Expected one of bench evaluate. {_REPAIR}"
             )
     return content
 
 
 def read_identity(folder: Path) -> dict[str, Any]:
-    """What all rows of a results folder have in common; manifests without a format told it, too.
+    """What all rows of a results folder share; older manifests without a format have it too.
 
     Raises:
         FileNotFoundError: There is no manifest.
-        OtherResultsError: It is damaged, or something else.
+        OtherResultsError: It is damaged, or holds something else.
     """
     identity: dict[str, Any] | None = _read(folder).get("identity")
     if identity is None:
         raise OtherResultsError(
-            f"{folder / MANIFEST} is no manifest of results: it has no identity. Expected the one of bench evaluate. "
+            f"{folder / MANIFEST} is not a manifest of results: it has no identity. Expected one of bench evaluate. "
             f"{_REPAIR}"
         )
     return identity
@@ -259,7 +259,7 @@ def _now() -> str:
 
 @dataclass
 class Ending:
-    """How a session ends if nothing stops it.
+    """The outcome of a session that is not interrupted.
 
     Args:
         outcome: "done", or "share done" where other processes are not finished.
@@ -270,14 +270,14 @@ class Ending:
 
 @contextmanager
 def session(out: Path, run: Run) -> Iterator[Ending]:
-    """Enter a session into the manifest of a results folder, and how it ended when it is over.
+    """Record a session in the manifest of a results folder, and its outcome at the end.
 
-    The outcome is that of `Ending`, or "stopped" with the name of the exception. A process that is killed leaves
-    "running". Of several processes only one may call this.
+    The outcome is that of `Ending`, or "stopped" with the name of the exception. After a killed process it remains
+    "running". Only one of several processes may call this.
 
     Args:
-        out: Results folder; made if it is not there.
-        run: What is about to be done.
+        out: Results folder; created if it does not exist.
+        run: What the session will do.
 
     Raises:
         OtherResultsError: The folder's rows have another identity; nothing is written. Or its manifest is damaged.
@@ -323,7 +323,7 @@ def session(out: Path, run: Run) -> Iterator[Ending]:
 
 @contextmanager
 def other_process(out: Path, run: Run) -> Iterator[Ending]:
-    """The same for all processes but the first, which write nothing. Raises as `session`."""
+    """`session` for all processes but the first: the same checks and errors, but nothing is written."""
     typed = "\n".join(printable(word) for word in (_own_command() if run.command is None else run.command))
     if (out / MANIFEST).is_file():
         identity = _plain(run.identity, typed)
@@ -332,7 +332,7 @@ def other_process(out: Path, run: Run) -> Iterator[Ending]:
 
 
 def finish(out: Path) -> None:
-    """Say of sessions whose share was done that all is done; for the process that finishes last."""
+    """Set the outcome of sessions from "share done" to "done"; for the process that finishes last."""
     manifest = read_manifest(out) if (out / MANIFEST).is_file() else {"sessions": []}
     waiting = [entry for entry in manifest["sessions"] if entry.get("outcome") == "share done"]
     for entry in waiting:
@@ -342,7 +342,7 @@ def finish(out: Path) -> None:
 
 
 def _end(out: Path, name: str, outcome: str) -> None:
-    """Read anew, because another session may have begun meanwhile."""
+    """Write the end of a session into the manifest as it is now: another session may have begun meanwhile."""
     manifest = read_manifest(out)
     for entry in manifest["sessions"]:
         if entry.get("id") == name:

@@ -1,23 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench leaderboard merge A.csv B.csv`: several results in one leaderboard, or a refusal that says why not.
+"""`bench leaderboard merge A.csv B.csv`: several results in one leaderboard, or an error that says why not.
 
-What may be merged: a results folder, its clips.csv or its leaderboard.csv (the rows beside it are read), or a
-leaderboard.csv that somebody sent alone. Rows are pooled and the leaderboard derived from them anew; lines that come
-without rows are taken as they are, without rank and group, and then no line has any: a rank among some of the lines is
-none. FID cannot be pooled; a line keeps that of the leaderboard.csv beside its rows, if it is of the same clips.
+Results to merge are a results folder, its clips.csv or its leaderboard.csv (the rows beside it are read), or a
+leaderboard.csv without rows. Rows are pooled and the leaderboard is derived from them; entries without rows are copied
+without rank and group, and then no entry has any: ranks over a subset would mislead. FID cannot be pooled; an entry
+keeps the FID of the leaderboard.csv beside its rows, if it is of the same clips.
 
 Refused, because a column of the leaderboard would hold two different quantities:
 
-- another protocol, or other scorer weights;
-- another data set or split, where manifests tell;
-- other clips, or another video or prediction under the same name. With rows the pairs of video and sound have to be the
-  same in all lines, scored or failed; of lines without rows only their number is known, and has to agree. The ground
-  truth, which says its own words only, needs the same videos;
-- two measurements of the same row that differ by more than `TOLERANCE`, or two different lines of the same method
-  without the rows to pool.
+- another protocol, or other weights of metric networks;
+- another data set or split, if manifests record it;
+- other clips, or another video or prediction under the same name. With rows, all entries need the same pairs of video
+  and audio, scored or failed; of entries without rows only the number of clips is known, which must agree. The ground
+  truth, which is never dubbed, needs the same videos;
+- two measurements of the same row that differ by more than `TOLERANCE`, or two different entries of the same method
+  without rows.
 
-A row that is there twice counts once: a scored one before a failed one, else that with the smaller values, so that the
-order of the parts plays no part.
+A row that occurs twice counts once: a scored one before a failed one, else the one with the smaller values, so that the
+order of the parts does not matter.
 """
 
 import logging
@@ -34,10 +34,10 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.results.csv_tables import csv_text, read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
 from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns, rich_table
-from lipsync_bench.results.rows import BOARD, FIELDS, GROUND_TRUTH, IDENTITY, LINE, SCORERS
+from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, SCORERS
 
 TOLERANCE = 1e-3
-"""Of the larger value: two machines compute the last digits of a network's output differently."""
+"""Relative: two machines compute the last digits of a network's output differently."""
 _METRICS = tuple(column.name for column in CLIP_COLUMNS)
 _POOLED = tuple(column.name for column in COLUMNS if column.kind == "pooled")
 _COUNTS = HEAD[2:]
@@ -52,30 +52,30 @@ class MergeInput:
     """One of the results to be merged.
 
     Args:
-        name: As messages call it.
+        name: Its name in messages.
         rows: One row for each method and clip; None if only the leaderboard is known.
-        lines: The leaderboard; None if there are rows.
-        board: Beside rows: the leaderboard.csv there, for what rows do not tell; None without one.
-        data: Data set and split, as far as a manifest tells.
+        entries: The leaderboard; None if there are rows.
+        board: The leaderboard.csv beside the rows, for FID, which rows do not have; None without one.
+        data: Data set and split, if a manifest records them.
     """
 
     name: str
     rows: pd.DataFrame | None = None
-    lines: pd.DataFrame | None = None
+    entries: pd.DataFrame | None = None
     board: pd.DataFrame | None = None
     data: tuple[tuple[str, str], ...] = ()
 
     @property
     def table(self) -> pd.DataFrame:
-        """Rows or lines, whichever there are."""
-        table = self.rows if self.rows is not None else self.lines
+        """Rows or entries, whichever it has."""
+        table = self.rows if self.rows is not None else self.entries
         if table is None:
-            raise ValueError(f"{self.name} has neither rows nor lines. Expected one of them.")
+            raise ValueError(f"{self.name} has neither rows nor entries. Expected one of them.")
         return table
 
 
 def _refuse_other_version(path: Path, columns: Sequence[str]) -> None:
-    """Refuse what is no leaderboard.csv as this version writes it."""
+    """Refuse a file that is not a leaderboard.csv of this version."""
     needed = (*HEAD, *TAIL)
     known = {*needed, *(name for column in COLUMNS for name in metric_columns(column))}
     halves = {name for c in COLUMNS if c.name in columns for name in metric_columns(c)}
@@ -84,13 +84,13 @@ def _refuse_other_version(path: Path, columns: Sequence[str]) -> None:
     if missing or unknown:
         raise ValueError(
             f"{path} is neither rows nor a leaderboard of this version: missing {', '.join(missing) or 'nothing'}, "
-            f"unknown {', '.join(unknown) or 'nothing'}. Expected a clips.csv or leaderboard.csv; make it anew with: "
+            f"unknown {', '.join(unknown) or 'nothing'}. Expected a clips.csv or leaderboard.csv; write it again with: "
             "bench evaluate"
         )
 
 
 def _folder_part(name: str, folder: ResultsFolder, rows: pd.DataFrame | None = None) -> MergeInput:
-    """A results folder; with `rows`, these of it alone."""
+    """A results folder; with `rows`, only these rows of it."""
     if rows is None:
         for file in folder.row_files:
             expected, repair = "rows of bench evaluate", "Remove the file, or evaluate again"
@@ -98,7 +98,7 @@ def _folder_part(name: str, folder: ResultsFolder, rows: pd.DataFrame | None = N
             if tuple(columns) != FIELDS:
                 raise ValueError(
                     f"{file} was written by another version: its columns are {', '.join(columns) or 'none'}. Expected "
-                    f"{', '.join(FIELDS)}. Make it anew with: bench evaluate --out NEW"
+                    f"{', '.join(FIELDS)}. Write it again with: bench evaluate --out NEW"
                 )
         rows = folder.rows()
     board = read_table(folder.board_file) if folder.board_file.is_file() else None
@@ -113,7 +113,7 @@ def read_input(path: Path) -> MergeInput:
     """A results folder, a clips.csv or a leaderboard.csv.
 
     Args:
-        path: Of a leaderboard.csv with rows beside it, the rows are read.
+        path: The folder or file. If rows are beside a leaderboard.csv, they are read instead.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or no rows in the folder.
@@ -133,11 +133,11 @@ def read_input(path: Path) -> MergeInput:
     if tuple(table.columns) == FIELDS:
         return _folder_part(str(path), folder, table)
     _refuse_other_version(path, list(table.columns))
-    return MergeInput(str(path), lines=table)
+    return MergeInput(str(path), entries=table)
 
 
 def _one_value(parts: Sequence[MergeInput], column: str, what: str) -> None:
-    """Refuse two values of a column, in two parts or in one."""
+    """Refuse more than one value in a column, over all parts."""
     seen: dict[str, str] = {}
     for part in parts:
         for value in part.table[column].astype(object).fillna("").astype(str).unique():
@@ -145,8 +145,8 @@ def _one_value(parts: Sequence[MergeInput], column: str, what: str) -> None:
     if len(seen) > 1:
         (one, first), (other, second) = sorted(seen.items(), key=lambda item: (item[1], item[0]))[:2]
         raise ValueError(
-            f"{first} has {what} {one or 'none'}, {second} has {other or 'none'}. Expected the same in all, because "
-            "their numbers do not share a column. Merge only results of one, or evaluate again with the same: "
+            f"{first} has {what} {one or 'none'}, {second} has {other or 'none'}. Expected the same in all: otherwise "
+            "their numbers cannot share a column. Merge only results of one, or evaluate again with the same: "
             "bench evaluate"
         )
 
@@ -164,7 +164,7 @@ def _refuse_other_data(parts: Sequence[MergeInput]) -> None:
 
 
 def _differing(a: pd.Series, b: pd.Series) -> str | None:
-    """A metric in which two measurements of the same row differ."""
+    """The first metric in which two measurements of the same row differ; None if there is none."""
     for name in _METRICS:
         one, other = float(a[name]), float(b[name])
         same = one == other or (math.isnan(one) and math.isnan(other))
@@ -185,15 +185,15 @@ def _without_duplicates(rows: pd.DataFrame) -> pd.DataFrame:
             first, other = good.iloc[0], good.iloc[k]
             name = _differing(first, other)
             if name is not None:
-                sound = "" if first["audio_clip"] == first["clip"] else f" with the sound of {first['audio_clip']}"
+                audio = "" if first["audio_clip"] == first["clip"] else f" with the audio of {first['audio_clip']}"
                 raise ValueError(
-                    f"{first['method']} on {first['clip']}{sound} has {name} {first[name]} in {first['part']} and "
+                    f"{first['method']} on {first['clip']}{audio} has {name} {first[name]} in {first['part']} and "
                     f"{other[name]} in {other['part']}, with the same weights and protocol. Expected the same within "
                     f"{TOLERANCE:g}. Leave out the wrong one, or measure again: bench evaluate --out NEW"
                 )
     dropped = rows.duplicated(list(IDENTITY))
     if dropped.any():
-        _log.info("%d rows are there more than once and count once", int(dropped.sum()))
+        _log.info("%d rows occur more than once and count once", int(dropped.sum()))
     return rows[~dropped].drop(columns="_failed").reset_index(drop=True)
 
 
@@ -202,10 +202,10 @@ def _refuse_other_files(rows: pd.DataFrame) -> None:
     pair = ["clip", "audio_clip"]
     for names, field, what in (
         (["clip"], "target_sha256", "video"),
-        ([*LINE, *pair], "prediction_sha256", "prediction"),
+        ([*ENTRY, *pair], "prediction_sha256", "prediction"),
     ):
-        told = rows[(rows["status"] == "ok") & (rows[field] != "")].drop_duplicates([*names, field])
-        other = told[told.duplicated(names, keep=False)].sort_values([*names, field])
+        known = rows[(rows["status"] == "ok") & (rows[field] != "")].drop_duplicates([*names, field])
+        other = known[known.duplicated(names, keep=False)].sort_values([*names, field])
         if len(other):
             one, two = other.iloc[0], other.iloc[1]
             raise ValueError(
@@ -227,56 +227,56 @@ def _refuse_other_clips(rows: pd.DataFrame) -> None:
             f"clip {clip} has {found}. Expected the same video under the same name in all. Merge only results of one "
             "data set: bench evaluate --dataset NAME"
         )
-    truth = rows["method"] == GROUND_TRUTH
-    for part_of, keys in ((rows[~truth], pair), (rows, pair[:1])):  # the truth has the same videos, not sounds
-        everything = set(part_of[keys].itertuples(index=False, name=None))
-        for line, group in part_of.groupby(list(LINE)):
+    ground_truth = rows["method"] == GROUND_TRUTH
+    for some, keys in ((rows[~ground_truth], pair), (rows, pair[:1])):  # the ground truth has the same videos only
+        everything = set(some[keys].itertuples(index=False, name=None))
+        for entry, group in some.groupby(list(ENTRY)):
             absent = sorted(everything - set(group[keys].itertuples(index=False, name=None)))
             if absent:
                 raise ValueError(
-                    f"{line[1]} ({', '.join(sorted(set(group['part'])))}) has {len(everything) - len(absent)} of the "
-                    f"{len(everything)} clips of all; {' with the sound of '.join(dict.fromkeys(absent[0]))} is "
-                    "absent. Expected every clip in every line, or their means say different things. Finish the "
+                    f"{entry[1]} ({', '.join(sorted(set(group['part'])))}) has {len(everything) - len(absent)} of the "
+                    f"{len(everything)} clips of all; {' with the audio of '.join(dict.fromkeys(absent[0]))} is "
+                    "absent. Expected every clip in every entry: otherwise their means cannot be compared. Finish the "
                     "shorter run with its own command, without --limit: bench evaluate"
                 )
 
 
 def _pooled_metrics(parts: Sequence[MergeInput], rows: pd.DataFrame) -> pd.DataFrame | None:
-    """What no row tells (FID), of lines whose leaderboard saw the same clips as all parts together.
+    """Pooled metrics (FID), which rows do not have, of entries whose leaderboard has the same clips as all parts.
 
     Args:
-        parts: With their leaderboards.
-        rows: Of all parts, each once.
+        parts: Parts with their leaderboards.
+        rows: The rows of all parts, each once.
     """
-    clips = rows[rows["status"] == "ok"].groupby(list(LINE)).size().to_dict()
+    clips = rows[rows["status"] == "ok"].groupby(list(ENTRY)).size().to_dict()
     found: dict[tuple[str, tuple[str, ...]], tuple[float, int, str]] = {}
     lost: set[str] = set()
     for part in parts:
         if part.board is None or part.rows is None:
             continue
-        own = part.rows[part.rows["status"] == "ok"].groupby(list(LINE)).size().to_dict()
-        for _, line in part.board.iterrows():
-            key = tuple(str(line[name]) for name in LINE)
-            for name in (name for name in _POOLED if name in line and not math.isnan(line[name])):
-                if not clips.get(key, 0) == own.get(key, 0) == line["clips"]:
-                    lost.add(f"{line['method']} in {part.name}")
+        own = part.rows[part.rows["status"] == "ok"].groupby(list(ENTRY)).size().to_dict()
+        for _, entry in part.board.iterrows():
+            key = tuple(str(entry[name]) for name in ENTRY)
+            for name in (name for name in _POOLED if name in entry and not math.isnan(entry[name])):
+                if not clips.get(key, 0) == own.get(key, 0) == entry["clips"]:
+                    lost.add(f"{entry['method']} in {part.name}")
                     continue
-                value, n = float(line[name]), int(line[f"{name}_n"])
+                value, n = float(entry[name]), int(entry[f"{name}_n"])
                 first, _, place = found.setdefault((name, key), (value, n, part.name))
                 if not math.isclose(first, value, rel_tol=TOLERANCE, abs_tol=1e-6):
                     raise ValueError(
-                        f"{line['method']} has {name} {first} in {place} and {value} in {part.name}, over the same "
+                        f"{entry['method']} has {name} {first} in {place} and {value} in {part.name}, over the same "
                         f"clips. Expected the same within {TOLERANCE:g}. Leave out the wrong one, or measure again: "
                         "bench evaluate --out NEW"
                     )
     if lost:
-        _log.warning("fid of %s is of other clips than the merged line, and left out", ", ".join(sorted(lost)))
+        _log.warning("fid of %s is of other clips than the merged entry, and left out", ", ".join(sorted(lost)))
     if not found:
         return None
-    out = pd.DataFrame([dict(zip(LINE, key, strict=True)) for key in sorted({key for _, key in found})])
+    out = pd.DataFrame([dict(zip(ENTRY, key, strict=True)) for key in sorted({key for _, key in found})])
     for name in sorted({name for name, _ in found}):
         values = [
-            found.get((name, key), (math.nan, 0, "")) for key in out[list(LINE)].itertuples(index=False, name=None)
+            found.get((name, key), (math.nan, 0, "")) for key in out[list(ENTRY)].itertuples(index=False, name=None)
         ]
         out[name], out[f"{name}_n"] = [value for value, _, _ in values], [n for _, n, _ in values]
     return out
@@ -292,68 +292,68 @@ def _pooled(parts: Sequence[MergeInput]) -> pd.DataFrame:
     return leaderboard(rows.drop(columns="part"), _pooled_metrics(parts, rows))
 
 
-def _ordered(lines: pd.DataFrame) -> pd.DataFrame:
-    """Columns and lines in the order of `leaderboard`; metrics that no line holds are left out."""
-    metrics = [c for c in COLUMNS if c.name in lines and lines[c.name].notna().any()]
-    out = lines.reindex(columns=[*HEAD, *(name for c in metrics for name in metric_columns(c)), *TAIL])
+def _ordered(entries: pd.DataFrame) -> pd.DataFrame:
+    """Columns and entries in the order of `leaderboard`; metrics that no entry has are left out."""
+    metrics = [c for c in COLUMNS if c.name in entries and entries[c.name].notna().any()]
+    out = entries.reindex(columns=[*HEAD, *(name for c in metrics for name in metric_columns(c)), *TAIL])
     whole = [*_COUNTS, *(f"{c.name}_n" for c in metrics)]
     out[whole] = out[whole].fillna(0).astype("int64")
     letters, places = [n for n in GROUPS if n in out], [n for n in RANKS if n in out]
     out = out.assign(**{name: out[name].astype(object).fillna("").astype(str) for name in letters})
     out = out.astype(dict.fromkeys(places, "Int64"))
-    return out.sort_values(list(LINE), kind="stable", ignore_index=True)
+    return out.sort_values(list(ENTRY), kind="stable", ignore_index=True)
 
 
-def _same_line(a: pd.Series, b: pd.Series) -> bool:
+def _same_entry(a: pd.Series, b: pd.Series) -> bool:
     numbers = [
         name for name in a.index if name not in (*HEAD[:2], *TAIL, *GROUPS, *RANKS)
     ]  # ranks depend on the others
-    one, other = (line[numbers].to_numpy(dtype=float) for line in (a, b))
+    one, other = (entry[numbers].to_numpy(dtype=float) for entry in (a, b))
     return np.allclose(one, other, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
-def _one_line_each(lines: pd.DataFrame) -> pd.DataFrame:
-    """Lines that are there twice with the same numbers count once. `lines` has a column `part`."""
-    for line, group in lines.groupby(list(LINE)):
+def _without_duplicate_entries(entries: pd.DataFrame) -> pd.DataFrame:
+    """Entries that occur twice with the same numbers count once. `entries` has a column `part`."""
+    for entry, group in entries.groupby(list(ENTRY)):
         for k in range(1, len(group)):
-            if not _same_line(group.iloc[0].drop("part"), group.iloc[k].drop("part")):
+            if not _same_entry(group.iloc[0].drop("part"), group.iloc[k].drop("part")):
                 raise ValueError(
-                    f"{line[1]} has different lines in {group.iloc[0]['part']} and {group.iloc[k]['part']}, and means "
-                    "without their rows cannot be pooled. Expected the rows of both: give the results folders, or "
-                    "leave one out"
+                    f"{entry[1]} has different entries in {group.iloc[0]['part']} and {group.iloc[k]['part']}, and "
+                    "means without their rows cannot be pooled. Expected the rows of both: give the results folders, "
+                    "or leave one out"
                 )
-    lines = lines[~lines.duplicated(list(LINE))]
-    others = lines[lines["method"] != GROUND_TRUTH]
+    entries = entries[~entries.duplicated(list(ENTRY))]
+    others = entries[entries["method"] != GROUND_TRUTH]
     clips = others["clips"] + others["failures"]
     if clips.nunique() > 1:
         found = [f"{clips[k]} in {others['part'][k]}" for k in clips.drop_duplicates().index]
         raise ValueError(
-            f"the lines saw different numbers of clips: {', '.join(found)}. Expected the same clips in all. Finish the "
-            "shorter run with its own command, without --limit: bench evaluate"
+            f"the entries have different numbers of clips: {', '.join(found)}. Expected the same clips in all. Finish "
+            "the shorter run with its own command, without --limit: bench evaluate"
         )
-    return lines.drop(columns="part")
+    return entries.drop(columns="part")
 
 
-def _without_ranks(lines: pd.DataFrame) -> pd.DataFrame:
-    places = {name: pd.array([pd.NA] * len(lines), dtype="Int64") for name in RANKS if name in lines}
-    return lines.assign(**places, **{name: "" for name in GROUPS if name in lines})
+def _without_ranks(entries: pd.DataFrame) -> pd.DataFrame:
+    places = {name: pd.array([pd.NA] * len(entries), dtype="Int64") for name in RANKS if name in entries}
+    return entries.assign(**places, **{name: "" for name in GROUPS if name in entries})
 
 
 def merge_leaderboards(*parts: MergeInput) -> pd.DataFrame:
-    """One leaderboard of several results, the same whatever their order.
+    """One leaderboard of several results, independent of their order.
 
     Args:
-        parts: As `read_input` gives them, or made of rows or a leaderboard at hand.
+        parts: As returned by `read_input`, or made from rows or a leaderboard in memory.
 
     Returns:
-        As `leaderboard` does. Ranks and groups are empty unless every line comes with its rows.
+        A table as of `leaderboard`. Ranks and groups are empty unless every entry comes with its rows.
 
     Raises:
-        ValueError: They may not be merged (see the head of this file); names the parts and what differs.
+        ValueError: They must not be merged (see the head of this file); the message names the parts and what differs.
     """
     if not any(len(part.table) for part in parts):
         names = ", ".join(sorted(part.name for part in parts))
-        raise ValueError(f"{names}: no row and no line in any of them. Expected some. Make them with: bench evaluate")
+        raise ValueError(f"{names}: no row and no entry in any of them. Expected some. Make them with: bench evaluate")
     parts = tuple(sorted((part for part in parts if len(part.table)), key=lambda part: part.name))
     _one_value(parts, "protocol", "protocol")
     for name in SCORERS:
@@ -364,22 +364,22 @@ def merge_leaderboards(*parts: MergeInput) -> pd.DataFrame:
         names = " + ".join(part.name for part in parts if part.rows is not None)
         tables.append(_pooled(parts).assign(part=names))
     ranked = len(tables[0]) if tables else 0
-    tables += [part.lines.assign(part=part.name) for part in parts if part.lines is not None]
-    lines = pd.concat([table[[*_ordered(table).columns, "part"]] for table in tables], ignore_index=True)
-    counts = [name for name in lines if name.endswith("_n")]
-    lines[counts] = lines[counts].fillna(0)  # a metric that another part has, and this one has not
-    out = _ordered(_one_line_each(lines))
+    tables += [part.entries.assign(part=part.name) for part in parts if part.entries is not None]
+    entries = pd.concat([table[[*_ordered(table).columns, "part"]] for table in tables], ignore_index=True)
+    counts = [name for name in entries if name.endswith("_n")]
+    entries[counts] = entries[counts].fillna(0)  # a metric that only another part has
+    out = _ordered(_without_duplicate_entries(entries))
     if len(out) > ranked:
-        _log.info("%d lines came without their rows; ranks and groups are left empty", len(out) - ranked)
+        _log.info("%d entries came without their rows; ranks and groups are left empty", len(out) - ranked)
         return _without_ranks(out)
     return out
 
 
 def leaderboard_merge(paths: list[Path], *, out: Path) -> int:
-    """Join the results of several runs in one leaderboard, if their numbers may share a table.
+    """Join the results of several runs in one leaderboard, if their numbers are comparable.
 
-    Results of another protocol, other scorer weights, another data set or other clips are refused. What is there twice
-    counts once. Ranks and groups are left empty if a line came without its rows, which is logged.
+    Results of another protocol, other metric networks, another data set or other clips are refused. Duplicates count
+    once. Ranks and groups are left empty, with a log line, if an entry comes without its rows.
 
     Args:
         paths: Results folders, their clips.csv, or leaderboard.csv files.

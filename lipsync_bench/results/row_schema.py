@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The JSON schema of a row of clips.csv, built from the fields of rows and the metrics' definitions.
 
-`python -m lipsync_bench.results.row_schema` prints it. What a protocol leaves empty or demands is not in it. The rules
-are written down as they stand in the schema: a pydantic model would take as many lines, and knows no `if`.
+`python -m lipsync_bench.results.row_schema` prints it. It does not say which fields a protocol leaves empty. The rules
+are written as they stand in the schema: a pydantic model would take as many lines, and has no `if`.
 """
 
 import json
@@ -18,10 +18,10 @@ _NUMBER = r"(nan|-?[0-9]+([.][0-9]+)?(e[+-]?[0-9]+)?)"
 _SHIFTS = 31
 _REFERENCES = {
     "target": "compared with the same frame of the real video",
-    "sound": "compared with what is heard",
+    "audio": "compared with the audio",
     "none": "of the prediction alone",
 }
-_DIRECTIONS = {True: "higher is better", False: "lower is better", None: "no better side"}
+_DIRECTIONS = {True: "higher is better", False: "lower is better", None: "neither direction is better"}
 
 __all__ = ["row_schema"]
 
@@ -40,7 +40,7 @@ def _sha256(description: str) -> dict[str, object]:
 
 def _source(description: str) -> dict[str, object]:
     pattern = "^[0-9a-f]{64}([+][0-9a-f]{64})?$"
-    return _text_or_none(f"{description}; + and another where its sound is a file of its own.", pattern=pattern)
+    return _text_or_none(f"{description}; + and another one where the audio is a separate file.", pattern=pattern)
 
 
 def _count(description: str) -> dict[str, object]:
@@ -59,36 +59,36 @@ def _metric(column: Column) -> dict[str, object]:
     rule: dict[str, object] = {"type": ["number", "null"], "minimum": least}
     if math.isfinite(greatest):
         return {**rule, "maximum": greatest, "description": about}
-    if column.unit == "dB":  # the logarithm of no difference; other metrics without a greatest value stay finite
+    if column.unit == "dB":  # infinite for identical images; other unbounded metrics stay finite
         return {"anyOf": [rule, {"const": "inf"}], "description": f"{about} inf: identical images."}
     return {**rule, "description": about}
 
 
 def _properties() -> dict[str, dict[str, object]]:
     curve = f"^{_NUMBER}( {_NUMBER}){{{_SHIFTS - 1}}}$"
-    shifts = f"at each shift of the sound from -{_SHIFTS // 2} to {_SHIFTS // 2} frames, {_SHIFTS} numbers with blanks"
+    shifts = f"at each shift of the audio from -{_SHIFTS // 2} to {_SHIFTS // 2} frames, {_SHIFTS} numbers with blanks"
     names = [name.removesuffix("_sha256") for name in SCORERS]
     return {
         "protocol": _text("Name and version of the protocol.", pattern="^[a-z0-9_]+-v[0-9]+$"),
-        "method": _text("What was scored; ground_truth and repeated_frame are the floor and the trivial baseline."),
-        "generator_sha256": _sha256("Of the method's weights; null where there are none."),
-        "paste": _text_or_none("How faces came into the frames, such as box; null for whole videos."),
-        "clip": _text("Identity of the clip, such as <speaker>/<name>."),
-        "audio_clip": _text("Clip whose sound was used."),
+        "method": _text("What was scored; ground_truth is the reference entry, repeated_frame the trivial baseline."),
+        "generator_sha256": _sha256("SHA-256 of the method's weights; null without weights."),
+        "paste": _text_or_none("How faces were pasted into the frames, such as box; null for whole videos."),
+        "clip": _text("Id of the clip, such as <speaker>/<name>."),
+        "audio_clip": _text("Id of the clip whose audio was used."),
         "prediction_sha256": _sha256(
-            "Of the prediction's file; null where frames are made on the fly or there is none."
+            "SHA-256 of the prediction's file; null if frames are generated on the fly or there is no file."
         ),
-        "target_sha256": _source("Of the clip's video as it was when it was scored"),
-        "audio_sha256": _source("Of the video that the sound is from"),
-        "faces_sha256": _sha256("Of the settings and versions of all that found and cut the faces."),
-        "speaker": _text_or_none("Who is seen; null if not known."),
-        "status": {"enum": ["ok", "failed"], "description": "Whether the method made this clip and it was scored."},
+        "target_sha256": _source("SHA-256 of the clip's video when it was scored"),
+        "audio_sha256": _source("SHA-256 of the video that the audio is from"),
+        "faces_sha256": _sha256("SHA-256 of all settings and versions that found and cut the faces."),
+        "speaker": _text_or_none("The person in the video; null if not known."),
+        "status": {"enum": ["ok", "failed"], "description": "Whether the clip was generated and scored."},
         "reason": _text_or_none("Why it failed; null if it did not."),
         "frames": _count("Frames that were scored."),
         "frames_target": _count("Frames of the clip."),
         **{count.name: _count(count.about) for count in COUNTS},
-        "boxless_frames": _count("Frames without the protocol's box in target or prediction, not compared."),
-        "fallback_frames": _count("Frames made by the method's second choice."),
+        "boxless_frames": _count("Frames not compared: target or prediction has no box of the protocol."),
+        "fallback_frames": _count("Frames made by the method's fallback (HyperLips-HR without a detected face)."),
         "damaged_frames": _count(
             "Frames of target and prediction, and packets of the prediction's audio, that the decoder concealed or "
             "left out."
@@ -98,10 +98,10 @@ def _properties() -> dict[str, dict[str, object]]:
         "generate_seconds": _seconds("Time that the method took."),
         "seconds": _seconds("Time that the method and its scores took."),
         **{
-            f"{name}_sha256": _sha256(f"Of the weights that judge: {name}; null where none were given.")
+            f"{name}_sha256": _sha256(f"SHA-256 of the metric network's weights: {name}; null without them.")
             for name in names
         },
-        "package_version": _text("Of lipsync_bench.", pattern="^[0-9]+[.][0-9]+[.][0-9]+"),
+        "package_version": _text("Version of lipsync_bench.", pattern="^[0-9]+[.][0-9]+[.][0-9]+"),
     }
 
 
@@ -109,7 +109,7 @@ def row_schema() -> dict[str, Any]:
     """JSON Schema, draft 2020-12, of one row.
 
     Raises:
-        KeyError: `FIELDS` has a field that nothing is written about here.
+        KeyError: `FIELDS` has a field that is not described here.
     """
     properties = _properties()
     some = {"type": "integer", "minimum": 1}
@@ -117,7 +117,7 @@ def row_schema() -> dict[str, Any]:
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "One row of clips.csv",
         "description": "One method on one clip under one protocol. An empty cell of the CSV is null, an infinite value "
-        'the text "inf"; text cells are strings whatever they look like.',
+        'the text "inf"; text cells are strings even if they look like numbers.',
         "type": "object",
         "additionalProperties": False,
         "required": list(FIELDS),

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""clips.csv: one line for each method and clip, on disk the moment it is known.
+"""clips.csv: one row for each method and clip, written as soon as it is known.
 
-Rows are appended line by line, each line flushed to the disk. A run that was killed leaves at most one half line at the
-end, which the next run cuts off. A row says what it was measured from (`INPUTS`). When a run begins, rows of files that
-have changed since or are gone are taken out, into superseded.csv if they had a score; what failed is tried again. So
-what stands in the file holds. Where a killed run of several processes leaves two rows of one identity in two files, the
-one in the file that was written last counts.
+Each row is flushed to the disk. A killed run leaves at most one incomplete line at the end, which the next run removes.
+A row records what it was measured from (`INPUTS`). When a run begins, rows whose files have changed or are missing are
+removed, into superseded.csv if they had a score, and failed rows are removed and tried again: all rows in the file are
+valid. If a killed run of several processes leaves two rows of one identity in two files, the row in the file that was
+written last counts.
 """
 
 import csv
@@ -30,22 +30,22 @@ from lipsync_bench.metrics.registry import CURVES as METRIC_CURVES
 from lipsync_bench.results.csv_tables import read_table
 from lipsync_bench.results.errors import OtherResultsError
 
-LINE = ("protocol", "method", "generator_sha256", "paste")
-"""What identifies a line of the leaderboard."""
+ENTRY = ("protocol", "method", "generator_sha256", "paste")
+"""What identifies an entry of the leaderboard."""
 GROUND_TRUTH = "ground_truth"
-"""The method that is the real video itself: the floor of every metric, and no competitor."""
+"""The real video itself: the reference entry; not ranked."""
 REPEATED_FRAME = "repeated_frame"
-"""The trivial baseline, which shows its first frame for ever."""
-IDENTITY = (*LINE, "clip", "audio_clip")
-"""What identifies a row: a line, and a pair of a video and a sound (the same clip's where the protocol is paired)."""
+"""The trivial baseline: the first frame's face, repeated."""
+IDENTITY = (*ENTRY, "clip", "audio_clip")
+"""What identifies a row: an entry and a pair of video and audio (of the same clip if the protocol is paired)."""
 INPUTS = ("prediction_sha256", "target_sha256", "audio_sha256", "faces_sha256")
-"""What a row was measured from: SHA-256 of the prediction's file (empty where frames are made on the fly), of the two
-clips' sources, and of all that found and cut the faces (the clips' settings, the detectors and their versions)."""
+"""What a row was measured from: SHA-256 of the prediction's file (empty if frames are generated on the fly), of the
+sources of video and audio, and of all that found and cut the faces (the clips' settings, detectors, versions)."""
 CURVES = tuple(curve.name for curve in METRIC_CURVES)
-"""SyncNet's distance and the expert's cosine at each shift of the sound from -15 to 15 frames, means over the clip's
-windows, as numbers with blanks between them; "nan" where there is no sound."""
+"""SyncNet's distance and the expert's cosine at each shift of the audio from -15 to 15 frames, means over the clip's
+windows, as numbers separated by blanks; "nan" where there is no audio."""
 SCORERS = tuple(network.sha256_field for _, network in NETWORKS if network.recorded)
-"""SHA-256 of the weights of each network that judges; empty where none was given."""
+"""SHA-256 of the weights of each metric network; empty where none was given."""
 FIELDS = (
     *IDENTITY,
     *INPUTS,
@@ -68,7 +68,7 @@ FIELDS = (
 
 _TEXTS = (*IDENTITY, *INPUTS, *CURVES, *SCORERS, "speaker", "reason", "package_version")
 ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
-SUPERSEDED = "superseded.csv"  # rows that held once
+SUPERSEDED = "superseded.csv"  # rows that are no longer valid
 BOARD = "leaderboard.csv"
 
 _log = logging.getLogger(__name__)
@@ -76,11 +76,11 @@ _log = logging.getLogger(__name__)
 __all__ = [
     "BOARD",
     "CURVES",
+    "ENTRY",
     "FIELDS",
     "GROUND_TRUTH",
     "IDENTITY",
     "INPUTS",
-    "LINE",
     "REPEATED_FRAME",
     "SCORERS",
     "SUPERSEDED",
@@ -109,10 +109,10 @@ def _cell(value: object) -> str:
 
 
 def _records(path: Path) -> Iterator[dict[str, str] | None]:
-    """The rows of a file as texts, line by line; None for a line that is no whole row, as after a loss of power.
+    """The rows of a file as texts; None for an incomplete line, as after a loss of power.
 
     Raises:
-        OtherResultsError: The head is that of another version, or of no CSV; or a whole line is no UTF-8.
+        OtherResultsError: The header is of another version, or not CSV; or a complete line is not UTF-8.
     """
     for number, line in enumerate(_whole_lines(path)):
         try:
@@ -121,7 +121,7 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
             cells = []
         except UnicodeDecodeError as error:  # another program has written here
             raise OtherResultsError(
-                f"{path}: line {number + 1} is no UTF-8. Expected rows of bench evaluate. Correct the line or remove "
+                f"{path}: line {number + 1} is not UTF-8. Expected rows of bench evaluate. Correct the line or remove "
                 "it, or choose another folder with --out."
             ) from error
         if number == 0 and tuple(cells) != FIELDS:
@@ -130,12 +130,12 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
                 f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
             )
         if number > 0:
-            whole = len(cells) == len(FIELDS)
-            yield dict(zip(FIELDS, map(unquoted, cells), strict=True)) if whole else None
+            complete = len(cells) == len(FIELDS)
+            yield dict(zip(FIELDS, map(unquoted, cells), strict=True)) if complete else None
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
-    """A file's lines, without one that was not written to its end or is being written just now."""
+    """A file's complete lines: not one that was cut off or is just being written."""
     with path.open("rb") as file:
         yield from (line for line in file if line.endswith(b"\n") and line.strip())
 
@@ -151,12 +151,12 @@ def rows_in(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The one that was written last comes last."""
+    """The files with rows; the one written last comes last."""
     found = list(folder.glob(ROWS))
     strange = [path for path in found if not path.is_file()]
     if strange:  # a pipe would never end
         raise OtherResultsError(
-            f"{strange[0]} is no regular file. Expected rows of bench evaluate. Remove it, or choose another folder "
+            f"{strange[0]} is not a regular file. Expected rows of bench evaluate. Remove it, or choose another folder "
             "with --out"
         )
     return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path))
@@ -171,7 +171,7 @@ def _say_without_locks() -> None:
 
 
 def _locked(descriptor: int, path: Path, *, shared: bool) -> bool:
-    """Lock an open file that may have been replaced meanwhile, and say whether that was possible."""
+    """Lock an open file; False if another process holds it or the file has been replaced meanwhile."""
     try:
         import fcntl  # not on Windows
     except ImportError:
@@ -189,21 +189,21 @@ def _locked(descriptor: int, path: Path, *, shared: bool) -> bool:
 
 
 def _write_whole(descriptor: int, data: bytes, path: Path) -> None:
-    """Append all of it, on the disk, or nothing."""
+    """Append all data and flush it to the disk, or nothing."""
     written = 0
     try:
-        while written < len(data):  # the system may take a part of it only, when the disk is nearly full
+        while written < len(data):  # the system may write only a part when the disk is nearly full
             written += os.write(descriptor, data[written:])
         os.fsync(descriptor)
     except OSError as error:
         end = os.lseek(descriptor, 0, os.SEEK_CUR)
-        if written and os.fstat(descriptor).st_size == end:  # else another process has gone on behind it
+        if written and os.fstat(descriptor).st_size == end:  # else another process has appended after it
             os.ftruncate(descriptor, end - written)
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
 def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
-    """Take a half-written line and rows that hold no more out of a file, unless a process is appending to it."""
+    """Remove incomplete lines and rows that are no longer valid, unless a process is appending to the file."""
     with path.open("rb") as file:
         if not _locked(file.fileno(), path, shared=False):
             return
@@ -218,24 +218,24 @@ def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
                 old.write(b"" if old.tell() else _line(None))
                 old.writelines(compress(_whole_lines(path), lost))
             path.with_name(BOARD).unlink(missing_ok=True)  # it counted them
-            _log.info("%s: %d rows are of files that have changed or are gone, see %s", path, sum(lost), aside.name)
+            _log.info("%s: %d rows are of files that changed or are missing, see %s", path, sum(lost), aside.name)
         if spoilt:
-            _log.warning("%s: %d lines are no whole rows and are taken out", path, spoilt)
+            _log.warning("%s: %d lines are not complete rows and are removed", path, spoilt)
         if sum(map(len, compress(_whole_lines(path), kept))) < path.stat().st_size:
             with atomic_path(path) as temporary, temporary.open("wb") as new:
                 new.writelines(compress(_whole_lines(path), kept))
 
 
 class RowFile:
-    """Appends rows to a CSV file and knows which are there already, in it or in the files of other ranks beside it.
+    """Appends rows to a CSV file and knows the rows that exist, in it and in the files of other ranks beside it.
 
     Args:
-        path: The file; made with its header when missing, mended when its last line is incomplete.
-        holds: Whether a row that is there still says what a new measurement would; others are taken out, also of the
-            files beside it, unless their process is at work.
+        path: The file; created with its header if missing; an incomplete last line is removed.
+        holds: Whether an existing row is still valid; others are removed, also from the files beside it, unless their
+            process is running.
 
     Raises:
-        OtherResultsError: A header is not that of this version.
+        OtherResultsError: A header is of another version.
     """
 
     def __init__(self, path: Path, holds: Callable[[Mapping[str, str]], bool] = lambda row: True) -> None:
@@ -253,7 +253,7 @@ class RowFile:
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
             if _locked(descriptor, self.path, shared=True):
                 return descriptor
-            os.close(descriptor)  # another process has put a tidier file in its place
+            os.close(descriptor)  # another process has replaced the file by a tidied one
 
     def _write(self, line: bytes) -> None:
         _write_whole(self._descriptor, line, self.path)
@@ -262,10 +262,10 @@ class RowFile:
         return identity in self.done
 
     def append(self, row: Mapping[str, object]) -> None:
-        """Write one row. Keys outside FIELDS raise ValueError; a row that is there already is not written again.
+        """Write one row. Keys outside FIELDS raise ValueError; an existing row is not written again.
 
         Raises:
-            OSError: The disk did not take all of it; then it has none of it.
+            OSError: The row could not be written completely; then nothing is written.
         """
         unknown = sorted(set(row) - set(FIELDS))
         if unknown:
@@ -276,12 +276,12 @@ class RowFile:
             self.done.add(identity)
 
     def close(self) -> None:
-        """Close the file. Rows are on the disk already."""
+        """Close the file. Its rows have been flushed already."""
         os.close(self._descriptor)
 
 
 def _table(file: Path) -> pd.DataFrame:
-    next(_records(file), None)  # its head says the version
+    next(_records(file), None)  # checks the header's version
     expected, repair = "rows of bench evaluate of this version", "Remove the file, or evaluate into another --out"
     try:
         table = read_table(
@@ -309,7 +309,7 @@ def _table(file: Path) -> pd.DataFrame:
 
 
 def read_rows(folder: Path) -> pd.DataFrame:
-    """All rows of a results folder, one file for each rank that took part, in a stable order.
+    """All rows of a results folder, from the files of all ranks, in a stable order.
 
     Raises:
         FileNotFoundError: The folder holds no clips*.csv.

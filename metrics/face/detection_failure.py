@@ -8,11 +8,11 @@ __all__: list[str] = []
 
 class _Scorer(FrameScorer):
     def update(self, view: View) -> None:
-        self.add("detection_failure", 1.0 - view.seen)
+        self.add("detection_failure", 1.0 - view.face_found)
 
 
 def scorer(clip: ScoredClip) -> Scorer:
-    """Of the candidate's frames."""
+    """Scores the candidate's frames."""
     return _Scorer()
 
 
@@ -30,5 +30,5 @@ METRIC = Description(
             order=130,
         ),
     ),
-    checked="share of frames in which Face Mesh (or the protocol's own detector) sees no face",
+    checked="share of frames in which Face Mesh (or the protocol's own detector) finds no face",
 )

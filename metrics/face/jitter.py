@@ -20,8 +20,8 @@ def _checked(landmarks: Landmarks) -> Tensor:
     points = torch.as_tensor(landmarks)
     if points.ndim != 3 or points.shape[1:] != (68, 2):
         raise ValueError(
-            f"landmarks has shape {tuple(points.shape)}. Expected (T, 68, 2): the lips, and the nose and eyes that "
-            "tell how the face moves. Use lmd.detect_lip_frames(frames)"
+            f"landmarks has shape {tuple(points.shape)}. Expected (T, 68, 2): the lips, and the nose and eyes, from "
+            "which the face's motion is computed. Use lmd.detect_lip_frames(frames)"
         )
     if points.dtype == torch.bool or points.is_complex():
         raise ValueError(
@@ -40,8 +40,8 @@ def _checked(landmarks: Landmarks) -> Tensor:
 def jitter(landmarks: Landmarks) -> Tensor:
     """Mean length of the lips' second difference: `1/20 sum_p |r[t+1] - 2 r[t] + r[t-1]|` for each inner frame t.
 
-    r are the 20 lip points minus the mean of 13 points of nose and eye corners of the same frame, so that what moves
-    the whole crop (the head, a face box that trembles) does not count.
+    r are the 20 lip points minus the mean of 13 points of nose and eye corners of the same frame, so that motion of
+    the whole crop (the head, a jittering face box) does not count.
 
     Args:
         landmarks: (T, 68, 2), one clip in order, without gaps, pixels of the compared crop, x before y. A frame without
@@ -79,10 +79,9 @@ class Jitter(FrameMean):
     * Input: landmarks (T, 68, 2) of one clip at a time, in pixels of the crop that both videos share (A: points 27 to
       36, 39, 42 and 45, nose and eye corners). The value grows with the crop's size and falls with the frame rate:
       compare at one size and one rate only.
-    * It is zero for a mouth that is still or moves evenly. A mouth that speaks has some of its own, and so has the
-      landmark detector: report the same metric of the target beside it. Near the target's value is good; far above it
-      the mouth trembles, far below it the mouth is frozen or smoothed. So neither side is better
-      (`higher_is_better = None`).
+    * It is zero for a mouth that is still or moves evenly. Speech adds some, and so does the landmark detector: report
+      the target's value beside it. Near the target's value is good; far above it the mouth trembles, far below it the
+      mouth is frozen or smoothed. So neither direction is better (`higher_is_better = None`).
     * Average: over the 20 points, then over inner frames, whatever clip they come from. Inner frames of which one of
       three detections is missing (NaN) are left out and counted in `skipped_frames`; a clip of fewer than three frames
       adds nothing.
@@ -114,7 +113,7 @@ class Jitter(FrameMean):
 class _Scorer(FrameScorer):
     def __init__(self) -> None:
         super().__init__()
-        self._tail = np.empty((0, 68, 2))  # the last two frames' landmarks: jitter looks at three in a row
+        self._tail = np.empty((0, 68, 2))  # the last two frames' landmarks: jitter needs three in a row
 
     def update(self, view: View) -> None:
         points = np.concatenate([self._tail, view.landmarks])
@@ -123,7 +122,7 @@ class _Scorer(FrameScorer):
 
 
 def scorer(clip: ScoredClip) -> Scorer:
-    """Of the candidate's landmarks."""
+    """Scores the candidate's landmarks."""
     return _Scorer()
 
 
@@ -141,5 +140,5 @@ METRIC = Description(
             order=120,
         ),
     ),
-    checked="formula; no better side: a tremble is too much, a frozen mouth too little",
+    checked="formula; neither direction is better: trembling is too much, a frozen mouth too little",
 )

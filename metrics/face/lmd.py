@@ -31,8 +31,8 @@ def _lips(name: str, landmarks: Landmarks) -> Tensor:
     points = torch.as_tensor(landmarks)
     if points.ndim != 3 or points.shape[1] not in (20, 68) or points.shape[2] != 2:
         raise ValueError(
-            f"{name} has shape {tuple(points.shape)}. Expected (T, 68, 2), all landmarks, or (T, 20, 2), those of the "
-            "lips. Use detect_lip_frames(frames)"
+            f"{name} has shape {tuple(points.shape)}. Expected (T, 68, 2), all landmarks, or (T, 20, 2), the lips. "
+            "Use detect_lip_frames(frames)"
         )
     if points.dtype == torch.bool or points.is_complex():
         raise ValueError(f"{name} has dtype {points.dtype}. Expected pixel coordinates. Use detect_lip_frames(frames)")
@@ -86,7 +86,7 @@ def detect_lip_frames(frames: Iterable[np.ndarray]) -> np.ndarray:
         (T, 68, 2) float64 in pixels of the frame; a row of NaN where no face was found.
     """
     from lipsync_bench.datamodules.faces.tracking import (
-        detect_landmarks68,  # brings dlib and MediaPipe, which lmd itself needs not
+        detect_landmarks68,  # imports dlib and MediaPipe, which lmd itself does not need
     )
 
     rows = []
@@ -148,7 +148,7 @@ class _Scorer(FrameScorer):
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """Raw and centred."""
+    """Scores the landmarks, raw and centred."""
     return _Scorer() if clip.paired else None
 
 

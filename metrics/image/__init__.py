@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of images, frame by frame or of all together."""
+"""Image metrics, of single frames or of all frames together."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every image metric demands of its arguments, so that they refuse the same inputs with the same words."""
+"""Checks of the arguments of all image metrics, so that they refuse the same inputs with the same messages."""
 
 from collections.abc import Mapping
 
@@ -47,7 +47,7 @@ def checked_images(name: str, images: Tensor) -> Tensor:
     """One image batch (B, C, H, W) as float64 in 0..255, by the rules of `checked_pair`.
 
     Raises:
-        ValueError: a shape, dtype or range is not as said, or a value is not finite.
+        ValueError: a shape, dtype or range is not as described, or a value is not finite.
     """
     _check(name, images)
     _check_range({name: images})
@@ -61,7 +61,7 @@ def checked_pair(pred: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     score 48 dB too much. A video as dark as that can be passed as uint8.
 
     Raises:
-        ValueError: a shape, dtype or range is not as said, a value is not finite, or the two do not match.
+        ValueError: a shape, dtype or range is not as described, a value is not finite, or the two do not match.
     """
     for name, images in (("pred", pred), ("target", target)):
         _check(name, images)

@@ -35,8 +35,8 @@ class EdgeSharpness:
     """What was measured in one image.
 
     Attributes:
-        histogram: (101,) measured edges by the probability, in per cent, that their blur is seen.
-        blocks: 64 x 64 blocks with enough edges to be looked at.
+        histogram: (101,) measured edges by the probability, in per cent, that their blur is noticed.
+        blocks: 64 x 64 blocks with enough edges to be measured.
     """
 
     histogram: np.ndarray
@@ -61,7 +61,7 @@ def _by_blocks(image: np.ndarray) -> np.ndarray:
 
 
 def _beside(image: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """The neighbour of each pixel, so many rows down and columns right; 0 outside."""
+    """The neighbour of each pixel, `rows` down and `columns` right; 0 outside."""
     padded = np.pad(image, 1)
     height, width = image.shape
     return padded[1 + rows : 1 + rows + height, 1 + columns : 1 + columns + width]
@@ -76,7 +76,7 @@ def _edges(gray: np.ndarray) -> np.ndarray:
 
 
 def _runs(moves: np.ndarray) -> np.ndarray:
-    """Of moves (H, W - 1) between neighbours: how many in a row are true from each pixel (H, W) to the right."""
+    """How many `moves` (H, W - 1) between neighbours are true in a row from each pixel (H, W) to the right."""
     width = moves.shape[1] + 1
     columns = np.arange(width, dtype=np.int32)
     stops = np.where(moves, columns[-1], columns[:-1])
@@ -194,8 +194,8 @@ class CPBD(FrameMean):
       program and ATVGnet's script find other edges and give other values (0.748, 0.771 and 0.331 on one photograph);
       VideoReTalking does not say which one it printed.
     * Reference: the package's own output. Canny is scikit-image's.
-    * Known differences: a perfect step, its two sides equally strong, is no edge to the package's thinning. Matlab's
-      Canny chooses its thresholds, scikit-image's defaults pass nearly every block.
+    * Known differences: the package's thinning drops a perfect step, whose two sides are equally strong. Matlab's Canny
+      chooses its thresholds; scikit-image's defaults pass nearly every block.
 
     Example:
         >>> import torch
@@ -216,7 +216,7 @@ class CPBD(FrameMean):
     def update(self, images: Tensor, target: Tensor | None = None) -> None:
         """Add the frames of one batch; see `cpbd` for the argument.
 
-        The target is not looked at: a `MetricCollection` passes it to all its metrics.
+        The target is ignored: a `MetricCollection` passes it to all its metrics.
         """
         self.add(cpbd(images))
 
@@ -229,7 +229,7 @@ class _Scorer(FrameScorer):
 
 
 def scorer(clip: ScoredClip) -> Scorer:
-    """Of the candidate's crops."""
+    """Scores the candidate's crops."""
     return _Scorer()
 
 

@@ -24,7 +24,7 @@ MIN_FRAMES = 2048  # with fewer than it has features the covariance is singular
 
 
 def _root(matrix: Tensor) -> Tensor:
-    """Symmetric square root of a symmetric matrix without negative eigenvalues, but for rounding."""
+    """Symmetric square root of a symmetric matrix whose eigenvalues are, up to rounding, not negative."""
     values, vectors = torch.linalg.eigh(matrix)
     return vectors * values.clamp(min=0).sqrt() @ vectors.mT
 
@@ -32,9 +32,9 @@ def _root(matrix: Tensor) -> Tensor:
 def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covariance_2: Tensor) -> Tensor:
     """Squared Frechet distance of two normal distributions: `|m1 - m2|^2 + tr S1 + tr S2 - 2 tr (S1 S2)^(1/2)`.
 
-    The trace of the root is the sum of the roots of the eigenvalues of S1 S2. They are those of the symmetric
-    S1^(1/2) S2 S1^(1/2), which has real ones even where the covariances are singular: nothing has to be added to a
-    diagonal, and no imaginary part to be dropped.
+    The trace of the root is the sum of the square roots of the eigenvalues of S1 S2. These equal the eigenvalues of the
+    symmetric S1^(1/2) S2 S1^(1/2), which are real even where the covariances are singular: nothing has to be added to a
+    diagonal, and no imaginary part has to be dropped.
 
     Args:
         mean_1: (D,) float64.
@@ -55,7 +55,7 @@ def frechet_distance(mean_1: Tensor, covariance_1: Tensor, mean_2: Tensor, covar
     product = root @ covariance_2 @ root
     trace = torch.linalg.eigvalsh((product + product.mT) / 2).clamp(min=0).sqrt().sum()
     distance = (mean_1 - mean_2).square().sum() + covariance_1.trace() + covariance_2.trace() - 2 * trace
-    return distance.clamp(min=0)  # of equal sets rounding may leave -1e-13
+    return distance.clamp(min=0)  # rounding may give -1e-13 for equal sets
 
 
 def fid(pred_features: Tensor, target_features: Tensor) -> Tensor:
@@ -106,26 +106,26 @@ class FID(Metric):
 
     mu and S are mean and covariance (N - 1) of the 2048 features of two sets of frames.
 
-    * Input: frames (B, 3, H, W), RGB, uint8 or float in 0..255, of any size; pred and target need not be as many nor of
-      one size. pytorch-fid reads frames from files, that is 8-bit frames: pass those to compare with it.
-    * Average: none. All frames of all clips together make one number; there is no FID of a clip, and no mean of FIDs.
+    * Input: frames (B, 3, H, W), RGB, uint8 or float in 0..255, of any size; pred and target may differ in number and
+      size. pytorch-fid reads frames from files, that is 8-bit frames: pass those to compare with it.
+    * Average: none. All frames of all clips give one number; a clip has no FID, and FIDs are not averaged.
     * Protocol `fid_pytorch_fid`, named so because the resize changes the value: that of Wav2Lip and those who follow
       it, see `inception.inception_input`.
-    * Biased upwards with few frames, so that the floor is not zero: report the number of frames, and beside it the
-      value of one half of the real videos against the other. Below `min_frames` there is no value.
-    * Only n, sum and sum of outer products are kept, 67 MB for both sides, in float64: memory does not grow, ranks add
-      exactly.
+    * Biased upwards with few frames, so that real videos do not reach zero: report the number of frames, and beside it
+      the value of one half of the real videos against the other. Below `min_frames` there is no value.
+    * Only n, sum and sum of outer products are kept, 67 MB for both sides, in float64: memory does not grow, and the
+      states of several ranks add up exactly.
     * Reference: pytorch-fid 0.3 with `scipy.linalg.sqrtm`, and the eigenvalues of torch-fidelity 0.4, on given features
       (1e-8).
     * Known differences: the distance is the same in all three; where SciPy's root is not finite pytorch-fid adds 1e-6
       to both diagonals, which is not needed here.
 
     Args:
-        network: Whose features; it stays on its own device and is not part of this metric's
+        network: Computes the features; it stays on its own device and is not part of this metric's
             parameters or checkpoint.
         min_frames: Fewest frames on each side, 2 or more. Below 2048 the covariance of 2048 features is singular: say
             the number of frames wherever such a value is printed.
-        **kwargs: Of `torchmetrics.Metric`.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Example:
         >>> metric = FID(InceptionFeatures())  # doctest: +SKIP
@@ -163,8 +163,8 @@ class FID(Metric):
         """Add to one side or both.
 
         Args:
-            pred: Frames (B, 3, H, W), see the class, or features (N, D) that the network gave for frames: those of the
-                target need to be computed once for all candidates. None adds nothing.
+            pred: Frames (B, 3, H, W), see the class, or features (N, D) that the network computed from frames: so
+                the target's are computed only once for all candidates. None adds nothing.
             target: as `pred`.
 
         Raises:
@@ -199,7 +199,7 @@ class FID(Metric):
         if min(counts) < self.min_frames:
             raise RuntimeError(
                 f"FID of {counts[0]} frames against {counts[1]}. Expected at least {self.min_frames} on each side: "
-                "with fewer it says little of the images. Score more clips, or lower FID(min_frames=N) and print N"
+                "with fewer it says little about the images. Score more clips, or lower FID(min_frames=N) and print N"
             )
         return frechet_distance(
             *self._moments(self.pred_count, self.pred_sum, self.pred_outer),
@@ -223,14 +223,14 @@ class FID(Metric):
 
 
 class _DroppedError(Exception):
-    """Ends what is being written without giving it its name."""
+    """Discards the file that is being written."""
 
 
 class _Features(Scorer):
-    """Features of the crops, on disk as they come, named when the clip is finished: 8 kB a frame, float32.
+    """Writes the features of the crops to disk as they come and names the file when the clip is finished.
 
-    FID needs those of all clips at once. As files they survive a killed run like the rows, add up over ranks, and are
-    read one clip at a time.
+    They are float32, 8 kB a frame. FID needs the features of all clips at once: as files they survive a killed run like
+    the rows, are shared by all ranks, and are read one clip at a time.
     """
 
     def __init__(self, network: InceptionFeatures, path: Path) -> None:
@@ -261,21 +261,21 @@ def load(name: str, given: str | Path, device: str) -> tuple[InceptionFeatures, 
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """Keeps the features of the candidate's crops for `pool`."""
+    """Stores the features of the candidate's crops for `pool`."""
     network = clip.networks.get("fid")
     return None if network is None else _Features(network, clip.path(*METRIC.files))
 
 
-def whole(network: InceptionFeatures, path: Path, crops: int) -> bool:
+def is_complete(network: InceptionFeatures, path: Path, crops: int) -> bool:
     """Whether the file has the features of all crops."""
     return path.stat().st_size == 4 * network.size * crops
 
 
 def pool(network: InceptionFeatures, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
-    """FID and the number of frames on the smaller side; NaN below the fewest that are allowed."""
+    """FID and the number of frames on the smaller side; NaN with fewer than `MIN_FRAMES`."""
     if lost := [path for path in (*pred, *target) if not path.is_file()]:
         _log.warning(
-            "no FID: %d files of features are gone, such as %s. Evaluate their method again", len(lost), lost[0]
+            "no FID: %d feature files are missing, such as %s. Evaluate their method again", len(lost), lost[0]
         )
         return float("nan"), 0
     frames = min(sum(path.stat().st_size // (4 * network.size) for path in side) for side in (pred, target))

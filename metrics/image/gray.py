@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The 8-bit gray images that two metrics look at."""
+"""The 8-bit gray images that two metrics measure."""
 
 import torch
 from torch import Tensor

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Inception network of FID, and how images are made fit for it.
+"""The Inception network of FID, and how its input images are resized and scaled.
 
 Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, in TensorFlow's version of
 2015-12-05 with 1008 outputs, which Heusel et al. took for FID. It is torchvision's network but for two poolings
@@ -42,7 +42,7 @@ def inception_input(images: Tensor) -> Tensor:
 
 
 def _mean_of_neighbours(x: Tensor) -> Tensor:
-    """3 x 3 average whose divisor leaves out the padding, other than torchvision's."""
+    """3 x 3 average whose divisor, unlike torchvision's, leaves out the padding."""
     return F.avg_pool2d(x, kernel_size=3, stride=1, padding=1, count_include_pad=False)
 
 

@@ -38,8 +38,7 @@ class LPIPSNetwork(nn.Module):
     Args:
         net: Trunk, "alex" (AlexNet; the authors' advice for evaluation) or "vgg" (VGG-16; for losses).
         weights: Where the trunk's ImageNet weights are: "torchvision" for torchvision's cache of downloads, else a
-            folder with files of the same names. There are no others to choose: a distance seen by random weights is no
-            LPIPS.
+            folder with files of the same names. Random weights are not offered: their distance would not be LPIPS.
 
     Attributes:
         net: The trunk.
@@ -74,7 +73,7 @@ class LPIPSNetwork(nn.Module):
         self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> "LPIPSNetwork":
-        """Stay in eval mode: the heads drop features at random otherwise."""
+        """Stay in eval mode: otherwise the heads drop features at random."""
         return super().train(False)
 
     def forward(self, pred: Tensor, target: Tensor) -> Tensor:
@@ -135,7 +134,7 @@ class LPIPS(FrameMean):
 
     * Input: pairs of frames (B, 3, H, W), RGB, uint8 or float in 0..255, no resizing inside: the value depends on the
       size. As for PSNR, pass decoded frames to score a video after encoding.
-    * Average: over the places of each feature map, summed over the five, then over frames, whatever clip they come
+    * Average: over the positions of each feature map, summed over the five, then over frames, whatever clip they come
       from.
     * Two metrics, named apart: protocol `lpips_alex` and `lpips_vgg`. G4G does not say which one it printed; HyperLips'
       loss is the second.
@@ -170,7 +169,7 @@ class LPIPS(FrameMean):
 
 
 class _Scorers(Scorer):
-    """One for each network."""
+    """One scorer for each network."""
 
     def __init__(self, networks: Mapping[str, LPIPSNetwork]) -> None:
         self._scorers = [
@@ -194,7 +193,7 @@ def load(name: str, given: str | Path, device: str) -> tuple[LPIPSNetwork, str]:
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """Of the crops, by the networks that there are."""
+    """Scores the crops with each LPIPS network that was loaded."""
     names = [f"lpips_{net}" for net in TRUNKS]
     networks = {name: clip.networks[name] for name in names if name in clip.networks}
     return _Scorers(networks) if clip.paired and networks else None

@@ -72,7 +72,7 @@ class MSE(FrameMean):
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """Of the crops."""
+    """Scores the crops."""
     return PairScorer("mse", mse, 0.0) if clip.paired else None
 
 

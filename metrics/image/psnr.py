@@ -47,9 +47,8 @@ class PSNR(FrameMean):
 
     .. math:: \mathrm{PSNR} = \frac{1}{n} \sum_t 10 \log_{10} \frac{255^2}{\mathrm{MSE}_t}
 
-    * Input: pairs of frames (B, C, H, W), RGB or gray, uint8 or float in 0..255. It sees what it is given: for a video
-      after encoding, pass the decoded frames; for a network's output, float frames give a slightly higher value than
-      the same frames rounded to 8 bits.
+    * Input: pairs of frames (B, C, H, W), RGB or gray, uint8 or float in 0..255. To score a video after encoding, pass
+      the decoded frames; a network's float output gives a slightly higher value than the same frames rounded to 8 bits.
     * Average: over frames, whatever clip they come from. Use one instance a clip and average the clips for the mean
       over clips. Frames identical to their target have no finite PSNR: they are left out of the mean and counted in
       `infinite_frames`. If all frames are identical the result is inf; without any frame it is nan.
@@ -92,7 +91,7 @@ class PSNR(FrameMean):
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """Of the crops and of their mouth regions."""
+    """Scores the crops and their mouth regions."""
     return PairScorer("psnr", psnr, math.inf, mouth=True, infinite="psnr_infinite_frames") if clip.paired else None
 
 

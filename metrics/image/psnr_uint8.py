@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A PSNR that is none: the 8-bit arithmetic that wraps around, as a published evaluation script computes it."""
+"""PSNR with uint8 overflow, as the evaluation script of ATVGnet computes it: a diagnostic of printed tables."""
 
 from typing import Any
 
@@ -21,15 +21,15 @@ SCRIPT_PX = 256  # to which the script resizes both images
 
 
 def psnr_uint8(pred: Tensor, target: Tensor) -> Tensor:
-    """`10 log10(255^2 / mean((x - y)^2 mod 256))` of each image's gray values; no measure of its quality.
+    """`10 log10(255^2 / mean((x - y)^2 mod 256))` of each image's gray values; it does not measure quality.
 
     Args:
         pred: (B, C, H, W), C = 3 (RGB) or 1 (gray), uint8 or float in 0..255, which is rounded to 8 bits first.
         target: as `pred`.
 
     Returns:
-        (B,) float64 in dB, 24.2 or more; 100 where nothing is left of the error, as the script has it. That is so for
-        identical images and for any difference of a multiple of 16.
+        (B,) float64 in dB, 24.2 or more; 100, as in the script, where the wrapped error is 0: for identical images and
+        for any difference of a multiple of 16.
 
     Raises:
         ValueError: wrong shape, dtype or range.
@@ -44,7 +44,7 @@ def psnr_uint8(pred: Tensor, target: Tensor) -> Tensor:
         tensor([ 24.6090,  32.9457, 100.0000], dtype=torch.float64)
     """
     x, y = (gray_8bit(images) for images in checked_pair(pred, target))
-    difference = x - y  # both uint8: wraps, and so does the square, which is what this is about
+    difference = x - y  # both uint8: the difference and its square wrap around on purpose
     squares = (difference * difference).to(torch.float64).mean(dim=(1, 2))
     values = 10.0 * torch.log10(DATA_RANGE**2 / squares)
     return torch.where(squares == 0, NO_ERROR_DB, values)
@@ -55,13 +55,12 @@ class PSNRUint8(FrameMean):
 
     .. math:: 10 \log_{10} \frac{255^2}{\frac{1}{HW} \sum_p \left((x_p - y_p)^2 \bmod 256\right)}
 
-    * What it is for: to see whether a printed table can come from the evaluation script of ATVGnet (2019). Squares
-      modulo 256 are 249 at most, so that the value hardly leaves 28 to 35 dB however bad the image: 31 dB beside an
-      SSIM of 0.70 is typical of it. That the papers' tables do come from it is an inference from their numbers; none
-      says so.
-    * What it is not for: comparing methods. It is not monotonic in the error (black against white scores 48.1 dB), so
-      that neither side is better (`higher_is_better = None`). It belongs in no leaderboard, and is shown only where a
-      paper's table is reproduced, beside the true PSNR.
+    * Purpose: to see whether a printed table can come from the evaluation script of ATVGnet (2019). Squares modulo 256
+      are 249 at most, so that the value hardly leaves 28 to 35 dB however bad the image: 31 dB beside an SSIM of 0.70
+      is typical. That the papers' tables come from it is inferred from their numbers; none says so.
+    * It does not compare methods. It is not monotonic in the error (black against white scores 48.1 dB), so that
+      neither direction is better (`higher_is_better = None`). It is not in the leaderboard, and is shown only where a
+      paper's table is reproduced, beside the correct PSNR.
     * Input: pairs of frames (B, C, H, W), RGB or gray, uint8, or float in 0..255, rounded. Compared in gray (PIL's mode
       L). The script resizes both images to 256 x 256 first (OpenCV's INTER_AREA); here nothing is resized: do it
       before.
@@ -98,7 +97,7 @@ def _at_script_size(pred: Tensor, target: Tensor) -> Tensor:
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """Of the crops, both resized as the script does."""
+    """Scores the crops, both resized as in the script."""
     return PairScorer("psnr_uint8", _at_script_size, NO_ERROR_DB) if clip.paired else None
 
 
@@ -117,5 +116,5 @@ METRIC = Description(
             order=900,
         ),
     ),
-    checked="golden values; the arithmetic that may be behind printed 31 dB, shown only beside a paper's PSNR",
+    checked="golden values; the arithmetic that may explain printed 31 dB, shown only beside a paper's PSNR",
 )

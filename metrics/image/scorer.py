@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the scorers of image metrics share: one image at a time, on one thread."""
+"""Base of the scorers of image metrics, which compare one image at a time, on one thread."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,9 +20,9 @@ def image(crop: np.ndarray) -> Tensor:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For images: several threads gain next to nothing on one this small.
+    """Compute on one thread: on images this small several gain next to nothing.
 
-    Beside other work they wait for each other, and a clip takes three times as long (docs/performance.md); and the last
+    On a busy machine they wait for each other and a clip takes three times as long (docs/performance.md), and the last
     digits of a sum depend on their number.
     """
     threads = torch.get_num_threads()
@@ -36,17 +36,16 @@ def one_thread() -> Iterator[None]:
 class PairScorer(FrameScorer):
     """Compares each crop with the target's.
 
-    One image at a time: as float64 a whole chunk leaves the processor's cache, and takes 80 MB. The target against
-    itself is known without looking. (Computed, SSIM is 1 as well, but for rounding in small or very even mouth regions,
-    1e-15.)
+    One image at a time: as float64 a whole chunk exceeds the processor's cache and takes 80 MB. The target against
+    itself is not computed. (SSIM would be 1 but for rounding of 1e-15 in small or very even mouth regions.)
 
     Args:
         column: Name of the column.
         compare: (1, 3, H, W) of both, uint8 -> (1,).
         identical: Value of identical images.
-        mouth: Whether `<column>_mouth` is the same of the mouth region.
+        mouth: Whether to fill `<column>_mouth`, the same value of the mouth region.
         infinite: Field for the number of crops with an infinite value; empty for none.
-        all_threads: For networks, whose images are worth them.
+        all_threads: Use all threads; networks profit from them.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ def _mean(x: Tensor) -> Tensor:
 
 
 def _map(x: Tensor, y: Tensor) -> Tensor:
-    """The similarity of channels at every place where the window fits: (P, H, W) -> (P, H - 10, W - 10)."""
+    """The similarity of channels at every position where the window fits: (P, H, W) -> (P, H - 10, W - 10)."""
     mx, my = _mean(x), _mean(y)
     mxx, myy, mxy = mx * mx, my * my, mx * my
     variances = _mean(x * x + y * y) - mxx - myy  # v_x + v_y: only their sum is needed
@@ -59,7 +59,7 @@ def _ssim_of_channels(xs: Sequence[Tensor], ys: Sequence[Tensor]) -> Tensor:
     """The means of P channels (H, W) of one size: (P,).
 
     In bands of rows that stay in the processor's cache: for a 1080p frame 0.2 s on a core instead of 2 s. Each channel
-    is summed by itself: a sum over an axis may add in another order, and the last digits would depend on P.
+    is summed separately: a sum over an axis may add in another order, and the last digits would depend on P.
     """
     height, width = xs[0].shape[0] - 2 * RADIUS, xs[0].shape[1]
     rows = max(1, BAND_PIXELS // width)
@@ -146,7 +146,7 @@ class SSIM(FrameMean):
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """Of the crops and of their mouth regions."""
+    """Scores the crops and their mouth regions."""
     return PairScorer("ssim", ssim, 1.0, mouth=True) if clip.paired else None
 
 

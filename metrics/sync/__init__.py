@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Metrics of synchrony between lips and audio."""
+"""Metrics of lip-audio synchronisation."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From SyncNet's embeddings of lips and sound to the scores: distances at each shift, confidence, offset.
+"""From SyncNet's embeddings of lips and audio to the scores: distances at each shift, confidence, offset.
 
 Chung, Zisserman: "Out of time: automated lip sync in the wild", ACCV workshop 2016.
 """
@@ -17,15 +17,15 @@ __all__ = ["SHIFT_FRAMES", "SyncScore", "curve_text", "shifted_distances", "sync
 
 @dataclass(frozen=True, eq=False)
 class SyncScore:
-    """How well the lips of one clip follow its sound.
+    """How well the lips of one clip follow its audio.
 
     Attributes:
         lse_c: confidence: median minus minimum of the mean distances over the shifts; higher is better.
         lse_d: the least mean distance over the shifts; lower is better.
-        offset_frames: the shift of that minimum at 25 fps. Positive: the sound that matches a video window starts
+        offset_frames: the shift of that minimum at 25 fps. Positive: the audio that matches a video window starts
             EARLIER than it.
         windows: number of 5-frame windows.
-        distances: (windows, 2 * shift + 1) float32, each window against each shift of the sound.
+        distances: (windows, 2 * shift + 1) float32, each window against each shift of the audio.
     """
 
     lse_c: float
@@ -51,7 +51,7 @@ def sync_distances(lips: Tensor, audio: Tensor, shift_frames: int = SHIFT_FRAMES
 
     Example:
         >>> lips = torch.eye(40)
-        >>> distances = sync_distances(lips, lips.roll(3, dims=0))  # the sound comes 3 frames late
+        >>> distances = sync_distances(lips, lips.roll(3, dims=0))  # the audio comes 3 frames late
         >>> distances.shape, sync_score(distances).offset_frames
         (torch.Size([40, 31]), -3)
     """
@@ -70,7 +70,7 @@ def shifted_distances(lips: Tensor, audio: Tensor) -> Tensor:
 
     Args:
         lips: (N, E) embeddings of windows that follow each other.
-        audio: (N + 2 * shift, E) embeddings of the sound windows from the first one's -shift to the last one's +shift.
+        audio: (N + 2 * shift, E) embeddings of the audio windows from the first one's -shift to the last one's +shift.
 
     Returns:
         (N, 2 * shift + 1).
@@ -81,7 +81,7 @@ def shifted_distances(lips: Tensor, audio: Tensor) -> Tensor:
 
 
 def sync_score(distances: Tensor) -> SyncScore:
-    """The scores of a distance matrix (T, 2 * shift + 1): minimum, its place, and median minus minimum of the means."""
+    """The scores of a distance matrix (T, 2 * shift + 1): of its column means, minimum, its shift, median - minimum."""
     if distances.ndim != 2 or distances.shape[0] == 0 or distances.shape[1] % 2 == 0:
         raise ValueError(
             f"distances has shape {tuple(distances.shape)}. Expected (T, 2 * shift + 1) with T >= 1. Use "
@@ -99,5 +99,5 @@ def sync_score(distances: Tensor) -> SyncScore:
 
 
 def curve_text(curve: Tensor) -> str:
-    """One number for each shift, (2 * shift + 1,), as rows hold it: 6 digits, with blanks between."""
+    """One number for each shift, (2 * shift + 1,), as rows hold them: 6 digits, separated by blanks."""
     return " ".join(f"{float(value):.6g}" for value in curve)

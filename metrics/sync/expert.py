@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audio-video sync judged by our own trained sync expert, under names of its own: these numbers are not LSE.
+"""Audio-video sync measured by a sync expert trained with this suite, in columns of its own: its numbers are not LSE.
 
-The expert is the one Wav2Lip is trained with (Prajwal et al., ACM MM 2020): a useful judge where SyncNet's weights may
-not be used, and a biased one for methods trained against the same expert.
+The expert is the one Wav2Lip is trained with (Prajwal et al., ACM MM 2020): useful where SyncNet's weights may not be
+used, and biased in favour of methods trained against the same expert.
 """
 
 from pathlib import Path
@@ -44,13 +44,13 @@ def _check_faces(faces: Tensor, size_px: int) -> None:
 
 
 class ExpertClip:
-    """Judges one clip whose face crops come chunk by chunk; each window is embedded once and its pixels forgotten.
+    """Scores one clip whose face crops come chunk by chunk; each window is embedded once and its pixels are dropped.
 
-    So are the embeddings when nothing is left to compare them with: what is kept for long is 31 cosines a window.
+    Embeddings are dropped too when nothing is left to compare them with; only 31 cosines a window are kept.
 
     Args:
         expert: (B, 1, 80, 16), (B, 15, S/2, S) -> two (B, 512) of unit length; put into eval mode; stays on its device.
-        mel: (80, M), 80 columns a second, the sound of the whole clip.
+        mel: (80, M), 80 columns a second, the audio of the whole clip.
         max_shift_frames: largest shift in either direction.
 
     Raises:
@@ -61,7 +61,7 @@ class ExpertClip:
         if mel.ndim != 2 or mel.shape[0] != MEL_BANDS or not mel.is_floating_point():
             raise ValueError(
                 f"mel has shape {tuple(mel.shape)} and dtype {mel.dtype}. Expected ({MEL_BANDS}, M), floating. "
-                "Use lipsync_bench.datamodules.media.audio.mel_spectrogram(wave)"
+                "Use lipsync_bench.datamodules.media.audio.mel_spectrogram(samples)"
             )
         if max_shift_frames < 1:
             raise ValueError(
@@ -71,13 +71,13 @@ class ExpertClip:
         self._expert = expert.eval()
         self._mel = mel
         self._shift = max_shift_frames
-        self._starts: list[int] = []  # of the sound windows that fit into the mel spectrogram
+        self._starts: list[int] = []  # first columns of the audio windows inside the mel spectrogram
         while (start := mel_start(len(self._starts))) + MEL_WINDOW <= mel.shape[1]:
             self._starts.append(start)
         self._waiting = torch.empty(0, 3, expert.face_px // 2, expert.face_px)
-        self._windows = 0  # embedded so far, of either side
-        self._video = torch.empty(0, 0, dtype=torch.float64)  # of the windows that wait for later sound,
-        self._audio = torch.empty(0, 0, dtype=torch.float64)  # and of all that they are compared with
+        self._windows = 0  # embedded so far, of video and audio each
+        self._video = torch.empty(0, 0, dtype=torch.float64)  # embeddings of windows that wait for later audio,
+        self._audio = torch.empty(0, 0, dtype=torch.float64)  # and of all windows they are compared with
         self._cosines: list[Tensor] = []
         self._compared = 0
 
@@ -97,14 +97,14 @@ class ExpertClip:
 
     @torch.no_grad()
     def _embed(self, pictures: Tensor) -> None:
-        """The next windows of the video, with as many of the sound: the expert's forward takes both sides at once."""
+        """Embed the next windows of the video and as many of the audio: the expert takes both at once."""
         if not self._starts:
             return
         weight = next(self._expert.parameters())
         at = range(self._windows, self._windows + len(pictures))
         starts = [self._starts[min(k, len(self._starts) - 1)] for k in at]  # the surplus is cut off by `curve`
-        sounds = torch.stack([self._mel[None, :, start : start + MEL_WINDOW] for start in starts])
-        audio, video = self._expert(sounds.to(weight), pictures.to(weight))
+        mels = torch.stack([self._mel[None, :, start : start + MEL_WINDOW] for start in starts])
+        audio, video = self._expert(mels.to(weight), pictures.to(weight))
         self._video, self._audio = (
             torch.cat([kept, new.double().cpu()]) if len(kept) else new.double().cpu()
             for kept, new in ((self._video, video), (self._audio, audio))
@@ -112,22 +112,22 @@ class ExpertClip:
         self._windows += len(pictures)
         self._compare(self._windows - self._shift, self._windows)
 
-    def _compare(self, stop: int, sounds: int) -> None:
-        """Cosines of the windows up to `stop` with the sound around them; of the sound, so many windows exist."""
-        start, sounds = self._compared, min(sounds, len(self._starts))
+    def _compare(self, stop: int, audio_windows: int) -> None:
+        """Cosines of the video windows up to `stop` with the audio windows around them."""
+        start, audio_windows = self._compared, min(audio_windows, len(self._starts))
         if stop <= start:
             return
-        first_sound = self._windows - len(self._audio)
+        first_audio = self._windows - len(self._audio)
         cosines = torch.full((stop - start, 2 * self._shift + 1), torch.nan, dtype=torch.float64)
         for j, shift in enumerate(range(-self._shift, self._shift + 1)):
-            low, high = max(start, -shift), min(stop, sounds - shift)
+            low, high = max(start, -shift), min(stop, audio_windows - shift)
             if low < high:
-                sound = self._audio[low + shift - first_sound : high + shift - first_sound]
-                cosines[low - start : high - start, j] = (self._video[low - start : high - start] * sound).sum(dim=1)
+                audio = self._audio[low + shift - first_audio : high + shift - first_audio]
+                cosines[low - start : high - start, j] = (self._video[low - start : high - start] * audio).sum(dim=1)
         self._cosines.append(cosines)
         self._compared = stop
         self._video = self._video[stop - start :].clone()  # a view would keep the whole
-        self._audio = self._audio[max(0, stop - self._shift - first_sound) :].clone()
+        self._audio = self._audio[max(0, stop - self._shift - first_audio) :].clone()
 
     def curve(self) -> tuple[Tensor, Tensor]:
         """The cosines of all windows and their means, see `expert_curve`; call it once, after the last `add`.
@@ -143,11 +143,11 @@ class ExpertClip:
         if len(self._waiting) >= WINDOW_FRAMES:
             self._embed_video(len(self._waiting) - WINDOW_FRAMES + 1)
         windows = self._windows
-        sounds = min(len(self._starts), windows + self._shift)
-        for first in range(windows, sounds, BATCH_WINDOWS):  # sound beyond the last picture, beside empty pictures
-            count = min(BATCH_WINDOWS, sounds - first)
+        audio_windows = min(len(self._starts), windows + self._shift)
+        for first in range(windows, audio_windows, BATCH_WINDOWS):  # audio after the last frame, beside black frames
+            count = min(BATCH_WINDOWS, audio_windows - first)
             self._embed(torch.zeros(count, 3 * WINDOW_FRAMES, *self._waiting.shape[2:]))
-        self._compare(windows, sounds)
+        self._compare(windows, audio_windows)
         curve = torch.cat(self._cosines)
         return curve, curve.nanmean(dim=0)
 
@@ -157,7 +157,7 @@ class ExpertClip:
 
 
 def expert_score(means: Tensor) -> dict[str, float]:
-    """The three numbers of `ExpertSync` by name, of the mean cosine at each shift, (2 * shift + 1,), NaN where none."""
+    """The numbers of `ExpertSync` by name, from the mean cosine at each shift, (2 * shift + 1,), NaN where unknown."""
     shift = len(means) // 2
     best = int(means.nan_to_num(-torch.inf).argmax())
     return {
@@ -170,7 +170,7 @@ def expert_score(means: Tensor) -> dict[str, float]:
 def expert_curve(
     expert: SyncExpert, faces: Tensor, mel: Tensor, max_shift_frames: int = MAX_SHIFT_FRAMES
 ) -> tuple[Tensor, Tensor]:
-    """Cosine of each 5-frame window of the video with the sound at the shifts -max_shift..max_shift.
+    """Cosine of each 5-frame window of the video with the audio at the shifts -max_shift..max_shift.
 
     Args:
         expert: (B, 1, 80, 16), (B, 15, S/2, S) -> two (B, 512) of unit length; put into eval mode; stays on its device.
@@ -179,7 +179,7 @@ def expert_curve(
         max_shift_frames: largest shift in either direction.
 
     Returns:
-        (V, 2 * max_shift + 1) float64, V = T - 4, entry [v, j] for the sound that starts at frame v + j - max_shift,
+        (V, 2 * max_shift + 1) float64, V = T - 4, entry [v, j] for the audio that starts at frame v + j - max_shift,
         NaN where there is none; and the mean over windows of each shift, (2 * max_shift + 1,), NaN for a shift without
         any. Unlike SyncNet's distances, windows that do not exist do not take part.
 
@@ -194,21 +194,21 @@ def expert_curve(
 class ExpertSync(Metric):
     r"""Means over clips of three numbers of the sync expert; a clip is one `update`.
 
-    With :math:`c_j` the mean over 5-frame windows v of the cosine between video window v and the sound window at v + j:
+    With :math:`c_j` the mean over 5-frame windows v of the cosine between video window v and the audio window at v + j:
 
     .. math:: \mathrm{cosine} = c_0, \quad \mathrm{confidence} = \max_j c_j - \mathrm{median}_j\, c_j, \quad
         \mathrm{offset} = -\arg\max_j c_j
 
     * `expert_cosine` in [-1, 1] (in [0, 1] for a network that ends in ReLU), higher is better.
     * `expert_confidence` in [0, 2], higher is better.
-    * `expert_offset_frames` at 25 fps, best at 0, the sign as SyncNet's: positive means that the matching sound starts
+    * `expert_offset_frames` at 25 fps, best at 0, the sign as SyncNet's: positive means that the matching audio starts
       EARLIER than the video.
     * Input: face crops as the expert was trained on, `expert.face_px` a side, RGB in [0, 1] (their lower halves go in
       as BGR), and the mel spectrogram. For a video after encoding, cut the crops from the decoded frames.
     * Average: over windows, then clips.
-    * Reference: none outside this package. The names keep it apart from LSE, whose network, sound features, windows and
-      scale are others; no number of this metric can be compared with an LSE-C or LSE-D.
-    * Known differences from the LSE recipe: windows beyond the ends of the sound are left out instead of counting as
+    * Reference: none outside this package. It has its own names because LSE has another network, other audio features,
+      windows and scale; no number of this metric can be compared with an LSE-C or LSE-D.
+    * Known differences from the LSE recipe: windows beyond the ends of the audio are left out instead of counting as
       zeros.
 
     Args:
@@ -216,7 +216,7 @@ class ExpertSync(Metric):
             not part of this metric's parameters or checkpoint.
         weights: identity of its weights, such as "sha256:...", kept as an attribute for the tables.
         max_shift_frames: largest shift in either direction.
-        **kwargs: Of `torchmetrics.Metric`.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Example:
         >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
@@ -310,14 +310,14 @@ def load(name: str, given: str | Path, device: str) -> tuple[torch.nn.Module, st
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """On the clip's face boxes."""
+    """Scores the crops of the clip's face boxes."""
     return _Scorer(clip) if "expert" in clip.networks else None
 
 
 METRIC = Description(
     columns=(
-        Column("expert_cosine", "Expert cosine", "", True, 3, (-1, 1), "sound", network="expert", order=190),
-        Column("expert_confidence", "Expert confidence", "", True, 3, (0, 2), "sound", network="expert", order=200),
+        Column("expert_cosine", "Expert cosine", "", True, 3, (-1, 1), "audio", network="expert", order=190),
+        Column("expert_confidence", "Expert confidence", "", True, 3, (0, 2), "audio", network="expert", order=200),
         Column(
             "expert_offset_frames",
             "Expert offset",
@@ -325,12 +325,12 @@ METRIC = Description(
             None,
             1,
             (-15.0, 15.0),
-            "sound",
+            "audio",
             network="expert",
             order=210,
         ),
     ),
-    source="this suite: a sync expert trained with it, no LSE",
+    source="this suite: a sync expert trained with it, not LSE",
     checked="this suite's own sync expert; never LSE",
     curves=(Field("expert_curve", "The expert's cosine"),),
     networks=(Network("expert", "expert"),),

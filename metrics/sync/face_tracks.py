@@ -131,7 +131,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _next_track(remaining: list[list[np.ndarray]], first: int) -> list[tuple[int, np.ndarray]]:
-    """Take one track out of the detections that are left; empty when none is left."""
+    """Take one track out of the remaining detections; empty when there is none."""
     track: list[tuple[int, np.ndarray]] = []
     for frame, boxes in enumerate(remaining, start=first):
         if track and frame - track[-1][0] > MAX_GAP_FRAMES:

@@ -4,8 +4,8 @@
 Chung, Zisserman: "Out of time: automated lip sync in the wild", ACCV workshop 2016 (the network and the scores);
 Prajwal et al.: "A Lip Sync Expert Is All You Need", ACM MM 2020 (their use as LSE-C and LSE-D).
 
-Everything is streamed: a clip's frames pass once, 25 of them are held at a time. What is kept for long is 31 distances
-a window.
+Everything is streamed: a clip's frames are read once, and 25 of them are held at a time. Only 31 distances a window are
+kept.
 """
 
 from collections import OrderedDict
@@ -34,9 +34,9 @@ from lipsync_bench.models.pretrained.syncnet_s3fd import load_syncnet_s3fd
 
 __all__ = [
     "LSE",
+    "LSEAudio",
     "LSEClip",
     "LSEProtocol",
-    "LSESound",
     "score_clip",
     "score_real_video",
 ]
@@ -50,8 +50,8 @@ COLUMNS_PER_FRAME = 4
 SAMPLES_PER_FRAME = 640  # 16 kHz at 25 fps
 INPUT_PX = 224
 BATCH_WINDOWS = 20
-LIPS_AT_ONCE = 2  # on a processor: its convolutions take 12 MB a window, and more at once are no quicker
-KEPT_BATCHES = 8  # of a sound: several candidates, fed in turn, need 4 of them at a time
+LIPS_AT_ONCE = 2  # on a CPU: a window's convolutions take 12 MB, and more at once are no faster
+KEPT_BATCHES = 8  # of audio windows: several candidates, fed in turn, need 4 of them at a time
 
 
 def _check_samples(samples: np.ndarray) -> None:
@@ -59,7 +59,7 @@ def _check_samples(samples: np.ndarray) -> None:
         seen = f", values from {samples.min():g} to {samples.max():g}" if samples.size else ""
         raise ValueError(
             f"samples has shape {samples.shape} and dtype {samples.dtype}{seen}. Expected a vector of int16 at 16 kHz. "
-            "Use lipsync_bench.datamodules.media.audio.to_int16(wave)"
+            "Use lipsync_bench.datamodules.media.audio.to_int16(samples)"
         )
 
 
@@ -68,16 +68,15 @@ def _full_float32() -> AbstractContextManager[None]:
     return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
-class LSESound:
-    """The sound of a clip, embedded when a score needs it and shared by several `LSEClip` that are fed in turn.
+class LSEAudio:
+    """The audio of a clip, embedded when a score needs it and shared by several `LSEClip` that are fed in turn.
 
-    The batches last used are kept; who asks for another one later pays for it again. A shorter video shares all of them
-    but its last, smaller batch: a network may give other last digits in another batch, and no score shall depend on who
-    else is judged.
+    The batches last used are kept; an older one is computed again. A shorter video shares all batches but its last,
+    smaller one: a network's last digits depend on the batch, and no score may depend on what else is scored.
 
     Args:
         network: SyncNet v2 with its weights; it is put into eval mode and stays on its device.
-        samples: (S,) int16, 16 kHz, the sound of the whole clip.
+        samples: (S,) int16, 16 kHz, the audio of the whole clip.
 
     Raises:
         ValueError: not a vector of int16.
@@ -91,7 +90,7 @@ class LSESound:
 
     @property
     def frames(self) -> int:
-        """Whole frames at 25 fps that the sound is long."""
+        """Length of the audio in whole frames at 25 fps."""
         return len(self.samples) // SAMPLES_PER_FRAME
 
     @cached_property
@@ -127,42 +126,42 @@ class LSESound:
 class LSEClip:
     """Scores one clip whose frames come one by one (protocol `lse_wav2lip_lrs`, or the crops of one face track).
 
-    A batch of windows is embedded as soon as it is complete, and its frames are forgotten. With L = min(frames, whole
-    frames of sound) there are L - 5 windows, not L - 4: 640 L samples give one MFCC column too few for the last one.
-    So window v is complete only when frame v + 5 has come.
+    A batch of windows is embedded as soon as it is complete, and its frames are dropped. With L = min(frames, whole
+    frames of audio) there are L - 5 windows, not L - 4: 640 L samples give one MFCC column too few for the last one.
+    So window v is complete only once frame v + 5 is there.
 
     Args:
         network: SyncNet v2 with its weights; it is put into eval mode and stays on its device.
-        sound: (S,) int16, 16 kHz, the sound of the whole clip; or an `LSESound` of this network, to share it.
+        audio: (S,) int16, 16 kHz, the audio of the whole clip; or an `LSEAudio` of this network, to share it.
 
     Raises:
-        ValueError: not a vector of int16; a sound embedded by another network.
+        ValueError: not a vector of int16, or audio embedded by another network.
     """
 
-    def __init__(self, network: SyncNetV2, sound: np.ndarray | LSESound) -> None:
-        self.sound = sound if isinstance(sound, LSESound) else LSESound(network, sound)
-        if self.sound.network is not network:
+    def __init__(self, network: SyncNetV2, audio: np.ndarray | LSEAudio) -> None:
+        self.audio = audio if isinstance(audio, LSEAudio) else LSEAudio(network, audio)
+        if self.audio.network is not network:
             raise ValueError(
-                "sound belongs to another network than the lips. Expected one network for both, or their distances "
-                "mean nothing. Use LSESound(network, samples) with this network"
+                "audio belongs to another network than the lips. Expected one network for both: otherwise their "
+                "distances mean nothing. Use LSEAudio(network, samples) with this network"
             )
         self.network = network.eval()
         self.device = next(network.parameters()).device
-        self.max_windows = self.sound.frames - WINDOW_FRAMES
+        self.max_windows = self.audio.frames - WINDOW_FRAMES
         self.frames = 0
         self.waiting: list[np.ndarray] = []
         self.windows = 0
-        self._lips: list[Tensor] = []  # of the windows that wait for later sound
+        self._lips: list[Tensor] = []  # embeddings of the windows that wait for later audio
         self._distances: list[Tensor] = []
         self._compared = 0
 
     @property
     def full(self) -> bool:
-        """All windows that the sound allows are complete: more frames change nothing."""
+        """Whether all windows that the audio allows are complete: more frames change nothing."""
         return self.frames - WINDOW_FRAMES >= self.max_windows
 
     def add(self, frame: np.ndarray) -> None:
-        """The next frame, (H, W, 3) uint8 RGB; ignored when it lies beyond the sound."""
+        """Add the next frame, (H, W, 3) uint8 RGB; it is ignored beyond the end of the audio."""
         if self.full:
             return
         if frame.ndim != 3 or frame.shape[2] != 3 or frame.dtype != np.uint8:
@@ -195,13 +194,13 @@ class LSEClip:
         self._compare(self.windows - SHIFT_FRAMES)
 
     def _compare(self, stop: int) -> None:
-        """Distances of the windows up to `stop`: the sound around them is there, or is known to be none."""
+        """Distances of the windows up to `stop`, whose audio windows are all available or known not to exist."""
         start = self._compared
         if stop <= start:
             return
         lips = torch.cat(self._lips)
-        sound = self.sound.around(start - SHIFT_FRAMES, stop + SHIFT_FRAMES, self.windows)
-        self._distances.append(shifted_distances(lips[: stop - start], sound))
+        audio = self.audio.around(start - SHIFT_FRAMES, stop + SHIFT_FRAMES, self.windows)
+        self._distances.append(shifted_distances(lips[: stop - start], audio))
         self._lips = [lips[stop - start :].clone()]  # a view would keep the whole
         self._compared = stop
 
@@ -210,12 +209,12 @@ class LSEClip:
         """The scores of all windows; call it once, after the last `add`.
 
         Raises:
-            ValueError: fewer than 6 frames, or less sound than 6 frames (240 ms).
+            ValueError: fewer than 6 frames, or less audio than 6 frames (240 ms).
         """
         self._embed(len(self.waiting) - WINDOW_FRAMES)
         if self.windows == 0:
-            sound = f"sound for {self.sound.frames} frames at 25 fps"
-            short = f"{self.frames} frames" if self.max_windows > 0 else sound
+            audio = f"audio for {self.audio.frames} frames at 25 fps"
+            short = f"{self.frames} frames" if self.max_windows > 0 else audio
             raise ValueError(
                 f"clip too short for SyncNet: {short}. Expected at least {WINDOW_FRAMES + 1}. "
                 "Leave the clip out and count it as failed"
@@ -229,11 +228,11 @@ def score_clip(network: SyncNetV2, frames: Iterable[np.ndarray], samples: np.nda
 
     Args:
         network: SyncNet v2 with its weights; it is put into eval mode.
-        frames: (H, W, 3) uint8 RGB at 25 fps; read once, and only as far as there is sound for.
+        frames: (H, W, 3) uint8 RGB at 25 fps; read once, and no further than the audio.
         samples: (S,) int16, 16 kHz.
 
     Raises:
-        ValueError: fewer than 6 frames or less sound than 6 frames (240 ms); wrong shapes or dtypes.
+        ValueError: fewer than 6 frames or less audio than 6 frames (240 ms); wrong shapes or dtypes.
     """
     scorer = LSEClip(network, samples)
     for frame in frames:
@@ -251,7 +250,7 @@ def score_real_video(
     Args:
         network: SyncNet v2 with its weights; it is put into eval mode.
         frames_factory: called twice; gives the frames (H, W, 3), uint8 RGB, at 25 fps.
-        samples: (S,) int16, 16 kHz, the sound of the whole video.
+        samples: (S,) int16, 16 kHz, the audio of the whole video.
         detector: (H, W, 3) uint8 RGB -> (n, 5) boxes and score: `SyncNetS3FD.detect` for published
             numbers.
 
@@ -259,7 +258,7 @@ def score_real_video(
         One score a track, in the order of the tracks.
 
     Raises:
-        ValueError: no face track, or too little sound under one of them.
+        ValueError: no face track, or too little audio for one of them.
     """
     _check_samples(samples)
     tracks, crops = real_video_tracks(frames_factory, detector)
@@ -280,7 +279,7 @@ def score_real_video(
 class LSE(Metric):
     r"""Mean of LSE-C and LSE-D over clips (protocol `lse_wav2lip_lrs`) or face tracks (`lse_wav2lip_real`).
 
-    With f the embeddings of 5-frame windows v of the video and g those of the sound, T windows and shifts j from -15 to
+    With f the embeddings of 5-frame windows v of the video and g those of the audio, T windows and shifts j from -15 to
     15:
 
     .. math:: m_j = \frac{1}{T} \sum_v \lVert f_v - g_{v+j} + 10^{-6} \rVert_2, \quad
@@ -289,7 +288,7 @@ class LSE(Metric):
     * Input: 8-bit RGB frames at 25 fps (turned to BGR, 0..255, inside) and int16 samples at 16 kHz, both of the encoded
       video.
     * `lse_wav2lip_lrs`: whole frames resized to 224 x 224 (bilinear, aspect ratio not kept), for data that is cropped
-      to the face already (LRW, LRS2, LRS3). In a large frame the face becomes too small to judge.
+      to the face already (LRW, LRS2, LRS3). In a large frame the face becomes too small to score.
     * `lse_wav2lip_real`: S3FD detection, shots, tracks, crops (`face_tracks`); a clip with two tracks counts
       twice.
     * Average: over windows before the minimum over shifts (no mean of minima, no fixed shift), then over clips or
@@ -306,12 +305,12 @@ class LSE(Metric):
             the official file makes another number.
         protocol: `lse_wav2lip_lrs` or `lse_wav2lip_real`.
         detector: for `lse_wav2lip_real` alone: (H, W, 3) uint8 RGB -> (n, 5) boxes and score.
-        **kwargs: Of `torchmetrics.Metric`.
+        **kwargs: Arguments of `torchmetrics.Metric`.
 
     Example:
         >>> from lipsync_bench.metrics.sync.distances import sync_distances, sync_score
         >>> lips = torch.eye(40)
-        >>> score = sync_score(sync_distances(lips, lips.roll(-2, dims=0)))  # the sound comes 2 frames early
+        >>> score = sync_score(sync_distances(lips, lips.roll(-2, dims=0)))  # the audio comes 2 frames early
         >>> score.offset_frames, round(score.lse_d, 3), round(score.lse_c, 3)
         (2, 0.05, 1.281)
     """
@@ -345,9 +344,7 @@ class LSE(Metric):
                 "lipsync_bench.models.pretrained.syncnet_s3fd.load_syncnet_s3fd (--syncnet_s3fd FILE)"
             )
         if not weights:
-            raise ValueError(
-                'weights is empty. Expected the identity of the scorer\'s weights. Set weights="sha256:..."'
-            )
+            raise ValueError('weights is empty. Expected the identity of SyncNet\'s weights. Set weights="sha256:..."')
         # In a tuple nn.Module does not see it: an enclosing module's train(), parameters() and checkpoints leave it
         # alone.
         self._network = (network,)
@@ -391,8 +388,8 @@ class LSE(Metric):
 class _Scorer(Scorer):
     def __init__(self, clip: ScoredClip) -> None:
         network = clip.networks["lse"]
-        self._sound: LSESound = clip.audio.shared("lse", lambda audio: LSESound(network, audio.samples))
-        self._clip = LSEClip(network, self._sound)
+        self._audio: LSEAudio = clip.audio.shared("lse", lambda audio: LSEAudio(network, audio.samples))
+        self._clip = LSEClip(network, self._audio)
         self._detector = clip.networks.get("syncnet_s3fd")
         self._video = clip.video
 
@@ -419,8 +416,8 @@ class _Scorer(Scorer):
         video = self._video
         if self._detector is None or video is None:
             return {}
-        sound, detect = self._sound, self._detector.detect
-        tracks = score_real_video(sound.network, lambda: read_frames(video, FPS), sound.samples, detect)
+        audio, detect = self._audio, self._detector.detect
+        tracks = score_real_video(audio.network, lambda: read_frames(video, FPS), audio.samples, detect)
         return {
             "lse_c_wav2lip_real": float(np.mean([track.lse_c for track in tracks])),
             "lse_d_wav2lip_real": float(np.mean([track.lse_d for track in tracks])),
@@ -434,14 +431,14 @@ def load(name: str, given: str | Path, device: str) -> tuple[torch.nn.Module, st
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """On whole frames, and with a detector and a video file on its face tracks."""
+    """Scores whole frames, and with a detector and a video file its face tracks too."""
     return _Scorer(clip) if "lse" in clip.networks else None
 
 
 METRIC = Description(
     columns=(
-        Column("lse_c_wav2lip_lrs", "LSE-C (Wav2Lip LRS)", "", True, 3, (0, INF), "sound", network="lse", order=140),
-        Column("lse_d_wav2lip_lrs", "LSE-D (Wav2Lip LRS)", "", False, 3, (0, INF), "sound", network="lse", order=150),
+        Column("lse_c_wav2lip_lrs", "LSE-C (Wav2Lip LRS)", "", True, 3, (0, INF), "audio", network="lse", order=140),
+        Column("lse_d_wav2lip_lrs", "LSE-D (Wav2Lip LRS)", "", False, 3, (0, INF), "audio", network="lse", order=150),
         Column(
             "lse_offset_wav2lip_lrs",
             "LSE offset (Wav2Lip LRS)",
@@ -449,12 +446,12 @@ METRIC = Description(
             None,
             1,
             (-15.0, 15.0),
-            "sound",
+            "audio",
             network="lse",
             order=160,
         ),
-        Column("lse_c_wav2lip_real", "LSE-C (Wav2Lip real)", "", True, 3, (0, INF), "sound", network="lse", order=170),
-        Column("lse_d_wav2lip_real", "LSE-D (Wav2Lip real)", "", False, 3, (0, INF), "sound", network="lse", order=180),
+        Column("lse_c_wav2lip_real", "LSE-C (Wav2Lip real)", "", True, 3, (0, INF), "audio", network="lse", order=170),
+        Column("lse_d_wav2lip_real", "LSE-D (Wav2Lip real)", "", False, 3, (0, INF), "audio", network="lse", order=180),
     ),
     source="Chung and Zisserman, ACCV-W 2016; Prajwal et al., ACM MM 2020",
     checked="golden arrays; `lse_*_real`, on face tracks, needs `--syncnet_s3fd FILE` too",

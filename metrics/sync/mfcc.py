@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cepstral coefficients SyncNet v2 listens to: 13 values, 100 times a second, from 16 kHz int16 samples.
+"""The cepstral coefficients (MFCC) that SyncNet v2 takes: 13 values, 100 times a second, from 16 kHz int16 samples.
 
 These are the definitions of the package python_speech_features 0.6 (base `mfcc` with its default arguments), which
 differ from those of librosa and torchaudio in nearly every step, computed in float64.
@@ -69,7 +69,7 @@ def mfcc(samples: np.ndarray) -> np.ndarray:
         seen = f", values from {samples.min():g} to {samples.max():g}" if samples.size else ""
         raise ValueError(
             f"samples has shape {samples.shape} and dtype {samples.dtype}{seen}. Expected a non-empty vector of int16 "
-            "at 16 kHz. Use lipsync_bench.datamodules.media.audio.to_int16(wave)"
+            "at 16 kHz. Use lipsync_bench.datamodules.media.audio.to_int16(samples)"
         )
     x = samples.astype(np.float64)
     columns = 1 if len(x) <= WINDOW_SAMPLES else 1 + -(-(len(x) - WINDOW_SAMPLES) // HOP_SAMPLES)

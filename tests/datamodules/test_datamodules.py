@@ -316,7 +316,7 @@ def test_an_interrupted_preparation_is_told(tmp_path: Path, caplog: pytest.LogCa
     module.setup()
     assert f"the preparation of {tmp_path} was interrupted" in caplog.text
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(ValueError, match=r"manifest.json: no JSON .*Run bench prepare again"):
+    with pytest.raises(ValueError, match=r"manifest.json: not JSON .*Run bench prepare again"):
         ClipFolder(tmp_path).setup()
 
 

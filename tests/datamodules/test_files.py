@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole files or none, names of temporary ones, what may be shown of a name, and cells that no spreadsheet runs."""
+"""Atomic files, temporary names, printable names, and cells that no spreadsheet runs."""
 
 import errno
 import os
@@ -26,7 +26,7 @@ from tests.leftovers import left_by_the_dead
 WEEK_S = 7 * 86400
 
 
-def test_only_what_the_dead_of_this_place_left_is_removed(tmp_path: Path) -> None:
+def test_only_files_of_ended_processes_of_this_host_are_removed(tmp_path: Path) -> None:
     ours, dead = temporary_path(tmp_path / "a.mp4"), left_by_the_dead(tmp_path / "a.mp4")
     given_anew = Path(str(ours).replace(f"-{os.getpid()}-", f"-{os.getpid()}-1"))  # same id, another start
     other_host = Path(str(dead).replace(f".tmp-{files._place()}", ".tmp-0123456789ab"))
@@ -38,7 +38,7 @@ def test_only_what_the_dead_of_this_place_left_is_removed(tmp_path: Path) -> Non
     assert sorted(tmp_path.iterdir()) == sorted([ours, other_host, notes])
 
 
-def test_containers_and_boots_are_other_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containers_and_boots_are_other_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dead = left_by_the_dead(tmp_path / "a")
     dead.touch()
     assert is_leftover(dead)
@@ -59,10 +59,10 @@ def fail(path: Path, error: Exception, size: int = 0) -> None:
         raise error
 
 
-def test_an_error_of_the_system_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=r"No space left on device: '.*a\.bin'") as told:
+def test_a_system_error_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.bin'") as error:
         fail(tmp_path / "a.bin", OSError(errno.ENOSPC, "of a call without a name"))
-    assert told.value.filename == str(tmp_path / "a.bin")
+    assert error.value.filename == str(tmp_path / "a.bin")
     with pytest.raises(FileNotFoundError, match="'source'"):
         fail(tmp_path / "a.bin", FileNotFoundError(errno.ENOENT, "of another file", "source"))
     (tmp_path / "file").touch()
@@ -71,7 +71,7 @@ def test_an_error_of_the_system_names_the_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_a_library_that_hides_a_full_disk_is_asked_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_that_a_library_hides_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
@@ -97,7 +97,7 @@ def test_a_library_that_hides_a_full_disk_is_asked_back(tmp_path: Path, monkeypa
         ("\x9b31m\u2028", "\\x9b31m\\u2028"),
     ],
 )
-def test_what_would_steer_a_terminal_is_shown(name: str, shown: str) -> None:
+def test_characters_that_control_a_terminal_are_escaped(name: str, shown: str) -> None:
     assert printable(name) == shown
     printable(name).encode()
 

@@ -16,23 +16,23 @@ LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
 @pytest.mark.parametrize(
     ("data", "found"),
     [
-        (b"fine\nnot \xe9\n", r"line 2 is no UTF-8 text \(byte 0xe9\)"),
+        (b"fine\nnot \xe9\n", r"line 2 is not UTF-8 text \(byte 0xe9\)"),
         ("fine".encode("utf-16"), "is UTF-16"),
         (b"a\nb\0c", "line 2 has a NUL byte"),
         (b"x" * 101, "has 101 bytes, more than the 100"),
     ],
 )
-def test_what_is_no_text_is_named(tmp_path: Path, data: bytes, found: str) -> None:
+def test_a_file_that_is_not_text_is_an_error(tmp_path: Path, data: bytes, found: str) -> None:
     (tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(TextError, match=rf"a\.txt: {found}.*Expected a list\. Mend it$"):
         read_text(tmp_path / "a.txt", "a list", "Mend it", 100)
 
 
-def test_what_is_no_file_is_named_and_does_not_wait(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_is_an_error_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, error, found in (
         ("", TextError, "is a folder"),
-        ("pipe", TextError, "no regular file"),
+        ("pipe", TextError, "not a regular file"),
         ("none", FileNotFoundError, "no such file"),
         ("pipe/none", FileNotFoundError, "no such file"),
     ):
@@ -40,10 +40,10 @@ def test_what_is_no_file_is_named_and_does_not_wait(tmp_path: Path) -> None:
             read_text(tmp_path / name, "a list", "Mend it")
 
 
-def test_a_byte_order_mark_and_a_line_in_the_making_do_no_harm(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_an_incomplete_line_are_accepted(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\xef\xbb\xbfone\ntw\xc3")
     assert read_text(tmp_path / "a", "a list", "", growing=True) == "one\n"
-    with pytest.raises(TextError, match="line 2 is no UTF-8"):
+    with pytest.raises(TextError, match="line 2 is not UTF-8"):
         read_text(tmp_path / "a", "a list", "")
 
 
@@ -69,10 +69,10 @@ def test_a_yaml_bomb_or_fault_is_refused_at_once(tmp_path: Path, text: str, foun
     for printed in (False, True):
         if printed and found in ("digits", "could not determine a constructor", "unhashable"):
             continue
-        with pytest.raises(TextError, match=found) as told:
+        with pytest.raises(TextError, match=found) as error:
             read_yaml(tmp_path / "a.yaml", "a table", "Mend it", printed=printed)
-        assert str(told.value).startswith(f"{tmp_path / 'a.yaml'}: ")
-        assert "\n" not in str(told.value)
+        assert str(error.value).startswith(f"{tmp_path / 'a.yaml'}: ")
+        assert "\n" not in str(error.value)
 
 
 def test_aliases_and_merges_of_a_sensible_size_are_read(tmp_path: Path) -> None:

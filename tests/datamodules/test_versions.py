@@ -32,5 +32,5 @@ def test_versions_are_of_the_required_packages():
 
 
 @pytest.mark.parametrize("name", ["numpy", "dlib-bin"])
-def test_what_changes_prepared_clips_is_among_them(name):
+def test_packages_that_affect_prepared_clips_are_among_them(name):
     assert name in versions()

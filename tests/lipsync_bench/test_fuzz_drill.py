@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The fuzz drill (benchmarks/fuzz_drill.py) in small, and that it sees the faults it looks for."""
+"""The fuzz drill (benchmarks/fuzz_drill.py) with few inputs, and a check that it finds each kind of fault."""
 
 import json
 import os
@@ -14,7 +14,7 @@ READERS = """
 import json, os, sys, time
 from pathlib import Path
 from benchmarks.fuzz.kinds import Kind
-from benchmarks.fuzz.runner import Input, Limits, make_wholes, run_all
+from benchmarks.fuzz.runner import Input, Limits, make_intact, run_all
 
 def fail(error):
     def read(path):
@@ -33,10 +33,10 @@ READERS = {
     "memory": lambda path: bytearray(b"x") * (300 << 20),
     "more memory": lambda path: bytearray(b"x") * (3 << 30),
 }
-kinds = [Kind(name, "a", lambda folder: (folder / "a").write_bytes(b"whole"), read) for name, read in READERS.items()]
-whole, spoilt = Path(sys.argv[1], "whole"), Path(sys.argv[1], "spoilt")
-make_wholes(kinds, whole)
-outcomes = run_all([Input(kind, 0) for kind in kinds], 0, whole, spoilt, Limits(200, 2))
+kinds = [Kind(name, "a", lambda folder: (folder / "a").write_bytes(b"intact"), read) for name, read in READERS.items()]
+intact, spoilt = Path(sys.argv[1], "intact"), Path(sys.argv[1], "spoilt")
+make_intact(kinds, intact)
+outcomes = run_all([Input(kind, 0) for kind in kinds], 0, intact, spoilt, Limits(200, 2))
 print(json.dumps({outcome.input.kind.name: outcome.fault or outcome.verdict for outcome in outcomes}))
 assert not list(spoilt.iterdir())
 """
@@ -48,17 +48,17 @@ def run_python(*args: object) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_no_file_of_any_kind_brings_its_reader_down() -> None:
+def test_no_file_of_any_kind_makes_its_reader_fail() -> None:
     drill = run_python("-m", "benchmarks.fuzz_drill", "--inputs", 4 * 67, "--seed", 0)
     assert drill.returncode == 0, drill.stdout + drill.stderr
 
 
-def test_the_drill_sees_every_fault(tmp_path: Path) -> None:
+def test_the_drill_finds_every_fault(tmp_path: Path) -> None:
     run = run_python("-c", READERS, tmp_path)
     assert run.returncode == 0, run.stderr
     assert json.loads(run.stdout) == {
         "read": "read",
-        "refused": "a whole file is refused",
+        "refused": "an intact file is refused",
         "unnamed": "does not name the file",
         "type": "unexpected type",
         "system": "unexpected type",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and tiny scorers that the tests of several metrics share.
+"""Images and small networks that the tests of several metrics share.
 
 `A` is scikit-image's astronaut, `C` its camera man. blur(im, s) is a Gaussian on float64, rounded; noise adds -20..20;
 shift rolls 3 pixels to the right. `crop` cuts rows 40:200 and columns 140:300, the face, after blurring or shifting.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of all metrics need to know of one: a test file of a metric may have `CASES = {"name": Case(...)}`."""
+"""One metric's case for the tests over all metrics: its test file may define `CASES = {"name": Case(...)}`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

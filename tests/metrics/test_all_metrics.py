@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every metric must do: class and function, batches, ranks, pickles, clones, bad inputs, examples."""
+"""The contract of every metric: class and function, batches, ranks, pickles, clones, bad inputs, examples."""
 
 import doctest
 import importlib
@@ -46,7 +46,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class TinyExpert(SyncExpert):
-    """A linear scorer: quick."""
+    """A linear network, because it is fast."""
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
@@ -58,7 +58,7 @@ class TinyExpert(SyncExpert):
 
 
 class TinyLPIPS(LPIPSNetwork):
-    """A mean squared difference: quick."""
+    """A mean squared difference, because it is fast."""
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
@@ -70,7 +70,7 @@ class TinyLPIPS(LPIPSNetwork):
 
 
 class TinyInception(InceptionFeatures):
-    """Three means of each image as its features: quick."""
+    """Three means of each image as its features, because it is fast."""
 
     size = 3
 
@@ -255,7 +255,7 @@ def test_batch_by_batch_equals_all_at_once(case, batches):
     assert scored(case.make(), [at_once]) == pytest.approx(scored(case.make(), batches), abs=1e-12)
 
 
-def test_pickled_half_way(case, batches):
+def test_pickled_between_updates(case, batches):
     metric = case.make()
     metric.update(*batches[0])
     again = pickle.loads(pickle.dumps(metric))
@@ -296,7 +296,7 @@ def columns_of(case: Case) -> dict[str, registry.Column]:
     return {value: column(name) for value, name in names.items()}
 
 
-def test_class_and_description_say_one_thing(case):
+def test_class_and_description_agree(case):
     metric = case.make()
     assert type(metric).full_state_update is False
     assert isinstance(type(metric).is_differentiable, bool)
@@ -325,13 +325,13 @@ def test_takes_the_arguments_of_torchmetrics(case, batches):
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=lambda metric: metric.module)
-def test_a_file_does_what_its_description_says(metric):
+def test_a_file_defines_what_its_description_requires(metric):
     module = importlib.import_module(metric.module)
     assert replace(module.METRIC, module=metric.module) == metric  # what the registry read is what the file is
     assert callable(module.scorer)
     assert hasattr(module, "load") == bool(metric.networks)
     pooled = any(column.kind == "pooled" for column in metric.columns)
-    assert pooled == hasattr(module, "pool") == hasattr(module, "whole") == bool(metric.files[0])
+    assert pooled == hasattr(module, "pool") == hasattr(module, "is_complete") == bool(metric.files[0])
     networks = {network.name for network in metric.networks if network.recorded}
     assert {column.network for column in metric.columns} <= {"", *networks}
     assert metric.checked
@@ -341,7 +341,7 @@ def test_a_file_does_what_its_description_says(metric):
         assert described.source
 
 
-def test_names_of_fields_and_networks_are_their_own():
+def test_names_of_fields_and_networks_are_unique():
     names = [column.name for column in COLUMNS] + [field.name for field in (*registry.COUNTS, *registry.CURVES)]
     names += [network.sha256_field for _, network in NETWORKS]
     assert len(names) == len(set(names))
@@ -395,7 +395,7 @@ def one_by_one(seeds: range | list[int]) -> dict[str, float]:
     }
 
 
-def test_a_collection_gives_what_each_gives_alone():
+def test_a_metric_collection_equals_its_metrics_alone():
     collection = per_image()
     for seed in range(3):
         collection.update(*sharp_pairs(seed))

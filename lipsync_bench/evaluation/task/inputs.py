@@ -38,7 +38,7 @@ def clip_inputs(target: str, regions: Regions, video: ClipHeader, audio: ClipHea
         target: As `target_sha256` gives it.
         regions: The detectors of the evaluation.
         video: Of the clip that is reproduced.
-        audio: Of the clip that is heard.
+        audio: Of the clip that is audio.
     """
     return {
         "target_sha256": target,
@@ -98,20 +98,20 @@ class Standing:
         out = set()
         for clip, audio_clip in map(self._ids, self._chosen):
             for candidate in self._candidates.values():
-                heard = clip if candidate.own_words else audio_clip
-                out.add(identity_of(self._regions.protocol.key, candidate, clip, heard))
+                audio = clip if candidate.undubbed else audio_clip
+                out.add(identity_of(self._regions.protocol.key, candidate, clip, audio))
         return out
 
     def __call__(self, row: Mapping[str, str]) -> bool:
         """Whether a row holds; its values are texts, as in the file."""
         ids = row["clip"], row["audio_clip"]
-        own_words = row["method"] == GROUND_TRUTH
-        pair = self._own.get(row["clip"]) if own_words else self._pairs.get(ids)
+        undubbed = row["method"] == GROUND_TRUTH
+        pair = self._own.get(row["clip"]) if undubbed else self._pairs.get(ids)
         if pair is None:
             return False
         if ids not in self._clip_inputs:
             video = self._headers[pair.video]
-            audio = video if own_words else self._headers[pair.audio]
+            audio = video if undubbed else self._headers[pair.audio]
             if video.id not in self._targets:
                 self._targets[video.id] = target_sha256(self._source_root, video)
             self._clip_inputs[ids] = clip_inputs(self._targets[video.id], self._regions, video, audio)

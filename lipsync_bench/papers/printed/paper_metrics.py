@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the papers' columns are called, and which of our columns stands beside each."""
+"""The metrics of the papers' tables, and our column for each."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,18 +18,18 @@ class PaperMetric:
         title: Heading in tables.
         unit: Unit of the value, empty for pure numbers.
         higher_is_better: Direction.
-        judge: Who looks: a formula or network at frames (cut by the protocol's crop), SyncNet at lips and sound, or
-            people.
-        column: Ours in leaderboard.csv; empty for people, whose scores come from a file of ratings.
-        unstated: What no paper says about it and ours had to settle, as a sentence; empty if nothing.
-        need: What `bench evaluate` must be given to measure it.
-        diagnostic: Column of ours that may explain the paper's values and compares no methods; empty without one.
+        kind: "frames": a formula or network on frames, cut by the protocol's crop. "sync": SyncNet on lips and audio.
+            "people": ratings.
+        column: Our column in leaderboard.csv; empty for ratings, which come from a file.
+        unstated: A sentence on a choice of ours that no paper states; empty if there is none.
+        need: The flag of `bench evaluate` without which it is not measured.
+        diagnostic: Our column that may explain the paper's values but does not compare methods; empty without one.
     """
 
     title: str
     unit: str
     higher_is_better: bool
-    judge: Literal["frames", "sync", "people"]
+    kind: Literal["frames", "sync", "people"]
     column: str = ""
     unstated: str = ""
     need: str = ""
@@ -37,7 +37,7 @@ class PaperMetric:
 
     @property
     def scorer(self) -> str:
-        """The network that judges, as rows call its weights (`<scorer>_sha256`); empty for a formula."""
+        """The metric network, by the name of its weights in rows (`<scorer>_sha256`); empty for a formula."""
         return our_column(self.column).network if self.column else ""
 
     @property
@@ -47,12 +47,12 @@ class PaperMetric:
 
     @property
     def pooled(self) -> bool:
-        """Whether all clips together make one value, which counts frames and has no interval."""
+        """Whether it is one value of all clips together, which counts frames and has no interval."""
         return bool(self.column) and our_column(self.column).kind == "pooled"
 
     @property
     def heading(self) -> str:
-        """Title with unit and an arrow to the better side."""
+        """Title with unit and an arrow in the better direction."""
         return f"{self.title}{f' ({self.unit})' if self.unit else ''} {'↑' if self.higher_is_better else '↓'}"
 
 

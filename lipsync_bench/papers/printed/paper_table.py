@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One table of a paper, as it was printed. Numbers keep their text, so that 23.8450 comes out as 23.8450."""
+"""One table of a paper, as printed. Numbers keep their text, so that 23.8450 is printed as 23.8450."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,18 +26,18 @@ class Printed:
 
     @property
     def digits(self) -> int:
-        """Digits behind the point."""
+        """Number of decimals."""
         return len(self.text.partition(".")[2])
 
 
 @checked_dataclass(frozen=True, config=ConfigDict(extra="forbid"))
 class Paper:
-    """Where a table stands.
+    """The paper of a table.
 
     Args:
         key: Short name; also the name of the protocol that follows the paper.
-        title: Of the paper.
-        year: Of publication.
+        title: Title of the paper.
+        year: Year of publication.
         ref: Venue or identifier.
     """
 
@@ -55,12 +55,12 @@ class Paper:
 
 @dataclass(frozen=True)
 class PaperProtocol:
-    """What a paper says about how it measured; empty where it says nothing.
+    """How a paper measured, as far as it says so; else empty.
 
     Args:
-        pairing: "paired" (sound of the same clip) or "unpaired" (of another), by metric.
+        pairing: "paired" (audio of the same clip) or "unpaired" (of another), by metric.
         crop: What is cut out of the frames before they are compared.
-        reference: The frame that shows a method the face.
+        reference: The frame from which a method takes the face.
         same_as: Tables that this one refers to.
     """
 
@@ -72,14 +72,14 @@ class PaperProtocol:
 
 @dataclass(frozen=True)
 class PaperRow:
-    """One row.
+    """One row of a paper's table.
 
     Args:
         method: Name of the method.
-        name: Name of the row in our results: the method's, unless several rows of a table share it.
-        dataset: What it was measured on.
-        details: What tells it from other rows of the method, in order.
-        values: By metric; None where the paper prints "N/A", "-" or nothing.
+        name: Its name in our results: the method's, unless several rows of a table share it.
+        dataset: The data set it was measured on.
+        details: What distinguishes it from other rows of the method, in order.
+        values: The values by metric; None where the paper prints "N/A", "-" or nothing.
     """
 
     method: str
@@ -99,16 +99,16 @@ class PaperTable:
     """One table of a paper.
 
     Args:
-        id: Paper and number, as `bench table` takes it.
-        paper: Where it stands.
-        caption: What it shows, in our words.
-        datasets: In the order of the rows.
-        clips: Which and how many, in words; empty where this table does not say.
+        id: Paper and number, as for `bench table`.
+        paper: The paper.
+        caption: Our description of the table.
+        datasets: Data sets in the order of the rows.
+        clips: Which clips and how many, as text; empty where the paper does not say.
         clip_count: Exact number of clips by data set, as far as stated.
-        protocol: How it was measured; of the table it refers to, if it does.
+        protocol: How it was measured; taken from another table if the paper refers to it.
         metrics: Columns in order.
-        rows: In order.
-        notes: Ours: where the paper contradicts itself, and what to know.
+        rows: Rows in order.
+        notes: Our notes, for example where the paper contradicts itself.
         trained_here: Methods of the rows that experiments/ has a run for.
     """
 
@@ -127,8 +127,8 @@ class PaperTable:
     @property
     def user_study(self) -> bool:
         """Whether people gave the scores."""
-        return all(PAPER_METRICS[metric].judge == "people" for metric in self.metrics)
+        return all(PAPER_METRICS[metric].kind == "people" for metric in self.metrics)
 
     def digits(self, metric: str) -> int:
-        """Digits behind the point that the paper prints in this column."""
+        """Number of decimals that the paper prints in this column."""
         return max(printed.digits for row in self.rows if (printed := row.values[metric]) is not None)

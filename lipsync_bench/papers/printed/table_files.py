@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """experiments/tables/ID.yaml: read and checked.
 
-Every key is checked: a metric with a typing error would otherwise pass for a remark on the row.
+Every key is checked: a misspelt metric would otherwise be taken for a detail of the row.
 """
 
 import re
@@ -19,7 +19,7 @@ __all__ = ["list_tables", "load_table", "read_table"]
 _NOT_REPORTED = "null"
 _NUMBER = re.compile(r"-?\d+(\.\d+)?")
 
-# What tells rows of one method apart, and how it reads behind the method's name.
+# Details that distinguish rows of one method, and how they are printed after the method's name.
 _DETAILS: dict[str, str | dict[str, str]] = {
     "variant": "{}",
     "scale": "x{}",
@@ -36,7 +36,7 @@ _DETAILS: dict[str, str | dict[str, str]] = {
 
 def _fail(path: Path, found: str, expected: str) -> ValueError:
     return ValueError(
-        f"{path}: {found}. Expected {expected}. Correct it; those of the package are in experiments/tables/"
+        f"{path}: {found}. Expected {expected}. Correct it; the tables of this package are in experiments/tables/."
     )
 
 
@@ -129,7 +129,7 @@ def read_table(path: Path) -> PaperTable:
 
     Raises:
         FileNotFoundError: No such file.
-        ValueError: The file holds something else than a table; says what and where.
+        ValueError: The file is not a valid table; the message says where.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no table at {path}. Expected a YAML as in experiments/tables/; see: bench table list")
@@ -137,9 +137,11 @@ def read_table(path: Path) -> PaperTable:
     if file.id != path.stem:
         raise _fail(path, f"its id is {file.id}", f"{path.stem}, as the file is called")
     unknown = [metric for metric in file.metrics if metric not in PAPER_METRICS]
-    if unknown or len({PAPER_METRICS[metric].judge == "people" for metric in file.metrics}) != 1:
+    if unknown or len({PAPER_METRICS[metric].kind == "people" for metric in file.metrics}) != 1:
         raise _fail(
-            path, f"its metrics are {list(file.metrics)}", f"some of {', '.join(PAPER_METRICS)}; opinions by themselves"
+            path,
+            f"its metrics are {list(file.metrics)}",
+            f"some of {', '.join(PAPER_METRICS)}; not ratings with others",
         )
     if not set(file.clip_count) <= set(file.dataset):
         raise _fail(path, f"clip_count is {file.clip_count}", f"whole numbers for {', '.join(file.dataset)}")
@@ -170,7 +172,7 @@ def load_table(id: str) -> PaperTable:
     """The table of that id.
 
     Raises:
-        FileNotFoundError: There is none; lists those there are.
+        FileNotFoundError: There is no such table; the message lists all.
         ValueError: Its file is broken.
     """
     path = experiment_file("tables", id)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a paper's table needs of evaluations, what of it can be run here, and what is said of the rest."""
+"""Plan of `bench table --run`: required evaluations, which of them can run, and why the others cannot."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,20 +19,20 @@ from lipsync_bench.results.rows import GROUND_TRUTH
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.task.benchmark import Benchmark
 
-__all__ = ["DatasetPlan", "benchmark_name", "check_options", "plan_of", "protocols_of", "verb"]
+__all__ = ["DatasetPlan", "benchmark_name", "check_options", "plan_of", "protocols_of", "skip_label"]
 
 
 @dataclass(frozen=True)
 class DatasetPlan:
-    """One data set of the table.
+    """The part of a table on one data set.
 
     Args:
-        dataset: As the paper calls it.
-        benchmark: As our YAML calls it.
-        checkpoints: Of the rows that have one.
-        pred: Of the rows that have videos.
+        dataset: The paper's name of the data set.
+        benchmark: The name of our benchmark.
+        checkpoints: Checkpoints by row.
+        pred: Folders of videos by row.
         notes: What is not run, and why.
-        ready: Whether its clips are here.
+        ready: Whether its clips are prepared.
     """
 
     dataset: str
@@ -44,11 +44,11 @@ class DatasetPlan:
 
 
 def check_options(table: PaperTable, options: RunOptions) -> None:
-    """Refuse what no row can take, before anything is computed.
+    """Refuse options that fit no row, before anything is computed.
 
     Raises:
-        FileNotFoundError: A checkpoint or folder that was named is missing.
-        ValueError: A method that is in no row or was given twice; one root for several data sets.
+        FileNotFoundError: A given checkpoint or folder is missing.
+        ValueError: A method is in no row or was given twice; one root is given for several data sets.
     """
     rows = list(dict.fromkeys(row.name for row in table.rows if row.name != GROUND_TRUTH))
     methods, pred, only = options.inputs.methods, options.inputs.pred, {*options.select.only} - {GROUND_TRUTH}
@@ -73,16 +73,16 @@ def check_options(table: PaperTable, options: RunOptions) -> None:
     for name, folder in pred.items():
         if not folder.is_dir():
             raise FileNotFoundError(
-                f"{name}: {folder} is no folder. Expected one that holds its videos. Correct --pred {name}=DIR"
+                f"{name}: {folder} is not a folder. Expected one that holds its videos. Correct --pred {name}=DIR"
             )
     _check_root(table, options.inputs.root)
 
 
 def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Protocol, str]]:
-    """By name the protocols of the table's paper that have metrics of it; each with what it wants, empty if nothing.
+    """The protocols of the table's paper that have metrics of the table, by name, each with its missing requirement.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such protocol.
     """
     chosen = {}
     for protocol in map(load_protocol, list_protocols()):
@@ -90,7 +90,7 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
         if protocol.paper != table.paper.key or not metrics:
             continue
         wants = ""
-        # Without its judges a protocol would fill no cell, and its folder would refuse the judges afterwards.
+        # Without its metric networks a protocol would fill no cell, and its folder would refuse them later.
         flags = [PAPER_METRICS[m].flag for m in metrics]
         if not any(not flag or options.scorers.given(flag) is not None for flag in flags):
             titles = ", ".join(PAPER_METRICS[m].title for m in metrics)
@@ -107,7 +107,7 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
 
 
 def benchmark_name(dataset: str) -> str:
-    """Our name of a paper's data set; a benchmark of the paper's own name goes first."""
+    """Our name of a paper's data set; a benchmark with the paper's own name takes precedence."""
     ours = [name for name in experiment_names("benchmarks") if name_in_papers(name) == dataset]
     return ours[0] if ours and not _has_benchmark(dataset) else dataset
 
@@ -117,7 +117,7 @@ def _has_benchmark(name: str) -> bool:
 
 
 def _check_root(table: PaperTable, root: Path | None) -> None:
-    """One folder of clips cannot be two data sets."""
+    """Refuse one folder of clips for several data sets."""
     several = [dataset for dataset in table.datasets if _has_benchmark(benchmark_name(dataset))]
     if root is not None and len(several) > 1:
         raise ValueError(
@@ -138,7 +138,7 @@ def _unprepared(benchmark: "Benchmark") -> str:
 
 
 def _missing(table: PaperTable, name: str, path: Path) -> str:
-    """What is said of a checkpoint that a benchmark names and that is not there."""
+    """The note on a checkpoint that a benchmark names and that does not exist."""
     methods = [name, *(row.method for row in table.rows if row.name == name)]
     known = [method for method in methods if experiment_file("", method) is not None]
     train = f"Train one with: lightning fit -c experiments/{known[0]}.yaml, or name" if known else "Name"
@@ -148,7 +148,7 @@ def _missing(table: PaperTable, name: str, path: Path) -> str:
 def _without_weights(
     table: PaperTable, part: DatasetPlan, names: Container[str], finished: Container[str]
 ) -> Iterator[str]:
-    """What is said of those of the named rows that have neither checkpoint nor videos."""
+    """The notes on those of the named rows that have neither checkpoint nor videos."""
     rows = [row for row in table.rows if row.dataset == part.dataset and row.name in names]
     rows = [row for row in rows if row.name not in part.checkpoints and row.name not in part.pred]
     found = [row.name for row in rows if row.name in finished]
@@ -159,8 +159,8 @@ def _without_weights(
     others = [row.name for row in rows if row.method not in table.trained_here]
     if ours:
         yield (
-            f"Not run on {part.dataset}: {', '.join(ours)}, for want of a checkpoint in the benchmark "
-            f"{part.benchmark}. Give one with --methods.{ours[0]} CKPT."
+            f"Not run on {part.dataset}: {', '.join(ours)}: the benchmark {part.benchmark} names no checkpoint. "
+            f"Give one with --methods.{ours[0]} CKPT."
         )
     if others:
         yield (
@@ -169,26 +169,26 @@ def _without_weights(
         )
 
 
-def verb(folders: Sequence[Path]) -> str:
-    """What is said of what cannot be run, by whether earlier results of it are there."""
+def skip_label(folders: Sequence[Path]) -> str:
+    """'Not run', or 'Shown as found, not run' if earlier results exist."""
     return "Shown as found, not run" if any(ResultsFolder(folder).is_begun for folder in folders) else "Not run"
 
 
 def plan_of(table: PaperTable, dataset: str, options: RunOptions, folders: Sequence[Path]) -> DatasetPlan:
-    """What of a data set can be run; `folders` are its results, one for each protocol, as far as there are any."""
+    """The part of a data set and what of it can be run; `folders` are its results, one for each protocol."""
     from lipsync_bench.evaluation.task.benchmark import load_benchmark
 
     name = benchmark_name(dataset)
     if not _has_benchmark(name):
         note = (
-            f"{verb(folders)} on {dataset}: it has no benchmark. Write experiments/benchmarks/{name}.yaml with its "
-            "clips, as lrs2.yaml there."
+            f"{skip_label(folders)} on {dataset}: it has no benchmark. Write "
+            f"experiments/benchmarks/{name}.yaml with its clips, as lrs2.yaml there."
         )
         return DatasetPlan(dataset, name, {}, {}, (note,), ready=False)
     benchmark = load_benchmark(name, options.inputs.root)
     problem = _unprepared(benchmark)
     if problem:
-        return DatasetPlan(dataset, name, {}, {}, (f"{verb(folders)} on {dataset}: {problem}",), ready=False)
+        return DatasetPlan(dataset, name, {}, {}, (f"{skip_label(folders)} on {dataset}: {problem}",), ready=False)
     names = {row.name for row in table.rows if row.dataset == dataset} - {GROUND_TRUTH}
     names &= {*options.select.only} or names
     pred = {method: folder for method, folder in options.inputs.pred.items() if method in names}

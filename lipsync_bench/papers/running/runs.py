@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench table ID --run`: the evaluations that a paper's table needs, as far as they are not finished.
+"""`bench table ID --run`: runs the evaluations that a paper's table needs and that are not finished.
 
 A table needs each of its data sets that has a benchmark, under each protocol of its paper whose pairs a metric of the
-table uses. Results lie in RESULTS/DATASET-PROTOCOL, where `bench evaluate` puts them too, so that its rows are reused.
+table uses. Results are in RESULTS/DATASET-PROTOCOL, as of `bench evaluate`, whose rows are reused.
 """
 
 import logging
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lipsync_bench.evaluation.options import Rules, ScorerFiles
 from lipsync_bench.evaluation.task.protocol import Protocol
-from lipsync_bench.papers.leaderboards import Current, LeaderboardSource, read_folders
+from lipsync_bench.papers.leaderboards import LeaderboardSource, WeightsInUse, read_folders
 from lipsync_bench.papers.options import RunOptions
 from lipsync_bench.papers.printed.paper_table import PaperTable
 from lipsync_bench.papers.running.needs import (
@@ -21,7 +21,7 @@ from lipsync_bench.papers.running.needs import (
     check_options,
     plan_of,
     protocols_of,
-    verb,
+    skip_label,
 )
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.folder import ResultsFolder
@@ -34,11 +34,11 @@ __all__ = ["Finished", "run_table"]
 
 @dataclass(frozen=True)
 class Finished:
-    """What stands in the table.
+    """The finished evaluations.
 
     Args:
         sources: The results.
-        notes: What was not run, and why, as sentences.
+        notes: Sentences on what was not run, and why.
         failed: Methods of which every clip failed, each with its results folder.
     """
 
@@ -55,7 +55,7 @@ class _Step:
         part: Its data set.
         protocol: Its protocol.
         out: The folder.
-        run: Whether it is gone on with; else it is shown as it is.
+        run: Resume it; otherwise show existing results.
     """
 
     part: DatasetPlan
@@ -65,13 +65,13 @@ class _Step:
 
 
 def _scorers(options: RunOptions, protocol: Protocol, others: Iterable[Protocol]) -> ScorerFiles:
-    """The detector's weights go to the protocols that cut by it; to all if none does, which is refused there."""
+    """The detector's weights go to the protocols that use it; to all if none does, so that they refuse them."""
     idle = protocol.boxes != "s3fd" and any(other.boxes == "s3fd" for other in others)
     return replace(options.scorers, detector_weights=None) if idle else options.scorers
 
 
 def _evaluate(step: _Step, scorers: ScorerFiles, options: RunOptions) -> list[str]:
-    """Go on with one evaluation until it is finished. Returns the methods of which every clip failed."""
+    """Run or resume one evaluation until it is finished. Returns the methods of which every clip failed."""
     from lipsync_bench.evaluation.evaluate import evaluate_dataset
 
     part, out = step.part, step.out
@@ -89,13 +89,13 @@ def _evaluate(step: _Step, scorers: ScorerFiles, options: RunOptions) -> list[st
         )
     except OtherResultsError as error:
         raise OtherResultsError(
-            f"{error} With bench table --run that is --results; what lies there is shown without --run."
+            f"{error} With bench table --run that is --results; existing results are shown without --run."
         ) from error
     return [f"{name} ({out})" for name in result.without_any_score if name in names]
 
 
-def _in_use(part: DatasetPlan, parsing: Path | None) -> Current:
-    """What made the rows of this run, so that those of earlier weights stay out of the table."""
+def _in_use(part: DatasetPlan, parsing: Path | None) -> WeightsInUse:
+    """The weights of this run, so that rows of earlier weights are not in the table."""
     videos = dict.fromkeys(part.pred, ("", ("",)))
     if not part.checkpoints:
         return videos
@@ -107,19 +107,19 @@ def _in_use(part: DatasetPlan, parsing: Path | None) -> Current:
 
 
 def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished | None:
-    """Run what a table needs, as far as it is not finished, and read the results.
+    """Run the evaluations that a table needs and that are not finished, and read the results.
 
     Args:
         table: A paper's table of measurements.
-        results: Folder of results folders. What is finished there of a data set that cannot be run here is shown.
-        options: What is run, with what.
+        results: Folder of results folders. Existing results of a data set that cannot be run here are shown.
+        options: The evaluations' options.
 
     Returns:
-        What stands in the table; None on all ranks of torchrun but the first.
+        The finished evaluations; None on all ranks of torchrun but the first.
 
     Raises:
-        FileNotFoundError: A checkpoint, folder or weight file that was named is missing, or nothing can be run.
-        ValueError: A method that is in no row; one root for several data sets; results of other scorer weights.
+        FileNotFoundError: A given checkpoint, folder or weight file is missing, or nothing can be run.
+        ValueError: A method is in no row; one root is given for several data sets; results of other metric networks.
     """
     from lipsync_bench.processes import has_meeting_place, rank_and_world
 
@@ -139,7 +139,7 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
         notes += part.notes
         for name, (protocol, wants) in protocols.items():
             if wants:
-                notes.append(f"{verb([folders[name]])} on {dataset}: {wants}")
+                notes.append(f"{skip_label([folders[name]])} on {dataset}: {wants}")
             if (part.ready and not wants) or ResultsFolder(folders[name]).is_begun:
                 steps.append(_Step(part, protocol, folders[name], part.ready and not wants))
     if not steps:

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// One control for all videos of a group. Without this script each video has the browser's own controls.
+// One set of controls for all videos of a group. Without this script each video has the browser's own controls.
 "use strict";
 
 (function () {
   const FPS = 25; // of every video that was scored
-  const LATE_S = 0.06; // a video further from the leader than this is set right while they play
+  const LATE_S = 0.06; // a video that deviates more than this from the leader is corrected during playback
 
   function element(name, properties, ...children) {
     const made = Object.assign(document.createElement(name), properties);
@@ -22,7 +22,7 @@
       this.silent = false;
       this.build();
       this.videos.forEach((video, i) => this.adopt(video, this.figures[i]));
-      this.showSound();
+      this.showAudio();
       this.tick();
     }
 
@@ -34,20 +34,20 @@
       this.time = element("output", { textContent: "0.00 s" });
       this.speed = element("select");
       for (const rate of [0.1, 0.25, 0.5, 1, 1.5, 2]) this.speed.add(new Option(`${rate}×`, rate, false, rate === 1));
-      this.sound = element("select");
-      this.figures.forEach((figure, i) => this.sound.add(new Option(figure.dataset.label, i)));
-      this.sound.add(new Option("none", "none"));
+      this.audio = element("select");
+      this.figures.forEach((figure, i) => this.audio.add(new Option(figure.dataset.label, i)));
+      this.audio.add(new Option("none", "none"));
       this.loop = element("input", { type: "checkbox", checked: true });
       const keys = element("small", {
         className: "keys",
-        textContent: "Keys: space plays and pauses, ← and → step a frame (with Shift a second), m switches the sound.",
+        textContent: "Keys: space plays and pauses, ← and → step a frame (with Shift a second), m mutes.",
       });
       const master = this.box.querySelector(".master");
       master.append(
         this.play, back, on,
         element("label", { className: "seek" }, element("span", { className: "hidden", textContent: "Position" }), this.seek),
         this.time,
-        element("label", {}, "Speed", this.speed), element("label", {}, "Sound of", this.sound),
+        element("label", {}, "Speed", this.speed), element("label", {}, "Audio of", this.audio),
         element("label", {}, this.loop, "Loop"), keys,
       );
       master.hidden = false;
@@ -56,9 +56,9 @@
       on.addEventListener("click", () => this.step(1));
       this.seek.addEventListener("input", () => this.go(Number(this.seek.value)));
       this.speed.addEventListener("change", () => this.videos.forEach((v) => (v.playbackRate = Number(this.speed.value))));
-      this.sound.addEventListener("change", () => {
+      this.audio.addEventListener("change", () => {
         this.silent = false;
-        this.showSound();
+        this.showAudio();
       });
       this.box.addEventListener("pointerdown", () => (active = this));
       this.box.addEventListener("focusin", () => (active = this));
@@ -79,9 +79,9 @@
       video.addEventListener("click", () => this.toggle());
     }
 
-    get sane() { return this.videos.filter((v) => !this.broken.has(v)); }
+    get playable() { return this.videos.filter((v) => !this.broken.has(v)); }
     // The longest leads: it is the last to end.
-    get leader() { return this.sane.reduce((a, b) => ((b.duration || 0) > (a.duration || 0) ? b : a), this.sane[0]); }
+    get leader() { return this.playable.reduce((a, b) => ((b.duration || 0) > (a.duration || 0) ? b : a), this.playable[0]); }
 
     measure() {
       const length = Math.max(...this.videos.map((v) => v.duration || 0));
@@ -91,13 +91,13 @@
     toggle() { return this.playing ? this.pause() : this.start(); }
 
     async start() {
-      if (!this.sane.length) return;
+      if (!this.playable.length) return;
       if (this.leader.ended || this.leader.currentTime >= this.leader.duration - 0.5 / FPS) this.go(0);
       else this.go(this.leader.currentTime); // all from the same frame
       this.playing = true;
       this.play.textContent = "Pause";
       try {
-        await Promise.all(this.sane.filter((v) => !v.ended).map((v) => v.play()));
+        await Promise.all(this.playable.filter((v) => !v.ended).map((v) => v.play()));
       } catch (error) {
         if (error.name !== "AbortError") this.pause(); // a pause during the start is no failure
       }
@@ -106,12 +106,12 @@
     pause() {
       this.playing = false;
       this.play.textContent = "Play";
-      this.sane.forEach((v) => v.pause());
+      this.playable.forEach((v) => v.pause());
       if (this.leader) this.go(this.leader.currentTime);
     }
 
     go(time) {
-      for (const video of this.sane) {
+      for (const video of this.playable) {
         const last = Math.max(0, (video.duration || 0) - 0.5 / FPS);
         video.currentTime = Math.min(Math.max(0, time), last);
       }
@@ -119,7 +119,7 @@
     }
 
     step(frames) {
-      if (!this.sane.length) return;
+      if (!this.playable.length) return;
       if (this.playing) this.pause();
       const frame = Math.floor(this.leader.currentTime * FPS + 0.01) + frames;
       this.go((Math.max(0, frame) + 0.5) / FPS); // the middle of a frame: no rounding shows its neighbour
@@ -131,28 +131,28 @@
       this.seek.setAttribute("aria-valuetext", this.time.textContent);
     }
 
-    showSound() {
-      this.videos.forEach((v, i) => (v.muted = this.silent || String(i) !== this.sound.value));
-      this.figures.forEach((f, i) => f.classList.toggle("sounding", !this.videos[i].muted));
+    showAudio() {
+      this.videos.forEach((v, i) => (v.muted = this.silent || String(i) !== this.audio.value));
+      this.figures.forEach((f, i) => f.classList.toggle("audible", !this.videos[i].muted));
     }
 
     mute() {
       this.silent = !this.silent;
-      this.showSound();
+      this.showAudio();
     }
 
     tick() {
-      if (this.playing && this.sane.length) {
+      if (this.playing && this.playable.length) {
         const leader = this.leader;
         if (leader.ended) {
           if (this.loop.checked) {
             this.go(0);
-            this.sane.forEach((v) => v.play().catch(() => {}));
+            this.playable.forEach((v) => v.play().catch(() => {}));
           } else {
             this.pause();
           }
         } else {
-          for (const video of this.sane) {
+          for (const video of this.playable) {
             if (video !== leader && !video.ended && !video.seeking && Math.abs(video.currentTime - leader.currentTime) > LATE_S)
               video.currentTime = leader.currentTime;
           }

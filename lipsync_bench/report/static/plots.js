@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Scatter plots whose axes can be chosen, and drawings of which one is shown. Without this script all drawings stand.
+// Scatter plots whose axes can be chosen, and drawings of which one is shown. Without this script all are shown.
 "use strict";
 
 (function () {
@@ -63,13 +63,13 @@
 
   function draw(canvas, data, xName, yName) {
     const x = data.metrics.find((m) => m.name === xName), y = data.metrics.find((m) => m.name === yName);
-    const lines = data.lines.filter((l) => known(l.values[xName][0]) && known(l.values[yName][0]));
-    const missing = data.lines.filter((l) => !lines.includes(l)).map((l) => l.label);
-    const title = `${full(y)} against ${full(x)} of ${lines.length} methods`;
+    const entries = data.entries.filter((e) => known(e.values[xName][0]) && known(e.values[yName][0]));
+    const missing = data.entries.filter((e) => !entries.includes(e)).map((e) => e.label);
+    const title = `${full(y)} against ${full(x)} of ${entries.length} methods`;
     const svg = make("svg", { class: "drawing", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": title });
     canvas.replaceChildren(svg);
-    if (lines.length) {
-      const all = (name) => lines.flatMap((l) => l.values[name].filter(known));
+    if (entries.length) {
+      const all = (name) => entries.flatMap((e) => e.values[name].filter(known));
       const xs = scale(all(xName), x.log, LEFT, WIDTH - RIGHT), ys = scale(all(yName), y.log, HEIGHT - BOTTOM, TOP);
       const text = { fill: "currentColor", "font-size": 13 };
       const rule = { stroke: "currentColor", "stroke-opacity": 0.16 };
@@ -81,8 +81,8 @@
         svg.append(make("line", { x1: LEFT, x2: WIDTH - RIGHT, y1: ys.place(t), y2: ys.place(t), ...rule }));
         svg.append(make("text", { x: LEFT - 8, y: ys.place(t) + 4, "text-anchor": "end", ...text }, short(t)));
       }
-      for (const line of lines) svg.append(mark(line, xs, ys, line.values[xName], line.values[yName]));
-      name(svg, lines, lines.map((l) => [xs.place(l.values[xName][0]), ys.place(l.values[yName][0])]));
+      for (const entry of entries) svg.append(mark(entry, xs, ys, entry.values[xName], entry.values[yName]));
+      name(svg, entries, entries.map((e) => [xs.place(e.values[xName][0]), ys.place(e.values[yName][0])]));
     }
     const label = { fill: "currentColor", "font-size": 13.5, "text-anchor": "middle" };
     const middle = (TOP + HEIGHT - BOTTOM) / 2;
@@ -98,29 +98,29 @@
     }
   }
 
-  function mark(line, xs, ys, [x, xLow, xHigh], [y, yLow, yHigh]) {
-    const colour = line.floor ? "currentColor" : COLOURS[line.number % 8];
-    const shape = line.floor ? STAR : SHAPES[(line.number + Math.floor(line.number / 8)) % 8];
+  function mark(entry, xs, ys, [x, xLow, xHigh], [y, yLow, yHigh]) {
+    const colour = entry.reference ? "currentColor" : COLOURS[entry.number % 8];
+    const shape = entry.reference ? STAR : SHAPES[(entry.number + Math.floor(entry.number / 8)) % 8];
     const group = make("g", { stroke: colour, fill: colour });
     const px = xs.place(x), py = ys.place(y);
     if (known(xLow) && known(xHigh)) group.append(make("line", { x1: xs.place(xLow), x2: xs.place(xHigh), y1: py, y2: py }));
     if (known(yLow) && known(yHigh)) group.append(make("line", { x1: px, x2: px, y1: ys.place(yLow), y2: ys.place(yHigh) }));
     group.append(make("path", { d: shape, transform: `translate(${px} ${py})` }));
-    group.append(make("title", {}, `${line.label}: ${short(x)}, ${short(y)}`));
+    group.append(make("title", {}, `${entry.label}: ${short(x)}, ${short(y)}`));
     return group;
   }
 
-  // Names beside their marks, from the top down, each at the nearest place that no mark and no other name has taken.
-  function name(svg, lines, marks) {
+  // Names beside their marks, from the top down, each at the nearest position without a mark or another name.
+  function name(svg, entries, marks) {
     const taken = marks.map(([x, y]) => [x - 6, y - 6, x + 6, y + 6]);
     const apart = (a, b) => a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1];
     const order = marks.map((_, i) => i).sort((a, b) => marks[a][1] - marks[b][1]);
     for (const i of order) {
       const [px, py] = marks[i];
-      const text = make("text", { fill: "currentColor", "font-size": 13 }, lines[i].label);
+      const text = make("text", { fill: "currentColor", "font-size": 13 }, entries[i].label);
       svg.append(text);
       const width = text.getComputedTextLength(), places = [];
-      for (let k = 0; k <= 2 * lines.length; k++) {
+      for (let k = 0; k <= 2 * entries.length; k++) {
         const y = py - 7 + 15 * Math.ceil(k / 2) * (k % 2 ? 1 : -1);
         for (const x of [px + 9, px - 9 - width]) places.push([x, y - 11, x + width, y + 3]);
       }

@@ -25,7 +25,7 @@
       else other.removeAttribute("aria-sort");
     }
     const sign = direction === "ascending" ? 1 : -1;
-    for (const body of table.tBodies) { // the floor is a body of its own and stays apart
+    for (const body of table.tBodies) { // the reference has its own body and stays last
       const rows = Array.from(body.rows, (row) => [row, cellValue(row, column)]);
       rows.sort(([, a], [, b]) => {
         if (a === null || b === null) return (a === null) - (b === null); // what is missing comes last
@@ -95,7 +95,7 @@
       if (sorted) sortBy(table, sorted, sorted.cellIndex ? sorted.dataset.sort : sorted.getAttribute("aria-sort"));
     }
     select.addEventListener("change", show);
-    if (select.value !== data.metrics[0].name) show(); // a page that comes back keeps its choice
+    if (select.value !== data.metrics[0].name) show(); // a browser keeps the choice when a page is shown again
   }
 
   window.report = { labelled, chooser };

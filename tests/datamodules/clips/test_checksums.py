@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A prepared clip that was changed is told by its manifest."""
+"""A prepared clip that was changed is refused by its manifest's checksum."""
 
 import shutil
 from pathlib import Path

@@ -196,7 +196,7 @@ def test_other_files_are_errors(tmp_path: Path, path: Path) -> None:
 
 def test_a_broken_jpeg_is_named(tmp_path: Path) -> None:
     values = content()
-    values["jpegs"][3] = b"no picture"
+    values["jpegs"][3] = b"not an image"
     write_clip(tmp_path / "a.safetensors", header(), **values)
     with Clip(tmp_path / "a.safetensors") as clip:
         assert len(clip.frames(0, 3, size_hw=(8, 8))) == 3
@@ -252,7 +252,7 @@ def test_unknown_way_of_reading(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "s01/../../x", "", "."])
 @pytest.mark.parametrize("field", ["id", "source"])
-def test_a_header_that_climbs_out_of_its_folder_is_refused(tmp_path: Path, field: str, name: str) -> None:
+def test_a_header_with_a_path_outside_its_folder_is_refused(tmp_path: Path, field: str, name: str) -> None:
     path = tmp_path / "clip.safetensors"
     write_clip(path, header=header(**{field: name}), **content())
     with pytest.raises(ClipError, match="Expected a path below"):
@@ -262,7 +262,7 @@ def test_a_header_that_climbs_out_of_its_folder_is_refused(tmp_path: Path, field
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize(("name", "value"), [("mel", np.nan), ("mel", 4.5), ("mel", -np.inf), ("boxes", np.inf)])
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_a_number_that_cannot_be_is_named_when_it_is_read(
+def test_an_impossible_number_is_an_error_when_it_is_read(
     tmp_path: Path, read: Literal["mmap", "file"], name: str, value: float, place: str
 ) -> None:
     values = content()
@@ -281,7 +281,7 @@ def test_a_number_that_cannot_be_is_named_when_it_is_read(
 
 
 @pytest.mark.parametrize("name", ["landmarks", "mesh"])
-def test_points_that_are_no_numbers_are_named(tmp_path: Path, name: str) -> None:
+def test_points_that_are_not_finite_are_an_error(tmp_path: Path, name: str) -> None:
     values = content()
     values[name][3, 2, 1] = np.nan
     write_clip(tmp_path / "bad.safetensors", header(), **values)
@@ -291,7 +291,7 @@ def test_points_that_are_no_numbers_are_named(tmp_path: Path, name: str) -> None
 
 @pytest.mark.parametrize("read", READS)
 def test_a_clip_that_is_cut_short_while_it_is_open_is_named(path: Path, read: Literal["mmap", "file"]) -> None:
-    # In a process of its own: a touch of mapped bytes that are gone is a signal that ends it.
+    # In a separate process: reading mapped bytes beyond the file's end is a signal that would end it.
     code = f"""
 import os
 from lipsync_bench.datamodules.clips.clip import Clip

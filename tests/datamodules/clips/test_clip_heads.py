@@ -129,7 +129,7 @@ def test_a_head_of_something_else_is_refused(good: Path, head: bytes) -> None:
 
 
 @pytest.mark.parametrize("offsets", [[0, 9, 5, 20, 30], [-9, 0, 5, 9, 20], [0, 5, 9, 20, 2**40], [0, 0, 0, 0, 0]])
-def test_pictures_that_lie_nowhere_are_refused(good: Path, offsets: list[int]) -> None:
+def test_crops_outside_the_file_are_refused(good: Path, offsets: list[int]) -> None:
     head, body = parts(good)
     start = head["offsets"]["data_offsets"][0]
     body = body[:start] + np.array(offsets, np.int64).tobytes() + body[start + 40 :]
@@ -138,7 +138,7 @@ def test_pictures_that_lie_nowhere_are_refused(good: Path, offsets: list[int]) -
         read_all(good)
 
 
-def test_a_picture_that_says_it_is_huge_takes_no_memory(good: Path) -> None:
+def test_a_crop_that_states_a_huge_size_takes_no_memory(good: Path) -> None:
     head, body = parts(good)
     at = body.index(b"\xff\xc0") + 5  # start of frame: height and width
     write(good, json.dumps(head).encode(), body[:at] + struct.pack(">HH", MAX_CROP_PX + 1, 65000) + body[at + 4 :])
@@ -150,5 +150,5 @@ def test_a_pipe_or_folder_of_that_name_is_refused_at_once(tmp_path: Path) -> Non
     os.mkfifo(tmp_path / "pipe.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
     for name in ("pipe", "folder"):
-        with pytest.raises(ClipError, match=rf"{name}\.safetensors: is no file"):
+        with pytest.raises(ClipError, match=rf"{name}\.safetensors: is not a file"):
             read_header(tmp_path / f"{name}.safetensors")

@@ -57,7 +57,7 @@ def test_mesh_rule_hides_the_jaw_and_the_detector_rule_does_not() -> None:
     steady, raw = crop_boxes(face, "mesh", SIZE_HW), crop_boxes(face, "detector", SIZE_HW)
     assert np.ptp(steady[:, 3] - steady[:, 1]) <= 2
     assert np.corrcoef(raw[:, 3] - raw[:, 1], jaw)[0, 1] > 0.99
-    # The whole face stays inside but for the smoothing's lag.
+    # The face stays inside, except for the smoothing's lag.
     assert np.all(steady[:, 3] >= face.mesh[..., 1].max(1) - 2)
 
 
@@ -69,11 +69,11 @@ def test_only_the_corners_of_the_mesh_decide() -> None:
 
 
 def test_no_box_depends_on_frames_beyond_the_radius() -> None:
-    whole = talking(70)
-    boxes = crop_boxes(whole, "mesh", SIZE_HW)
+    track = talking(70)
+    boxes = crop_boxes(track, "mesh", SIZE_HW)
     for t in (0, 5, 20, 40, 55):
         part = slice(max(0, t - SMOOTHING_RADIUS), t + SMOOTHING_RADIUS + 1)
-        window = FaceTrack(whole.boxes[part], whole.landmarks[part], whole.mesh[part], whole.detected[part], "", "")
+        window = FaceTrack(track.boxes[part], track.landmarks[part], track.mesh[part], track.detected[part], "", "")
         np.testing.assert_array_equal(crop_boxes(window, "mesh", SIZE_HW)[t - part.start], boxes[t])
 
 
@@ -133,7 +133,7 @@ def test_wav2lip_smoothing_is_the_official_one() -> None:
         np.testing.assert_array_equal(result, arrays[name], err_msg=name)
 
 
-def test_wav2lip_smoothing_wants_integers() -> None:
+def test_wav2lip_smoothing_needs_integers() -> None:
     assert smooth_boxes_ahead(np.zeros((0, 4), int)).shape == (0, 4)
     with pytest.raises(ValueError, match="integers"):
         smooth_boxes_ahead(np.zeros((3, 4)))

@@ -129,7 +129,7 @@ def test_load(network: S3FD, weights: Path) -> None:
     assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), network.parameters(), strict=True))
 
 
-def test_load_refuses_what_is_missing_or_other(tmp_path: Path) -> None:
+def test_load_refuses_missing_and_other_weights(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.pth: no such file\. .*face-alignment.*--detector_weights"):
         load_s3fd(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("<html>not found</html>")
@@ -210,7 +210,7 @@ def test_a_wrong_weight_file_is_one_error_not_one_a_clip(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
 
 
-def test_prepare_records_the_weights_not_their_place(
+def test_prepare_records_the_weights_not_their_path(
     tmp_path: Path, weights: Path, rectangle_found: list[s3fd.Rectangle | None]
 ) -> None:
     with VideoWriter(tmp_path / "in" / "a" / "1.mp4", 25.0, (200, 300), audio=np.zeros(6400, np.float32)) as writer:
@@ -251,7 +251,7 @@ def test_settings_without_weights_are_those_of_earlier_clips() -> None:
     }  # fmt: skip
 
 
-def test_other_detectors_do_not_pay_for_pytorch() -> None:
+def test_other_detectors_do_not_import_pytorch() -> None:
     code = "import sys, lipsync_bench.datamodules.prepare.prepare; assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr

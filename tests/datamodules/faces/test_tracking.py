@@ -107,7 +107,7 @@ def test_landmarks_are_dlibs_own() -> None:
     assert detect_landmarks68(np.zeros((60, 60, 3), np.uint8)) is None
 
 
-def test_same_clip_same_arrays_whatever_came_before(track: Any) -> None:
+def test_same_clip_same_arrays_independent_of_earlier_clips(track: Any) -> None:
     again = track_faces(iter(moving(20)))
     for name in ("boxes", "landmarks", "mesh", "detected"):
         np.testing.assert_array_equal(getattr(again, name), getattr(track, name), err_msg=name)
@@ -129,18 +129,18 @@ def test_largest_counts_the_frames_too() -> None:
     assert (track_faces(frames, face="left").mesh[:, NOSE_TIP, 0] > MIDDLE_PX).all()
 
 
-def test_first_is_the_one_seen_first() -> None:
+def test_first_is_the_face_found_first() -> None:
     frames = two_faces(4, "right") + two_faces(8)
     assert (track_faces(frames, face="first").mesh[:, NOSE_TIP, 0] > MIDDLE_PX).all()
     assert (track_faces(frames, face="largest").mesh[:, NOSE_TIP, 0] < MIDDLE_PX).all()
 
 
 def test_a_face_that_is_not_there() -> None:
-    with pytest.raises(FaceError, match="face 2 asked for, 2 seen"):
+    with pytest.raises(FaceError, match="face 2 asked for, 2 found"):
         track_faces(two_faces(), face=2)
-    with pytest.raises(FaceError, match="no face on any of 3 frames"):
+    with pytest.raises(FaceError, match="no face in any of 3 frames"):
         track_faces([np.full((120, 160, 3), 90, np.uint8)] * 3)
-    with pytest.raises(FaceError, match="no face on any of 0 frames"):
+    with pytest.raises(FaceError, match="no face in any of 0 frames"):
         track_faces([])
 
 
@@ -166,8 +166,8 @@ def test_gaps_at_the_ends_are_held(missing: range) -> None:
 
 
 @pytest.mark.parametrize("missing", [range(0, 4), range(16, 20), range(8, 12)])
-def test_a_longer_gap_is_an_error_that_says_where(missing: range) -> None:
-    message = f"face missing on 4 of 20 frames, 4 in a row from frame {missing.start} on; expected at most 3"
+def test_a_longer_gap_is_an_error_with_its_position(missing: range) -> None:
+    message = f"face missing in 4 of 20 frames, 4 in a row from frame {missing.start} on; expected at most 3"
     with pytest.raises(FaceError, match=message):
         track_faces(blanked(moving(20), missing), max_gap_frames=3)
 
@@ -183,7 +183,7 @@ def test_small_and_grey_frames() -> None:
         track_faces([np.zeros((1, 1, 3), np.uint8)] * 2)
 
 
-def test_dlib_detector_sees_the_same_face() -> None:
+def test_dlib_detector_finds_the_same_face() -> None:
     frames = moving(3)
     ours, theirs = track_faces(frames), track_faces(frames, "dlib")
     assert theirs.detector == "dlib"
@@ -211,13 +211,13 @@ def test_without_landmarks_the_face_is_the_same(name: Any, monkeypatch: pytest.M
         assert (face.landmarks.shape, other.landmarks.shape, other.landmarks.dtype) == ((68, 2), (0, 2), np.float32)
 
 
-def test_a_glimpse_foresees_the_final_boxes() -> None:
+def test_the_provisional_track_has_the_final_boxes() -> None:
     frames = moving(20)
     with FaceTracker() as tracker:
-        assert tracker.glimpse(0) is None
+        assert tracker.provisional_track(0) is None
         for frame in frames[:16]:
             tracker.add(frame)
-        seen = tracker.glimpse(0)
+        seen = tracker.provisional_track(0)
         for frame in frames[16:]:
             tracker.add(frame)
         final = tracker.finish()

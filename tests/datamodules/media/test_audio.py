@@ -19,21 +19,21 @@ MEL = golden.arrays("mel")
 STARTS = golden.arrays("wav2lip")
 
 
-def _waves() -> dict[str, np.ndarray]:
+def _signals() -> dict[str, np.ndarray]:
     t = np.arange(24000) / 16000
     chirp = 0.5 * np.sin(2 * np.pi * (60 * t + 7340 / 3 * t**2))
     noise = np.float32(0.1) * golden.uniform("mel/noise", (24001,), -1, 1)
     t = np.arange(19999) / 16000
     tones = 0.3 * np.sin(2 * np.pi * 220 * t) + 0.2 * np.sin(2 * np.pi * 3000 * t)
     tones[8000:14400] = 0
-    waves = {"chirp": chirp, "noise": noise, "tones": tones, "noise_1000": noise[:1000], "noise_500": noise[:500]}
-    return {name: wave.astype(np.float32) for name, wave in waves.items()}
+    signals = {"chirp": chirp, "noise": noise, "tones": tones, "noise_1000": noise[:1000], "noise_500": noise[:500]}
+    return {name: samples.astype(np.float32) for name, samples in signals.items()}
 
 
-WAVES = _waves()
+SIGNALS = _signals()
 
 
-def _write(path: Path, codec: str, wave: np.ndarray, rate: int, *, layout: str, start_s: float = 0.0) -> Path:
+def _write(path: Path, codec: str, samples: np.ndarray, rate: int, *, layout: str, start_s: float = 0.0) -> Path:
     """Encode float samples (channels, S) with PyAV, from `start_s` on; mp4 and mkv get a black video from 0 with it."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("libx264", rate=25) if start_s else None
@@ -49,8 +49,8 @@ def _write(path: Path, codec: str, wave: np.ndarray, rate: int, *, layout: str, 
                 container.mux(video.encode(black))
             container.mux(video.encode(None))
         resampler = av.AudioResampler(format=stream.format.name, layout=layout, rate=rate)
-        for start in range(0, wave.shape[1], 1024):
-            piece = np.ascontiguousarray(wave[:, start : start + 1024], np.float32)
+        for start in range(0, samples.shape[1], 1024):
+            piece = np.ascontiguousarray(samples[:, start : start + 1024], np.float32)
             frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
             for ready in resampler.resample(frame):
@@ -67,9 +67,9 @@ def _burst(rate: int, channels: int = 1, seconds: float = 1.5, begin: float = 0.
     return np.tile(tone, (channels, 1)).astype(np.float32)
 
 
-def _heard(wave: np.ndarray) -> tuple[float, float]:
-    """First and last second at which a wave is loud."""
-    loud = np.flatnonzero(np.abs(wave) > 0.15) / 16000
+def _loud_span(samples: np.ndarray) -> tuple[float, float]:
+    """First and last second at which the signal is loud."""
+    loud = np.flatnonzero(np.abs(samples) > 0.15) / 16000
     return float(loud[0]), float(loud[-1])
 
 
@@ -87,11 +87,11 @@ def _wav(path: Path, samples: np.ndarray, rate: int = 16000, kind: int = 1) -> P
 # Mel-spectrogram
 
 
-@pytest.mark.parametrize("name", list(WAVES))
+@pytest.mark.parametrize("name", list(SIGNALS))
 def test_mel_equals_official(name: str) -> None:
     if f"{name}_wave_sum" in MEL:
-        assert np.abs(WAVES[name]).sum(dtype=np.float64) == pytest.approx(float(MEL[f"{name}_wave_sum"]), abs=1e-3)
-    mel = audio.mel_spectrogram(WAVES[name])
+        assert np.abs(SIGNALS[name]).sum(dtype=np.float64) == pytest.approx(float(MEL[f"{name}_wave_sum"]), abs=1e-3)
+    mel = audio.mel_spectrogram(SIGNALS[name])
     assert mel.dtype == np.float32
     assert mel.shape == MEL[name].shape
     np.testing.assert_allclose(mel, MEL[name], atol=2e-5, rtol=0)
@@ -115,16 +115,16 @@ def test_mel_of_silence_is_exactly_minus_four(samples: int) -> None:
 
 
 def test_constant_padding_changes_only_the_edges() -> None:
-    reflect, constant = (audio.mel_spectrogram(WAVES["noise"], mode) for mode in ("reflect", "constant"))
+    reflect, constant = (audio.mel_spectrogram(SIGNALS["noise"], mode) for mode in ("reflect", "constant"))
     np.testing.assert_array_equal(reflect[:, 2:-2], constant[:, 2:-2])
     assert np.abs(reflect[:, :2] - constant[:, :2]).max() > 0.1
 
 
 def test_long_audio_is_transformed_in_parts_without_a_seam() -> None:
-    wave = np.tile(WAVES["noise"], 20)
-    mel = audio.mel_spectrogram(wave)
+    samples = np.tile(SIGNALS["noise"], 20)
+    mel = audio.mel_spectrogram(samples)
     assert mel.shape == (80, 2401)  # in two parts that meet at column 2048
-    alone = audio.mel_spectrogram(wave[2030 * 200 : 2070 * 200])
+    alone = audio.mel_spectrogram(samples[2030 * 200 : 2070 * 200])
     np.testing.assert_allclose(mel[:, 2040:2060], alone[:, 10:30], atol=1e-5)
 
 
@@ -132,32 +132,32 @@ def test_long_audio_is_transformed_in_parts_without_a_seam() -> None:
 def test_mel_does_not_depend_on_how_many_spectra_are_made_at_once(
     columns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wave = np.random.default_rng(columns).uniform(-0.5, 0.5, 200 * columns - 1).astype(np.float32)
-    parts = audio.mel_spectrogram(wave, "constant")
+    samples = np.random.default_rng(columns).uniform(-0.5, 0.5, 200 * columns - 1).astype(np.float32)
+    parts = audio.mel_spectrogram(samples, "constant")
     assert parts.shape == (80, columns)
     monkeypatch.setattr(audio, "_SPECTRA_AT_ONCE", 4096)
-    np.testing.assert_array_equal(parts, audio.mel_spectrogram(wave, "constant"))  # to the last bit
+    np.testing.assert_array_equal(parts, audio.mel_spectrogram(samples, "constant"))  # to the last bit
 
 
-def test_input_wave_is_left_alone() -> None:
-    wave = WAVES["noise_1000"].astype(np.float64)
-    before = wave.copy()
-    audio.mel_spectrogram(wave)
-    np.testing.assert_array_equal(wave, before)
+def test_input_samples_are_not_changed() -> None:
+    samples = SIGNALS["noise_1000"].astype(np.float64)
+    before = samples.copy()
+    audio.mel_spectrogram(samples)
+    np.testing.assert_array_equal(samples, before)
 
 
-@pytest.mark.parametrize("wave", [np.zeros(999, np.int16), np.zeros((2, 999), np.float32)])
-def test_mel_wants_one_row_of_floats(wave: np.ndarray) -> None:
+@pytest.mark.parametrize("samples", [np.zeros(999, np.int16), np.zeros((2, 999), np.float32)])
+def test_mel_needs_a_vector_of_floats(samples: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"Expected float samples of shape \(S,\).*to_float"):
-        audio.mel_spectrogram(wave)
+        audio.mel_spectrogram(samples)
 
 
 @pytest.mark.parametrize(
-    ("wave", "found"), [(np.zeros(0, np.float32), "no samples"), (np.array([0, np.nan], np.float32), "NaN")]
+    ("samples", "found"), [(np.zeros(0, np.float32), "no samples"), (np.array([0, np.nan], np.float32), "NaN")]
 )
-def test_mel_refuses_unusable_samples(wave: np.ndarray, found: str) -> None:
+def test_mel_refuses_unusable_samples(samples: np.ndarray, found: str) -> None:
     with pytest.raises(MediaError, match=found):
-        audio.mel_spectrogram(wave)
+        audio.mel_spectrogram(samples)
 
 
 # Windows
@@ -201,10 +201,10 @@ def test_frame_mels_are_those_of_inference_and_clamped() -> None:
 
 def test_every_int16_value_survives() -> None:
     every = np.arange(-32768, 32768).astype(np.int16)
-    wave = audio.to_float(every)
-    assert wave.dtype == np.float32
-    assert wave.min() == -1
-    np.testing.assert_array_equal(audio.to_int16(wave), every)
+    samples = audio.to_float(every)
+    assert samples.dtype == np.float32
+    assert samples.min() == -1
+    np.testing.assert_array_equal(audio.to_int16(samples), every)
     np.testing.assert_array_equal(audio.to_int16(np.array([1.5, 1.0, -1.5], np.float32)), [32767, 32767, -32768])
 
 
@@ -220,12 +220,12 @@ def test_wav_at_16_khz_is_bit_exact(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("dtype", "kind"), [("u1", 1), ("<i2", 1), ("<i4", 1), ("<f4", 3), ("<f8", 3)])
 def test_sample_types_have_the_same_full_scale(tmp_path: Path, dtype: str, kind: int) -> None:
-    wave = np.linspace(-1, 0.99, 3000)
+    samples = np.linspace(-1, 0.99, 3000)
     scale = {"u1": 128, "<i2": 2**15, "<i4": 2**31}.get(dtype, 1)
-    stored = (np.floor(wave * scale) + (128 if dtype == "u1" else 0) if kind == 1 else wave).astype(dtype)
+    stored = (np.floor(samples * scale) + (128 if dtype == "u1" else 0) if kind == 1 else samples).astype(dtype)
     loaded = audio.load_audio(_wav(tmp_path / "a.wav", stored, kind=kind))
     assert loaded.dtype == np.float32
-    np.testing.assert_allclose(loaded, wave, atol=1.01 / scale if kind == 1 else 1e-7)
+    np.testing.assert_allclose(loaded, samples, atol=1.01 / scale if kind == 1 else 1e-7)
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(44100, 2), (48000, 6), (8000, 1), (22050, 1), (16000, 2)])
@@ -255,19 +255,19 @@ def test_containers_and_codecs_keep_time_and_level(
     tmp_path: Path, name: str, codec: str, rate: int, layout: str
 ) -> None:
     channels = {"mono": 1, "stereo": 2, "5.1": 6}[layout]
-    wave = audio.load_audio(_write(tmp_path / name, codec, _burst(rate, channels), rate, layout=layout))
-    assert 1.5 <= len(wave) / 16000 < 1.6  # the last block of a codec may be filled up
-    assert _heard(wave) == pytest.approx((0.5, 1.0), abs=0.006)
-    inside = wave[9600:14400]
+    samples = audio.load_audio(_write(tmp_path / name, codec, _burst(rate, channels), rate, layout=layout))
+    assert 1.5 <= len(samples) / 16000 < 1.6  # the last block of a codec may be filled up
+    assert _loud_span(samples) == pytest.approx((0.5, 1.0), abs=0.006)
+    inside = samples[9600:14400]
     # LAME turns the level down by 5 %. 5.1 carries the tone in five full-range channels; AAC low-passes the sixth.
     assert np.sqrt((inside**2).mean()) == pytest.approx(0.5 / math.sqrt(2), rel=0.2 if channels == 6 else 0.06)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 def test_audio_that_starts_late_is_preceded_by_silence(tmp_path: Path, name: str) -> None:
-    wave = audio.load_audio(_write(tmp_path / name, "aac", _burst(16000), 16000, layout="mono", start_s=0.7))
-    assert _heard(wave) == pytest.approx((1.2, 1.7), abs=0.006)
-    assert np.abs(wave[: round(0.65 * 16000)]).max() < 1e-4
+    samples = audio.load_audio(_write(tmp_path / name, "aac", _burst(16000), 16000, layout="mono", start_s=0.7))
+    assert _loud_span(samples) == pytest.approx((1.2, 1.7), abs=0.006)
+    assert np.abs(samples[: round(0.65 * 16000)]).max() < 1e-4
 
 
 def test_holes_in_the_timestamps_are_filled_with_silence(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_unusable_samples_in_a_file(tmp_path: Path, bad: float) -> None:
         audio.load_audio(path)
 
 
-def test_file_without_sound(tmp_path: Path) -> None:
+def test_file_without_audio(tmp_path: Path) -> None:
     path = tmp_path / "mute.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -298,9 +298,9 @@ def test_file_without_sound(tmp_path: Path) -> None:
         stream.pix_fmt = "yuv420p"
         container.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
         container.mux(stream.encode(None))
-    with pytest.raises(MediaError, match=r"mute\.mp4: no audio track\. Expected a file with sound\. .*ffmpeg"):
+    with pytest.raises(MediaError, match=r"mute\.mp4: no audio track\. Expected a file with audio\. .*ffmpeg"):
         audio.load_audio(path)
-    with pytest.raises(MediaError, match=r"empty\.wav: the audio track holds no samples"):
+    with pytest.raises(MediaError, match=r"empty\.wav: the audio track has no samples"):
         audio.load_audio(_wav(tmp_path / "empty.wav", np.zeros(0, np.int16)))
 
 
@@ -341,11 +341,11 @@ def test_wav_from_a_pipe_states_no_length(tmp_path: Path, size: int) -> None:
 
 def test_real_clips(real_clips: Path) -> None:
     for name, seconds in {"talk1.mp4": 6.11, "talk2.mp4": 5.02, "audio1.wav": 5.02, "audio2.wav": 5.01}.items():
-        wave = audio.load_audio(real_clips / name)
-        assert len(wave) / 16000 == pytest.approx(seconds, abs=0.02)
-        assert 0.02 < wave.std() < 0.5
-        mel = audio.mel_spectrogram(wave)
-        assert mel.shape == (80, 1 + len(wave) // 200)
+        samples = audio.load_audio(real_clips / name)
+        assert len(samples) / 16000 == pytest.approx(seconds, abs=0.02)
+        assert 0.02 < samples.std() < 0.5
+        mel = audio.mel_spectrogram(samples)
+        assert mel.shape == (80, 1 + len(samples) // 200)
         assert mel.min() >= -4
         assert 0 < mel.max() <= 4
     expected, _ = librosa.load(real_clips / "audio1.wav", sr=16000)

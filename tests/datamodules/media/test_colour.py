@@ -30,19 +30,19 @@ def psnr(a: np.ndarray, b: np.ndarray) -> float:
     [
         pytest.param(hlg, (9, 18, 9), BT2020, 37, id="HLG"),
         pytest.param(pq, (9, 16, 9), BT2020, 37, id="PQ"),
-        pytest.param(hlg, (2, 18, 2), BT2020, 37, id="HLG, nothing else said"),
-        pytest.param(pq, (2, 16, 9), BT2020, 37, id="PQ, primaries not said"),
+        pytest.param(hlg, (2, 18, 2), BT2020, 37, id="HLG, no other tag"),
+        pytest.param(pq, (2, 16, 9), BT2020, 37, id="PQ, no primaries"),
         pytest.param(hlg, (1, 18, 1), np.eye(3), 37, id="HLG, BT.709 primaries"),
         pytest.param(hlg, (12, 18, 1), DISPLAY_P3, 37, id="HLG, Display P3"),
         pytest.param(sdr, (9, 14, 9), BT2020, 37, id="BT.2020, 10 bit"),
         pytest.param(sdr, (9, 1, 9), BT2020, 37, id="BT.2020, BT.709's transfer function"),
-        pytest.param(sdr, (2, 2, 9), BT2020, 37, id="BT.2020, matrix alone said"),
+        pytest.param(sdr, (2, 2, 9), BT2020, 37, id="BT.2020, only the matrix"),
         pytest.param(sdr, (12, 1, 1), DISPLAY_P3, 37, id="Display P3"),
         pytest.param(sdr, (12, 13, 1), DISPLAY_P3, 37, id="Display P3, sRGB"),
         pytest.param(sdr, (1, 1, 1), np.eye(3), 37, id="BT.709, 10 bit"),
     ],
 )
-def test_the_same_picture_comes_out_as_of_sdr(
+def test_the_same_frame_comes_out_as_from_sdr(
     tmp_path: Path, encode: Any, tags: tuple[int, int, int], primaries: np.ndarray, least_db: float
 ) -> None:
     image = portrait()
@@ -61,7 +61,7 @@ def test_hdr_of_phones_is_converted_and_named_once(tmp_path: Path, caplog: pytes
     assert "phone.mp4: HDR video, transfer function HLG (ARIB STD-B67)" in record.getMessage()
 
 
-def test_what_is_brighter_than_white_is_clipped(tmp_path: Path) -> None:
+def test_values_brighter_than_white_are_clipped(tmp_path: Path) -> None:
     ramp = np.repeat(np.arange(0, 256, 2, dtype=np.uint8)[None, :, None].repeat(64, 0), 3, axis=2)
     (shown,) = read_frames(write_wide(tmp_path / "a.mkv", [ramp], lambda light: hlg(light * 3), (9, 18, 9)))
     values = shown[32, :, 0].astype(int)
@@ -81,7 +81,7 @@ def test_what_is_brighter_than_white_is_clipped(tmp_path: Path) -> None:
         ((11, 1, 1), r"primaries of its colours is SMPTE RP 431-2 \(DCI-P3\)"),
     ],
 )
-def test_others_are_refused_by_name(tmp_path: Path, tags: tuple[int, int, int], name: str) -> None:
+def test_unsupported_colours_are_refused_by_name(tmp_path: Path, tags: tuple[int, int, int], name: str) -> None:
     path = write_wide(tmp_path / "strange.mkv", [portrait()], sdr, tags)
     with pytest.raises(MediaError, match=rf"strange\.mkv: the {name}\. Expected .*Convert it with: ffmpeg"):
         list(read_frames(path))
@@ -150,7 +150,7 @@ def test_hdr_in_monochrome(tmp_path: Path) -> None:
     assert np.abs(SdrFrames(tmp_path, "hevc")(frame) - wanted[..., None]).max() <= 3
 
 
-def test_what_is_written_from_hdr_shows_the_same_colours(tmp_path: Path) -> None:
+def test_frames_converted_from_hdr_keep_their_colours_when_written(tmp_path: Path) -> None:
     image = portrait()
     frames = list(read_frames(write_wide(tmp_path / "a.mkv", [image] * 3, pq, (9, 16, 9))))
     with VideoWriter(tmp_path / "out.mp4", 25.0, image.shape[:2], crf=1) as writer:

@@ -14,7 +14,7 @@ from av.stream import Disposition
 
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.audio import load_audio
-from lipsync_bench.datamodules.media.original_audio import read_sound
+from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import probe, read_frames
 from tests.datamodules.numbered_videos import flat, numbers
 
@@ -25,8 +25,8 @@ def _tone(hz: int) -> np.ndarray:
     return (0.5 * np.sin(2 * np.pi * hz * np.arange(16384) / 16000)).astype(np.float32)
 
 
-def _pitch(wave: np.ndarray, rate: int) -> int:
-    return round(int(np.abs(np.fft.rfft(wave[:rate])).argmax()))
+def _pitch(samples: np.ndarray, rate: int) -> int:
+    return round(int(np.abs(np.fft.rfft(samples[:rate])).argmax()))
 
 
 def _write(path: Path, pictures: list[tuple[int, Disposition]], tones: list[tuple[int, Disposition]]) -> Path:
@@ -79,7 +79,7 @@ def test_the_default_track_is_taken(
     assert numbers(frames) == list(range(first, first + 25))
     assert (probe(path).height, probe(path).width) == frames[0].shape[:2]
     assert _pitch(load_audio(path), 16000) == hz
-    assert _pitch(np.concatenate(list(read_sound(path).pieces), axis=1)[0], 16000) == hz
+    assert _pitch(np.concatenate(list(read_original_audio(path).pieces), axis=1)[0], 16000) == hz
 
 
 def test_audio_for_the_blind_is_not_taken_where_nothing_is_default(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 
 def _huge_png(side: int) -> bytes:
-    """A black picture of 1 bit a pixel."""
+    """A black image of 1 bit a pixel."""
     packer = zlib.compressobj(9)
     rows = b"".join(packer.compress(bytes(1 + side // 8)) for _ in range(side)) + packer.flush()
     head = _chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
@@ -114,7 +114,7 @@ def _huge_png(side: int) -> bytes:
 
 
 @pytest.mark.parametrize("header_side", [64, 16000])
-def test_huge_pictures_are_refused(tmp_path: Path, header_side: int) -> None:
+def test_huge_frames_are_refused(tmp_path: Path, header_side: int) -> None:
     """16000 x 16000 pixels in 31 kB, where the header of the file says so and where it does not."""
     path, picture = tmp_path / "a.mov", _huge_png(16000)
     with av.open(str(path), "w") as container:
@@ -151,11 +151,9 @@ def _wav(path: Path, rate: int, bits: int = 16, channels: int = 1, data: bytes =
         (16000, 16, 200, "200 channels"),
     ],
 )
-def test_audio_that_no_speech_is_like_is_refused(
-    tmp_path: Path, rate: int, bits: int, channels: int, found: str
-) -> None:
+def test_unsupported_audio_formats_are_refused(tmp_path: Path, rate: int, bits: int, channels: int, found: str) -> None:
     path = _wav(tmp_path / "a.wav", rate, bits, channels)
-    for use in (load_audio, lambda p: list(read_sound(p).pieces)):
+    for use in (load_audio, lambda p: list(read_original_audio(p).pieces)):
         with pytest.raises(MediaError, match=rf"a\.wav: .*{found}.*Expected.*Export it again"):
             use(path)
 
@@ -183,5 +181,5 @@ def test_channels_that_libav_cannot_place_are_mixed(tmp_path: Path, channels: in
     samples = np.repeat(np.arange(2000, dtype="<i2")[:, None], channels, axis=1)
     path = _wav(tmp_path / "a.wav", 16000, 16, channels, samples.tobytes())
     np.testing.assert_allclose(load_audio(path), np.arange(2000) / 32768, atol=1e-6)
-    sound = read_sound(path)
-    assert sum(piece.shape[1] for piece in sound.pieces) == 2000
+    track = read_original_audio(path)
+    assert sum(piece.shape[1] for piece in track.pieces) == 2000

@@ -19,12 +19,12 @@ FRAMES = 40
 
 
 def _write(path: Path, gop: int = 250, **options: str) -> Path:
-    """1.6 s of pictures that take some bytes, and of noise."""
+    """1.6 s of frames that are not trivial to compress, and of noise."""
     random = np.random.default_rng(0)
     with av.open(str(path), "w", options=options) as container:
         video: Any = container.add_stream("libx264", rate=25, options={"crf": "20", "g": str(gop), "bf": "0"})
         video.width, video.height, video.pix_fmt = 128, 96, "yuv420p"
-        sound: Any = container.add_stream("aac", rate=16000, layout="mono")
+        audio: Any = container.add_stream("aac", rate=16000, layout="mono")
         for k in range(FRAMES):
             image = np.kron(random.integers(0, 255, (12, 16, 3)), np.ones((8, 8, 1))).astype(np.uint8)
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")
@@ -34,9 +34,9 @@ def _write(path: Path, gop: int = 250, **options: str) -> Path:
                 random.uniform(-0.3, 0.3, (1, 640)).astype(np.float32), format="fltp", layout="mono"
             )
             piece.sample_rate, piece.pts, piece.time_base = 16000, 640 * k, Fraction(1, 16000)
-            container.mux(sound.encode(piece))
+            container.mux(audio.encode(piece))
         container.mux(video.encode(None))
-        container.mux(sound.encode(None))
+        container.mux(audio.encode(None))
     return path
 
 
@@ -65,7 +65,7 @@ def test_a_short_clip_without_its_end_is_a_failure(tmp_path: Path, lost: float) 
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
-def test_a_concealed_frame_is_counted_and_told(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_concealed_frame_is_counted_and_logged(tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture) -> None:
     path = _write(tmp_path / f"a{suffix}")
     start, size = _frame_bytes(path, 20)
     _overwrite(path, start + size // 2, size // 4, seed=1)
@@ -80,7 +80,7 @@ def test_a_concealed_frame_is_counted_and_told(tmp_path: Path, suffix: str, capl
     assert f"{path}: {damage.frames} damaged frames" in record.getMessage()
 
 
-def test_a_whole_file_has_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_intact_file_has_no_damage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path, damage = _write(tmp_path / "a.mp4"), Damage()
     list(read_frames(path, damage=damage))
     load_audio(path, damage)
@@ -118,7 +118,7 @@ def test_junk_after_the_last_frame_is_counted(tmp_path: Path) -> None:
         (0.6, 3600.0, True),
     ],
 )
-def test_what_may_be_missing_depends_on_the_length(missing_s: float, stated_s: float, fails: bool) -> None:
+def test_the_tolerated_missing_part_depends_on_the_length(missing_s: float, stated_s: float, fails: bool) -> None:
     def check(errors: list[Exception], damage: Damage) -> None:
         check_end(Path("a.mp4"), "video", stated_s - missing_s, stated_s, 0.04, errors, damage)
 
@@ -133,7 +133,7 @@ def test_what_may_be_missing_depends_on_the_length(missing_s: float, stated_s: f
     assert damage.frames == round(missing_s / 0.04)
 
 
-def test_without_a_stated_length_no_error_is_forgiven() -> None:
+def test_without_a_stated_length_every_error_is_fatal() -> None:
     check_end(Path("a.ts"), "audio", 1.0, None, 0.04, [], Damage())
     with pytest.raises(MediaError, match=r"a\.ts: audio cannot be decoded after 1\.00 s \(ValueError\)"):
         check_end(Path("a.ts"), "audio", 1.0, None, 0.04, [ValueError()], Damage())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same streams in another container give the same clip: what is copied is neither shown later nor heard later."""
+"""The same streams in another container give the same clip: neither frames nor audio are shifted."""
 
 import dataclasses
 from pathlib import Path

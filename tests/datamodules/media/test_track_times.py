@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A stream copied into another container is the same pictures and the same audio; lips and audio stay together."""
+"""A stream copied into another container gives the same frames and the same audio; lips and audio stay in sync."""
 
 import math
 from fractions import Fraction
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from lipsync_bench.datamodules.media.audio import load_audio
-from lipsync_bench.datamodules.media.original_audio import read_sound
+from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import probe, read_frames
 from tests.datamodules.numbered_videos import flat, numbers
 
@@ -21,9 +21,9 @@ CLICK_S = 0.5
 
 def _audio(rate: int) -> np.ndarray:
     """Noise, quiet but for a click."""
-    wave = np.random.default_rng(0).uniform(-0.02, 0.02, round(FRAMES / 25 * rate)).astype(np.float32)
-    wave[round(CLICK_S * rate) :][: rate // 100] *= 40
-    return wave
+    samples = np.random.default_rng(0).uniform(-0.02, 0.02, round(FRAMES / 25 * rate)).astype(np.float32)
+    samples[round(CLICK_S * rate) :][: rate // 100] *= 40
+    return samples
 
 
 def _write(
@@ -37,7 +37,7 @@ def _write(
     times: list[Fraction] | None = None,
     fps: int = 25,
 ) -> Path:
-    """40 numbered frames and their audio, interleaved; the pictures `late` seconds after the audio."""
+    """40 numbered frames and their audio, interleaved; the frames `late` seconds after the audio."""
     times = times or [Fraction(k, 25) for k in range(FRAMES)]
     with av.open(str(path), "w") as container:
         pictures: Any = container.add_stream(video, rate=fps)
@@ -53,13 +53,13 @@ def _write(
             frame.pts = round((time + late) / frame.time_base)
             packets += pictures.encode(frame)
         packets += pictures.encode(None)
-        whole = av.AudioFrame.from_ndarray(_audio(rate)[None], format="fltp", layout="mono")
-        whole.sample_rate, whole.pts, whole.time_base = rate, 0, Fraction(1, rate)
+        audio = av.AudioFrame.from_ndarray(_audio(rate)[None], format="fltp", layout="mono")
+        audio.sample_rate, audio.pts, audio.time_base = rate, 0, Fraction(1, rate)
         context = track.codec_context
         pieces = av.AudioResampler(
             format=context.format or "s16", layout="mono", rate=rate, frame_size=context.frame_size or 1024
         )
-        for piece in [*pieces.resample(whole), *pieces.resample(None)]:
+        for piece in [*pieces.resample(audio), *pieces.resample(None)]:
             packets += track.encode(piece)
         packets += track.encode(None)
         for packet in sorted(packets, key=lambda p: float((p.dts or 0) * p.time_base)):
@@ -78,8 +78,8 @@ def _copy(source: Path, target: Path, **options: str) -> Path:
     return target
 
 
-def _click(wave: np.ndarray) -> float:
-    return float(np.flatnonzero(np.abs(wave) > 0.2)[0] / 16000)
+def _click(samples: np.ndarray) -> float:
+    return float(np.flatnonzero(np.abs(samples) > 0.2)[0] / 16000)
 
 
 @pytest.mark.parametrize("rate", [24, 30, 60])
@@ -111,7 +111,7 @@ def test_a_copied_stream_is_the_same(tmp_path: Path, name: str, sorting: int, ra
     assert numbers(read_frames(original)) == list(range(FRAMES))
     np.testing.assert_array_equal(list(read_frames(copy)), list(read_frames(original)))
     np.testing.assert_array_equal(load_audio(copy), load_audio(original))
-    mine, theirs = (np.concatenate(list(read_sound(path).pieces), axis=1) for path in (copy, original))
+    mine, theirs = (np.concatenate(list(read_original_audio(path).pieces), axis=1) for path in (copy, original))
     np.testing.assert_array_equal(mine, theirs)
     assert _click(load_audio(copy)) == pytest.approx(CLICK_S, abs=0.002)
     assert probe(copy).nominal_fps == probe(original).nominal_fps == 25
@@ -136,7 +136,7 @@ def test_a_copied_stream_is_the_same(tmp_path: Path, name: str, sorting: int, ra
         ("a.mov", "libx264", "pcm_s16le", 48000),
     ],
 )
-def test_each_container_begins_with_its_first_picture(
+def test_each_container_begins_with_its_first_frame(
     tmp_path: Path, name: str, video: str, audio: str, rate: int
 ) -> None:
     sorting = 2 if video in ("libx264", "mpeg2video") or name == "a.avi" else 0
@@ -145,15 +145,15 @@ def test_each_container_begins_with_its_first_picture(
     assert len(shown) == FRAMES
     assert np.abs(np.array(shown) - np.arange(FRAMES)).max() <= 1  # old codecs blur the levels
     assert shown[1] == 1
-    sound = read_sound(path)
-    heard = np.concatenate(list(sound.pieces), axis=1)[0]
+    track = read_original_audio(path)
+    samples = np.concatenate(list(track.pieces), axis=1)[0]
     assert _click(load_audio(path)) == pytest.approx(CLICK_S, abs=0.002)
-    assert np.flatnonzero(np.abs(heard) > 0.2)[0] / sound.rate == pytest.approx(CLICK_S, abs=0.002)
+    assert np.flatnonzero(np.abs(samples) > 0.2)[0] / track.rate == pytest.approx(CLICK_S, abs=0.002)
 
 
 @pytest.mark.parametrize("late_ms", [7, 21, 23, 40])
-def test_a_picture_some_milliseconds_late_is_the_first(tmp_path: Path, late_ms: int) -> None:
-    """As programs write Matroska that copied the picture from beside AAC or Opus."""
+def test_a_frame_some_milliseconds_late_is_the_first(tmp_path: Path, late_ms: int) -> None:
+    """As in Matroska files whose video was copied from a file with AAC or Opus."""
     late = Fraction(late_ms, 1000)
     path = _write(tmp_path / "a.mkv", audio="pcm_s16le", rate=48000, sorting=0, late=late)
     assert numbers(read_frames(path)) == list(range(FRAMES))
@@ -161,7 +161,7 @@ def test_a_picture_some_milliseconds_late_is_the_first(tmp_path: Path, late_ms: 
 
 
 @pytest.mark.parametrize(("name", "late_ms"), [("a.mp4", 200), ("a.mkv", 200), ("a.ts", 480), ("a.mp4", 480)])
-def test_a_real_delay_of_the_picture_is_kept(tmp_path: Path, name: str, late_ms: int) -> None:
+def test_a_real_delay_of_the_video_is_kept(tmp_path: Path, name: str, late_ms: int) -> None:
     path = _write(tmp_path / name, sorting=0, late=Fraction(late_ms, 1000))
     shown = numbers(read_frames(path))
     held = shown.index(1) - 1
@@ -176,8 +176,8 @@ def test_times_that_jitter_lose_no_frame(tmp_path: Path) -> None:
     assert numbers(read_frames(path)) == list(range(FRAMES))
 
 
-def test_a_lengthened_first_packet_is_no_delay(tmp_path: Path) -> None:
-    """Without an edit list, the muxer starts both tracks at 0; here the picture comes 23 ms after the priming."""
+def test_a_lengthened_first_packet_is_not_a_delay(tmp_path: Path) -> None:
+    """Without an edit list, the muxer starts both tracks at 0; here the first frame comes 23 ms after the priming."""
     original = _write(tmp_path / "original.mp4", sorting=0)
     copy = _copy(original, tmp_path / "copy.mp4", use_editlist="0")
     with av.open(str(copy)) as container:
@@ -189,11 +189,11 @@ def test_a_lengthened_first_packet_is_no_delay(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
 def test_real_clips_are_the_same_in_any_container(real_clips: Path, tmp_path: Path, number: int) -> None:
     original = real_clips / f"talk{number}.mp4"
-    wave = load_audio(original)
+    samples = load_audio(original)
     digest = [frame.tobytes() for frame in read_frames(original)]
     for name, options in COPIES.items():
         copy = _copy(original, tmp_path / name, **options)
-        np.testing.assert_array_equal(load_audio(copy), wave, err_msg=name)
+        np.testing.assert_array_equal(load_audio(copy), samples, err_msg=name)
         count = 0
         for count, (frame, expected) in enumerate(zip(read_frames(copy), digest, strict=True), 1):
             assert frame.tobytes() == expected, (name, count)

@@ -81,12 +81,12 @@ def test_times_that_jitter_by_a_millisecond_lose_no_frame(tmp_path: Path) -> Non
     assert numbers(video.read_frames(path)) == list(range(50))
 
 
-def test_video_that_starts_after_its_sound_shows_its_first_frame_from_zero(tmp_path: Path) -> None:
+def test_video_that_starts_after_its_audio_shows_its_first_frame_from_zero(tmp_path: Path) -> None:
     path = tmp_path / "late.mp4"
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream("libx264", rate=25)
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
-        sound: Any = container.add_stream("aac", rate=16000, layout="mono")
+        track: Any = container.add_stream("aac", rate=16000, layout="mono")
         for j in range(25):
             frame = av.VideoFrame.from_ndarray(flat(j), format="rgb24")
             frame.pts, frame.time_base = j + 10, Fraction(1, 25)
@@ -94,8 +94,8 @@ def test_video_that_starts_after_its_sound_shows_its_first_frame_from_zero(tmp_p
         container.mux(stream.encode(None))
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
         samples.sample_rate, samples.pts, samples.time_base = 16000, 0, Fraction(1, 16000)
-        container.mux(sound.encode(samples))
-        container.mux(sound.encode(None))
+        container.mux(track.encode(samples))
+        container.mux(track.encode(None))
     assert numbers(video.read_frames(path)) == [0] * 10 + list(range(25))
 
 
@@ -108,7 +108,7 @@ def test_broadcast_stream_starts_at_its_first_frame(tmp_path: Path) -> None:
 
 def test_a_hole_of_over_a_minute_is_an_error(tmp_path: Path) -> None:
     path = _encode(tmp_path / "a.mkv", [flat(j) for j in range(3)], [Fraction(0), Fraction(1), Fraction(90)])
-    with pytest.raises(MediaError, match=r"no picture for 89 s from 1\.\d\d s on. Expected holes of at most 60 s"):
+    with pytest.raises(MediaError, match=r"no frame for 89 s from 1\.\d\d s on. Expected holes of at most 60 s"):
         list(video.read_frames(path))
 
 
@@ -238,7 +238,7 @@ def test_files_that_are_not_video(tmp_path: Path) -> None:
         "a.txt": "text file|cannot be opened",
         "image.mp4": "a single image",
         "photo.mp4": "a single image",
-        "sound.mp4": "sound but no video track",
+        "sound.mp4": "audio but no video track",
     }
     for name, message in found.items():
         for use in (video.probe, lambda path: list(video.read_frames(path))):
@@ -256,7 +256,7 @@ def test_cut_off_video_yields_what_decodes_and_then_raises(tmp_path: Path) -> No
     assert 5 < len(seen) < 60
     assert numbers(seen) == list(range(len(seen)))
     path.write_bytes(content[:200])
-    with pytest.raises(MediaError, match=r"cannot be opened|cannot be decoded|neither video nor sound"):
+    with pytest.raises(MediaError, match=r"cannot be opened|cannot be decoded|neither video nor audio"):
         video.probe(path)
 
 
@@ -268,19 +268,19 @@ def test_damaged_middle_does_not_pass_for_a_shorter_video(tmp_path: Path) -> Non
         list(video.read_frames(path))
 
 
-def test_cover_picture_is_no_video(tmp_path: Path) -> None:
+def test_cover_picture_is_not_video(tmp_path: Path) -> None:
     path = tmp_path / "song.mp4"
     with av.open(str(path), "w") as container:
         cover: Any = container.add_stream("png", rate=25)
         cover.width, cover.height, cover.pix_fmt = 32, 32, "rgb24"
         cover.disposition = av.stream.Disposition.attached_pic
-        sound: Any = container.add_stream("aac", rate=16000, layout="mono")
+        track: Any = container.add_stream("aac", rate=16000, layout="mono")
         container.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")))
         samples = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), format="fltp", layout="mono")
         samples.sample_rate, samples.pts, samples.time_base = 16000, 0, Fraction(1, 16000)
-        container.mux(sound.encode(samples))
-        container.mux(sound.encode(None))
-    with pytest.raises(MediaError, match="sound but no video track"):
+        container.mux(track.encode(samples))
+        container.mux(track.encode(None))
+    with pytest.raises(MediaError, match="audio but no video track"):
         video.probe(path)
     assert len(audio.load_audio(path)) >= 16000
 

@@ -28,7 +28,7 @@ def film(path: Path, codec: str, pixels: str = "yuv420p", frames: int = 5, form:
     return path
 
 
-def sound(path: Path, codec: str) -> Path:
+def audio_file(path: Path, codec: str) -> Path:
     with av.open(str(path), "w") as out:
         stream = out.add_stream(codec, rate=48000, layout="mono")
         form = "s16" if codec.startswith("pcm") else "fltp"
@@ -51,13 +51,13 @@ def sound(path: Path, codec: str) -> Path:
         ("moving.gif", "gif", None),
     ],
 )
-def test_a_moving_picture_is_a_video_whatever_its_name(tmp_path: Path, name: str, codec: str, form: str | None) -> None:
+def test_a_video_is_found_whatever_its_name(tmp_path: Path, name: str, codec: str, form: str | None) -> None:
     path = film(tmp_path / name, codec, "rgb8" if codec == "gif" else "yuv420p", form=form)
     assert is_video(path)
     assert list(find_videos(tmp_path)) == [path]
 
 
-def test_what_lies_beside_videos_is_none_and_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_files_beside_videos_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "a.txt").write_text("Text:  HELLO\nConf:  4\n" * 400)  # libav shows it as a film
     (tmp_path / "a.json").write_text("{}")
     (tmp_path / "a.align").write_text("0 23750 sil\n")
@@ -67,32 +67,32 @@ def test_what_lies_beside_videos_is_none_and_is_counted(tmp_path: Path, caplog: 
     film(tmp_path / "a.png", "png", "rgb24", frames=1, form="image2")
     film(tmp_path / "a.jpg", "mjpeg", "yuvj420p", frames=1, form="image2")
     film(tmp_path / "still.gif", "gif", "rgb8", frames=1)
-    sound(tmp_path / "a.wav", "pcm_s16le")
-    sound(tmp_path / "a.m4a", "aac")
+    audio_file(tmp_path / "a.wav", "pcm_s16le")
+    audio_file(tmp_path / "a.m4a", "aac")
     os.mkfifo(tmp_path / "pipe")  # opening it would wait for ever
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "._a.mp4").write_bytes(b"\0\5\x16\7")  # of a Mac
     with caplog.at_level(logging.INFO):
         assert list(find_videos(tmp_path)) == []
-    assert "13 files are no videos and are passed over (3 without suffix, " in caplog.text
+    assert "13 files are not videos and are skipped (3 without suffix, " in caplog.text
 
 
-def test_a_file_that_is_meant_to_be_a_video_is_taken_and_fails_by_name(tmp_path: Path) -> None:
+def test_a_broken_file_with_a_videos_suffix_is_found(tmp_path: Path) -> None:
     for name in ("cut.MP4", "cut.flv", "cut.3gp"):
         (tmp_path / name).write_bytes(b"nothing")
-    sound(tmp_path / "only sound.mp4", "aac")
+    audio_file(tmp_path / "only audio.mp4", "aac")
     os.mkfifo(tmp_path / "pipe.mov")
     (tmp_path / "gone.mkv").symlink_to(tmp_path / "nowhere.mkv")
     (tmp_path / "folder.mp4").mkdir()
     report = prepare(tmp_path, tmp_path / "out", PrepareOptions(workers=1), progress=False)
     assert report.clips == ()
     assert [row["source"] for row in failures(tmp_path / "out")] == [
-        *("cut.3gp", "cut.flv", "cut.MP4", "gone.mkv", "only sound.mp4", "pipe.mov"),
+        *("cut.3gp", "cut.flv", "cut.MP4", "gone.mkv", "only audio.mp4", "pipe.mov"),
     ]
     assert all(row["source"] in row["reason"] for row in failures(tmp_path / "out"))
 
 
-def test_what_this_suite_has_written_is_no_source(tmp_path: Path) -> None:
+def test_folders_this_suite_has_written_are_not_sources(tmp_path: Path) -> None:
     good = film(tmp_path / "good.mp4", "mpeg4")
     marks = {
         "results": ("clips.csv", "protocol,method,generator_sha256\n"),
@@ -119,7 +119,7 @@ def test_what_this_suite_has_written_is_no_source(tmp_path: Path) -> None:
     assert [item.id for item in find_sources(tmp_path, exclude=[tmp_path / "pred"])] == ["clips/good", "own/a"]
 
 
-def test_two_videos_of_one_id_are_two_failures_and_the_others_go_on(tmp_path: Path, good: Path) -> None:
+def test_two_videos_of_one_id_are_two_failures_and_the_others_are_prepared(tmp_path: Path, good: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     names = [unicodedata.normalize(form, "é.mp4") for form in ("NFC", "NFD")]
     for name in ("good.mp4", *names, "a b.mp4", "a?b.mp4"):

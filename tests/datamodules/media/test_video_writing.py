@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos written: whole or not at all, in sync with their sound."""
+"""Writing videos: complete or not at all, in sync with their audio."""
 
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lipsync_bench.datamodules.media import audio, video
-from lipsync_bench.datamodules.media.original_audio import Sound
+from lipsync_bench.datamodules.media.original_audio import OriginalAudio
 from tests.datamodules.numbered_videos import flat, numbers, write_numbered
 from tests.leftovers import left_by_the_dead
 
@@ -30,20 +30,20 @@ def test_rate_is_written_exactly(tmp_path: Path, fps: float) -> None:
 
 
 @pytest.mark.parametrize("fps", [25.0, 30.0])
-def test_sound_stays_with_its_frame(tmp_path: Path, fps: float) -> None:
+def test_audio_stays_with_its_frame(tmp_path: Path, fps: float) -> None:
     """A click at the start of each white frame comes back within 10 ms, in spite of the encoder's priming samples."""
     white = (0, 7, 30, 55)
-    wave = np.zeros(round(60 / fps * 16000), np.float32)
+    samples = np.zeros(round(60 / fps * 16000), np.float32)
     for k in white:
-        wave[round(k * 16000 / fps) :][:64] = 0.8 * np.sin(2 * np.pi * 1000 * np.arange(64) / 16000)
-    with video.VideoWriter(tmp_path / "a.mp4", fps, (32, 48), audio=wave, preset="ultrafast") as writer:
+        samples[round(k * 16000 / fps) :][:64] = 0.8 * np.sin(2 * np.pi * 1000 * np.arange(64) / 16000)
+    with video.VideoWriter(tmp_path / "a.mp4", fps, (32, 48), audio=samples, preset="ultrafast") as writer:
         for k in range(60):
             writer.write(np.full((32, 48, 3), 255 if k in white else 0, np.uint8))
     frames = list(video.read_frames(tmp_path / "a.mp4", fps))
     back = audio.load_audio(tmp_path / "a.mp4")
     assert tuple(k for k, frame in enumerate(frames) if frame.mean() > 128) == white
     assert len(frames) == 60
-    assert len(wave) <= len(back) < len(wave) + 1024
+    assert len(samples) <= len(back) < len(samples) + 1024
     for k in white:
         middle = round(k * 16000 / fps) + 32
         begin = max(middle - 480, 0)
@@ -54,14 +54,14 @@ def test_sound_stays_with_its_frame(tmp_path: Path, fps: float) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0.5, 3.0])
-def test_sound_of_another_length_is_kept_whole(tmp_path: Path, seconds: float) -> None:
-    wave = np.full(round(seconds * 16000), 0.1, np.float32)
-    path = write_numbered(tmp_path / "a.mp4", 50, audio=wave)
-    assert len(wave) <= len(audio.load_audio(path)) < len(wave) + 1024
+def test_audio_of_another_length_is_kept_completely(tmp_path: Path, seconds: float) -> None:
+    samples = np.full(round(seconds * 16000), 0.1, np.float32)
+    path = write_numbered(tmp_path / "a.mp4", 50, audio=samples)
+    assert len(samples) <= len(audio.load_audio(path)) < len(samples) + 1024
     assert len(list(video.read_frames(path))) == 50
 
 
-def test_sound_and_pictures_are_interleaved(tmp_path: Path) -> None:
+def test_audio_and_frames_are_interleaved(tmp_path: Path) -> None:
     path = write_numbered(tmp_path / "a.mp4", 500, audio=np.zeros(20 * 16000, np.float32))
     with av.open(str(path)) as container:
         order = [(packet.pos, packet.stream.type) for packet in container.demux() if packet.size]
@@ -94,7 +94,7 @@ def test_an_exception_leaves_no_file(tmp_path: Path, error: BaseException, frame
     assert (tmp_path / "old.mp4").read_bytes() == b"old"
 
 
-def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
+def test_the_file_appears_only_when_it_is_complete(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     with video.VideoWriter(path, 25.0, (32, 48)) as writer:
         for _ in range(100):  # the encoder holds some back before anything reaches the disk
@@ -106,7 +106,7 @@ def test_the_file_appears_only_when_it_is_whole(tmp_path: Path) -> None:
         writer.write(flat(0))
 
 
-def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path: Path) -> None:
+def test_files_of_a_killed_writer_are_removed_and_those_of_a_running_one_are_not(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     left = [left_by_the_dead(path), left_by_the_dead(tmp_path / "ab.mp4"), tmp_path / ".a.tmp.mp4"]
     for file in left:
@@ -122,18 +122,18 @@ def test_what_a_killed_writer_left_is_removed_and_what_a_living_one_writes_is_no
 
 
 @pytest.mark.parametrize(("rate", "channels"), [(48000, 2), (8000, 1), (44100, 2)])
-def test_sound_in_pieces_keeps_rate_and_channels(tmp_path: Path, rate: int, channels: int) -> None:
+def test_audio_in_pieces_keeps_rate_and_channels(tmp_path: Path, rate: int, channels: int) -> None:
     t = np.arange(2 * rate) / rate
-    wave = np.stack([0.5 * np.sin(2 * np.pi * f * t) for f in (300, 700)[:channels]]).astype(np.float32)
-    pieces = iter(np.array_split(wave, 37, axis=1))
-    path = write_numbered(tmp_path / "a.mp4", 50, audio=Sound(rate, channels, pieces))
+    samples = np.stack([0.5 * np.sin(2 * np.pi * f * t) for f in (300, 700)[:channels]]).astype(np.float32)
+    pieces = iter(np.array_split(samples, 37, axis=1))
+    path = write_numbered(tmp_path / "a.mp4", 50, audio=OriginalAudio(rate, channels, pieces))
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
         assert (stream.rate, stream.channels) == (rate, channels)
         back = np.concatenate([frame.to_ndarray() for frame in container.decode(stream)], axis=1)
-    assert wave.shape[1] <= back.shape[1] < wave.shape[1] + 3 * 1024
+    assert samples.shape[1] <= back.shape[1] < samples.shape[1] + 3 * 1024
     inner = slice(rate // 2, rate)
-    assert np.abs(back[:, inner] - wave[:, inner]).mean() < 0.02
+    assert np.abs(back[:, inner] - samples[:, inner]).mean() < 0.02
 
 
 def test_writer_without_frames(tmp_path: Path) -> None:
@@ -166,7 +166,7 @@ def test_writer_checks_arguments(tmp_path: Path, options: dict[str, Any], messag
 
 
 @pytest.mark.parametrize("size_hw", [(128, 128), (132, 140)])
-def test_the_same_frames_give_the_same_bytes_also_where_sides_are_no_multiples_of_a_macroblock(tmp_path, size_hw):
+def test_the_same_frames_give_the_same_bytes_also_where_sides_are_not_multiples_of_a_macroblock(tmp_path, size_hw):
     random = np.random.default_rng(0)
     base = random.integers(0, 255, (*size_hw, 3), np.uint8)
     frames = [np.roll(base, (k, 2 * k), (0, 1)) for k in range(30)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lengths of wav files: told by blocks and samples, not by a byte rate that may be nominal."""
+"""Durations of wav files: computed from blocks and samples, not from a byte rate that may be nominal."""
 
 import struct
 from fractions import Fraction
@@ -25,10 +25,10 @@ def _wav(path: Path, codec: str, layout: str = "mono") -> Path:
         pieces = av.AudioResampler(
             format=context.format or "s16", layout=layout, rate=RATE, frame_size=context.frame_size or 1024
         )
-        wave = (8000 * np.sin(np.arange(SAMPLES) * 0.1)).astype(np.int16)
-        whole = av.AudioFrame.from_ndarray(wave[None], format="s16", layout="mono")
-        whole.sample_rate, whole.pts, whole.time_base = RATE, 0, Fraction(1, RATE)
-        for piece in [*pieces.resample(whole), *pieces.resample(None)]:
+        samples = (8000 * np.sin(np.arange(SAMPLES) * 0.1)).astype(np.int16)
+        complete = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        complete.sample_rate, complete.pts, complete.time_base = RATE, 0, Fraction(1, RATE)
+        for piece in [*pieces.resample(complete), *pieces.resample(None)]:
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))
     return path
@@ -58,7 +58,7 @@ CODECS = [
 
 @pytest.mark.parametrize("byte_rate", [0, 1, RATE, 0xFFFFFFFF])
 @pytest.mark.parametrize(("codec", "layout"), CODECS)
-def test_a_nominal_byte_rate_is_no_fault(tmp_path: Path, codec: str, layout: str, byte_rate: int) -> None:
+def test_a_nominal_byte_rate_is_not_an_error(tmp_path: Path, codec: str, layout: str, byte_rate: int) -> None:
     path = _wav(tmp_path / "a.wav", codec, layout)
     _set(path, 8, "<I", byte_rate)
     seconds = wav_duration(path)
@@ -100,17 +100,17 @@ def test_64_bit_sizes(tmp_path: Path, name: bytes) -> None:
     fmt = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
     sizes = struct.pack("<QQQI", 72 + len(samples), len(samples), SAMPLES, 0)
     head = b"WAVEds64" + struct.pack("<I", len(sizes)) + sizes + b"fmt " + struct.pack("<I", len(fmt)) + fmt
-    whole = name + b"\xff" * 4 + head + b"data" + b"\xff" * 4 + samples
+    complete = name + b"\xff" * 4 + head + b"data" + b"\xff" * 4 + samples
     path = tmp_path / "a.wav"
-    path.write_bytes(whole)
+    path.write_bytes(complete)
     assert wav_duration(path) == 1.6
     assert len(load_audio(path)) == SAMPLES
-    path.write_bytes(whole[:-20000])
+    path.write_bytes(complete[:-20000])
     with pytest.raises(MediaError, match="cut off"):
         load_audio(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"RIFF", b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + bytes(16), b"ID3\4" + bytes(60)])
-def test_headers_that_say_nothing(tmp_path: Path, content: bytes) -> None:
+def test_headers_without_a_duration(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.wav").write_bytes(content)
     assert wav_duration(tmp_path / "a.wav") is None

@@ -165,7 +165,7 @@ def test_lightning_refuses_a_bomb_and_a_text_of_another_kind_at_once(tmp_path, c
     bomb = tmp_path / "bomb.yaml"
     bomb.write_text("a: &a [1, 1, 1, 1]\n" + "".join(f"b{i}: &b{i} [{'*a, ' * 99}*a]\n" for i in range(99)))
     (tmp_path / "latin.yaml").write_bytes(b"seed_everything: 1 # \xe9\n")
-    for name, found in (("bomb", "20,000 values"), ("latin", "no UTF-8")):
+    for name, found in (("bomb", "20,000 values"), ("latin", "not UTF-8")):
         caplog.clear()
         with pytest.raises(SystemExit) as ended:
             cli.main(["fit", "-c", str(tmp_path / f"{name}.yaml")])
@@ -177,7 +177,7 @@ def test_lightning_refuses_a_bomb_and_a_text_of_another_kind_at_once(tmp_path, c
 def test_bench_refuses_a_bomb_of_arguments(tmp_path, caplog):
     (tmp_path / "bomb.yaml").write_text("[" * 100_000)
     assert run_bench("evaluate", "--config", tmp_path / "bomb.yaml") == 1
-    assert "bomb.yaml: no YAML for this (more than 40 levels" in caplog.text
+    assert "bomb.yaml: not valid YAML (more than 40 levels" in caplog.text
 
 
 def test_lightning_says_in_which_file_wrong_arguments_are(tmp_path, capsys):
@@ -198,7 +198,7 @@ def test_a_full_disk_below_the_standard_output_is_a_line():
     assert "Traceback" not in ended.stderr
 
 
-def test_every_value_of_a_cached_target_fits_or_it_is_made_anew(tmp_path, caplog):
+def test_every_value_of_a_cached_target_fits_or_it_is_computed_again(tmp_path, caplog):
     from lipsync_bench.datamodules.files import write_arrays
     from lipsync_bench.evaluation.targets import _Cache
 
@@ -218,4 +218,4 @@ def test_every_value_of_a_cached_target_fits_or_it_is_made_anew(tmp_path, caplog
         assert _Cache(path, Clip(), Found()).covers(3) == covers  # type: ignore[arg-type]
     path.write_bytes(b"damaged")
     assert not _Cache(path, Clip(), Found()).covers(1)  # type: ignore[arg-type]
-    assert "It is made anew" in caplog.text
+    assert "It is computed again" in caplog.text

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python example of docs/evaluation.md, run as it stands but for SyncNet's weights, which nobody may ship."""
+"""The Python example of docs/evaluation.md, run unchanged except for SyncNet's weights, which cannot be shipped."""
 
 import re
 import shutil

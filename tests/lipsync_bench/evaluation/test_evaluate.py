@@ -48,7 +48,7 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def result(corpus, weights, tmp_path_factory):
-    """One whole evaluation: two test clips, three candidates, the expert as judge."""
+    """One whole evaluation: two test clips, three candidates, the expert as metric network."""
     return evaluate(corpus, weights, tmp_path_factory.mktemp("results") / "whole")
 
 
@@ -62,7 +62,7 @@ def comparable(folder: Path) -> pd.DataFrame:
     return read_rows(folder).drop(columns=WITHOUT_TIME)
 
 
-def test_every_candidate_has_a_row_for_every_clip_and_the_truth_is_best(result):
+def test_every_candidate_has_a_row_for_every_clip_and_the_ground_truth_is_best(result):
     rows = read_rows(result.folder)
     assert sorted(set(rows["method"])) == ["ground_truth", "repeated_frame", "wav2lip"]
     assert (rows["status"] == "ok").all()
@@ -77,7 +77,7 @@ def test_every_candidate_has_a_row_for_every_clip_and_the_truth_is_best(result):
     assert board.loc["repeated_frame", "lmd"] > 0.5
 
 
-def test_a_row_carries_what_it_was_measured_with(result, weights):
+def test_a_row_records_what_it_was_measured_with(result, weights):
     from lipsync_bench.datamodules.files import sha256
 
     rows = read_rows(result.folder)
@@ -92,7 +92,7 @@ def test_a_row_carries_what_it_was_measured_with(result, weights):
     assert session["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
 
 
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_rows(corpus, weights, result, tmp_path, monkeypatch):
+def test_an_interrupted_run_is_resumed_and_ends_with_the_same_rows(corpus, weights, result, tmp_path, monkeypatch):
     out = tmp_path / "interrupted"
     real, calls = candidates.RepeatedFrame.frames, []
 
@@ -146,7 +146,7 @@ def test_the_target_is_decoded_once_for_all_candidates_and_its_landmarks_are_kep
         monkeypatch.setattr(module, "find_landmarks", counting_find)
     evaluate(corpus, weights, tmp_path / "a", select=Selection(limit=1))
     assert len(decoded) == 1
-    assert sum(searched) == 3 * 40  # target, repeated frame, wav2lip; the truth's are the target's
+    assert sum(searched) == 3 * 40  # target, repeated frame, wav2lip; the ground truth's are the target's
     searched.clear()
     (tmp_path / "a" / "clips.csv").unlink()
     evaluate(corpus, weights, tmp_path / "a", select=Selection(limit=1))
@@ -203,7 +203,7 @@ def test_a_missing_checkpoint_names_the_command_that_makes_it(corpus, weights, t
         evaluate(corpus, weights, tmp_path, methods={"wav2lip": tmp_path / "none.ckpt"})
 
 
-def test_a_changed_source_is_a_counted_failure_and_the_others_go_on(corpus, weights, tmp_path):
+def test_a_changed_source_is_a_counted_failure_and_the_others_are_scored(corpus, weights, tmp_path):
     copy = tmp_path / "corpus"
     shutil.copytree(corpus, copy)
     manifest = copy / "clips" / "manifest.json"
@@ -220,7 +220,7 @@ def test_a_changed_source_is_a_counted_failure_and_the_others_go_on(corpus, weig
     assert result.leaderboard["failures"].tolist() == [1, 1, 1]
 
 
-def test_anybodys_videos_are_scored_without_a_model(corpus, tmp_path):
+def test_a_folder_of_videos_is_scored_without_a_model(corpus, tmp_path):
     target = tmp_path / "target"
     pred = tmp_path / "mine"
     for folder in (target, pred):
@@ -265,7 +265,7 @@ def test_missing_folders_are_named(tmp_path):
         evaluate_videos(tmp_path / "nowhere", tmp_path, tmp_path / "out")
 
 
-def test_sound_and_picture_are_aligned_all_the_way_through(corpus):
+def test_audio_and_video_are_aligned_in_prepared_clips(corpus):
     """The lips' opening in prepared clips follows the loudness of their mel windows best at a shift of 0 frames."""
     curves = []
     for path in sorted((corpus / "clips").glob("*/*.safetensors")):
@@ -286,17 +286,17 @@ def view(pred, target, lips, landmarks, is_target=False) -> View:
     return View(is_target, pred, target, boxes, pred, target, lips, 0.25, *points, np.ones(len(pred), bool))
 
 
-def scored(seen: View) -> dict[str, object]:
-    """What all scorers without a network say of these frames."""
+def scored(view: View) -> dict[str, object]:
+    """The results of all scorers without a network for these frames."""
     nothing = Audio(lambda: np.zeros(0), lambda: np.zeros(0))
     found = [metric.scorer(ScoredClip(True, nothing, {}, lambda *_: Path("none"))) for metric in METRICS]
     for scorer in found:
         if scorer is not None:
-            scorer.update(seen)
+            scorer.update(view)
     return {name: value for scorer in found if scorer is not None for name, value in scorer.result().items()}
 
 
-def test_the_truth_against_itself_has_the_numbers_of_the_full_computation_without_computing(corpus, monkeypatch):
+def test_the_ground_truth_has_the_computed_numbers_without_computing(corpus, monkeypatch):
     (path, *_) = sorted((corpus / "clips").glob("*/*.safetensors"))
     with Clip(path) as clip:
         header, boxes, lips_01 = clip.header, clip.boxes(), clip.landmarks()
@@ -315,7 +315,7 @@ def test_the_truth_against_itself_has_the_numbers_of_the_full_computation_withou
     assert (results[1]["psnr_infinite_frames"], results[1]["lmd_skipped_frames"]) == (len(frames), 1)
 
 
-def test_in_an_evaluation_no_image_of_the_truth_is_compared(corpus, weights, tmp_path, monkeypatch):
+def test_no_image_of_the_ground_truth_is_compared(corpus, weights, tmp_path, monkeypatch):
     compared = []
 
     def counting(pred, target):
@@ -327,7 +327,7 @@ def test_in_an_evaluation_no_image_of_the_truth_is_compared(corpus, weights, tmp
     assert sum(compared) == 2 * 40  # face and mouth of the repeated frame
 
 
-def test_frames_are_compared_one_by_one_with_the_digits_of_the_whole_chunk(corpus):
+def test_frames_are_compared_one_by_one_and_equal_the_whole_chunk(corpus):
     (path, *_) = sorted((corpus / "clips").glob("*/*.safetensors"))
     with Clip(path) as clip:
         header, boxes, lips_01 = clip.header, clip.boxes(), clip.landmarks()
@@ -340,18 +340,18 @@ def test_frames_are_compared_one_by_one_with_the_digits_of_the_whole_chunk(corpu
     assert found["ssim"] == ssim(*images).numpy().mean()
 
 
-def test_judges_are_released_before_the_statistics(corpus, weights, tmp_path, monkeypatch):
-    judges, still_there = [], []
+def test_metric_networks_are_released_before_the_statistics(corpus, weights, tmp_path, monkeypatch):
+    experts, still_there = [], []
     load = expert_sync.load_expert
 
     def loading(path):
         expert = load(path)
-        judges.append(weakref.ref(expert))
+        experts.append(weakref.ref(expert))
         return expert
 
     def writing(*arguments):
         gc.collect()
-        still_there.extend(judge() is not None for judge in judges)
+        still_there.extend(expert() is not None for expert in experts)
         return write_leaderboard(*arguments)
 
     monkeypatch.setattr(expert_sync, "load_expert", loading)
@@ -362,7 +362,7 @@ def test_judges_are_released_before_the_statistics(corpus, weights, tmp_path, mo
     assert found.leaderboard["expert_sha256"].str.len().eq(64).all()
 
 
-def test_images_are_scored_on_one_thread_and_the_others_come_back(monkeypatch):
+def test_images_are_scored_on_one_thread_and_the_setting_is_restored(monkeypatch):
     used, failing = [], []
 
     def counting(metric):
@@ -393,14 +393,14 @@ def test_images_are_scored_on_one_thread_and_the_others_come_back(monkeypatch):
         torch.set_num_threads(threads)
 
 
-def test_the_sound_of_a_clip_is_embedded_once_for_all_without_a_sound_of_their_own(corpus, tmp_path, monkeypatch):
+def test_the_audio_of_a_clip_is_embedded_once_for_all_candidates_without_audio(corpus, tmp_path, monkeypatch):
     network = QuickSyncNet()
     monkeypatch.setattr(lipsync_bench.metrics.sync.lse, "load_syncnet", lambda path: network)
     weights = tmp_path / "syncnet"
     weights.write_bytes(b"stands for the weights in the rows")
-    target, silent, sounding = (tmp_path / name for name in ("target", "silent", "sounding"))
+    target, silent, audible = (tmp_path / name for name in ("target", "silent", "audible"))
     source, other = sorted((corpus / "videos" / "main").glob("*/*.mp4"))[:2]
-    for folder, origin in ((target, source), (sounding, other)):
+    for folder, origin in ((target, source), (audible, other)):
         folder.mkdir()
         shutil.copy(origin, folder / "a.mp4")
     silent.mkdir()
@@ -409,21 +409,21 @@ def test_the_sound_of_a_clip_is_embedded_once_for_all_without_a_sound_of_their_o
         for frame in frames:
             writer.write(frame)
     rows = {}
-    for pred, embedded in ((silent, [20, 15]), (sounding, [20, 20, 15, 15])):  # 40 frames have 35 windows
-        network.sounds.clear()
+    for pred, embedded in ((silent, [20, 15]), (audible, [20, 20, 15, 15])):  # 40 frames have 35 windows
+        network.audio_batches.clear()
         result = evaluate_videos(
             pred, target, tmp_path / f"{pred.name}_out", scorers=ScorerFiles(syncnet=weights), workers=1, progress=False
         )
-        assert network.sounds == embedded
+        assert network.audio_batches == embedded
         rows[pred] = read_rows(result.folder).set_index("method")
     with Clip(next((tmp_path / "silent_out" / "targets").glob("*/*.safetensors"))) as clip:
         samples = clip.wav()
-    for folder, method, video, sound in (
+    for folder, method, video, audio in (
         (silent, "ground_truth", source, samples),
         (silent, "silent", silent / "a.mp4", samples),
-        (sounding, "sounding", other, to_int16(load_audio(other))),
+        (audible, "audible", other, to_int16(load_audio(other))),
     ):
-        expected = score_clip(network, read_frames(video), sound)
+        expected = score_clip(network, read_frames(video), audio)
         row = rows[folder].loc[method]
         assert row["lse_c_wav2lip_lrs"] == pytest.approx(expected.lse_c, rel=1e-12), method  # as CSV gives it back
         assert row["lse_d_wav2lip_lrs"] == pytest.approx(expected.lse_d, rel=1e-12), method

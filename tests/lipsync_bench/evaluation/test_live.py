@@ -23,9 +23,9 @@ def test_it_shows_the_means_of_the_rows_so_far_and_counts_failures():
     table.add({"method": "a", "status": "ok", "psnr": 20.0, "ssim": 0.5, "psnr_uint8": 30.0})
     table.add({"method": "a", "status": "ok", "psnr": 30.0, "ssim": None, "lmd": math.nan})
     table.add({"method": "a", "status": "failed", "reason": "no face"})
-    table.add({"method": "truth", "status": "ok", "psnr": math.inf, "ssim": 1.0})
+    table.add({"method": "ground_truth", "status": "ok", "psnr": math.inf, "ssim": 1.0})
     table.advance()
-    assert table.means() == {"a": {"psnr": 25.0, "ssim": 0.5}, "truth": {"ssim": 1.0}}
+    assert table.means() == {"a": {"psnr": 25.0, "ssim": 0.5}, "ground_truth": {"ssim": 1.0}}
     text = drawn(table)
     for part in ("25.00", "0.500", "2 + 1 failed", "1/3", "–"):
         assert part in text
@@ -33,7 +33,7 @@ def test_it_shows_the_means_of_the_rows_so_far_and_counts_failures():
 
 
 @pytest.mark.parametrize(("show", "terminal", "started"), [(True, True, 1), (True, False, 0), (False, True, 0)])
-def test_it_draws_on_a_terminal_alone(monkeypatch, show, terminal, started):
+def test_it_draws_only_on_a_terminal(monkeypatch, show, terminal, started):
     calls = []
     monkeypatch.setattr(live.Live, "start", lambda self, refresh=False: calls.append("start"))
     monkeypatch.setattr(live.Live, "stop", lambda self: calls.append("stop"))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Predictions that do not fit their targets: each is handled as `evaluate_videos` says, counted, and harms no other."""
+"""Predictions that do not fit their targets: handled as `evaluate_videos` says and counted; others are unaffected."""
 
 import shutil
 
@@ -20,9 +20,9 @@ from tests.datamodules.wide_videos import hlg, write_wide
 FRAMES = 40
 
 
-def write(path, frames, fps=25.0, sound=None):
+def write(path, frames, fps=25.0, audio=None):
     frames = list(frames)
-    with VideoWriter(path, fps, frames[0].shape[:2], audio=sound, crf=1) as writer:
+    with VideoWriter(path, fps, frames[0].shape[:2], audio=audio, crf=1) as writer:
         for frame in frames:
             writer.write(np.ascontiguousarray(frame))
 
@@ -34,22 +34,22 @@ def scored(corpus, tmp_path_factory):
     source = sorted((corpus / "videos" / "main").glob("*/*.mp4"))[0]
     (folder / "target").mkdir()
     shutil.copy(source, folder / "target" / "Ä b.mp4")
-    frames, sound = list(read_frames(source)), load_audio(source)
+    frames, audio = list(read_frames(source)), load_audio(source)
     made = {
-        "same": (frames, 25.0, sound),
-        "short": (frames[:25], 25.0, sound[:16000]),
-        "long": ([*frames, *frames[:10]], 25.0, sound),
-        "small": ([frame[::2, ::2] for frame in frames], 25.0, sound),
-        "odd_size": ([frame[:-1, :-3] for frame in frames], 25.0, sound),
-        "face_only": ([f[: f.shape[0] // 2, : f.shape[1] // 3] for f in frames], 25.0, sound),
-        "double_rate": ([frame for frame in frames for _ in (0, 1)], 50.0, sound),
+        "same": (frames, 25.0, audio),
+        "short": (frames[:25], 25.0, audio[:16000]),
+        "long": ([*frames, *frames[:10]], 25.0, audio),
+        "small": ([frame[::2, ::2] for frame in frames], 25.0, audio),
+        "odd_size": ([frame[:-1, :-3] for frame in frames], 25.0, audio),
+        "face_only": ([f[: f.shape[0] // 2, : f.shape[1] // 3] for f in frames], 25.0, audio),
+        "double_rate": ([frame for frame in frames for _ in (0, 1)], 50.0, audio),
         "silent": (frames, 25.0, None),
-        "no_face": ([np.full_like(frame, 90) for frame in frames], 25.0, sound),
-        "one_frame": (frames[:1], 25.0, sound[:640]),
+        "no_face": ([np.full_like(frame, 90) for frame in frames], 25.0, audio),
+        "one_frame": (frames[:1], 25.0, audio[:640]),
     }
-    for name, (images, fps, wave) in made.items():
+    for name, (images, fps, samples) in made.items():
         (folder / name).mkdir()
-        write(folder / name / "Ä b.mp4", images, fps, wave)
+        write(folder / name / "Ä b.mp4", images, fps, samples)
     for name in ("hlg", "missing", "damaged", "two", "concealed", "tail_lost"):
         (folder / name).mkdir()
     whole = bytearray((folder / "same" / "Ä b.mp4").read_bytes())
@@ -59,7 +59,7 @@ def scored(corpus, tmp_path_factory):
     at = whole.index(packet) + len(packet) // 2
     whole[at : at + len(packet) // 4] = np.random.default_rng(0).bytes(len(packet) // 4)
     (folder / "concealed" / "Ä b.mp4").write_bytes(whole)
-    write_wide(folder / "hlg" / "Ä b.mkv", frames, hlg, (9, 18, 9), audio=sound)
+    write_wide(folder / "hlg" / "Ä b.mkv", frames, hlg, (9, 18, 9), audio=audio)
     (folder / "damaged" / "Ä b.mp4").write_bytes((folder / "same" / "Ä b.mp4").read_bytes()[:3000])
     for suffix in ("mp4", "mkv"):
         shutil.copy(source, folder / "two" / f"Ä b.{suffix}")
@@ -82,7 +82,7 @@ def test_a_re_encoded_copy_is_nearly_identical_and_whole(scored):
     assert row["psnr"] > 38
 
 
-def test_what_the_decoder_concealed_is_counted_in_the_row(scored):
+def test_frames_the_decoder_concealed_are_counted_in_the_row(scored):
     assert scored.loc["same", "damaged_frames"] == 0
     assert scored.loc["concealed", ["status", "frames"]].tolist() == ["ok", FRAMES]
     assert scored.loc["concealed", "damaged_frames"] >= 1
@@ -93,7 +93,7 @@ def test_a_prediction_that_lost_its_end_is_a_failure(scored):
     assert "the file is cut off or damaged. Expected 1.6" in scored.loc["tail_lost", "reason"]
 
 
-def test_a_shorter_prediction_is_scored_as_far_as_it_goes_and_says_so(scored):
+def test_a_shorter_prediction_is_scored_as_far_as_it_goes_and_counted(scored):
     assert scored.loc["short", ["frames", "frames_target"]].tolist() == [25, FRAMES]
     assert scored.loc["short", "psnr"] > 38
 
@@ -120,7 +120,7 @@ def test_another_rate_is_brought_to_25_frames_a_second(scored):
     assert row["psnr"] > 35  # frames that were doubled are halved again, in step with the target
 
 
-def test_a_silent_prediction_is_heard_with_the_targets_sound(scored):
+def test_a_silent_prediction_is_scored_with_the_targets_audio(scored):
     for name in ("expert_cosine", "expert_confidence"):
         assert scored.loc["silent", name] == pytest.approx(scored.loc["ground_truth", name], abs=0.02)
 
@@ -141,7 +141,7 @@ def test_a_prediction_without_a_face_is_scored_and_counted(scored):
         ("face_only", "another shape than the target's"),
     ],
 )
-def test_what_cannot_be_scored_is_a_failed_row_with_the_reason(scored, name, reason):
+def test_a_prediction_that_cannot_be_scored_is_a_failed_row(scored, name, reason):
     assert scored.loc[name, "status"] == "failed"
     assert reason in scored.loc[name, "reason"]
     assert np.isnan(scored.loc[name, "psnr"])

@@ -15,7 +15,7 @@ from lipsync_bench.evaluation.scorers import Scorers
 
 REPOSITORY = Path(__file__).parents[3]
 
-METRIC = '''"""Brightness of the crops, and the level below which a stand-in for a network calls them dark."""
+METRIC = '''"""Brightness of the crops, and the level below which a fake network calls them dark."""
 
 import hashlib
 from pathlib import Path
@@ -141,8 +141,8 @@ def test_a_file_in_another_folder_is_a_metric_everywhere(corpus, tmp_path):
     assert found["class"] == "lipsync_bench.metrics.brightness"
 
 
-def test_the_table_of_the_documentation_is_that_of_the_descriptions():
-    """If not: python -m lipsync_bench.evaluation.metric_table docs/evaluation.md"""
+def test_the_documentation_has_the_table_of_the_descriptions():
+    """If it fails, run: python -m lipsync_bench.evaluation.metric_table docs/evaluation.md"""
     text = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
     assert with_table(text) == text
     assert metric_table() in text
@@ -151,6 +151,6 @@ def test_the_table_of_the_documentation_is_that_of_the_descriptions():
 
 
 @pytest.mark.parametrize("name", ["csim", "psnr", "syncnet"])
-def test_a_metric_that_there_is_not_or_that_needs_no_name_is_refused(name):
+def test_unknown_and_default_metrics_cannot_be_named(name):
     with pytest.raises(ValueError, match=rf"--metrics {name}: no metric of that name. Expected one of csim_dlib; "):
         Scorers(ScorerFiles(metrics={name: ""}))

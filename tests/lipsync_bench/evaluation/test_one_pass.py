@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pass: how often files are read and detectors look, counted. (The sound, the truth's images: test_evaluate.py.)"""
+"""One pass: how often files are read and detectors run. (Audio, ground truth's images: test_evaluate.py.)"""
 
 import shutil
 from collections import Counter
@@ -31,7 +31,7 @@ def videos(corpus, tmp_path):
 
 @pytest.fixture
 def counts(monkeypatch):
-    """What an evaluation did since: `read NAME` files, `landmarks`, `checks` and `boxes` one a frame."""
+    """Counts of an evaluation: `read NAME` files, `landmarks`, `checks` and `boxes` one a frame."""
     counter: Counter[str] = Counter()
 
     def counting(name, real):
@@ -62,10 +62,10 @@ def evaluate(videos, names, **more):
 
 
 @pytest.mark.parametrize("names", [["one"], ["one", "two", "three"]], ids=len)
-def test_every_file_is_read_once_and_every_frame_searched_once_however_many_take_part(videos, counts, names):
+def test_every_file_is_read_once_and_every_frame_searched_once_however_many_candidates(videos, counts, names):
     rows = evaluate(videos, names)
     assert sorted(rows["method"]) == sorted(["ground_truth", "repeated_frame", *names])
-    searched = FRAMES * len(["target", "repeated_frame", *names])  # nothing for the truth: it is the target
+    searched = FRAMES * len(["target", "repeated_frame", *names])  # none for the ground truth, which is the target
     assert counts == {
         "read target": 1,
         **{f"read {name}": 1 for name in names},
@@ -74,13 +74,13 @@ def test_every_file_is_read_once_and_every_frame_searched_once_however_many_take
     }
 
 
-def test_the_truth_alone_costs_what_the_target_costs(videos, counts):
+def test_the_ground_truth_alone_costs_no_more_than_the_target(videos, counts):
     rows = evaluate(videos, ["one"], select=Selection(only=["ground_truth"]))
     assert rows["method"].tolist() == ["ground_truth"]
     assert counts == {"read target": 1, "landmarks": FRAMES, "checks": FRAMES}
 
 
-def test_a_candidate_that_comes_later_costs_its_own_frames_only(videos, counts):
+def test_a_later_candidate_costs_only_its_own_frames(videos, counts):
     evaluate(videos, ["one", "two"])
     counts.clear()
     rows = evaluate(videos, ["one", "two", "three"])
@@ -91,8 +91,8 @@ def test_a_candidate_that_comes_later_costs_its_own_frames_only(videos, counts):
     assert not counts  # nothing is left to do: not even a file is opened
 
 
-def test_a_target_that_was_exchanged_is_searched_again(videos, counts):
-    """The memory of what was found belongs to a file's content, not to its name."""
+def test_a_replaced_target_is_searched_again(videos, counts):
+    """The cache belongs to a file's content, not to its name."""
     evaluate(videos, ["one"])
     (videos / "out" / "clips.csv").unlink()
     shutil.copy(videos / "four" / "a.mp4", videos / "target" / "a.mp4")
@@ -103,11 +103,11 @@ def test_a_target_that_was_exchanged_is_searched_again(videos, counts):
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["target's boxes", "own boxes"])
-def test_boxes_are_searched_in_the_target_once_and_in_predictions_only_if_the_protocol_says_so(videos, counts, own):
+def test_boxes_are_searched_in_the_target_once_and_in_predictions_only_if_the_protocol_requires_it(videos, counts, own):
     protocol = videos / "boxed.yaml"
     protocol.write_text(f"version: 1\nboxes: dlib\nown_boxes: {str(own).lower()}\nreference: elsewhere\n")
     evaluate(videos, ["one", "two"], rules=Rules(str(protocol)))
-    assert counts["boxes"] == FRAMES * (4 if own else 1)  # target, repeated frame, one, two; never the truth
+    assert counts["boxes"] == FRAMES * (4 if own else 1)  # target, repeated frame, one, two; never the ground truth
     counts.clear()
     evaluate(videos, ["one", "two", "three"], rules=Rules(str(protocol)))
     assert counts["boxes"] == (FRAMES if own else 0)
@@ -115,7 +115,7 @@ def test_boxes_are_searched_in_the_target_once_and_in_predictions_only_if_the_pr
 
 
 class OneFace(torch.nn.Module):
-    """Stands for the detector of the SyncNet pipeline."""
+    """In place of the detector of the SyncNet pipeline."""
 
     def detect(self, frame: np.ndarray) -> np.ndarray:
         return np.array([[*BOX, 1.0]], np.float32)
@@ -137,7 +137,7 @@ def test_lse_on_face_tracks_alone_reads_a_file_again_twice(videos, counts, monke
     assert counts["landmarks"] == counts["checks"] == FRAMES * 3
 
 
-def test_without_face_tracks_lse_reads_nothing_of_its_own(videos, counts, monkeypatch):
+def test_without_face_tracks_lse_reads_no_file_again(videos, counts, monkeypatch):
     weights = videos / "syncnet"
     weights.write_bytes(b"stands for the weights in the rows")
     monkeypatch.setattr(lse, "load_syncnet", lambda path: QuickSyncNet())
@@ -150,7 +150,7 @@ def test_without_face_tracks_lse_reads_nothing_of_its_own(videos, counts, monkey
     }
 
 
-def test_a_prediction_of_another_size_is_read_once_and_judged_in_the_targets(videos, counts):
+def test_a_prediction_of_another_size_is_read_once_and_scored_in_the_targets_size(videos, counts):
     frames = list(read_frames(videos / "one" / "a.mp4"))
     with VideoWriter(videos / "two" / "a.mp4", 25.0, (128, 128)) as writer:
         for frame in frames:

@@ -75,7 +75,7 @@ def test_the_protocols_of_the_four_papers_exist_by_name_and_version():
         ("version: 1\npairs: {lrs2: 0}\n", r"pairs\.lrs2 is 0 \(.* 1\)"),
     ],
 )
-def test_a_protocol_with_a_fault_says_which(tmp_path, text, message):
+def test_a_faulty_protocol_is_refused_with_the_fault(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         load_protocol(written(tmp_path, "mine", text))
 
@@ -96,17 +96,17 @@ def test_clips_are_drawn_by_seed_whatever_their_order(clips):
     assert len(draw_pairs(clips, protocol, "lrs2")) == len(clips)
 
 
-def test_a_clip_that_is_listed_twice_takes_part_once(clips):
+def test_a_clip_that_is_listed_twice_is_used_once(clips):
     assert len(draw_pairs([*clips, clips[0]], Protocol(1, "p"), "synthetic")) == len(clips)
 
 
-def test_more_clips_than_there_are_is_said(clips, caplog):
+def test_asking_for_more_clips_than_exist_is_logged(clips, caplog):
     assert len(draw_pairs(clips, Protocol(1, "p", pairs={"x": 999}), "x")) == len(clips)
     assert f"there are only {len(clips)}" in caplog.text
 
 
 @pytest.mark.parametrize("count", [None, 3, 20])
-def test_unpaired_clips_never_speak_their_own_words_and_no_pair_comes_twice(clips, count):
+def test_unpaired_clips_never_get_their_own_audio_and_no_pair_comes_twice(clips, count):
     protocol = Protocol(1, "p", pairing="unpaired", pairs={} if count is None else {"x": count})
     pairs = draw_pairs(clips, protocol, "x")
     assert len(pairs) == (count or len(clips))
@@ -116,7 +116,7 @@ def test_unpaired_clips_never_speak_their_own_words_and_no_pair_comes_twice(clip
     assert pairs == draw_pairs(clips, protocol, "x")
 
 
-def test_a_published_list_names_the_sound_first(clips, tmp_path, caplog):
+def test_a_published_list_names_the_audio_first(clips, tmp_path, caplog):
     a, b = (read_header(clip).id for clip in clips[:2])
     path = tmp_path / "pairs.txt"
     path.write_text(f"{a} {b}\n\n{b}.mp4   {a}\n{a} {b}\n", encoding="utf-8")
@@ -137,14 +137,14 @@ def test_a_published_list_names_the_sound_first(clips, tmp_path, caplog):
         draw_pairs(clips, Protocol(1, "p"), "x", path)
 
 
-def test_unpaired_rows_have_no_metric_with_a_target_and_the_truth_keeps_its_sound(corpus, tmp_path):
+def test_unpaired_rows_have_no_metric_with_a_target_and_the_ground_truth_keeps_its_audio(corpus, tmp_path):
     rows = run(corpus, tmp_path, "videoretalking", select=Selection()).rows
     assert rows[sorted(TARGETS)].isna().all(axis=None)
     assert rows[["cpbd", "jitter", "detection_failure"]].notna().all(axis=None)
-    truth, dubbed = (rows[rows["method"] == name] for name in ("ground_truth", "repeated_frame"))
-    assert (truth["audio_clip"] == truth["clip"]).all()
+    ground_truth, dubbed = (rows[rows["method"] == name] for name in ("ground_truth", "repeated_frame"))
+    assert (ground_truth["audio_clip"] == ground_truth["clip"]).all()
     assert (dubbed["audio_clip"] != dubbed["clip"]).all()
-    assert len(truth) == len(dubbed) == 2
+    assert len(ground_truth) == len(dubbed) == 2
     before = (tmp_path / "clips.csv").read_bytes()
     run(corpus, tmp_path, "videoretalking", select=Selection())
     assert (tmp_path / "clips.csv").read_bytes() == before
@@ -185,7 +185,7 @@ def test_hyperlips_without_the_detectors_weights_says_where_they_come_from(corpu
         run(corpus, tmp_path, "paired_face_box", scorers=ScorerFiles(detector_weights=tmp_path / "x.pth"))
 
 
-def test_with_own_boxes_each_video_is_cut_by_what_is_found_in_it(corpus, tmp_path, monkeypatch):
+def test_with_own_boxes_each_video_is_cut_by_boxes_detected_in_it(corpus, tmp_path, monkeypatch):
     """A stand-in for S3FD finds the target's box, and one moved by 4 pixels in the prediction; in one frame none."""
     seen = []
 
@@ -239,7 +239,7 @@ def test_frames_through_h264_keep_their_size_and_lose_with_the_quality(clips, co
     assert through_h264([], 20) == []
 
 
-def test_a_codec_in_the_protocol_touches_what_is_generated_and_not_the_truth(corpus, tmp_path):
+def test_a_codec_in_the_protocol_applies_to_generated_frames_only(corpus, tmp_path):
     text = "version: 3\ncodec: h264\ncrf: 40\n"
     coarse = run(corpus, tmp_path / "a", written(tmp_path, "coarse", text)).rows.set_index("method")
     plain = run(corpus, tmp_path / "b", "paired_face_box").rows.set_index("method")
@@ -254,7 +254,7 @@ def test_a_protocol_can_take_the_first_seconds_only(corpus, tmp_path):
 
 
 class Colours(torch.nn.Module):
-    """Stands for Inception: 8 numbers that depend on the mean colours of the image."""
+    """In place of Inception: 8 numbers that depend on the mean colours of the image."""
 
     weights = "c0" * 32
     recipe = "pytorch_fid"
@@ -323,7 +323,7 @@ def test_lpips_of_both_nets_with_given_weights(corpus, tmp_path):
         run(corpus, tmp_path / "other", text, scorers=ScorerFiles(lpips=str(tmp_path)))
 
 
-def test_kept_videos_are_whole_and_have_the_sound(corpus, tmp_path):
+def test_saved_videos_are_complete_and_have_audio(corpus, tmp_path):
     from lipsync_bench.datamodules.media.video import probe
 
     result = run(corpus, tmp_path / "out", "paired_face_box", running=Running(save_videos=True))
@@ -336,7 +336,7 @@ def test_kept_videos_are_whole_and_have_the_sound(corpus, tmp_path):
     assert len(list((result.folder / "videos").rglob("*"))) == 2 * 3  # a folder of a method and of a speaker each
 
 
-def test_a_part_of_the_clips_and_methods_and_the_rest_later(corpus, tmp_path):
+def test_some_clips_and_methods_first_and_the_rest_later(corpus, tmp_path):
     out = tmp_path / "out"
     one = run(corpus, out, "paired_face_box", select=Selection(only=["ground_truth"], limit=1))
     assert one.rows["method"].tolist() == ["ground_truth"]
@@ -351,7 +351,7 @@ def test_a_part_of_the_clips_and_methods_and_the_rest_later(corpus, tmp_path):
         run(corpus, out, "paired_face_box", select=Selection(only=["nobody"]))
 
 
-def test_videos_of_a_method_we_do_not_have_take_part_on_a_data_set(corpus, tmp_path, caplog):
+def test_videos_of_another_method_are_scored_on_a_data_set(corpus, tmp_path, caplog):
     import shutil
 
     ids = sorted(read_header(clip).source for clip in (corpus / "clips").glob("*/*.safetensors"))

@@ -21,12 +21,12 @@ def weights(tmp_path_factory):
     return path
 
 
-def run(*words):
-    return run_bench("sync", *words)
+def run(*arguments):
+    return run_bench("sync", *arguments)
 
 
 @pytest.mark.slow
-def test_it_prints_what_the_metric_says_and_whose_weights_these_are(corpus, weights, tmp_path, capsys):
+def test_it_prints_the_metrics_values_and_the_weights(corpus, weights, tmp_path, capsys):
     source = sorted((corpus / "videos" / "main").glob("*/*.mp4"))[0]
     frames = list(read_frames(source))[:12]
     video = tmp_path / "short.mp4"
@@ -41,7 +41,7 @@ def test_it_prints_what_the_metric_says_and_whose_weights_these_are(corpus, weig
     assert f"protocol lse_wav2lip_lrs, SyncNet {sha256(weights)}" in printed
 
 
-def test_a_silent_video_and_missing_weights_are_said(weights, tmp_path, caplog):
+def test_a_silent_video_and_missing_weights_are_errors(weights, tmp_path, caplog):
     video = tmp_path / "silent.mp4"
     with VideoWriter(video, 25.0, (64, 64)) as writer:
         for _ in range(10):
@@ -49,6 +49,6 @@ def test_a_silent_video_and_missing_weights_are_said(weights, tmp_path, caplog):
     assert run(video, "--syncnet", tmp_path / "none.model") == 1
     assert "none.model" in caplog.text
     assert run(video, "--syncnet", weights) == 1
-    assert "has no sound" in caplog.text
+    assert "has no audio" in caplog.text
     assert run(tmp_path / "none.mp4", "--syncnet", weights) == 1
     assert "none.mp4" in caplog.text

@@ -29,7 +29,7 @@ def talk(tmp_path_factory):
     return next(folder.rglob("*.mp4"))
 
 
-def test_the_parts_follow_each_other_with_their_sound_and_become_splits(talk, tmp_path):
+def test_the_parts_follow_each_other_with_their_audio_and_become_splits(talk, tmp_path):
     parts = cut_by_time(talk, tmp_path / "parts", val_seconds=2.0, test_seconds=2.4)
     whole = list(read_frames(talk, 25.0))
     assert [(part.split, part.first, part.frames) for part in parts] == [
@@ -37,17 +37,17 @@ def test_the_parts_follow_each_other_with_their_sound_and_become_splits(talk, tm
         ("val", len(whole) - 110, 50),
         ("test", len(whole) - 60, 60),
     ]
-    wave = load_audio(talk)
+    samples = load_audio(talk)
     for part in parts:
         frames = list(read_frames(part.path, 25.0))
         assert len(frames) == part.frames
         for index in (0, -1):  # the first and last pictures are those of the whole video, but for the encoding
             source = whole[part.first : part.first + part.frames][index]
             assert np.abs(frames[index].astype(int) - source).mean() < 2
-        sound, expected = load_audio(part.path), wave[part.first * 640 : (part.first + part.frames) * 640]
-        count = min(len(sound), len(expected))
+        audio, expected = load_audio(part.path), samples[part.first * 640 : (part.first + part.frames) * 640]
+        count = min(len(audio), len(expected))
         assert count >= 0.98 * len(expected)
-        assert np.corrcoef(sound[:count], expected[:count])[0, 1] > 0.95  # AAC, but in place
+        assert np.corrcoef(audio[:count], expected[:count])[0, 1] > 0.95  # AAC, but in place
 
     report = prepare(tmp_path / "parts", tmp_path / "clips", PrepareOptions("lrs2", workers=1), progress=False)
     assert (report.done, report.failed) == (3, 0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Other speech for the person in a video: what is kept, what is passed through, what is said about it, what is left
+"""Dubbing a video with other audio: what is kept, what is passed through, what is logged, what is left
 behind when it fails.
 """
 
@@ -89,7 +89,7 @@ def tags(path: Path) -> dict[str, str]:
         return dict(container.metadata)
 
 
-def sound_of(path: Path) -> tuple[int, int, float]:
+def audio_facts(path: Path) -> tuple[int, int, float]:
     """Rate, channels and seconds."""
     with av.open(str(path)) as container:
         stream = container.streams.audio[0]
@@ -127,7 +127,7 @@ def test_rate_and_odd_size_are_kept(checkpoint, talk_frames, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("fit", "seconds", "frames", "used", "sound_s"),
+    ("fit", "seconds", "frames", "used", "audio_s"),
     [
         ("loop", 2.2, 55, 40, 2.2),
         ("cut", 2.2, 40, 40, 1.6),
@@ -136,12 +136,12 @@ def test_rate_and_odd_size_are_kept(checkpoint, talk_frames, tmp_path):
         ("loop", 1.78, 40, 40, 1.78),  # no jump back for a moment
     ],
 )
-def test_the_video_is_looped_or_cut_to_the_speech(checkpoint, talk, tmp_path, fit, seconds, frames, used, sound_s):
+def test_the_video_is_looped_or_cut_to_the_speech(checkpoint, talk, tmp_path, fit, seconds, frames, used, audio_s):
     out = tmp_path / "out.mp4"
     report = dub(checkpoint, talk, write_wav(tmp_path / "a.wav", seconds), out, DubOptions(fit=fit), progress=False)
     assert (report.frames, report.source_frames) == (frames, used)
     assert probe(out).frames == frames
-    assert sound_of(out)[2] == pytest.approx(sound_s, abs=0.07)  # whole AAC frames
+    assert audio_facts(out)[2] == pytest.approx(audio_s, abs=0.07)  # whole AAC frames
     assert f"{frames} frames at 25 fps" in report.summary()
     assert ("ones looped" in report.summary()) == (frames > used)
 
@@ -202,8 +202,8 @@ def test_frames_in_a_long_gap_pass_through_and_are_counted(checkpoint, talk_fram
 
     video = write_video(tmp_path / "in.mp4", frames)
     target = tmp_path / "out.mp4"
-    sound = write_wav(tmp_path / "a.wav", 2.4)
-    report = dub(checkpoint, video, sound, target, faces=FaceOptions(max_gap_frames=3), progress=False)
+    audio = write_wav(tmp_path / "a.wav", 2.4)
+    report = dub(checkpoint, video, audio, target, faces=FaceOptions(max_gap_frames=3), progress=False)
     written = find_face(read_frames(video), FaceOptions(max_gap_frames=3)).visible
     assert report.without_face == (~written).sum() + (~written[:20]).sum()  # 60 frames: once and a half
     assert f"{report.without_face} without a face" in report.summary()
@@ -220,7 +220,7 @@ def test_nothing_is_bridged_before_the_first_and_after_the_last_face(talk_frames
 
 def test_no_face_is_an_error_and_leaves_nothing(checkpoint, tmp_path):
     video = write_video(tmp_path / "in.mp4", [np.full((96, 96, 3), 90, np.uint8)] * 10)
-    with pytest.raises(FaceError, match=r"in\.mp4: no face on any of 10 frames"):
+    with pytest.raises(FaceError, match=r"in\.mp4: no face in any of 10 frames"):
         dub(checkpoint, video, write_wav(tmp_path / "a.wav", 1), tmp_path / "out.mp4", progress=False)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "in.mp4"]
 
@@ -268,31 +268,31 @@ def test_mel_made_in_pieces_is_the_whole_mel(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("rate", "channels", "written"), [(8000, 1, (8000, 1)), (48000, 6, (48000, 2)), (44100, 2, (44100, 2))]
 )
-def test_sound_keeps_its_rate_and_up_to_two_channels(checkpoint, talk, tmp_path, rate, channels, written):
-    sound = write_wav(tmp_path / "a.wav", 0.6, rate, channels)
-    dub(checkpoint, talk, sound, tmp_path / "out.mp4", progress=False)
-    assert sound_of(tmp_path / "out.mp4")[:2] == written
+def test_audio_keeps_its_rate_and_up_to_two_channels(checkpoint, talk, tmp_path, rate, channels, written):
+    audio = write_wav(tmp_path / "a.wav", 0.6, rate, channels)
+    dub(checkpoint, talk, audio, tmp_path / "out.mp4", progress=False)
+    assert audio_facts(tmp_path / "out.mp4")[:2] == written
     assert np.abs(load_audio(tmp_path / "out.mp4")).max() > 0.01
 
 
 def test_speech_that_cannot_be_used(checkpoint, talk, tmp_path):
     mute = write_video(tmp_path / "mute.mp4", noise(3))
-    for sound, message in (
+    for audio, message in (
         (write_wav(tmp_path / "zero.wav", 0), "zero.wav"),
         (write_wav(tmp_path / "short.wav", 0.1), r"short\.wav: 0\.10 s of sound\. Expected at least 0\.19 s"),
         (mute, r"mute\.mp4: no audio track"),
     ):
         with pytest.raises(MediaError, match=message):
-            dub(checkpoint, talk, sound, tmp_path / "out.mp4", progress=False)
+            dub(checkpoint, talk, audio, tmp_path / "out.mp4", progress=False)
     assert not (tmp_path / "out.mp4").exists()
 
 
 # The mark
 
 
-def test_the_file_says_that_it_is_synthetic_unless_told_not_to(checkpoint, talk, tmp_path):
-    sound = write_wav(tmp_path / "a.wav", 0.4)
-    arguments = ["dub", f"--checkpoint={checkpoint}", "--video", talk, "--audio", sound, "--out"]
+def test_the_file_is_marked_synthetic_unless_switched_off(checkpoint, talk, tmp_path):
+    audio = write_wav(tmp_path / "a.wav", 0.4)
+    arguments = ["dub", f"--checkpoint={checkpoint}", "--video", talk, "--audio", audio, "--out"]
     for extra in ([], ["--no-mark"]):
         assert run_bench(*arguments, tmp_path / f"out{len(extra)}.mp4", *extra) == 0
     marked, unmarked = tags(tmp_path / "out0.mp4"), tags(tmp_path / "out1.mp4")
@@ -317,7 +317,7 @@ def test_the_file_says_that_it_is_synthetic_unless_told_not_to(checkpoint, talk,
         ({"options": DubOptions(smooth=False)}, ValueError, r"smooth is off.*Use --crop detector"),
     ],
 )
-def test_arguments_that_make_no_sense(checkpoint, talk, tmp_path, change, error, message):
+def test_meaningless_arguments_are_refused(checkpoint, talk, tmp_path, change, error, message):
     given = {"checkpoint": checkpoint, "video": talk, "audio": write_wav(tmp_path / "a.wav", 1)}
     options = {"out": tmp_path / "out.mp4"} | change
     if isinstance(options["out"], str):
@@ -365,21 +365,21 @@ def test_an_interrupted_run_leaves_no_file_and_an_older_one_as_it_was(checkpoint
             return talk_frame
 
     talk_frame = next(read_frames(talk))
-    sound, out = write_wav(tmp_path / "a.wav", 1), tmp_path / "out.mp4"
+    audio, out = write_wav(tmp_path / "a.wav", 1), tmp_path / "out.mp4"
     out.write_bytes(b"old")
     monkeypatch.setattr(dubbing, "blend", Stop())
     with pytest.raises(KeyboardInterrupt):
-        dub(checkpoint, talk, sound, out, progress=False)
+        dub(checkpoint, talk, audio, out, progress=False)
     assert out.read_bytes() == b"old"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.wav", "out.mp4"]
 
 
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_result_and_the_next_one_gives_the_same_file(checkpoint, talk, tmp_path):
-    sound = write_wav(tmp_path / "a.wav", 300)
+    audio = write_wav(tmp_path / "a.wav", 300)
     folder = tmp_path / "out"
     command = [sys.executable, "-m", "lipsync_bench.bench", "dub", "--checkpoint", str(checkpoint), "--video"]
-    command += [str(talk), "--audio", str(sound), "--out", str(folder / "out.mp4")]
+    command += [str(talk), "--audio", str(audio), "--out", str(folder / "out.mp4")]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 120
@@ -392,9 +392,9 @@ def test_a_killed_run_leaves_no_result_and_the_next_one_gives_the_same_file(chec
         process.wait()
     (left,) = folder.iterdir()
     assert left.name.startswith(".out.")  # hidden and not under the name asked for
-    sound = write_wav(tmp_path / "a.wav", 1)
-    dub(checkpoint, talk, sound, folder / "out.mp4", progress=False)
-    dub(checkpoint, talk, sound, tmp_path / "again.mp4", progress=False)
+    audio = write_wav(tmp_path / "a.wav", 1)
+    dub(checkpoint, talk, audio, folder / "out.mp4", progress=False)
+    dub(checkpoint, talk, audio, tmp_path / "again.mp4", progress=False)
     assert [p.name for p in folder.iterdir()] == ["out.mp4"]
     assert sha256(folder / "out.mp4") == sha256(tmp_path / "again.mp4")
 

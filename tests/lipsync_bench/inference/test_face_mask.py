@@ -91,7 +91,7 @@ def test_upper_half_sides_and_surroundings_stay() -> None:
     assert profile[X1 + int(0.15 * 201)] == pytest.approx(150, abs=15)  # halfway at the margin, less the erosion
 
 
-def test_released_blur_is_sharp_downwards_and_the_meant_one_is_not() -> None:
+def test_released_blur_is_sharp_downwards_and_the_intended_one_is_not() -> None:
     source = np.full((400, 300, 3), 100, np.uint8)
     labels = np.ones((512, 512), np.uint8)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first stage of HyperLips at inference, from frames and sound to frames, against the released script.
+"""The first stage of HyperLips at inference, from frames and audio to frames, against the released script.
 
 Keys of the golden arrays: `mel_in`, `face_in`, `pred`, what goes into the network and comes out of it; `parser_in`,
 what the face parser is shown of the last frame; `frames_s4`, `frames_mean`, the frames written; `changed`, how many
@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from lipsync_bench.datamodules.faces.crops import smooth_boxes_ahead
-from lipsync_bench.datamodules.media.audio import MEL_WINDOW, chunk_starts, mel_spectrogram
+from lipsync_bench.datamodules.media.audio import frame_mels, mel_spectrogram
 from lipsync_bench.inference.face_mask import paste_parsed
 from lipsync_bench.inference.lip_sync import to_batch
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
@@ -27,7 +27,7 @@ FRAMES = 7
 
 
 class LabelMap(nn.Module):
-    """Stands in for the parser: always the given labels; keeps what it was shown."""
+    """In place of the parser: always the given labels; records its inputs."""
 
     def __init__(self, labels: np.ndarray) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def video() -> np.ndarray:
 
 
 def label_map() -> np.ndarray:
-    """A face as the parser might see it: an ellipse of skin with a nose, an eye and a mouth."""
+    """A face as the parser might label it: an ellipse of skin with a nose, an eye and a mouth."""
     row, column = np.mgrid[:512, :512]
     labels = np.zeros((512, 512), np.uint8)
     labels[((row - 256) / 220) ** 2 + ((column - 256) / 180) ** 2 < 1] = 1
@@ -86,9 +86,7 @@ def expected() -> dict[str, np.ndarray]:
 def run() -> Run:
     frames = np.ascontiguousarray(video()[..., ::-1])  # ours are RGB
     mel = mel_spectrogram(golden.uniform("hyperlips.pipe.wav", (6400,), -0.5, 0.5), pad_mode="constant")
-    starts = chunk_starts(mel.shape[1])
-    assert len(starts) == FRAMES
-    mels = np.stack([mel[None, :, start : start + MEL_WINDOW] for start in starts])
+    mels = frame_mels(mel, FRAMES)
 
     places = boxes(frames.shape[1])
     crops = [frame[y1:y2, x1:x2] for frame, (x1, y1, x2, y2) in zip(frames, places, strict=True)]
@@ -110,20 +108,20 @@ def run() -> Run:
     return Run(mels, faces.numpy(), predicted.numpy(), parser.shown.numpy(), frames, np.stack(written))
 
 
-def test_what_goes_into_the_network(run: Run, expected: dict[str, np.ndarray]) -> None:
+def test_network_inputs(run: Run, expected: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(run.mels[:, :, ::8], expected["mel_in"], atol=1e-5, rtol=0)
     np.testing.assert_allclose(run.faces[:, :, ::8, ::8], expected["face_in"], atol=1e-5, rtol=0)
 
 
-def test_what_comes_out_of_the_network(run: Run, expected: dict[str, np.ndarray]) -> None:
+def test_network_outputs(run: Run, expected: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(run.predicted[:, :, ::8, ::8], expected["pred"], atol=1e-5, rtol=0)
 
 
-def test_what_the_parser_is_shown(run: Run, expected: dict[str, np.ndarray]) -> None:
+def test_parser_inputs(run: Run, expected: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(run.shown[:, :, ::16, ::16], expected["parser_in"], atol=1e-5, rtol=0)
 
 
-def test_what_is_written(run: Run, expected: dict[str, np.ndarray]) -> None:
+def test_written_frames(run: Run, expected: dict[str, np.ndarray]) -> None:
     bgr = run.written[..., ::-1]
     difference = abs(bgr[:, ::4, ::4].astype(int) - expected["frames_s4"])
     # A faithful version is exact; float32 networks may put a value on the other side of a truncation. The nearest wrong
@@ -133,12 +131,12 @@ def test_what_is_written(run: Run, expected: dict[str, np.ndarray]) -> None:
     assert bgr.mean() == pytest.approx(float(expected["frames_mean"]), abs=1e-3)
 
 
-def test_as_much_is_changed(run: Run, expected: dict[str, np.ndarray]) -> None:
+def test_size_of_the_change(run: Run, expected: dict[str, np.ndarray]) -> None:
     changed = (run.written != run.source).any(axis=-1).sum(axis=(1, 2))
     np.testing.assert_allclose(changed, expected["changed"], rtol=0.01)
 
 
-def test_the_meant_blur_is_another_one(run: Run, expected: dict[str, np.ndarray]) -> None:
+def test_the_intended_blur_differs(run: Run, expected: dict[str, np.ndarray]) -> None:
     frame, image, box = run.source[-1], run.predicted[-1, ::-1], boxes(run.source.shape[1])[-1]
     meant = paste_parsed(frame, box, image, label_map(), released=False)[::4, ::4, ::-1].astype(int)
     assert np.count_nonzero(meant != expected["frames_s4"][-1]) > 100

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HyperLips from hand to hand: official files in, base frames between the stages, both stages ranked and dubbed."""
+"""HyperLips from end to end: official files in, base frames between the stages, both stages ranked and dubbed."""
 
 import csv
 import logging
@@ -156,7 +156,7 @@ def parser_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_rows_say_how_faces_were_pasted_and_what_fell_back(stages, corpus, parser_weights, tmp_path):
+def test_rows_record_pasting_and_fallback_frames(stages, corpus, parser_weights, tmp_path):
     out = tmp_path / "results"
     command = (
         "evaluate", "--dataset", "synthetic", "--root", corpus / "clips", "--out", out, "--limit", 1,

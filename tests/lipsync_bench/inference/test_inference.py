@@ -5,7 +5,7 @@ import torch
 
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crops import smooth_boxes_ahead
-from lipsync_bench.datamodules.media.audio import chunk_starts, mel_spectrogram
+from lipsync_bench.datamodules.media.audio import frame_mels, mel_spectrogram
 from lipsync_bench.inference.lip_sync import generate_faces, lip_sync, paste, to_batch
 from lipsync_bench.models import Wav2Lip
 from tests import golden
@@ -32,17 +32,16 @@ def test_the_whole_published_inference_gives_the_official_frames():
     """
     expected = golden.arrays("wav2lip")
     t = np.arange(19999) / 16000
-    wave = 0.3 * np.sin(2 * np.pi * 220 * t) + 0.2 * np.sin(2 * np.pi * 3000 * t)
-    wave[8000:14400] = 0
-    mel = mel_spectrogram(wave.astype(np.float32))
-    starts = chunk_starts(mel.shape[1], 30.0)
-    assert len(starts) == expected["inf_n_frames"] == 33
+    samples = 0.3 * np.sin(2 * np.pi * 220 * t) + 0.2 * np.sin(2 * np.pi * 3000 * t)
+    samples[8000:14400] = 0
+    mel = mel_spectrogram(samples.astype(np.float32))
+    assert expected["inf_n_frames"] == 33
+    chunks = frame_mels(mel, 33, 30.0)
 
     video = [frame[..., ::-1] for frame in frames(6)]  # the golden video is BGR, ours is RGB
     padded = np.array([[10 + j, 12 + 2 * j, 70 + 3 * j, 80 + j + 10] for j in range(6)])  # 10 px below, as by default
     boxes = smooth_boxes_ahead(padded)
-    index = np.arange(len(starts)) % 6
-    chunks = np.stack([mel[None, :, start : start + 16] for start in starts])
+    index = np.arange(33) % 6
 
     module = Wav2Lip().eval()
     module.generator.load_state_dict(golden.filled(golden.names_and_shapes("wav2lip")))
@@ -79,7 +78,7 @@ def test_too_few_frames_are_an_error():
         list(lip_sync(Echo(), frames(3), boxes, mels))
 
 
-def test_generated_faces_that_are_no_numbers_are_an_error():
+def test_generated_faces_that_are_not_finite_are_an_error():
     mels = np.zeros((3, 1, 80, 16), np.float32)
     mels[1] = np.nan
     with pytest.raises(MediaError, match=r"Echo: 1 of 3 generated faces have values that are not finite"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A paper's table beside ours: which number goes where, what may be compared, and every format."""
+"""A paper's table with our results: which number is in which cell, what may be compared, and every format."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def results(folder: Path, rows: list[dict], dataset: str = "lrs2", split: str = 
     return folder
 
 
-def truth(clips: int = 80, protocol: str = "paired_face_box-v1", **values: object) -> list[dict]:
+def ground_truth(clips: int = 80, protocol: str = "paired_face_box-v1", **values: object) -> list[dict]:
     return [
         row(
             "ground_truth", f"s/{i}", protocol=protocol, psnr=math.inf, ssim=1.0, lmd=0.0, generator_sha256="", **values
@@ -54,12 +54,12 @@ def truth(clips: int = 80, protocol: str = "paired_face_box-v1", **values: objec
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """80 clips of LRS2: the truth, Wav2Lip with one failure and one clip without landmarks, and IP-LAP's videos."""
+    """80 clips of LRS2: ground truth, Wav2Lip with one failure and one clip without landmarks, IP-LAP's videos."""
     wav2lip = rows_of("wav2lip")
     wav2lip[0] |= {"status": "failed", "psnr": None, "ssim": None, "lmd": None}
     wav2lip[1] |= {"lmd": None}
     others = rows_of("ip_lap") + rows_of("repeated_frame")
-    return results(tmp_path_factory.mktemp("results") / "lrs2", truth() + wav2lip + others)
+    return results(tmp_path_factory.mktemp("results") / "lrs2", ground_truth() + wav2lip + others)
 
 
 @pytest.fixture(scope="module")
@@ -67,46 +67,46 @@ def joined(folder):
     return compare(load_table("hyperlips-1"), read_sources(folder))
 
 
-def line(joined, name: str, dataset: str | None = None):
-    return next(x for x in joined.lines if x.row.name == name and dataset in (None, x.row.dataset))
+def row_of(joined, name: str, dataset: str | None = None):
+    return next(x for x in joined.rows if x.row.name == name and dataset in (None, x.row.dataset))
 
 
-def test_ours_stands_in_the_row_of_its_name_with_interval_and_count(joined):
-    psnr = line(joined, "wav2lip").cells["psnr"]
+def test_ours_is_in_the_row_of_its_name_with_interval_and_count(joined):
+    psnr = row_of(joined, "wav2lip").cells["psnr"]
     assert psnr.paper.text == "31.794"
     (ours,) = psnr.ours
     assert ours.value == pytest.approx((39 * 30 + 40 * 31) / 79)
     assert ours.low < ours.value < ours.high
     assert (ours.n, ours.tried) == (79, 80)
-    assert line(joined, "wav2lip").cells["lmd"].ours[0].n == 78
-    assert line(joined, "ip_lap").cells["psnr"].ours[0].n == 80
+    assert row_of(joined, "wav2lip").cells["lmd"].ours[0].n == 78
+    assert row_of(joined, "ip_lap").cells["psnr"].ours[0].n == 80
 
 
-def test_rows_without_ours_say_why(joined):
-    assert line(joined, "atvgnet").marks == (PAPER_ONLY,)
-    assert line(joined, "synctalkface").marks == (PAPER_ONLY,)
-    assert line(joined, "hyperlips_hr").marks == (NOT_RUN,)
-    assert line(joined, "wav2lip").marks == line(joined, "ip_lap").marks == ("",)
+def test_rows_without_ours_have_a_reason(joined):
+    assert row_of(joined, "atvgnet").marks == (PAPER_ONLY,)
+    assert row_of(joined, "synctalkface").marks == (PAPER_ONLY,)
+    assert row_of(joined, "hyperlips_hr").marks == (NOT_RUN,)
+    assert row_of(joined, "wav2lip").marks == row_of(joined, "ip_lap").marks == ("",)
 
 
-def test_the_truth_is_the_floor(joined):
-    cells = line(joined, "ground_truth").cells
+def test_the_ground_truth_is_the_reference(joined):
+    cells = row_of(joined, "ground_truth").cells
     assert math.isinf(cells["psnr"].ours[0].value)
     assert (cells["ssim"].ours[0].value, cells["lmd"].ours[0].value) == (1.0, 0.0)
-    assert any("the floor of each metric" in note for note in joined.notes)
+    assert any("the reference of each metric" in note for note in joined.notes)
 
 
-def test_a_table_without_the_truth_gets_its_floor(tmp_path):
-    joined = compare(load_table("g4g-1"), read_sources(results(tmp_path, truth(45))))
-    assert [x.row.name for x in joined.lines if not x.in_paper] == ["ground_truth"]
-    assert [x.row.dataset for x in joined.lines] == ["hdtf"] * 5 + ["lrs2"] * 6
-    assert joined.lines[-1].row.label == "ground_truth, not in the paper"
+def test_a_table_without_the_ground_truth_gets_ours(tmp_path):
+    joined = compare(load_table("g4g-1"), read_sources(results(tmp_path, ground_truth(45))))
+    assert [x.row.name for x in joined.rows if not x.in_paper] == ["ground_truth"]
+    assert [x.row.dataset for x in joined.rows] == ["hdtf"] * 5 + ["lrs2"] * 6
+    assert joined.rows[-1].row.label == "ground_truth, not in the paper"
 
 
-def test_what_is_missing_or_left_over_is_said(joined):
+def test_missing_and_unmatched_methods_are_noted(joined):
     notes = "\n".join(joined.notes)
     assert re.search(r"not measured: LSE-C, LSE-D \(needs SyncNet's weights: bench evaluate --syncnet", notes)
-    assert "in no row of this table: repeated_frame" in notes
+    assert "methods without a row in this table: repeated_frame" in notes
     assert "very likely a misprint" in notes
     assert "whether LMD's lips are centred" in notes
     assert "lipsync_bench 0.1.0" in notes
@@ -117,11 +117,11 @@ def test_a_part_of_the_table_is_filled_from_its_own_data_set(tmp_path):
     results(tmp_path / "b", rows_of("hyperlips_base", 2), dataset="mead")
     joined = compare(load_table("hyperlips-3"), read_sources(tmp_path))
     assert [source.heading for source in joined.sources] == ["paired_face_box-v1, lrs2", "paired_face_box-v1, mead"]
-    lrs2, mead = (line(joined, "hyperlips_base", dataset) for dataset in ("lrs2", "mead_neutral"))
+    lrs2, mead = (row_of(joined, "hyperlips_base", dataset) for dataset in ("lrs2", "mead_neutral"))
     assert [score and score.tried for score in lrs2.cells["psnr"].ours] == [3, None]
     assert [score and score.tried for score in mead.cells["psnr"].ours] == [None, 2]
     assert (lrs2.marks, mead.marks) == (("", ""), ("", ""))
-    assert line(joined, "hyperlips_hr", "lrs2").marks == (NOT_RUN, "")
+    assert row_of(joined, "hyperlips_hr", "lrs2").marks == (NOT_RUN, "")
 
 
 def test_two_protocols_are_two_columns_and_two_folders_too(tmp_path):
@@ -135,7 +135,7 @@ def test_two_protocols_are_two_columns_and_two_folders_too(tmp_path):
 
 
 def why(table: str, metric: str, source: LeaderboardSource, name: str = "wav2lip", dataset: str | None = None):
-    return line(compare(load_table(table), [source]), name, dataset).cells[metric].ours[0].verdict
+    return row_of(compare(load_table(table), [source]), name, dataset).cells[metric].ours[0].verdict
 
 
 def board_of(rows: list[dict]) -> pd.DataFrame:
@@ -179,7 +179,7 @@ def test_what_differs_is_named_in_one_sentence(changed, table, message):
     assert verdict.why.endswith(".")
 
 
-def test_a_mean_over_fewer_clips_than_the_papers_is_another_number():
+def test_a_mean_over_fewer_clips_than_the_papers_is_not_comparable():
     rows = rows_of("wav2lip", 80, "hyperlips-v1")
     rows[0] |= {"lmd": None}
     source = LeaderboardSource(board_of(rows), "here", "lrs2", "test")
@@ -208,15 +208,15 @@ def test_lpips_says_that_its_net_is_not_stated():
     board = board_of(rows_of("wav2lip", protocol="g4g-v1"))
     board[["lpips_alex", "lpips_alex_low", "lpips_alex_high", "lpips_alex_n"]] = [0.1, 0.09, 0.11, 80]
     joined = compare(load_table("g4g-1"), [LeaderboardSource(board, "here", "lrs2", "test")])
-    assert line(joined, "wav2lip", "lrs2").cells["lpips"].ours[0].value == 0.1
+    assert row_of(joined, "wav2lip", "lrs2").cells["lpips"].ours[0].value == 0.1
     assert "The papers do not state the net of LPIPS; ours is alex." in joined.notes
 
 
-def test_an_experts_judgement_is_never_lse(tmp_path):
+def test_an_experts_score_is_never_lse(tmp_path):
     joined = compare(
         load_table("hyperlips-1"), read_sources(results(tmp_path, rows_of("wav2lip", 2, expert_confidence=5.0)))
     )
-    assert line(joined, "wav2lip").cells["lse_c"].ours == (None,)
+    assert row_of(joined, "wav2lip").cells["lse_c"].ours == (None,)
 
 
 # What cannot be read
@@ -224,7 +224,7 @@ def test_an_experts_judgement_is_never_lse(tmp_path):
 
 def test_one_method_with_two_weights_is_refused(tmp_path):
     two = rows_of("wav2lip", 2) + rows_of("wav2lip", 2, generator_sha256="other")
-    with pytest.raises(ValueError, match=r"2 lines for wav2lip .*weights other.*--out DIR"):
+    with pytest.raises(ValueError, match=r"2 entries for wav2lip .*weights other.*--out DIR"):
         read_sources(results(tmp_path, two))
 
 
@@ -251,7 +251,7 @@ def test_files_that_are_something_else_are_refused(tmp_path):
         read_sources(tmp_path)
 
 
-def test_rows_younger_than_the_leaderboard_count(tmp_path):
+def test_rows_newer_than_the_leaderboard_count(tmp_path):
     results(tmp_path, rows_of("wav2lip", 2))
     board = tmp_path / "leaderboard.csv"
     os.utime(board, (1, 1))
@@ -285,7 +285,7 @@ def test_the_screen_shows_paper_ours_interval_count_and_sentence(joined):
     assert text.index("PSNR (dB) ↑") < text.index("SSIM ↑") < text.index("LMD (px) ↓")
 
 
-def test_the_papers_side_alone_is_one_table():
+def test_the_papers_values_alone_are_one_table():
     text = to_text(compare(load_table("hyperlips-1")), 90)
     assert re.search(r"wav2lip +│ +31\.794 │ +0\.894 │ +1\.471 │ +6\.841 │ +7\.202 ", text)
     assert "ours" not in text
@@ -322,7 +322,7 @@ def test_markdown_rows_have_equal_cells(joined):
 
 
 def check_latex(text: str) -> None:
-    """Balanced, and no sign that LaTeX would take for a command stands bare."""
+    """Balanced, and no character that LaTeX would take for a command is unescaped."""
     bare = re.sub(r"\\([&%$#_{}\\])", "", text)  # escaped signs and line ends
     depth = 0
     for sign in bare:
@@ -351,7 +351,7 @@ def test_latex_is_balanced_and_escaped(joined):
 
 
 @pytest.mark.parametrize("id", ["g4g-1", "hyperlips-5", "videoretalking-2", "lipformer-1"])
-def test_latex_of_the_papers_side(id):
+def test_latex_of_the_papers_values(id):
     check_latex(to_latex(compare(load_table(id))))
 
 
@@ -375,7 +375,7 @@ def test_the_command_prints_and_writes(folder, tmp_path, capsys):
         assert capsys.readouterr().out == ""
 
 
-def test_the_command_shows_the_papers_side_alone(capsys):
+def test_the_command_prints_the_papers_values_alone(capsys):
     assert table("g4g-2", TableOptions(paper_only=True, format="markdown")) == 0
     alone = capsys.readouterr().out
     assert "23.7250" in alone
@@ -397,5 +397,5 @@ def test_options_that_contradict_each_other_are_refused(folder):
         table("hyperlips-1", TableOptions(folder, paper_only=True))
     with pytest.raises(ValueError, match=r"g4g-3 is a user study.*--ratings FILE"):
         table("g4g-3", TableOptions(folder))
-    with pytest.raises(ValueError, match=r"hyperlips-1 is no user study.*--results DIR"):
+    with pytest.raises(ValueError, match=r"hyperlips-1 is not a user study.*--results DIR"):
         table("hyperlips-1", TableOptions(ratings=folder / "ratings.csv"))

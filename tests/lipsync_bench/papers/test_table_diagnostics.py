@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Columns beside a paper's that are no means over clips, explain only, or depend on the weights of a judge."""
+"""Columns beside a paper's that are not means over clips, are diagnostic, or depend on a network's weights."""
 
 import io
 import json
@@ -29,16 +29,16 @@ def source_of(rows: list[dict], dataset: str = "lrs2", fid: dict[str, tuple[floa
     frame = pd.DataFrame(rows)
     pooled = None
     if fid is not None:
-        line = ["protocol", "method", "generator_sha256", "paste"]
-        pooled = frame[line].drop_duplicates()
+        entry = ["protocol", "method", "generator_sha256", "paste"]
+        pooled = frame[entry].drop_duplicates()
         pooled = pooled.assign(
             fid=[fid[name][0] for name in pooled["method"]], fid_n=[fid[name][1] for name in pooled["method"]]
         )
     return LeaderboardSource(leaderboard(frame, pooled), "here", dataset, "test")
 
 
-def line(joined, name: str, dataset: str = "lrs2"):
-    return next(x for x in joined.lines if (x.row.name, x.row.dataset) == (name, dataset))
+def row_of(joined, name: str, dataset: str = "lrs2"):
+    return next(x for x in joined.rows if (x.row.name, x.row.dataset) == (name, dataset))
 
 
 # PSNR uint8
@@ -52,13 +52,13 @@ def with_uint8():
     return compare(load_table("hyperlips-1"), [source_of(rows)])
 
 
-def test_psnr_uint8_stands_beside_ours_in_every_format(with_uint8):
+def test_psnr_uint8_is_printed_beside_ours_in_every_format(with_uint8):
     assert with_uint8.diagnosed("psnr") == (0,)
     text = to_text(with_uint8, 80)
     assert max(map(len, text.splitlines())) <= 80
     assert re.search(r"wav2lip +│ 31\.794 │ 27\.250 \[27\.250, 27\.250\], 80 of 80 a │ +31\.457 b", text)
     assert re.search(r"┃ PSNR uint8, ┃\n.*┃ +ours ┃\n", text)
-    assert re.search(r"^b  PSNR uint8 is no PSNR and compares no methods", text, re.MULTILINE)
+    assert re.search(r"^b  PSNR uint8 is not a PSNR and does not compare methods", text, re.MULTILINE)
     markdown = to_markdown(with_uint8).splitlines()
     heads, _, wav2lip = [row.split(" | ") for row in markdown if row.startswith("|")][:3]
     assert heads[1:4] == [
@@ -84,7 +84,7 @@ def test_psnr_uint8_is_a_metric_of_its_own_in_csv(with_uint8):
     assert "may explain the paper's PSNR" in ours["why"]
 
 
-def test_without_ours_nothing_is_said_of_uint8():
+def test_without_ours_uint8_is_not_mentioned():
     paper = compare(load_table("hyperlips-1"))
     other = compare(load_table("hyperlips-1"), [source_of(rows_of("wav2lip", "hyperlips-v1", psnr=27.25))])
     for joined in (paper, other):
@@ -102,16 +102,16 @@ def fid_table(sha256: str = INCEPTION, dataset: str = "hdtf"):
     return compare(load_table("videoretalking-1"), [source_of(rows, dataset, fid)])
 
 
-def test_fid_counts_frames_and_says_what_its_floor_is():
+def test_fid_counts_frames_and_explains_the_ground_truths_value():
     joined = fid_table()
-    score = line(joined, "wav2lip", "hdtf").cells["fid"].ours[0]
-    assert (score.n, score.seen) == (50000, "50000 frames")
+    score = row_of(joined, "wav2lip", "hdtf").cells["fid"].ours[0]
+    assert (score.n, score.count_text) == (50000, "50000 frames")
     text = to_text(joined, 100)
     assert re.search(r"wav2lip, without GAN +│ +7\.358 │ +7\.346, 50000 frames a ", text)
     assert "50000 of" not in text
     flat = " ".join(text.split())
     assert "FID is one value of all frames together: it has no interval and counts frames." in flat
-    assert "FID of ground_truth is one half of the real videos against the other" in flat
+    assert "FID of ground_truth compares two halves of the real videos" in flat
     frame = pd.read_csv(io.StringIO(to_csv(joined)))
     (ours,) = frame[(frame["metric"] == "fid") & (frame["method"] == "wav2lip") & (frame["dataset"] == "hdtf")].iloc
     assert (ours["counts"], ours["n"], ours["fid_sha256"]) == ("frames", 50000, INCEPTION)
@@ -121,17 +121,17 @@ def test_fid_counts_frames_and_says_what_its_floor_is():
 
 
 def test_fid_may_be_compared_on_the_papers_clips_with_the_published_network():
-    score = line(fid_table(), "wav2lip", "hdtf").cells["fid"].ours[0]
+    score = row_of(fid_table(), "wav2lip", "hdtf").cells["fid"].ours[0]
     assert score.verdict.comparable
     assert "as far as the paper states" in score.verdict.why
     assert any("Inception 6726825d0000" in note for note in fid_table().notes)
-    other = line(fid_table("ab" * 32), "wav2lip", "hdtf").cells["fid"].ours[0].verdict
+    other = row_of(fid_table("ab" * 32), "wav2lip", "hdtf").cells["fid"].ours[0].verdict
     assert not other.comparable
     assert "scorer weights (ours: abababababab; not those of pt_inception-2015-12-05-6726825d.pth)" in other.why
-    assert line(fid_table("ab" * 32), "wav2lip", "hdtf").cells["cpbd"].ours[0].verdict.comparable
+    assert row_of(fid_table("ab" * 32), "wav2lip", "hdtf").cells["cpbd"].ours[0].verdict.comparable
 
 
-def test_a_table_without_fid_of_ours_says_what_it_needs():
+def test_a_table_without_our_fid_notes_what_it_needs():
     joined = compare(load_table("videoretalking-1"), [source_of(rows_of("wav2lip", "videoretalking-v1"))])
     notes = "\n".join(joined.notes)
     assert re.search(
@@ -140,17 +140,17 @@ def test_a_table_without_fid_of_ours_says_what_it_needs():
     assert "FID is one value" not in notes
 
 
-# Other judges, other files
+# Other metric networks, other files
 
 
 def test_lpips_needs_the_published_trunk():
     values = {"psnr": 28.0, "lpips_alex": 0.1}
     rows = rows_of("wav2lip", "g4g-v1", 45, **values, lpips_alex_sha256=ALEXNET)
     joined = compare(load_table("g4g-1"), [source_of(rows)])
-    assert line(joined, "wav2lip").cells["lpips"].ours[0].verdict.comparable
+    assert row_of(joined, "wav2lip").cells["lpips"].ours[0].verdict.comparable
     assert any("AlexNet 7be5be790000" in note for note in joined.notes)
     rows = rows_of("wav2lip", "g4g-v1", 45, **values, lpips_alex_sha256="ab" * 32)
-    cells = line(compare(load_table("g4g-1"), [source_of(rows)]), "wav2lip").cells
+    cells = row_of(compare(load_table("g4g-1"), [source_of(rows)]), "wav2lip").cells
     assert "not those of alexnet-owt-7be5be79.pth" in cells["lpips"].ours[0].verdict.why
     assert cells["psnr"].ours[0].verdict.comparable
 
@@ -170,7 +170,7 @@ def results(folder: Path, rows: list[dict]) -> Path:
     return folder
 
 
-def test_a_leaderboard_merged_from_lines_alone_reads_without_ranks(tmp_path):
+def test_a_leaderboard_merged_without_rows_reads_without_ranks(tmp_path):
     from lipsync_bench.results.merge import leaderboard_merge
 
     alone = []
@@ -183,14 +183,14 @@ def test_a_leaderboard_merged_from_lines_alone_reads_without_ranks(tmp_path):
     assert merged["psnr_rank"].isna().all()
     assert merged["psnr_group"].isna().all()
     joined = compare(load_table("hyperlips-1"), read_sources(tmp_path / "all.csv"))
-    assert line(joined, "wav2lip").cells["psnr"].ours[0].value == 30
-    assert line(joined, "ip_lap").cells["lmd"].ours[0].n == 3
-    assert line(joined, "wav2lip").cells["lmd"].ours == (None,)
-    assert line(joined, "ip_lap").cells["psnr"].diagnostics == (None,)
+    assert row_of(joined, "wav2lip").cells["psnr"].ours[0].value == 30
+    assert row_of(joined, "ip_lap").cells["lmd"].ours[0].n == 3
+    assert row_of(joined, "wav2lip").cells["lmd"].ours == (None,)
+    assert row_of(joined, "ip_lap").cells["psnr"].diagnostics == (None,)
     assert "30.000 [30.000, 30.000], 3 of 3" in to_text(joined, 120)
 
 
-def test_an_older_leaderboard_without_the_newer_judges_reads(tmp_path):
+def test_an_older_leaderboard_without_the_newer_metric_networks_is_read(tmp_path):
     folder = results(tmp_path / "old", rows_of("wav2lip", "hyperlips-v1", 3, psnr=30.0))
     (folder / "clips.csv").unlink()
     board = pd.read_csv(folder / "leaderboard.csv")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench table ID --run`: what a table needs is run, what is finished is reused, what cannot be run is said."""
+"""`bench table ID --run`: needed evaluations are run, finished ones reused, and the others noted."""
 
 import io
 import itertools
@@ -127,7 +127,7 @@ def test_a_paired_table_is_run_and_then_reused(here, capsys, caplog):
     assert "not run" in text
 
 
-def test_a_checkpoint_that_was_trained_anew_takes_the_rows_place(here, checkpoints, capsys, caplog):
+def test_a_checkpoint_that_was_trained_again_replaces_the_row(here, checkpoints, capsys, caplog):
     assert run_bench("table", "lipformer-1", "--run", "--limit", 1, "--format", "csv") == 0
     first = cell(shown(capsys), "wav2lip", "psnr")
     again = ("table", "lipformer-1", "--run", "--limit", "1", "--format", "csv", "--methods.wav2lip")
@@ -163,7 +163,7 @@ def test_an_unpaired_table_takes_checkpoints_and_videos_into_named_rows(here, co
     assert counts == []
     assert "On lrs2 as found, without checkpoint or videos of this run: wav2lip_gan, pc_avs." in caplog.text
     assert run_bench(*args, "--limit", "1", "--results", "other") == 0
-    assert "Not run on lrs2: wav2lip_gan, for want of a checkpoint in the benchmark lrs2. Give one" in caplog.text
+    assert "Not run on lrs2: wav2lip_gan: the benchmark lrs2 names no checkpoint. Give one" in caplog.text
 
 
 def test_a_part_of_the_rows_is_run(here, capsys, caplog):
@@ -183,7 +183,7 @@ def test_a_method_of_which_every_clip_failed_is_an_error_below_the_table(here, c
     assert "every clip failed for pc_avs (results/lrs2-lipformer)" in caplog.text
 
 
-def test_a_protocol_whose_judges_are_missing_is_not_run(here, caplog):
+def test_a_protocol_whose_metric_networks_are_missing_is_not_run(here, caplog):
     (here / "experiments" / "tables").mkdir()
     (here / "experiments" / "tables" / "mine-1.yaml").write_text(
         "id: mine-1\npaper: {key: videoretalking, title: T, year: 2022, ref: R}\ncaption: C\ndataset: lrs2\n"
@@ -202,7 +202,7 @@ def test_a_protocol_whose_judges_are_missing_is_not_run(here, caplog):
     assert len(counts) == 2
 
 
-def test_what_is_not_prepared_is_said_and_finished_results_are_shown(here, capsys, caplog):
+def test_unprepared_data_is_noted_and_finished_results_are_shown(here, capsys, caplog):
     benchmark = here / "experiments" / "benchmarks" / "lrs2.yaml"
     assert run_bench("table", "lipformer-1", "--run", "--limit", 1) == 0
     benchmark.write_text(BENCHMARK.format(root="nowhere"))
@@ -216,7 +216,7 @@ def test_what_is_not_prepared_is_said_and_finished_results_are_shown(here, capsy
     assert "no clips in nowhere" in caplog.text
 
 
-def test_a_results_folder_of_other_judges_says_which_option_names_it(here, checkpoints, caplog):
+def test_a_results_folder_of_other_metric_networks_is_refused_with_the_option(here, checkpoints, caplog):
     from lipsync_bench.models import SyncExpertModule
 
     save_module(SyncExpertModule(width=0.125), here / "expert.ckpt")
@@ -226,7 +226,7 @@ def test_a_results_folder_of_other_judges_says_which_option_names_it(here, check
     assert "With bench table --run that is --results" in caplog.text
 
 
-def test_the_hint_stands_by_the_kind_of_error_not_by_its_words(here, monkeypatch):
+def test_the_hint_depends_on_the_class_of_the_error_not_on_its_text(here, monkeypatch):
     def refusing(error):
         def refuse(*_, **__):
             raise error
@@ -257,7 +257,7 @@ def test_the_hint_stands_by_the_kind_of_error_not_by_its_words(here, monkeypatch
             "--clips, --metrics, --save_videos without --run",
         ),
         (["--run", "--pred", "nobody=."], "--pred: no row nobody in lipformer-1"),
-        (["--run", "--pred", "pc_avs=gone"], "pc_avs: gone is no folder. Expected"),
+        (["--run", "--pred", "pc_avs=gone"], "pc_avs: gone is not a folder. Expected"),
         (["--run", "--methods.wav2lip", "gone.ckpt"], "wav2lip: no checkpoint at gone.ckpt"),
         (["--run", "--methods.wav2lip", "wav2lip.ckpt", "--pred", "wav2lip=."], "with a checkpoint and with videos"),
         (["--run", "--paper_only"], "--run with --paper-only. Expected one of the two"),
@@ -269,13 +269,13 @@ def test_the_hint_stands_by_the_kind_of_error_not_by_its_words(here, monkeypatch
         (["--run", "--detector_weights", "s3fd.pth"], "--detector_weights s3fd.pth with lipformer-v1"),
     ],
 )
-def test_what_does_not_fit_is_refused_before_anything_is_computed(here, caplog, args, message):
+def test_options_that_do_not_fit_are_refused_before_anything_is_computed(here, caplog, args, message):
     assert run_bench("table", "lipformer-1", *args) == 1
     assert message in caplog.text
     assert counts == []
 
 
-def test_the_detectors_weights_are_asked_for_as_by_evaluate(here, caplog):
+def test_missing_detector_weights_are_the_error_of_evaluate(here, caplog):
     assert run_bench("table", "hyperlips-1", "--run") == 1
     assert "s3fd-619a316812.pth" in caplog.text
     assert "--detector_weights" in caplog.text
@@ -283,10 +283,12 @@ def test_the_detectors_weights_are_asked_for_as_by_evaluate(here, caplog):
 
 def test_a_user_study_cannot_be_run(here, caplog):
     assert run_bench("table", "g4g-3", "--run") == 1
-    assert "--run with g4g-3, a user study. Expected people's scores, which no program gives: --ratings" in caplog.text
+    assert (
+        "--run with g4g-3, a user study. Expected people's scores, which cannot be computed: --ratings" in caplog.text
+    )
 
 
-def test_a_benchmark_of_the_papers_own_name_goes_first(here):
+def test_a_benchmark_of_the_papers_own_name_takes_precedence(here):
     assert needs.benchmark_name("mead_neutral") == "mead"
     assert needs.benchmark_name("custom") == "one_speaker"
     (here / "experiments" / "benchmarks" / "custom.yaml").touch()
@@ -316,7 +318,7 @@ def test_the_detectors_weights_go_to_the_protocols_that_need_them(tmp_path):
     assert runs._scorers(options, whole, [cut, whole]).lpips == "torchvision"
 
 
-def test_a_reader_that_has_seen_enough_ends_the_command_quietly():
+def test_a_closed_pipe_ends_the_command_quietly():
     command = [sys.executable, "-m", "lipsync_bench.bench", "table", "list"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()

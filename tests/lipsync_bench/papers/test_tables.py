@@ -80,7 +80,7 @@ def test_known_cells(id, dataset, name, metric, text):
 
 @pytest.mark.skipif(not SOURCE.is_file(), reason=f"the tables' source is not beside the checkout ({SOURCE})")
 @pytest.mark.parametrize("number", range(15))
-def test_the_files_say_what_their_source_says(number):
+def test_the_files_agree_with_their_source(number):
     source = yaml.load(SOURCE.read_text(), yaml.BaseLoader)
     assert len(source["tables"]) == 15
     expected = source["tables"][number]
@@ -102,7 +102,7 @@ def test_numbers_that_are_not_reported_stay_empty():
     assert youtube.values["ssim"].text == "1.000"
 
 
-def test_rows_of_one_method_read_apart():
+def test_labels_distinguish_rows_of_one_method():
     labels = {row.name: row.label for row in load_table("hyperlips-4").rows}
     assert labels["hyperlips_hr_x2_no_sketch"] == "hyperlips_hr, x2, without sketch"
     assert labels["hyperlips_hr"] == "hyperlips_hr, x1, with sketch"
@@ -128,7 +128,7 @@ def test_user_studies_are_known():
 
 
 def test_every_metric_of_a_formula_has_a_column_of_ours():
-    assert all(bool(metric.column) == (metric.judge != "people") for metric in PAPER_METRICS.values())
+    assert all(bool(metric.column) == (metric.kind != "people") for metric in PAPER_METRICS.values())
     used = {metric for table in list_tables().values() for metric in table.metrics}
     assert used == set(PAPER_METRICS)
 
@@ -188,7 +188,7 @@ def test_the_smallest_table_loads(tmp_path):
         ("id: mine-1", "id: mine-2", r"its id is mine-2"),
         ("caption: C", "captoin: C", r"has no caption"),
         ("[psnr, ssim]", "[psnr, sim]", r"its metrics are"),
-        ("[psnr, ssim]", "[psnr, sync_mos]", r"opinions by themselves"),
+        ("[psnr, ssim]", "[psnr, sync_mos]", r"not ratings with others"),
         ("year: 2024", "year: soon", r"paper\.year is 'soon' \(.*integer"),
         ("caption: C", "caption: C\nprotocol: as other-1", r"protocol is 'as other-1'"),
         ("caption: C", "caption: C\nprotocol: as mine-1", r"protocol is 'as mine-1'"),
@@ -201,10 +201,10 @@ def test_the_smallest_table_loads(tmp_path):
         ("ref: R", "ref: R, doi: D", r"has the unknown key paper\.doi"),
         ("[lrs2, hdtf]", "[]", r"dataset is \[\]"),
         ("method: a, psnr: 30.10", "method: a, sketch: maybe, psnr: 30.10", r"sketch: maybe.*true or false"),
-        ("rows:\n", "rows: [\n", r"no YAML"),
+        ("rows:\n", "rows: [\n", r"not valid YAML"),
     ],
 )
-def test_a_broken_table_says_what_is_wrong(tmp_path, old, new, message):
+def test_a_broken_table_is_an_error_that_says_what_is_wrong(tmp_path, old, new, message):
     assert old in GOOD
     with pytest.raises(ValueError, match=f"(?s){message}"):
         read_table(write(tmp_path, GOOD.replace(old, new, 1)))

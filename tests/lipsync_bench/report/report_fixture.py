@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small results folder with everything a report has to show: bad names, failures, curves, two protocols, videos."""
+"""A small results folder with everything that a report shows: bad names, failures, curves, two protocols, videos."""
 
 import math
 import shutil
@@ -14,7 +14,7 @@ from lipsync_bench.evaluation.videos import video_path
 from lipsync_bench.metrics.registry import column
 from lipsync_bench.results.leaderboard import leaderboard
 from lipsync_bench.results.manifest import Run, session
-from lipsync_bench.results.rows import LINE, RowFile, read_rows
+from lipsync_bench.results.rows import ENTRY, RowFile, read_rows
 
 PAIRED, UNPAIRED = "paired_face_box-v1", "unpaired_face_box-v1"
 SYNCNET = "5a" * 32
@@ -99,7 +99,7 @@ def write_rows(folder: Path, clips: list[str], seed: int = 0) -> None:
 
 
 def write_unpaired(folder: Path, clips: list[str]) -> None:
-    """Rows of a second protocol, each clip with the sound of the next one: no metric that needs the target."""
+    """Rows of a second protocol, each clip with the audio of the next one: no metric that needs the target."""
     rng = np.random.default_rng(7)
     file = RowFile(folder / "clips.csv")
     for number, clip in enumerate(clips):
@@ -111,10 +111,10 @@ def write_unpaired(folder: Path, clips: list[str]) -> None:
 
 
 def write_board(folder: Path) -> pd.DataFrame:
-    """leaderboard.csv, with a pooled FID of the paired lines."""
+    """leaderboard.csv, with a pooled FID of the paired entries."""
     rows = read_rows(folder)
     paired = rows[(rows["protocol"] == PAIRED) & (rows["method"] != "ground_truth")]
-    pooled = paired[list(LINE)].drop_duplicates().reset_index(drop=True)
+    pooled = paired[list(ENTRY)].drop_duplicates().reset_index(drop=True)
     pooled = pooled.assign(fid=10.0 + pooled.index, fid_n=75 * rows["clip"].nunique())
     boards = [leaderboard(own, pooled if protocol == PAIRED else None) for protocol, own in rows.groupby("protocol")]
     board = pd.concat(boards, ignore_index=True)

@@ -89,7 +89,7 @@ def html(site):
     return sorted(site.rglob("*.html"))
 
 
-def test_every_page_is_there_and_whole(site):
+def test_every_page_exists_and_is_complete(site):
     assert {path.name for path in site.glob("*.html")} == {page for page, _ in PAGES}
     assert len(list((site / "clips").iterdir())) == 12
     ids = []
@@ -109,7 +109,7 @@ def test_the_same_results_give_the_same_bytes(site, results, tmp_path):
     assert all((out / name).read_bytes() == (site / name).read_bytes() for name in names)
 
 
-def test_every_link_leads_to_a_file_of_the_site_or_a_place_on_the_page(site):
+def test_every_link_leads_to_a_file_of_the_site_or_an_anchor_on_the_page(site):
     seen = 0
     for path in html(site):
         page = Page(path.read_text(encoding="utf-8"))
@@ -162,16 +162,16 @@ def test_slugs_are_safe_unique_and_do_not_depend_on_the_others():
     assert slugs(["a/b"])["a/b"] == made["a/b"]
 
 
-def test_a_leaderboard_holds_one_protocol_and_says_whose_numbers_it_has(results):
+def test_a_leaderboard_has_one_protocol_and_names_the_weights(results):
     paired, unpaired = boards(read_results(results))
     assert (paired.protocol, unpaired.protocol) == (PAIRED, UNPAIRED)
-    assert {e.line.protocol for e in [*paired.competitors, *paired.floor]} == {PAIRED}
-    assert [e.line.method for e in paired.floor] == ["ground_truth"]
+    assert {e.entry.protocol for e in [*paired.competitors, *paired.references]} == {PAIRED}
+    assert [e.entry.method for e in paired.references] == ["ground_truth"]
     assert "psnr" not in [h.name for h in unpaired.headings]
     assert "psnr_uint8" not in [h.name for h in paired.headings]
     board = pd.read_csv(results / "leaderboard.csv")
     expected = board[(board["protocol"] == PAIRED) & (board["method"] == "wav2lip")].iloc[0]
-    entry = next(e for e in paired.competitors if e.line.method == "wav2lip")
+    entry = next(e for e in paired.competitors if e.entry.method == "wav2lip")
     cells = dict(zip([h.name for h in paired.headings], entry.cells, strict=True))
     assert cells["psnr"].text == f"{expected['psnr']:.2f}"
     assert cells["psnr"].interval == f"{expected['psnr_low']:.2f} to {expected['psnr_high']:.2f}"
@@ -179,30 +179,30 @@ def test_a_leaderboard_holds_one_protocol_and_says_whose_numbers_it_has(results)
     assert cells["psnr"].rank == f"rank {expected['psnr_rank']:.0f} {expected['psnr_group']}"
     assert (cells["fid"].text, cells["fid"].count) == ("13.00", "900 frames")
     assert (cells["fid"].interval, cells["fid"].rank) == ("", "")
-    failed = next(e for e in paired.competitors if e.line.method == "lipformer")
+    failed = next(e for e in paired.competitors if e.entry.method == "lipformer")
     assert (failed.clips, failed.failures, failed.cells[0].count) == (10, 2, "10 of 12")
 
 
-def test_the_best_competitor_is_marked_and_the_floor_never_is(results):
+def test_the_best_competitor_is_marked_and_the_reference_never_is(results):
     board = boards(read_results(results))[0]
     for i, head in enumerate(board.headings):
-        best = [e.line.method for e in board.competitors if e.cells[i].best]
-        values = {e.line.method: e.cells[i].value for e in board.competitors if e.cells[i].value is not None}
+        best = [e.entry.method for e in board.competitors if e.cells[i].best]
+        values = {e.entry.method: e.cells[i].value for e in board.competitors if e.cells[i].value is not None}
         pick = max if head.higher_is_better else min
         assert best == ([] if head.higher_is_better is None else [pick(values, key=values.get)])
-        assert not any(e.cells[i].best for e in board.floor)
+        assert not any(e.cells[i].best for e in board.references)
     values = [e.cells[board.sorted_by].value for e in board.competitors]
     assert values == sorted(values, reverse=True)
 
 
-def test_a_value_that_all_have_is_no_best_one(results, tmp_path, few_drawings):
+def test_a_value_that_all_have_is_not_marked_best(results, tmp_path, few_drawings):
     folder = copy_results(results, tmp_path / "even")
     set_values(folder, list(METHODS), detection_failure=0.0)
 
     def marked():
         board = boards(read_results(folder))[0]
         place = [head.name for head in board.headings].index("detection_failure")
-        return {e.line.method for e in [*board.competitors, *board.floor] if e.cells[place].best}
+        return {e.entry.method for e in [*board.competitors, *board.references] if e.cells[place].best}
 
     assert marked() == set()
     site = write_report(folder, tmp_path / "report").parent
@@ -258,7 +258,7 @@ def test_speed_is_all_frames_by_all_seconds_of_the_method(results):
     assert speed["lipformer"] == pytest.approx(75 * len(own) / own["generate_seconds"].sum())
 
 
-def test_a_mean_curve_leaves_out_what_is_not_there():
+def test_a_mean_curve_leaves_out_missing_values():
     cells = pd.Series([" ".join(["1"] * 31), " ".join(["nan", *["3"] * 29, "nan"]), None, ""])
     mean = mean_curve(cells)
     np.testing.assert_array_equal(mean, [1, *[2] * 29, 1])
@@ -268,10 +268,10 @@ def test_a_mean_curve_leaves_out_what_is_not_there():
         mean_curve(pd.Series(["1 2"]))
 
 
-def test_drawings_are_the_same_every_time_keep_text_as_text_and_take_the_colour_of_the_page():
+def test_drawings_are_the_same_every_time_keep_text_and_have_the_colour_of_the_page():
     points = [
         Point("a<b>$x_1$", 0, (1, 0.5, 2), (3, math.nan, math.nan)),
-        Point("floor", 1, (2, 2, 2), (4, 4, 4), True),
+        Point("reference", 1, (2, 2, 2), (4, 4, 4), True),
     ]
     series = [Series("m & n", 9, np.arange(31.0)), Series("none", 1, np.array([]))]
     for draw in (
@@ -307,7 +307,7 @@ def test_names_of_points_that_lie_together_do_not_cover_each_other():
 
 
 def test_results_in_which_no_method_has_two_finite_numbers_have_a_report(results, tmp_path, few_drawings):
-    folder = copy_results(results, tmp_path / "truth")
+    folder = copy_results(results, tmp_path / "ground_truth")
     rows = pd.read_csv(folder / "clips.csv", dtype=str, keep_default_na=False)
     rows[(rows["method"] == "ground_truth") & (rows["protocol"] == PAIRED)].to_csv(folder / "clips.csv", index=False)
     write_board(folder)
@@ -322,17 +322,17 @@ def test_best_and_worst_clips_and_the_list_agree_with_the_rows(results):
     shown = clip_list(found, PAIRED)
     rows = found.rows_of(PAIRED)
     for head, extremes in shown.extremes:
-        for line, extreme in zip([line for line in shown.lines if not line.floor], extremes, strict=True):
-            own = rows[rows["method"] == line.method].dropna(subset=[head.name]).set_index("clip")[head.name]
+        for entry, extreme in zip([entry for entry in shown.entries if not entry.is_reference], extremes, strict=True):
+            own = rows[rows["method"] == entry.method].dropna(subset=[head.name]).set_index("clip")[head.name]
             best, worst = (own.idxmax(), own.idxmin()) if head.higher_is_better else (own.idxmin(), own.idxmax())
             assert (own[extreme.best[0]], own[extreme.worst[0]]) == (own[best], own[worst])
-    j = [line.method for line in shown.lines].index("lipformer")
+    j = [entry.method for entry in shown.entries].index("lipformer")
     for name, values in shown.data["values"].items():
         table = rows[rows["method"] == "lipformer"].set_index("clip")[name]
         for (clip, _), row in zip(shown.pairs, values, strict=True):
             assert row[j] is None if math.isnan(table[clip]) else row[j] == pytest.approx(table[clip], rel=1e-5)
     assert "inf" in json.dumps(shown.data["values"]["psnr"])
-    assert clip_list(found, UNPAIRED).pairs[0][0].startswith("../x with the sound of")
+    assert clip_list(found, UNPAIRED).pairs[0][0].startswith("../x with the audio of")
 
 
 def test_videos_are_linked_beside_their_rows(site, results, tmp_path):
@@ -340,9 +340,9 @@ def test_videos_are_linked_beside_their_rows(site, results, tmp_path):
     pages = {page.clip: page for page in clip_pages(found, tmp_path, videos=True)}
     clip = clip_ids(12)[5]
     group = pages[clip].groups[0]
-    assert [take.line.method for take in group.playable] == ["ground_truth", "hyperlips_hr", "wav2lip"]
-    for take in group.playable:
-        copy = (tmp_path / "clips" / take.video).resolve()
+    assert [row.entry.method for row in group.playable] == ["ground_truth", "hyperlips_hr", "wav2lip"]
+    for row in group.playable:
+        copy = (tmp_path / "clips" / row.video).resolve()
         assert copy.is_relative_to(tmp_path / "videos")
         original = results / "videos"
         assert any(copy.samefile(path) for path in original.rglob("*.mp4"))
@@ -423,18 +423,18 @@ def test_the_manifest_can_be_read_and_the_command_pasted(site):
 def test_results_without_a_manifest_have_a_report(tmp_path, few_drawings):
     write_rows(tmp_path / "r", clip_ids(6))
     out = write_report(tmp_path / "r", tmp_path / "out", title="A <title>").parent
-    assert "holds no manifest.json" in (out / "manifest.html").read_text()
+    assert "has no manifest.json" in (out / "manifest.html").read_text()
     assert "A &lt;title&gt;" in (out / "index.html").read_text()
     assert "no manifest names" in (out / "papers.html").read_text()
 
 
-def test_two_weights_of_a_method_are_told_apart(tmp_path):
+def test_two_weights_of_a_method_have_different_labels(tmp_path):
     write_rows(tmp_path, clip_ids(6))
     rows = (tmp_path / "clips.csv").read_text()
     lines = [line.replace(METHODS["wav2lip"], "d4" * 32) for line in rows.splitlines()[1:] if ",wav2lip," in line]
     (tmp_path / "clips.csv").write_text(rows + "\n".join(lines) + "\n")
     found = read_results(tmp_path)
-    labels = {line.label for line in found.lines.values()}
+    labels = {entry.label for entry in found.entries.values()}
     assert {"wav2lip (a1a1a1a1a1a1, box)", "wav2lip (d4d4d4d4d4d4, box)", "lipformer"} <= labels
-    assert len({line.slug for line in found.lines.values()}) == 6
-    assert len({line.number for line in found.lines.values() if not line.floor}) == 5
+    assert len({entry.slug for entry in found.entries.values()}) == 6
+    assert len({entry.number for entry in found.entries.values() if not entry.is_reference}) == 5

@@ -79,7 +79,7 @@ def values(browser, column):
 
 
 @pytest.mark.parametrize("how", ["click", "enter"])
-def test_a_click_and_the_enter_key_sort_and_the_floor_stays_below(browser, site, how):
+def test_a_click_and_the_enter_key_sort_and_the_reference_stays_last(browser, site, how):
     browser.get((site / "index.html").as_uri())
     head = heads(browser, "LMD")
     column = head.get_property("cellIndex")
@@ -96,8 +96,8 @@ def test_a_click_and_the_enter_key_sort_and_the_floor_stays_below(browser, site,
         assert len(set(found)) == 4
     table = head.find_element(By.XPATH, "ancestor::table")
     assert len(table.find_elements(By.CSS_SELECTOR, "th[aria-sort]")) == 1
-    floor = browser.find_element(By.CSS_SELECTOR, "table.board tbody.floor")
-    assert "ground_truth" in floor.text.replace("\n", "")
+    reference = browser.find_element(By.CSS_SELECTOR, "table.board tbody.reference")
+    assert "ground_truth" in reference.text.replace("\n", "")
 
 
 def test_the_list_of_clips_changes_its_metric_and_sorts_by_any_method(browser, site):
@@ -122,7 +122,7 @@ def state(browser):
     )
 
 
-def test_videos_play_together_step_by_frames_and_sound_one_at_a_time(browser, site):
+def test_videos_play_together_step_by_frames_with_one_audio_at_a_time(browser, site):
     browser.get(clip_page(site).as_uri())
     WebDriverWait(browser, 5).until(lambda _: len(state(browser)) == 3 and all(s[3] >= 2 for s in state(browser)))
     assert browser.find_elements(By.CSS_SELECTOR, "figure .failed") == []  # H.264 is played

@@ -31,7 +31,7 @@ def _few_drawings(monkeypatch):
     monkeypatch.setattr(charts, "_distributions", lambda *_: [])
 
 
-def test_an_older_report_is_replaced_whole(results, tmp_path):
+def test_an_older_report_is_replaced_completely(results, tmp_path):
     write_report(results, tmp_path / "a")
     (tmp_path / "a" / "clips" / "gone.html").write_text("of a clip that is no more")
     write_report(results, tmp_path / "a")
@@ -40,7 +40,7 @@ def test_an_older_report_is_replaced_whole(results, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-def test_an_empty_folder_is_taken_and_any_other_refused(results, tmp_path):
+def test_an_empty_folder_is_used_and_any_other_refused(results, tmp_path):
     (tmp_path / "empty").mkdir()
     write_report(results, tmp_path / "empty")
     (tmp_path / "mine").mkdir()
@@ -92,19 +92,19 @@ def test_results_without_rows_are_an_error_that_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"holds no clips\*\.csv\. Expected a results folder; make one with"):
         write_report(tmp_path, tmp_path / "out")
     write_rows(tmp_path, [])
-    with pytest.raises(FileNotFoundError, match=r"holds rows of no clip\. Expected at least one row"):
+    with pytest.raises(FileNotFoundError, match=r"has no rows\. Expected at least one row"):
         write_report(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_leaderboard_that_is_none_is_refused(tmp_path):
+def test_a_file_that_is_not_a_leaderboard_is_refused(tmp_path):
     write_rows(tmp_path, clip_ids(5))
     (tmp_path / "leaderboard.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match=r"has no column protocol, method.* Remove the file"):
         write_report(tmp_path, tmp_path / "out")
 
 
-def test_a_copy_stands_in_where_no_link_can_be_made(tmp_path, monkeypatch):
+def test_a_video_is_copied_where_no_link_can_be_made(tmp_path, monkeypatch):
     folder = make_results(tmp_path / "r", count=7, videos=True)
 
     def other_device(*_: object) -> None:

@@ -26,13 +26,13 @@ def read(path: Path) -> pd.DataFrame:
         ("name,name\na,b\n", "two columns are called 'name'"),
         ("x\n1\n", "has no column name"),
         ("name,x\n,1\n", "line 2 has an empty cell in the column name"),
-        ("name,x\na,1\nb,one\n", "line 3 has 'one' in the column x, no number"),
-        ("name,x\na,True\n", "line 2 has 'True' in the column x, no number"),
-        ("name,n\na,-1\n", "in the column n, no whole number"),
-        ("name,n\na,1.5\n", "in the column n, no whole number"),
-        ("name,n\na,1e400\n", "in the column n, no whole number"),
-        ('name,x\na,"1\n', "is no CSV"),
-        ("name,x\na," + "1" * 200_000 + "\n", "is no CSV"),
+        ("name,x\na,1\nb,one\n", "line 3 has 'one' in the column x, not a number"),
+        ("name,x\na,True\n", "line 2 has 'True' in the column x, not a number"),
+        ("name,n\na,-1\n", "in the column n, not a whole number"),
+        ("name,n\na,1.5\n", "in the column n, not a whole number"),
+        ("name,n\na,1e400\n", "in the column n, not a whole number"),
+        ('name,x\na,"1\n', "is not CSV"),
+        ("name,x\na," + "1" * 200_000 + "\n", "is not CSV"),
     ],
 )
 def test_a_table_of_another_shape_is_refused(tmp_path: Path, text: str, found: str) -> None:
@@ -41,7 +41,7 @@ def test_a_table_of_another_shape_is_refused(tmp_path: Path, text: str, found: s
         read(tmp_path / "a.csv")
 
 
-def test_a_table_in_order_is_read(tmp_path: Path) -> None:
+def test_a_correct_table_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfname,x,n,k\r\n'=1+1,-1.5,2,\r\nNA,,0,3\r\n")
     table = read(tmp_path / "a.csv")
     assert table["name"].tolist() == ["=1+1", "NA"]
@@ -98,7 +98,7 @@ def test_lines_of_another_kind_among_rows_name_the_file(tmp_path: Path, data: by
 
 
 @pytest.mark.parametrize("data", [b"a,b\n", b'"\n'])
-def test_an_evaluation_takes_out_lines_that_are_no_rows_and_says_so(
+def test_an_evaluation_removes_incomplete_lines_and_logs_it(
     tmp_path: Path, data: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "clips.csv"
@@ -106,18 +106,18 @@ def test_an_evaluation_takes_out_lines_that_are_no_rows_and_says_so(
     rows = RowFile(path)
     rows.append(row())
     rows.close()
-    assert "clips.csv: 1 lines are no whole rows and are taken out" in caplog.text
+    assert "clips.csv: 1 lines are not complete rows and are removed" in caplog.text
     assert len(read_rows(tmp_path)) == 1
 
 
-def test_an_evaluation_does_not_go_on_in_a_file_of_other_bytes(tmp_path: Path) -> None:
+def test_an_evaluation_does_not_append_to_a_file_of_other_bytes(tmp_path: Path) -> None:
     path = tmp_path / "clips.csv"
     path.write_bytes(",".join(FIELDS).encode() + b"\n\xff\n")
-    with pytest.raises(ValueError, match=r"clips\.csv: line 2 is no UTF-8"):
+    with pytest.raises(ValueError, match=r"clips\.csv: line 2 is not UTF-8"):
         RowFile(path)
 
 
-def test_a_line_that_is_being_written_is_no_row_yet(tmp_path: Path) -> None:
+def test_a_line_that_is_being_written_is_not_a_row_yet(tmp_path: Path) -> None:
     rows = RowFile(tmp_path / "clips.csv")
     rows.append(row())
     rows.close()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The leaderboard of rows made by hand: intervals, ranks, FID, and what the screen shows of it."""
+"""The leaderboard of rows made by hand: intervals, ranks, FID, and the printed table."""
 
 import io
 import math
@@ -13,7 +13,7 @@ from rich.console import Console
 from lipsync_bench.metrics.registry import COLUMNS, column
 from lipsync_bench.results.leaderboard import leaderboard, metric_columns, rich_table, write_leaderboard
 from lipsync_bench.results.ranks import intervals
-from lipsync_bench.results.rows import FIELDS, LINE, SCORERS
+from lipsync_bench.results.rows import ENTRY, FIELDS, SCORERS
 
 EIGHT = (
     *("ground_truth", "repeated_frame", "wav2lip", "wav2lip_gan"),
@@ -34,19 +34,19 @@ def rows_of(methods: dict[str, dict[str, np.ndarray]], **shared: object) -> pd.D
 
 
 def three(clips: int = 40) -> pd.DataFrame:
-    """`good` is better than `even` and `same`, which are alike; the truth is identical."""
+    """`good` is better than `even` and `same`, which do not differ; the ground truth is identical."""
     generator, hard = np.random.default_rng(0), np.random.default_rng(1).normal(0, 3, clips)
     levels = {"good": 32, "even": 30, "same": 30}
     methods = {m: {"psnr": level + hard + generator.normal(0, 0.5, clips)} for m, level in levels.items()}
     for values in methods.values():
         values |= {"ssim": generator.normal(0.9, 0.01, clips), "expert_offset_frames": np.ones(clips)}
         values |= {"psnr_uint8": values["psnr"] + 1}
-    truth = {"psnr": np.full(clips, math.inf), "ssim": np.ones(clips)}
-    return rows_of({**methods, "ground_truth": truth}, lse_sha256="5c" * 32)
+    ground_truth = {"psnr": np.full(clips, math.inf), "ssim": np.ones(clips)}
+    return rows_of({**methods, "ground_truth": ground_truth}, lse_sha256="5c" * 32)
 
 
 def pooled(**fid: float) -> pd.DataFrame:
-    line = {**dict.fromkeys(LINE, ""), "protocol": "p-v1", "paste": "box"}
+    line = {**dict.fromkeys(ENTRY, ""), "protocol": "p-v1", "paste": "box"}
     return pd.DataFrame([{**line, "method": m, "fid": value, "fid_n": 800} for m, value in fid.items()])
 
 
@@ -74,7 +74,7 @@ def test_speakers_are_resampled_where_known():
     assert speakers["psnr_high"] - speakers["psnr_low"] > 1.5 * (clips["psnr_high"] - clips["psnr_low"])
 
 
-def test_competitors_are_ranked_and_the_truth_is_not():
+def test_methods_are_ranked_and_the_ground_truth_is_not():
     board = leaderboard(three()).set_index("method")
     assert board["psnr_rank"].dropna().to_dict() == {"good": 1, "even": 2, "same": 2}
     assert board["psnr_group"].to_dict() == {"good": "a", "even": "b", "same": "b", "ground_truth": ""}
@@ -103,7 +103,7 @@ def test_the_file_has_the_promised_columns_and_whole_ranks(tmp_path):
     assert shown(pd.read_csv(tmp_path / "leaderboard.csv")) == shown(board)
 
 
-def test_fid_is_joined_in():
+def test_fid_is_added():
     board = leaderboard(three(), pooled(good=9.5, even=10.0)).set_index("method")
     assert board.loc[["good", "even"], "fid"].tolist() == [9.5, 10.0]
     assert math.isnan(board.loc["same", "fid"])
@@ -113,16 +113,16 @@ def test_fid_is_joined_in():
     assert "fid" not in leaderboard(three())
 
 
-def test_fid_of_other_lines_is_refused():
+def test_fid_of_other_entries_is_refused():
     with pytest.raises(ValueError, match=r"without rows: \[\('p-v1', 'elsewhere', '', 'box'\)\].*--out NEW"):
         leaderboard(three(), pooled(elsewhere=1.0))
-    with pytest.raises(ValueError, match="2 lines, 1 of them different"):
+    with pytest.raises(ValueError, match="2 entries, 1 of them different"):
         leaderboard(three(), pd.concat([pooled(good=1.0), pooled(good=2.0)]))
     with pytest.raises(ValueError, match="no column fid_n"):
         leaderboard(three(), pooled(good=1.0).drop(columns="fid_n"))
 
 
-def test_a_line_that_failed_everywhere_and_no_rows_at_all_have_a_leaderboard():
+def test_an_entry_that_failed_everywhere_and_no_rows_at_all_have_a_leaderboard():
     rows = three(5)
     rows.loc[rows["method"] == "good", ["status", "psnr", "ssim"]] = ["failed", math.nan, math.nan]
     line = leaderboard(rows).set_index("method").loc["good"]
@@ -150,13 +150,13 @@ def test_the_screen_shows_mean_half_interval_and_letter():
     assert columns["ground_truth"][1] == "identical"  # and not the best: it is no competitor
     assert re.fullmatch(r"(\[bold\])?0\.\d{3} ±0\.\d{3}(\[/bold\])?", columns["even"][2])  # SSIM separates nothing
     assert (columns["good"][3], columns["even"][3], columns["same"][3]) == ("[bold]9.50[/bold]", "10.00", "–")
-    assert "a letter in common" in str(table.caption)
-    assert "Nothing is separated in SSIM" in str(table.caption)
+    assert "methods that share a letter do not differ" in str(table.caption)
+    assert "No two methods differ significantly in SSIM" in str(table.caption)
 
 
 def test_the_caption_says_when_nothing_at_all_is_separated_or_ranked():
     board = leaderboard(three(4))
-    assert "in no metric" in str(rich_table(board, "x").caption)
+    assert "significantly in any metric" in str(rich_table(board, "x").caption)
     unranked = board.assign(psnr_rank=pd.NA, psnr_group="", ssim_rank=pd.NA, ssim_group="")
     assert "No ranks" in str(rich_table(unranked, "x").caption)
     older = board[[name for name in board if not str(name).endswith(("_rank", "_group"))]]
@@ -172,7 +172,7 @@ def test_the_best_of_one_protocol_is_not_measured_against_another():
     assert columns["good\nq-v1"][1].startswith("[bold]22.98 a\n")
 
 
-def test_lines_of_one_name_are_told_apart_and_names_are_no_markup():
+def test_entries_of_one_name_are_distinguished_and_names_are_not_markup():
     rows = pd.concat([three().assign(generator_sha256="ab" * 32), three().assign(generator_sha256="cd" * 32)])
     headers = [str(c.header) for c in rich_table(leaderboard(rows.reset_index(drop=True)), "x").columns]
     assert "good\nabababababab\nbox" in headers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The manifest: what it says, how sessions follow each other, what it keeps to itself, and a run repeated from it."""
+"""The manifest: its content, successive sessions, what it leaves out, and a run repeated from it."""
 
 import hashlib
 import re
@@ -45,7 +45,7 @@ def run(**changes) -> Run:
     return Run(**{**values, **changes})
 
 
-def test_a_session_says_everything_that_a_repetition_needs(tmp_path):
+def test_a_session_records_everything_that_a_repetition_needs(tmp_path):
     with session(tmp_path / "results", run()):
         during = read_manifest(tmp_path / "results")["sessions"][0]
         assert (during["outcome"], during["ended"]) == ("running", None)
@@ -91,7 +91,7 @@ def test_a_resumed_run_appends_a_session_and_keeps_the_earlier_ones(tmp_path):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-def test_a_stopped_session_says_by_what(tmp_path, error):
+def test_a_stopped_session_records_the_exception(tmp_path, error):
     with pytest.raises(error), session(tmp_path, run()):
         raise error
     (entry,) = read_manifest(tmp_path)["sessions"]
@@ -126,7 +126,7 @@ def test_another_identity_is_refused_and_nothing_is_written(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", r"manifest\.json: no JSON"),
+        ("{", r"manifest\.json: not JSON"),
         ('{"identity": {}, "methods": {}}', "another version"),
         ("[]", r"manifest\.json: holds a list"),
     ],
@@ -140,7 +140,7 @@ def test_a_damaged_or_foreign_manifest_is_refused(tmp_path, content, message):
         read_manifest(tmp_path / "none")
 
 
-def test_paths_that_nobody_typed_are_not_told(tmp_path, monkeypatch):
+def test_paths_that_the_user_did_not_type_are_left_out(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = {
         "typed": Path("/data/lrs2"),
@@ -164,7 +164,7 @@ def test_paths_that_nobody_typed_are_not_told(tmp_path, monkeypatch):
     assert str(REPOSITORY) not in text
 
 
-def test_the_command_is_this_processs_without_the_place_of_the_script(tmp_path, monkeypatch):
+def test_the_command_is_this_processs_without_the_scripts_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/opt/env/bin/bench", "evaluate", "--root", "/data/x"])
     with session(tmp_path / "a", run(command=None)):
         pass
@@ -175,7 +175,7 @@ def test_the_command_is_this_processs_without_the_place_of_the_script(tmp_path, 
     assert read_manifest(tmp_path / "b")["sessions"][0]["command"] == ["notebook"]
 
 
-def test_the_list_of_clips_is_hashed_whatever_its_order():
+def test_the_list_of_clips_is_hashed_independent_of_its_order():
     clips = {"b": "2", "a": "1"}
     assert clip_list_sha256(clips) == clip_list_sha256({"a": "1", "b": "2"})
     assert clip_list_sha256(clips) == hashlib.sha256(b'"a" 1\n"b" 2\n').hexdigest()
@@ -229,7 +229,7 @@ def test_the_machine_has_no_name():
     assert platform.node() not in [str(value) for value in machine().values()]
 
 
-def test_an_evaluation_is_repeated_from_what_the_manifest_says(corpus, tmp_path, monkeypatch):
+def test_an_evaluation_is_repeated_from_the_manifest(corpus, tmp_path, monkeypatch):
     """Every argument goes through the file; the repeated run has the same rows and the same list of clips."""
     monkeypatch.chdir(corpus)
     first = evaluate_dataset(

@@ -16,7 +16,7 @@ from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.leaderboard import leaderboard, metric_columns, write_leaderboard
 from lipsync_bench.results.manifest import Run, session
 from lipsync_bench.results.merge import MergeInput, leaderboard_merge, merge_leaderboards, read_input
-from lipsync_bench.results.rows import LINE, SCORERS, RowFile, read_rows
+from lipsync_bench.results.rows import ENTRY, SCORERS, RowFile, read_rows
 
 
 def row(method: str, clip: str, **values: object) -> dict[str, object]:
@@ -45,7 +45,7 @@ def many(method: str, level: float, clips: int = 12, **values: object) -> list[d
 
 
 def fid(method: str, value: float, frames: int = 80) -> pd.DataFrame:
-    line = {**dict.fromkeys(LINE, ""), "protocol": "p-v1", "method": method, "paste": "box"}
+    line = {**dict.fromkeys(ENTRY, ""), "protocol": "p-v1", "method": method, "paste": "box"}
     return pd.DataFrame([{**line, "fid": value, "fid_n": frames}])
 
 
@@ -70,7 +70,7 @@ def b(tmp_path) -> Path:
 
 
 def alone(folder: Path, name: str) -> Path:
-    """The folder's leaderboard.csv, sent without its rows."""
+    """The folder's leaderboard.csv, without its rows."""
     path = folder.parent / name
     path.write_bytes((folder / "leaderboard.csv").read_bytes())
     return path
@@ -86,7 +86,7 @@ def test_merged_folders_are_the_leaderboard_of_all_rows(a, b):
     pd.testing.assert_frame_equal(found, merged(a / "clips.csv", b / "leaderboard.csv"))
 
 
-def test_leaderboards_that_were_sent_alone_give_the_same_lines(a, b):
+def test_leaderboards_without_rows_give_the_same_entries(a, b):
     with_rows = merged(a, b)
     for found in (
         merged(alone(a, "A.csv"), alone(b, "B.csv")),
@@ -98,7 +98,7 @@ def test_leaderboards_that_were_sent_alone_give_the_same_lines(a, b):
         assert found["lmd_n"].tolist() == [0, 2, 0]
 
 
-def test_ranks_are_computed_anew_over_the_rows_of_all_parts(tmp_path):
+def test_ranks_are_computed_again_over_the_rows_of_all_parts(tmp_path):
     first = results(tmp_path / "a", *many("good", 32), *many("ground_truth", 90))
     second = results(tmp_path / "b", *many("even", 30), *many("ground_truth", 90))
     alone_in_it = pd.read_csv(first / "leaderboard.csv")
@@ -108,7 +108,7 @@ def test_ranks_are_computed_anew_over_the_rows_of_all_parts(tmp_path):
     assert found["psnr_group"].to_dict() == {"good": "a", "even": "b", "ground_truth": ""}
 
 
-def test_a_line_without_its_rows_leaves_no_line_a_rank(tmp_path, caplog):
+def test_an_entry_without_its_rows_leaves_all_entries_without_rank(tmp_path, caplog):
     first = results(tmp_path / "a", *many("good", 32), *many("even", 30))
     second = results(tmp_path / "b", *many("third", 28))
     assert merged(first)["psnr_rank"].tolist() == [2, 1]
@@ -116,8 +116,8 @@ def test_a_line_without_its_rows_leaves_no_line_a_rank(tmp_path, caplog):
         found = merged(first, alone(second, "B.csv"))
     assert found["psnr_rank"].isna().all()
     assert found["psnr_group"].tolist() == ["", "", ""]
-    assert "1 lines came without their rows; ranks and groups are left empty" in caplog.text
-    known = merged(first, alone(first, "A.csv"))  # the same lines again, with the rows of all
+    assert "1 entries came without their rows; ranks and groups are left empty" in caplog.text
+    known = merged(first, alone(first, "A.csv"))  # the same entries again, with the rows of all
     assert known["psnr_rank"].tolist() == [2, 1]
 
 
@@ -137,7 +137,7 @@ def test_fid_comes_from_the_leaderboards_beside_the_rows(tmp_path, caplog):
         merged(a, again)
 
 
-def test_fid_of_other_clips_than_the_merged_line_is_left_out_and_said(tmp_path, caplog):
+def test_fid_of_other_clips_than_the_merged_entry_is_left_out_and_logged(tmp_path, caplog):
     first, second = two_clips("x", 30, 31)
     a = results(tmp_path / "a", first, pooled=fid("x", 12.5, 40))
     b = results(tmp_path / "b", second, pooled=fid("x", 9.0, 40))
@@ -147,22 +147,22 @@ def test_fid_of_other_clips_than_the_merged_line_is_left_out_and_said(tmp_path, 
     assert "fid of x in " in caplog.text
 
 
-def test_an_unpaired_line_has_the_same_pairs_and_the_truth_the_same_videos(tmp_path):
-    def pairs(method, *sounds):
-        return [row(method, f"s/{k}", audio_clip=sound) for k, sound in enumerate(sounds, 1)]
+def test_unpaired_entries_have_the_same_pairs_and_the_ground_truth_the_same_videos(tmp_path):
+    def pairs(method, *audio_clips):
+        return [row(method, f"s/{k}", audio_clip=audio) for k, audio in enumerate(audio_clips, 1)]
 
-    truth = [row("ground_truth", "s/1"), row("ground_truth", "s/2")]
-    a = results(tmp_path / "a", *truth, *pairs("x", "s/2", "s/1"))
-    b = results(tmp_path / "b", *truth, *pairs("y", "s/2", "s/1"))
+    ground_truth = [row("ground_truth", "s/1"), row("ground_truth", "s/2")]
+    a = results(tmp_path / "a", *ground_truth, *pairs("x", "s/2", "s/1"))
+    b = results(tmp_path / "b", *ground_truth, *pairs("y", "s/2", "s/1"))
     assert merged(a, b)["clips"].tolist() == [2, 2, 2]
-    other = results(tmp_path / "c", *truth, *pairs("y", "s/2", "s/3"))
-    with pytest.raises(ValueError, match=r"x .*has 2 of the 3 clips.*s/2 with the sound of s/3 is absent"):
+    other = results(tmp_path / "c", *ground_truth, *pairs("y", "s/2", "s/3"))
+    with pytest.raises(ValueError, match=r"x .*has 2 of the 3 clips.*s/2 with the audio of s/3 is absent"):
         merged(a, other)
-    fewer = results(tmp_path / "d", *truth[:1])
+    fewer = results(tmp_path / "d", *ground_truth[:1])
     with pytest.raises(ValueError, match=r"ground_truth .*has 1 of the 2 clips"):
         merged(fewer, results(tmp_path / "e", *pairs("x", "s/2", "s/1")))
     twice = results(tmp_path / "f", row("x", "s/1", audio_clip="s/2", psnr=31), *pairs("x", "s/3", "s/1")[1:])
-    with pytest.raises(ValueError, match=r"x on s/1 with the sound of s/2 has psnr 30.0 in"):
+    with pytest.raises(ValueError, match=r"x on s/1 with the audio of s/2 has psnr 30.0 in"):
         merged(a, twice)
 
 
@@ -175,7 +175,7 @@ def test_halves_of_the_clips_are_pooled(tmp_path):
     assert found["clips"].tolist() == [2, 2]
 
 
-def test_merging_once_more_changes_nothing(a, b, tmp_path):
+def test_merging_again_changes_nothing(a, b, tmp_path):
     assert leaderboard_merge([a, alone(b, "B.csv")], out=tmp_path / "all.csv") == 0
     assert leaderboard_merge([tmp_path / "all.csv", a], out=tmp_path / "again.csv") == 0
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "all.csv").read_bytes()
@@ -205,7 +205,7 @@ def test_other_scorer_weights_are_refused_by_both_hashes(column, tmp_path):
         merged(a, none)
 
 
-def test_another_data_set_is_refused_where_manifests_tell(a, b):
+def test_another_data_set_is_refused_if_manifests_record_it(a, b):
     for folder, dataset in ((a, "lrs2"), (b, "mead")):
         identity = {"protocol": "p-v1", "dataset": dataset, "split": "test"}
         with session(folder, Run(identity, {}, {}, {}, {})):
@@ -232,7 +232,7 @@ def test_another_video_under_the_same_name_is_refused(a, tmp_path):
 @pytest.mark.parametrize(
     ("field", "method", "what"), [("target_sha256", "other", "video"), ("prediction_sha256", "wav2lip", "prediction")]
 )
-def test_another_file_under_the_same_name_is_refused_however_alike_the_numbers(tmp_path, field, method, what):
+def test_another_file_under_the_same_name_is_refused_even_with_similar_numbers(tmp_path, field, method, what):
     one, two = (
         results(tmp_path / name, *two_clips(maker, 30, 32, **{field: digit * 64}))
         for name, maker, digit in (("one", "wav2lip", "1"), ("two", method, "2"))
@@ -243,7 +243,7 @@ def test_another_file_under_the_same_name_is_refused_however_alike_the_numbers(t
     assert merged(one, failed)["clips"].max() == 2
 
 
-def test_a_row_that_is_there_twice_counts_once_if_it_says_the_same(a, tmp_path):
+def test_a_row_that_occurs_twice_counts_once_if_equal(a, tmp_path):
     machine = results(tmp_path / "b", *two_clips("wav2lip", 30.001, 32, seconds=9.0))
     one, other = merged(a, machine), merged(machine, a)
     pd.testing.assert_frame_equal(one, other)
@@ -268,11 +268,11 @@ def test_a_failed_clip_is_a_clip(a, tmp_path):
 
 def test_means_without_rows_are_not_pooled(a, tmp_path):
     other = results(tmp_path / "b", *two_clips("wav2lip", 20, 22))
-    with pytest.raises(ValueError, match=r"wav2lip has different lines in .*A.csv and .*B.csv.*results folders"):
+    with pytest.raises(ValueError, match=r"wav2lip has different entries in .*A.csv and .*B.csv.*results folders"):
         merged(alone(a, "A.csv"), alone(other, "B.csv"))
 
 
-def test_other_weights_of_a_method_are_another_line(a, tmp_path):
+def test_other_weights_of_a_method_are_another_entry(a, tmp_path):
     other = results(tmp_path / "b", *two_clips("wav2lip", 20, 22, generator_sha256="0123"))
     found = merged(a, alone(other, "B.csv"))
     assert found["generator_sha256"].tolist() == ["", "", "0123"]  # not the number 123
@@ -306,7 +306,7 @@ def test_wrong_files_are_named(a, tmp_path):
         read_input(tmp_path / "empty.csv")
     with pytest.raises(ValueError, match="no row"):
         merge_leaderboards()
-    with pytest.raises(ValueError, match="neither rows nor lines"):
+    with pytest.raises(ValueError, match="neither rows nor entries"):
         merge_leaderboards(MergeInput("nothing"))
     for out in (a, a / "leaderboard.csv"):
         before = (a / "leaderboard.csv").read_bytes()

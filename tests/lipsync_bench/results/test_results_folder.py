@@ -36,7 +36,7 @@ def results(tmp_path) -> Path:
     return tmp_path
 
 
-def test_texts_are_texts_and_missing_numbers_nan(results):
+def test_text_cells_are_text_and_missing_numbers_nan(results):
     folder = ResultsFolder(results)
     for rows in (folder.rows(), read_input(results / "clips.csv").rows):
         assert set(rows["method"]) == {"ground_truth", "NA", "wav2lip"}  # a method may be called so
@@ -51,7 +51,7 @@ def test_texts_are_texts_and_missing_numbers_nan(results):
     assert "NA" in read_sources(results)[0].names
 
 
-def test_a_board_that_is_read_is_the_one_that_was_derived(results):
+def test_the_read_leaderboard_is_the_derived_one(results):
     folder = ResultsFolder(results)
     assert folder.board_is_current
     read = folder.board()
@@ -60,7 +60,7 @@ def test_a_board_that_is_read_is_the_one_that_was_derived(results):
     pd.testing.assert_frame_equal(read, folder.board(), check_dtype=False, check_exact=True)
 
 
-def test_rows_younger_than_the_board_count_for_all_readers(results):
+def test_rows_newer_than_the_leaderboard_count_for_all_readers(results):
     folder = ResultsFolder(results)
     (results / "clips.csv").unlink()
     write_rows(results, psnr=40.0)
@@ -76,7 +76,7 @@ def test_rows_younger_than_the_board_count_for_all_readers(results):
     assert folder.board_is_current
 
 
-def test_what_is_not_there_is_empty(tmp_path):
+def test_missing_files_are_empty_results(tmp_path):
     folder = ResultsFolder(tmp_path / "none")
     assert not folder.is_begun
     assert (folder.row_files, folder.manifest(), folder.identity()) == ([], None, {})
@@ -84,7 +84,7 @@ def test_what_is_not_there_is_empty(tmp_path):
         folder.board()
 
 
-def test_rows_or_a_board_alone_are_a_beginning(results):
+def test_rows_or_a_leaderboard_alone_are_a_begun_folder(results):
     (results / "leaderboard.csv").rename(results / "kept.csv")
     assert ResultsFolder(results).is_begun
     (results / "clips.csv").unlink()
@@ -94,14 +94,14 @@ def test_rows_or_a_board_alone_are_a_beginning(results):
     assert set(ResultsFolder(results).board()["method"]) == {"ground_truth", "NA", "wav2lip"}
 
 
-def test_a_manifest_tells_what_the_rows_have_in_common(results):
+def test_a_manifest_has_what_the_rows_share(results):
     with session(results, Run({"dataset": "lrs2", "split": "test"}, {}, {}, {}, {}, command=["bench"])):
         pass
     folder = ResultsFolder(results)
     assert folder.identity() == {"dataset": "lrs2", "split": "test"}
     assert folder.manifest()["sessions"][0]["outcome"] == "done"
     (results / "manifest.json").write_text('{"schema": 1}')
-    with pytest.raises(ValueError, match=r"is no manifest of results.*bench evaluate"):
+    with pytest.raises(ValueError, match=r"is not a manifest of results.*bench evaluate"):
         folder.identity()
 
 
@@ -112,23 +112,23 @@ def test_a_manifest_tells_what_the_rows_have_in_common(results):
         ("method,psnr\nwav2lip,30\n", r"has no column protocol, clips, failures.*bench evaluate"),
         (
             "protocol,method,clips,failures,psnr_rank\np-v1,wav2lip,3,0,inf\n",
-            r"'inf' in the column psnr_rank, no whole number",
+            r"'inf' in the column psnr_rank, not a whole number",
         ),
     ],
 )
-def test_what_is_no_leaderboard_is_refused(results, text, message):
+def test_a_file_that_is_not_a_leaderboard_is_refused(results, text, message):
     (results / "leaderboard.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         ResultsFolder(results).board()
 
 
-def test_a_leaderboard_without_lines_is_refused(results):
+def test_a_leaderboard_without_entries_is_refused(results):
     path = results / "leaderboard.csv"
     path.write_text(path.read_text().splitlines()[0] + "\n")
-    with pytest.raises(ValueError, match=r"has no line\. Expected a leaderboard\.csv"):
+    with pytest.raises(ValueError, match=r"has no entry\. Expected a leaderboard\.csv"):
         read_board(path)
 
 
-def test_rows_of_no_clip_make_no_column_of_a_papers_table(tmp_path):
+def test_an_empty_row_file_is_not_a_column_of_a_papers_table(tmp_path):
     RowFile(tmp_path / "clips.csv").close()
     assert read_sources(tmp_path) == ()

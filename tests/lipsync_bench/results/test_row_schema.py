@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The JSON schema of rows: it can be printed, and takes what a run writes and nothing else."""
+"""The JSON schema of rows: it can be printed, and accepts only what a run writes."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.row_schema import row_schema
-from lipsync_bench.results.rows import CURVES, FIELDS, LINE, SCORERS, RowFile
+from lipsync_bench.results.rows import CURVES, ENTRY, FIELDS, SCORERS, RowFile
 
 SCHEMA = row_schema()
 CURVE = " ".join(["nan", "-0.25", "1e-05", *(f"{k / 7:.17g}" for k in range(28))])
@@ -30,7 +30,7 @@ def problems(record: dict[str, object]) -> list[str]:
 
 
 def records(path: Path) -> list[dict[str, object]]:
-    """The lines of a clips.csv as the schema describes them, read without pandas."""
+    """The rows of a clips.csv as the schema describes them, read without pandas."""
 
     def cell(name: str, text: str) -> object:
         rule = SCHEMA["properties"][name]
@@ -71,12 +71,12 @@ def test_the_printed_schema_is_what_is_built():
     assert list(json.loads(done.stdout)["properties"]) == SCHEMA["required"] == list(FIELDS)
 
 
-def test_it_is_a_schema_and_says_what_every_field_is():
+def test_it_is_a_schema_and_describes_every_field():
     Draft202012Validator.check_schema(SCHEMA)
     assert all(len(rule["description"]) > 10 for rule in SCHEMA["properties"].values())
     for column in CLIP_COLUMNS:
         assert column.source in SCHEMA["properties"][column.name]["description"]
-    assert "no better side" in SCHEMA["properties"]["psnr_uint8"]["description"]
+    assert "neither direction is better" in SCHEMA["properties"]["psnr_uint8"]["description"]
     assert SCHEMA["properties"]["ssim"]["description"].startswith("SSIM; higher is better; compared with the same")
     lmd = SCHEMA["properties"]["lmd"]["description"]
     assert lmd.startswith("LMD in px; lower is better")
@@ -139,7 +139,7 @@ def test_a_wrong_row_does_not_fit(written, change, message):
 def test_a_failed_row_needs_its_reason_and_every_row_every_field(written):
     failed = records(written)[3]
     assert problems({**failed, "reason": None}) == ["reason: None is not of type 'string'"]
-    for name in (*LINE, "fid_sha256"):
+    for name in (*ENTRY, "fid_sha256"):
         missing = {key: value for key, value in failed.items() if key != name}
         assert problems(missing) == [f"row: '{name}' is a required property"]
 

@@ -43,7 +43,7 @@ def test_rows_come_back_as_written(tmp_path):
     assert table["reason"][0] == 'line break, "quote"'
 
 
-def test_a_half_written_line_is_cut_off_and_its_clip_is_done_again(tmp_path):
+def test_an_incomplete_line_is_removed_and_its_clip_scored_again(tmp_path):
     path = tmp_path / "clips.csv"
     write(path, row("a/1"), row("a/2"))
     whole = path.read_bytes()
@@ -56,15 +56,15 @@ def test_a_half_written_line_is_cut_off_and_its_clip_is_done_again(tmp_path):
     assert path.read_bytes() == whole
 
 
-def test_the_blanks_of_a_name_stay(tmp_path):
-    """Or the row of a method called so would be of no candidate, and stay for ever."""
+def test_blanks_in_a_name_are_kept(tmp_path):
+    """Otherwise the row of a method with such a name would belong to no candidate and never be replaced."""
     write(tmp_path / "clips.csv", row("s/1", method="my  method", reason="two\nlines"))
     read = read_rows(tmp_path).iloc[0]
     assert (read["method"], read["reason"]) == ("my  method", "two lines")
 
 
-def test_a_folder_without_a_row_yet_has_no_line(tmp_path):
-    """As a run leaves it that was stopped before its first clip."""
+def test_a_folder_without_rows_has_no_entry(tmp_path):
+    """After a run that was stopped before its first clip."""
     write(tmp_path / "clips.csv")
     assert read_sources(tmp_path) == ()
     assert methods_in(tmp_path) == frozenset()
@@ -98,7 +98,7 @@ def test_the_rows_of_all_ranks_are_read_once_each(tmp_path):
     assert read_rows(tmp_path)["clip"].tolist() == ["a/1", "a/2", "a/3"]
 
 
-def test_reading_an_empty_folder_says_what_is_missing(tmp_path):
+def test_reading_an_empty_folder_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="bench evaluate"):
         read_rows(tmp_path)
 
@@ -107,7 +107,7 @@ def table(*rows: dict[str, object]) -> pd.DataFrame:
     return pd.DataFrame([{name: r.get(name, math.nan) for name in FIELDS} for r in rows])
 
 
-def test_the_mean_counts_only_good_clips_and_says_how_many_failed():
+def test_the_mean_is_over_scored_clips_and_failures_are_counted():
     rows = table(row("a/1", psnr=20.0), row("a/2", psnr=30.0), row("a/3", psnr=math.nan, status="failed"))
     line = leaderboard(rows).iloc[0]
     assert (line["psnr"], line["clips"], line["failures"], line["psnr_n"]) == (25.0, 2, 1, 2)
@@ -120,7 +120,7 @@ def test_infinite_values_stay_out_of_the_mean_unless_all_are():
     assert every["psnr"] == math.inf
 
 
-def test_other_weights_make_another_line():
+def test_other_weights_make_another_entry():
     board = leaderboard(table(row("a/1", sha="aa"), row("a/1", sha="bb", psnr=40.0)))
     assert board["psnr"].tolist() == [30.0, 40.0]
 
@@ -134,7 +134,7 @@ def test_the_written_leaderboard_is_the_derived_one(tmp_path):
     assert again["psnr_low"].tolist() == board["psnr_low"].tolist()
 
 
-def test_the_screen_table_has_every_measured_metric_and_marks_the_best():
+def test_the_printed_table_has_every_measured_metric_and_marks_the_best():
     board = leaderboard(table(row("a/1", psnr=20.0), row("a/1", method="other", psnr=30.0)))
     shown = rich_table(board, "title")
     assert [column.header for column in shown.columns] == ["", "other", "wav2lip"]
@@ -145,7 +145,7 @@ def test_the_screen_table_has_every_measured_metric_and_marks_the_best():
     ]
 
 
-def test_the_screen_table_says_of_how_many_clips_a_metric_is_the_mean():
+def test_the_printed_table_has_the_number_of_clips_in_a_mean():
     board = leaderboard(table(row("a/1", lmd=1.0), row("a/2", lmd=math.nan), row("a/3", status="failed")))
     cells = [list(column.cells) for column in rich_table(board, "title").columns]
     assert cells[1][0] == "2 of 3"
@@ -162,7 +162,7 @@ def records(path):
         return [(line["clip"], line["psnr"]) for line in csv.DictReader(file)]
 
 
-def test_rows_that_hold_no_more_leave_the_file_and_are_kept_aside(tmp_path):
+def test_invalid_rows_are_moved_to_another_file(tmp_path):
     path = tmp_path / "clips.csv"
     write(path, row("a/1"), row("a/2", psnr=20.0), row("a/3", status="failed"))
     write(tmp_path / "clips.rank4.csv", row("b/1"))
@@ -201,7 +201,7 @@ def test_of_two_files_the_one_written_last_counts(tmp_path):
     assert read_rows(tmp_path)["psnr"].tolist() == [2.0]
 
 
-def test_a_row_that_the_disk_took_in_part_is_no_row(tmp_path):
+def test_a_partly_written_row_is_not_a_row(tmp_path):
     path = tmp_path / "clips.csv"
     file = RowFile(path)
     file.append(row("a/1"))
@@ -219,7 +219,7 @@ def test_a_row_that_the_disk_took_in_part_is_no_row(tmp_path):
     assert read_rows(tmp_path)["clip"].tolist() == ["a/1", "a/2"]
 
 
-def test_a_row_is_written_to_its_end_where_the_system_takes_it_in_parts(tmp_path, monkeypatch):
+def test_a_row_is_written_completely_if_the_system_writes_in_parts(tmp_path, monkeypatch):
     real = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, data: real(descriptor, data[:7]))
     write(tmp_path / "clips.csv", row("a/1"))
@@ -227,7 +227,7 @@ def test_a_row_is_written_to_its_end_where_the_system_takes_it_in_parts(tmp_path
     assert read_rows(tmp_path)["clip"].tolist() == ["a/1"]
 
 
-def test_reading_rows_of_another_version_says_so(tmp_path):
+def test_reading_rows_of_another_version_is_an_error(tmp_path):
     (tmp_path / "clips.csv").write_text("protocol,method,clip\np-v1,mine,a/1\n")
     with pytest.raises(OtherResultsError, match=r"clips\.csv was written by another version"):
         read_rows(tmp_path)
@@ -236,5 +236,5 @@ def test_reading_rows_of_another_version_says_so(tmp_path):
 def test_a_pipe_among_the_rows_is_refused(tmp_path):
     os.mkfifo(tmp_path / "clips.csv")
     for read in (RowFile, lambda path: read_rows(path.parent)):
-        with pytest.raises(OtherResultsError, match=r"clips\.csv is no regular file"):
+        with pytest.raises(OtherResultsError, match=r"clips\.csv is not a regular file"):
             read(tmp_path / "clips.csv")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results stay true to the files: what changed, came later or is gone never stands in them as it was."""
+"""Results follow the files: rows of files that changed, were added or are missing are replaced."""
 
 import json
 import shutil
@@ -19,9 +19,9 @@ from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation import Selection, evaluate_dataset, evaluate_videos
 from lipsync_bench.evaluation.candidates import VideoFolder
 from lipsync_bench.evaluation.options import Inputs, Rules, Running
-from lipsync_bench.evaluation.videos import line_folder, row_path
+from lipsync_bench.evaluation.videos import entry_folder, row_path
 from lipsync_bench.report.contents import read_results
-from lipsync_bench.report.players import kept_videos
+from lipsync_bench.report.players import has_videos
 from lipsync_bench.results.rows import read_rows
 
 
@@ -30,9 +30,9 @@ def short(corpus, tmp_path_factory):
     """Videos of 15 frames, too short for a window of training: three people's, and the first one's blackened."""
     folder = tmp_path_factory.mktemp("short")
     for k, source in enumerate(sorted((corpus / "videos" / "main").glob("*/*.mp4"))[::2]):
-        frames, sound = list(read_frames(source))[:15], load_audio(source)[:9600]
+        frames, audio = list(read_frames(source))[:15], load_audio(source)[:9600]
         for name, images in ((f"{k}.mp4", frames), (f"dark{k}.mp4", [frame // 2 for frame in frames])):
-            with VideoWriter(folder / name, 25.0, frames[0].shape[:2], audio=sound, crf=1, preset="ultrafast") as out:
+            with VideoWriter(folder / name, 25.0, frames[0].shape[:2], audio=audio, crf=1, preset="ultrafast") as out:
                 for image in images:
                     out.write(np.ascontiguousarray(image))
     return folder
@@ -47,7 +47,7 @@ def score(folder, **more):
     return result.rows.set_index(["method", "clip"])
 
 
-def test_predictions_and_targets_that_change_come_late_or_go(short, tmp_path, caplog):
+def test_predictions_and_targets_that_change_or_come_late_or_disappear(short, tmp_path, caplog):
     target, pred, out = tmp_path / "target", tmp_path / "pred", tmp_path / "out"
     target.mkdir()
     pred.mkdir()
@@ -83,7 +83,7 @@ def test_predictions_and_targets_that_change_come_late_or_go(short, tmp_path, ca
     results = read_results(out)
     assert results.board.set_index("method")["clips"].to_dict() == {"ground_truth": 1, "mine": 1}
     assert list(results.clips) == ["clips/a"]
-    assert kept_videos(results)  # of b, which no page shows
+    assert has_videos(results)  # of b, which no page shows
 
     (pred / "a.mp4").rename(pred / "gone.mp4")
     rows = score(tmp_path)
@@ -91,7 +91,7 @@ def test_predictions_and_targets_that_change_come_late_or_go(short, tmp_path, ca
     assert rows.loc[("ground_truth", "clips/a"), "psnr"] == np.inf
 
 
-def test_results_and_predictions_below_the_target_are_no_targets(short, tmp_path):
+def test_results_and_predictions_below_the_target_are_not_targets(short, tmp_path):
     folder = tmp_path / "videos"
     (folder / "pred").mkdir(parents=True)
     (folder / "pred" / "0.txt").write_text("Text:  HELLO\nConf:  4\n" * 100)
@@ -116,7 +116,7 @@ def test_results_and_predictions_below_the_target_are_no_targets(short, tmp_path
     assert prepare(folder, folder / "clips", PrepareOptions(workers=1), progress=False).clips == ("clips/0", "pred/0")
 
 
-def test_a_clip_that_was_prepared_otherwise_is_scored_anew(corpus, tmp_path):
+def test_a_clip_that_was_prepared_otherwise_is_scored_again(corpus, tmp_path):
     shutil.copytree(corpus, tmp_path / "corpus")
     videos, clips = tmp_path / "corpus" / "videos", tmp_path / "corpus" / "clips"
 
@@ -141,7 +141,7 @@ def test_a_clip_that_was_prepared_otherwise_is_scored_anew(corpus, tmp_path):
     )
 
 
-def test_a_protocol_that_changed_under_its_name_is_another(corpus, tmp_path):
+def test_a_protocol_changed_under_its_name_is_refused(corpus, tmp_path):
     own = tmp_path / "own.yaml"
     select = Selection(limit=1, only=["ground_truth"])
     for crf in (18, 30):
@@ -172,14 +172,14 @@ def test_names_that_are_taken_or_that_flags_cannot_hold_are_refused(corpus, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_names_match_however_their_accents_are_written(tmp_path):
+def test_names_match_in_either_form_of_accents(tmp_path):
     composed, apart = (unicodedata.normalize(form, "né/é.mp4") for form in ("NFC", "NFD"))
     (tmp_path / apart).parent.mkdir()
     (tmp_path / apart).touch()
     assert VideoFolder("mine", tmp_path, {"né/é": composed}).file("né/é", "né/é") == tmp_path / apart
 
 
-def test_a_prediction_of_two_targets_belongs_to_none(tmp_path):
+def test_a_prediction_that_matches_two_targets_is_not_used(tmp_path):
     (tmp_path / "a.mp4").touch()
     videos = VideoFolder("mine", tmp_path, {"clips/a-mp4": "a.mp4", "clips/a-mkv": "a.mkv", "clips/b": "b.mp4"})
     for clip in ("clips/a-mp4", "clips/a-mkv"):
@@ -189,8 +189,8 @@ def test_a_prediction_of_two_targets_belongs_to_none(tmp_path):
         videos.file("clips/b", "clips/b")
 
 
-def test_a_prediction_of_a_target_that_takes_no_part_is_nobody_elses(tmp_path):
-    """As where that target could not be prepared, or was not drawn."""
+def test_a_prediction_of_a_target_that_is_not_evaluated_matches_no_other(tmp_path):
+    """For example if that target could not be prepared, or was not drawn."""
     (tmp_path / "s1").mkdir()
     (tmp_path / "s1" / "1.mp4").touch()
     alone = VideoFolder("mine", tmp_path, {"s2/1": "s2/1.mp4"})
@@ -199,7 +199,7 @@ def test_a_prediction_of_a_target_that_takes_no_part_is_nobody_elses(tmp_path):
         VideoFolder("mine", tmp_path, {"s2/1": "s2/1.mp4"}, others=["s1/1.mp4"]).file("s2/1", "s2/1")
 
 
-def test_a_moving_preview_beside_a_prediction_is_no_second_one(tmp_path):
+def test_a_gif_preview_beside_a_prediction_is_not_a_second_one(tmp_path):
     (tmp_path / "a.mp4").touch()
     with av.open(str(tmp_path / "a.gif"), "w") as out:
         stream = out.add_stream("gif", rate=25)
@@ -213,15 +213,15 @@ def test_a_moving_preview_beside_a_prediction_is_no_second_one(tmp_path):
     assert VideoFolder("mine", tmp_path, {"a": "a.mp4"}).file("a", "a") == tmp_path / "a.gif"
 
 
-def test_no_two_rows_share_a_file_of_theirs(tmp_path):
+def test_no_two_rows_share_a_file(tmp_path):
     names = ["my-method", "my_method", "my method", "my.method", "мой"]
-    assert len({line_folder(name, "", "") for name in names}) == len(names)
-    assert line_folder("wav2lip", "ab" * 32, "box") == "wav2lip-abababababab-box"
+    assert len({entry_folder(name, "", "") for name in names}) == len(names)
+    assert entry_folder("wav2lip", "ab" * 32, "box") == "wav2lip-abababababab-box"
     pairs = [("S1/a", "S2/b_c"), ("S1/a", "S2_b/c"), ("S1/a", "S1/a")]
     assert len({row_path(tmp_path, ("m", "", ""), *pair, ".mp4") for pair in pairs}) == 3
 
 
-def test_a_manifest_says_when_only_a_share_is_done(corpus, tmp_path, monkeypatch):
+def test_a_manifest_records_that_only_a_share_is_done(corpus, tmp_path, monkeypatch):
     def evaluate(rank):
         monkeypatch.setenv("RANK", rank)
         return evaluate_dataset("synthetic", tmp_path, inputs=Inputs(root=corpus / "clips", methods={}), progress=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Intervals, tests and ranks against scipy, against hand-made cases, and against the truth of simulations."""
+"""Intervals, tests and ranks against scipy, against hand-made cases, and against simulations with a known answer."""
 
 import math
 
@@ -11,7 +11,7 @@ from scipy import stats
 from lipsync_bench.metrics.registry import COLUMNS
 from lipsync_bench.results import statistics
 from lipsync_bench.results.ranks import intervals, paired_tests, ranks
-from lipsync_bench.results.rows import FIELDS, LINE
+from lipsync_bench.results.rows import ENTRY, FIELDS
 from lipsync_bench.results.statistics import Units, bootstrap_intervals, holm, paired_test, unit_of
 
 
@@ -93,7 +93,7 @@ def test_about_95_of_100_intervals_hold_the_true_mean(clips, tolerance):
     assert covered == pytest.approx(0.95, abs=tolerance)  # standard error 0.009, and what the shared resamples add
 
 
-def test_clips_of_few_speakers_need_resampling_by_speaker_to_cover_the_truth():
+def test_clips_of_few_speakers_need_resampling_by_speaker_to_cover_the_true_mean():
     speakers = [f"s{k // 6}" for k in range(120)]
     columns = {k: np.repeat(rng(k).normal(0, 1, 20), 6) + rng(1000 + k).normal(0, 0.3, 120) for k in range(400)}
     by_speaker, by_clip = bootstrap_intervals(columns, speakers), bootstrap_intervals(columns)
@@ -179,16 +179,16 @@ def test_five_clips_cannot_reach_a_twentieth_and_six_can():
 
 
 def test_infinite_values_have_a_rank():
-    truth, method = np.full(8, math.inf), np.linspace(20, 30, 8)
-    found = paired_test(truth, method)
+    identical, method = np.full(8, math.inf), np.linspace(20, 30, 8)
+    found = paired_test(identical, method)
     assert (found.p, found.direction, found.n) == (2 / 2**8, 1, 8)
-    same = paired_test(truth, truth)
+    same = paired_test(identical, identical)
     assert (same.p, same.direction, same.equal) == (1, 0, 8)
     both_sides = paired_test(np.array([math.inf, 1.0]), np.array([1.0, math.inf]))
     assert (both_sides.p, both_sides.direction) == (1, 0)
 
 
-def test_missing_values_leave_the_pair_and_rounding_is_no_difference():
+def test_missing_values_leave_the_pair_and_rounding_is_not_a_difference():
     a = np.array([1.0, math.nan, 3.0, 0.1 + 0.2])
     b = np.array([2.0, 5.0, math.nan, 0.3])
     found = paired_test(a, b)
@@ -265,7 +265,7 @@ def test_the_correction_is_within_a_metric():
         assert group["p_holm"].to_numpy() == pytest.approx(holm(group["p"].to_numpy()))
 
 
-def test_the_order_of_rows_plays_no_part():
+def test_the_order_of_rows_does_not_matter():
     rows = three_methods(40)
     tests = paired_tests(rows)
     mixed = rows.sample(frac=1, random_state=3, ignore_index=True)
@@ -282,7 +282,7 @@ def test_scaling_a_metric_changes_no_p_value_and_no_rank():
     pd.testing.assert_frame_equal(ranks(one), ranks(other))
 
 
-def test_the_truth_is_no_competitor_unless_asked_and_offsets_have_no_rank():
+def test_the_ground_truth_is_not_ranked_unless_asked_and_offsets_have_no_rank():
     rows = table(
         {
             "ground_truth": {"psnr": np.full(20, math.inf), "expert_offset_frames": np.zeros(20)},
@@ -315,11 +315,11 @@ def test_a_failed_clip_leaves_the_pair_and_a_method_without_common_clips_has_no_
 
 
 def pair(a: str, b: str, better: str) -> dict[str, object]:
-    names = {"a_method": a, "b_method": b, **{f"{s}_{k}": "" for s in "ab" for k in LINE[2:]}}
+    names = {"a_method": a, "b_method": b, **{f"{s}_{k}": "" for s in "ab" for k in ENTRY[2:]}}
     return {"protocol": "p-v1", "metric": "psnr", "n": 9, "better": better, **names}
 
 
-def test_a_chain_shares_a_rank_and_letters_tell_who_beats_whom():
+def test_a_chain_shares_a_rank_and_letters_show_which_entry_beats_which():
     tests = pd.DataFrame([pair("a", "b", ""), pair("b", "c", ""), pair("a", "c", "a"), pair("d", "a", "b")])
     tests = pd.concat([tests, pd.DataFrame([pair("d", "b", "b"), pair("d", "c", "b")])])
     result = ranks(tests).set_index("method")
@@ -337,13 +337,13 @@ def test_methods_that_beat_each_other_in_a_circle_share_a_rank():
         assert result["group"].nunique() == 4
 
 
-def test_letters_are_shared_exactly_by_those_not_separated():
+def test_exactly_the_entries_not_separated_share_a_letter():
     generator = rng(8)
-    for lines in (2, 5, 9):
+    for entries in (2, 5, 9):
         tests = [
             pair(f"m{i:02d}", f"m{j:02d}", generator.choice(["", "a", "b"]))
-            for i in range(lines)
-            for j in range(i + 1, lines)
+            for i in range(entries)
+            for j in range(i + 1, entries)
         ]
         result = ranks(pd.DataFrame(tests)).set_index("method")
         for test in tests:
@@ -379,7 +379,7 @@ def test_protocols_are_never_compared_with_each_other():
     assert (tests["p"] == 1).all()
 
 
-def test_one_method_alone_has_intervals_and_nobody_to_be_tested_against():
+def test_one_method_alone_has_intervals_and_no_tests():
     rows = table({"a": {"psnr": rng().normal(30, 1, 20)}}, speakers=[f"s{k}" for k in range(20)])
     tests = paired_tests(rows)
     assert len(tests) == len(ranks(tests)) == 0
@@ -387,31 +387,31 @@ def test_one_method_alone_has_intervals_and_nobody_to_be_tested_against():
     assert intervals(rows)["unit"].tolist() == ["speakers"]
 
 
-def test_a_row_that_is_there_twice_is_refused():
+def test_a_row_that_occurs_twice_is_refused():
     rows = three_methods(5)
-    with pytest.raises(ValueError, match=r"1 rows are there twice.*bench leaderboard merge"):
+    with pytest.raises(ValueError, match=r"1 rows occur twice.*bench leaderboard merge"):
         intervals(pd.concat([rows, rows.iloc[:1]], ignore_index=True))
 
 
-def test_rows_are_pairs_of_a_video_and_a_sound():
-    """In an unpaired protocol a video may come twice, with two sounds; the truth has its own sound only."""
+def test_rows_are_pairs_of_video_and_audio():
+    """In an unpaired protocol a video may occur twice, with two audio clips; the ground truth only with its own."""
     rows = three_methods(24)
-    sounds = [f"c{(k + 1) % 24:05d}" for k in range(24)] * 3
-    unpaired = rows.assign(clip=[f"c{k // 2:05d}" for k in range(24)] * 3, audio_clip=sounds)
-    truth = table({"ground_truth": {"psnr": np.linspace(30, 40, 12)}})
-    both = pd.concat([unpaired, truth], ignore_index=True)
+    audio_clips = [f"c{(k + 1) % 24:05d}" for k in range(24)] * 3
+    unpaired = rows.assign(clip=[f"c{k // 2:05d}" for k in range(24)] * 3, audio_clip=audio_clips)
+    ground_truth = table({"ground_truth": {"psnr": np.linspace(30, 40, 12)}})
+    both = pd.concat([unpaired, ground_truth], ignore_index=True)
     found = intervals(both).set_index(["method", "metric"])
     assert found.loc[("good", "psnr"), ["n", "units"]].tolist() == [24, 24]
     assert found.loc[("ground_truth", "psnr"), ["n", "units", "mean"]].tolist() == [12, 12, 35]
-    alone = intervals(truth).set_index(["method", "metric"])
+    alone = intervals(ground_truth).set_index(["method", "metric"])
     assert found.loc[("ground_truth", "psnr"), "low"] == pytest.approx(alone.loc[("ground_truth", "psnr"), "low"])
     pd.testing.assert_frame_equal(ranks(paired_tests(both)), ranks(paired_tests(rows)))
-    other_sound = unpaired["method"].eq("good")
+    other_audio = unpaired["method"].eq("good")
     moved = unpaired.assign(
-        audio_clip=unpaired["audio_clip"].where(~other_sound, "elsewhere/" + unpaired["audio_clip"])
+        audio_clip=unpaired["audio_clip"].where(~other_audio, "elsewhere/" + unpaired["audio_clip"])
     )
     assert set(ranks(paired_tests(moved))["method"]) == {"even", "same"}
-    with pytest.raises(ValueError, match="1 rows are there twice"):
+    with pytest.raises(ValueError, match="1 rows occur twice"):
         intervals(pd.concat([unpaired, unpaired.iloc[:1]], ignore_index=True))
 
 
@@ -440,7 +440,7 @@ def test_an_unknown_speaker_is_one_whether_empty_or_missing():
     for unknown in ("", None):
         gap = rows.assign(speaker=rows["speaker"].where(rows["speaker"] != "s7", unknown))
         assert set(intervals(gap)["unit"]) == {"clips"}
-        one = rows.assign(speaker=rows["speaker"].where(rows.index != 7, unknown))  # the other lines know it
+        one = rows.assign(speaker=rows["speaker"].where(rows.index != 7, unknown))  # the other rows have it
         assert set(intervals(one)["unit"]) == {"speakers"}
 
 

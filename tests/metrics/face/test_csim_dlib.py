@@ -20,7 +20,7 @@ from tests.metrics.contract import Case, by_function
 
 
 class TinyEmbedding(FaceEmbedding):
-    """Three colours at the first landmark as the embedding: quick."""
+    """Three colours at the first landmark as the embedding, because it is fast."""
 
     calls = 0
 
@@ -69,7 +69,7 @@ def images(*arrays: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
 
 
-def test_it_is_dlibs_own_crop_and_embedding(network, face):
+def test_equals_dlibs_own_crop_and_embedding(network, face):
     image, points = face
     detection = dlib.full_object_detection(
         dlib.rectangle(0, 0, 10, 10), [dlib.point(int(x), int(y)) for x, y in points]
@@ -127,32 +127,32 @@ def view(seed: int = 3) -> View:
     return View(
         is_target=False, frames=frames[0], target_frames=frames[1], face_boxes=np.zeros((4, 4)), crops=[],
         target_crops=[], lips=lost[:0], mouth_margin=0.25, landmarks=lost, target_landmarks=at_target,
-        frame_landmarks=at_pred, target_frame_landmarks=at_target, seen=np.ones(4, bool),
+        frame_landmarks=at_pred, target_frame_landmarks=at_target, face_found=np.ones(4, bool),
     )  # fmt: skip
 
 
-def test_in_an_evaluation_each_target_is_embedded_once_and_the_truth_not_at_all():
-    seen, TinyEmbedding.calls = view(), 0
-    first, second, truth = (scorer(clip()) for _ in range(3))
-    first.update(seen)
+def test_in_an_evaluation_each_target_is_embedded_once_and_the_ground_truth_not_at_all():
+    chunk, TinyEmbedding.calls = view(), 0
+    first, second, ground_truth = (scorer(clip()) for _ in range(3))
+    first.update(chunk)
     assert TinyEmbedding.calls == 3 + 3  # of four frames one has no landmarks
-    second.update(seen)
-    truth.update(replace(seen, is_target=True))
+    second.update(chunk)
+    ground_truth.update(replace(chunk, is_target=True))
     assert TinyEmbedding.calls == 3 + 3 + 3
     pred, target, at_pred, at_target = face_batch(3)
     expected = csim_dlib(pred.floor(), target.floor(), at_pred, at_target, TinyEmbedding())[[0, 1, 3]]
     assert first.result() == second.result()
     assert first.result()["csim_dlib"] == pytest.approx(float(expected.mean()), abs=1e-12)
     assert first.result()["csim_dlib_skipped_frames"] == 1
-    assert truth.result() == {"csim_dlib": 1.0, "csim_dlib_skipped_frames": 1}
+    assert ground_truth.result() == {"csim_dlib": 1.0, "csim_dlib_skipped_frames": 1}
 
 
-def test_it_is_computed_where_there_is_a_target_and_it_was_asked_for():
+def test_is_computed_only_with_a_target_and_if_asked_for():
     assert scorer(clip(paired=False)) is None
     assert scorer(clip(asked=False)) is None
 
 
-def test_weights_are_the_installed_ones_or_those_that_are_named(network, tmp_path):
+def test_weights_are_the_installed_file_or_a_given_one(network, tmp_path):
     assert network.weights == "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30"
     (tmp_path / "other.dat").write_bytes(b"something else")
     with pytest.raises(ValueError, match=r"other.dat cannot be read. Expected dlib_face_recognition"):

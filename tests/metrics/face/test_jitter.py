@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Temporal jitter of the lips: zero where it must be, and known values."""
+"""Temporal jitter of the lips: zero without jitter, and known values."""
 
 import math
 
@@ -28,7 +28,7 @@ def test_zero_for_a_still_and_for_an_evenly_moving_mouth():
     assert jitter(moving).numpy() == pytest.approx(np.zeros(7), abs=1e-12)
 
 
-def test_what_moves_the_whole_face_does_not_count():
+def test_motion_of_the_whole_face_does_not_count():
     random = torch.Generator().manual_seed(2)
     speaking = clip(9)
     speaking[:, 48:] += torch.randn(9, 20, 2, generator=random, dtype=torch.float64)
@@ -47,7 +47,7 @@ def test_blinks_and_the_jaw_do_not_count():
 
 
 def test_known_values():
-    """A parabola's second difference is constant; a swinging mouth has four times its amplitude."""
+    """A parabola's second difference is constant; an alternating one is four times the amplitude."""
     accelerating, swinging = clip(9), clip(9)
     accelerating[:, 48:, 0] += 0.5 * times(9)[:, :, 0] ** 2 * 3
     swinging[:, 48:, 1] += 2 * (-1.0) ** times(9)[:, :, 0]

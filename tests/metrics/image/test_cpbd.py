@@ -49,7 +49,7 @@ def test_colour_is_mixed_as_in_the_goldens(batched):
 
 
 def step(rise_px: int, rising: bool = True, height: int = 200) -> np.ndarray:
-    """(64, 64) from 20 to 20 + height in so many pixels, all steps of one size but for rounding."""
+    """(64, 64) from 20 to 20 + height in `pixels` steps that are equal up to rounding."""
     row = 20 + np.clip(np.arange(64) - 30, 0, rise_px) * height // rise_px
     return np.repeat((row if rising else row[::-1])[None], 64, axis=0).astype(np.uint8)
 
@@ -77,7 +77,7 @@ def test_edges_are_wider_before_they_are_noticed_at_low_contrast():
 
 
 def test_thinning_drops_a_perfect_step():
-    """Two equal maxima side by side are no strict ones: the package sees no edge."""
+    """Two equal maxima side by side are not strict maxima: the package finds no edge."""
     assert edge_sharpness(step(1)).edges == 0
     assert edge_sharpness(step(2)).edges == 62
 
@@ -110,7 +110,7 @@ def test_falls_as_blur_grows(images):
 
 
 def test_very_wide_edges_are_cut_at_101_pixels_a_side():
-    """One edge in a slope of 241 pixels: uncut it would be wider than any width there is a probability for."""
+    """One edge in a slope of 241 pixels: without the limit it would exceed the table of probabilities."""
     row = np.concatenate([np.arange(0, 120), [122], np.arange(125, 245)]).astype(np.uint8)
     image = np.repeat(row[None], 64, axis=0)
     found = edge_sharpness(image)

@@ -11,14 +11,14 @@ from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 
 from lipsync_bench.metrics.image import fid as fid_module
-from lipsync_bench.metrics.image.fid import FID, MIN_FRAMES, fid, frechet_distance, pool, scorer, whole
+from lipsync_bench.metrics.image.fid import FID, MIN_FRAMES, fid, frechet_distance, is_complete, pool, scorer
 from lipsync_bench.metrics.image.inception import InceptionFeatures
 from lipsync_bench.metrics.metric import Audio, ScoredClip, View
 from tests import golden
 
 
 class Means(InceptionFeatures):
-    """Mean of each channel as the features of an image: quick."""
+    """Mean of each channel as the features of an image, because it is fast."""
 
     size = 3
 
@@ -89,7 +89,7 @@ def test_symmetric_zero_on_itself_and_unmoved_by_rotation(features):
     assert float(fid(a @ basis, b @ basis)) == pytest.approx(float(fid(a, b)), abs=1e-10)
 
 
-def test_grows_as_the_sets_part(features):
+def test_grows_as_the_sets_move_apart(features):
     a, _ = features
     values = [float(fid(a * scale + shift, a)) for scale, shift in ((1, 0), (1, 0.1), (1, 0.2), (1.5, 0.2), (2, 0.2))]
     assert values == sorted(values)
@@ -97,7 +97,7 @@ def test_grows_as_the_sets_part(features):
 
 
 def test_is_biased_with_few_frames():
-    """Two halves of one set: the floor that the docstring speaks of is there and falls with the number."""
+    """Two halves of one set: the bias that the docstring describes exists and falls with the number of frames."""
     x = torch.randn(4000, 16, generator=torch.Generator().manual_seed(3))
     few, many = float(fid(x[:50], x[50:100])), float(fid(x[:2000], x[2000:]))
     assert 0 < many < 0.1 < few
@@ -178,16 +178,16 @@ def test_protocol_says_whose_it_is():
     assert not list(FID(Means()).parameters())
 
 
-def test_features_that_are_gone_make_no_value_and_are_named(tmp_path, caplog):
+def test_missing_feature_files_give_no_value_and_are_named(tmp_path, caplog):
     (tmp_path / "a.f32").write_bytes(bytes(4 * 2048))
     value, frames = pool(None, [tmp_path / "a.f32"], [tmp_path / "b.f32"])
     assert (math.isnan(value), frames) == (True, 0)
-    assert "1 files of features are gone" in caplog.text
+    assert "1 feature files are missing" in caplog.text
     assert "b.f32" in caplog.text
 
 
 class Sums:
-    """Stands for the network: one feature, the sum of an image."""
+    """In place of the network: one feature, the sum of an image."""
 
     size, weights = 1, "test"
 
@@ -196,7 +196,7 @@ class Sums:
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_features_of_a_clip_are_whole_or_absent(tmp_path, keep):
+def test_features_of_a_clip_are_complete_or_absent(tmp_path, keep):
     path = tmp_path / "features" / "a.f32"
     clip = ScoredClip(True, Audio(lambda: np.zeros(0), lambda: np.zeros(0)), {"fid": Sums()}, lambda *_: path)
     features = scorer(clip)
@@ -210,7 +210,7 @@ def test_features_of_a_clip_are_whole_or_absent(tmp_path, keep):
     assert [file.name for file in path.parent.iterdir()] == (["a.f32"] if keep else [])
     if keep:
         assert np.fromfile(path, "<f4").tolist() == [48, 96]
-        assert [whole(Sums(), path, crops) for crops in (1, 2, 3)] == [False, True, False]
+        assert [is_complete(Sums(), path, crops) for crops in (1, 2, 3)] == [False, True, False]
     features.close(keep=False)  # once more, as after an exception between two rows
     assert path.is_file() == keep
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FID's Inception network against torchvision's own with the poolings exchanged; the published weights are not here.
+"""FID's Inception network against torchvision's own with other poolings; the published weights are not available.
 
 They are filled by the rule of the golden arrays, in a file as pytorch-fid's, without the counters of batches.
 """
@@ -58,7 +58,7 @@ def test_images_of_299_pixels_are_only_scaled() -> None:
 
 
 def average_or_max(x: Tensor, **how: int) -> Tensor:
-    """What the published network pools by where torchvision averages: only its last block sees 2048 channels."""
+    """The published network's max pooling, where torchvision averages: only its last block sees 2048 channels."""
     if x.shape[1] == 2048:
         return F.max_pool2d(x, **how)
     return F.avg_pool2d(x, **how, count_include_pad=False)
@@ -87,7 +87,7 @@ def test_equals_torchvision_with_the_poolings_exchanged(
     assert (features[0] - features[1]).abs().max() > 0.01 * features.abs().max()
 
 
-def test_each_image_by_itself(network: InceptionFeatures, images: Tensor) -> None:
+def test_features_of_an_image_do_not_depend_on_the_batch(network: InceptionFeatures, images: Tensor) -> None:
     both = network(images)
     torch.testing.assert_close(both[1:], network(images[1:]), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(both, network(images.to(torch.uint8)), rtol=1e-5, atol=1e-6)
@@ -106,7 +106,7 @@ def test_weights_are_the_files_frozen_and_known_by_their_hash(network: Inception
     assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
-def test_fid_of_frames_in_small(network: InceptionFeatures) -> None:
+def test_fid_of_a_few_frames(network: InceptionFeatures) -> None:
     random = torch.Generator().manual_seed(1)
     real = torch.rand(4, 3, 40, 30, generator=random) * 255
     metric = FID(network, min_frames=2)
@@ -116,7 +116,7 @@ def test_fid_of_frames_in_small(network: InceptionFeatures) -> None:
     assert metric.pred_outer.shape == (2048, 2048)
 
 
-def test_a_missing_file_is_no_reason_to_take_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_not_replaced_by_other_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     cached = tmp_path / "cache" / "hub" / "checkpoints" / FILE
     for weights, path in (("torchvision", cached), (str(tmp_path), tmp_path / FILE)):
@@ -128,7 +128,7 @@ def test_a_missing_file_is_no_reason_to_take_other_weights(tmp_path: Path, monke
 
 
 def test_imagenet_weights_are_refused(tmp_path: Path) -> None:
-    """torchvision's own file: the same names, but 1000 classes, and no features that FID means."""
+    """torchvision's own file: the same names, but 1000 classes, and not the features of FID."""
     state = torchvision.models.Inception3(1000, aux_logits=False, init_weights=False).state_dict()
     torch.save({name: torch.zeros(()).expand(value.shape) for name, value in state.items()}, tmp_path / FILE)
     with pytest.raises(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LPIPS against the outputs of the package and of torchmetrics; ImageNet's weights are not here.
+"""LPIPS against the outputs of the package and of torchmetrics; ImageNet's weights are not available.
 
 The trunks are filled by the rule of the golden arrays, under the package's names (`net.slice1.0.weight`, ...), and
 stored in files as torchvision names them; the heads are the package's own.
@@ -36,7 +36,7 @@ def trunk(net: str) -> dict[str, Tensor]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of both trunks, with a classifier that nobody reads."""
+    """The files of both trunks, with a classifier that is never read."""
     path = tmp_path_factory.mktemp("imagenet")
     for net, file in NETS.items():
         torch.save({**trunk(net), "classifier.6.bias": torch.zeros(1000)}, path / file)
@@ -150,7 +150,7 @@ def test_weights_are_the_files_frozen_and_known_by_their_hash(
 
 
 @pytest.mark.parametrize("net", NETS)
-def test_a_missing_file_is_no_reason_to_take_other_weights(
+def test_a_missing_file_is_not_replaced_by_other_weights(
     net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))

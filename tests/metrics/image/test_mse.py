@@ -27,7 +27,7 @@ def test_equals_scikit_image(table, image_pairs, batched):
         assert float(mse(batched(pred), batched(target))) == pytest.approx(expected, abs=1e-12)
 
 
-def test_is_what_psnr_is_the_logarithm_of(image_pairs, batched):
+def test_psnr_is_its_logarithm(image_pairs, batched):
     for target, pred in image_pairs["pairs_crop"]:
         images = batched(pred), batched(target)
         assert float(-10 * torch.log10(mse(*images))) == pytest.approx(float(psnr(*images)), abs=1e-10)

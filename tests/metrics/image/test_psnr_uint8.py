@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The arithmetic that wraps around, against NumPy's, which does."""
+"""PSNR with uint8 overflow, against NumPy's uint8 arithmetic."""
 
 import math
 
@@ -34,7 +34,7 @@ def test_equals_numpy(image_pairs, batched, to_gray):
         assert float(psnr_uint8(batched(pred), batched(target))) == pytest.approx(expected, abs=1e-10)
 
 
-def test_hardly_moves_where_psnr_does(image_pairs, batched):
+def test_hardly_changes_where_psnr_does(image_pairs, batched):
     pairs = [(batched(pred), batched(target)) for target, pred in image_pairs["pairs_crop"]]
     wrapped, true = ([float(function(*pair)) for pair in pairs] for function in (psnr_uint8, psnr))
     assert max(true) - min(true) > 11
@@ -43,7 +43,7 @@ def test_hardly_moves_where_psnr_does(image_pairs, batched):
 
 
 def test_every_single_difference():
-    """One pixel value against another: what is left of the square, and never under 24.1 dB."""
+    """One pixel value against another: the square modulo 256, never below 24.1 dB."""
     target = torch.zeros(256, 1, 2, 2, dtype=torch.uint8)
     pred = torch.arange(256, dtype=torch.uint8).reshape(256, 1, 1, 1).expand_as(target)
     values = psnr_uint8(pred, target)

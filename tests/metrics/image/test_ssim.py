@@ -78,8 +78,8 @@ def test_has_a_gradient():
     ("images", "channels", "height", "width"),
     [(9, 3, 11, 11), (5, 3, 37, 23), (70, 1, 44, 77), (3, 3, 160, 160), (2, 3, 255, 257), (1, 3, 400, 401)],
 )
-def test_channels_scored_together_have_the_digits_of_each_alone(images, channels, height, width):
-    """As decoded, colours side by side, and as planes; the last two sizes go through in bands."""
+def test_channels_scored_together_equal_each_scored_alone(images, channels, height, width):
+    """As decoded, colours side by side, and as planes; the last two sizes are scored in bands."""
     random = np.random.default_rng(0)
     frames = random.integers(0, 256, (images, height, width, channels), dtype=np.uint8)
     pred, target = (torch.from_numpy(series).permute(0, 3, 1, 2) for series in (frames // 2 + 40, frames))
@@ -93,7 +93,7 @@ def test_channels_scored_together_have_the_digits_of_each_alone(images, channels
     assert torch.equal(ssim(pred.contiguous(), target.contiguous()), alone)
 
 
-def test_small_channels_go_through_together_and_never_more_than_a_band(monkeypatch):
+def test_small_channels_are_scored_together_up_to_one_band(monkeypatch):
     sizes = []
     real = module._map
 

@@ -11,7 +11,7 @@ from lipsync_bench.models.wav2lip.sync_expert import SyncExpert
 
 
 class TinyExpert(SyncExpert):
-    """Compares the blue of the first lower half with the mean of the mel window: quick, and checks its input."""
+    """Compares the blue of the first lower half with the mean of the mel window; fast, and checks its input."""
 
     def __init__(self) -> None:
         torch.nn.Module.__init__(self)
@@ -24,8 +24,8 @@ class TinyExpert(SyncExpert):
         assert len(audio) == len(faces)
         self.calls += 1
         angles = audio.mean(dim=(1, 2, 3)), faces[:, 0].mean(dim=(1, 2)) * math.pi
-        sound, video = (torch.stack([torch.cos(angle), torch.sin(angle)], dim=1) * self.weight for angle in angles)
-        return sound, video
+        audio, video = (torch.stack([torch.cos(angle), torch.sin(angle)], dim=1) * self.weight for angle in angles)
+        return audio, video
 
 
 def clip(frames: int, late_frames: int = 0, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -43,7 +43,7 @@ def clip(frames: int, late_frames: int = 0, seed: int = 0) -> tuple[torch.Tensor
     return faces, (mel.roll(shift, dims=1))[:, : int(3.2 * frames)]
 
 
-def test_blue_lower_halves_of_the_right_frames_meet_the_right_columns():
+def test_lower_halves_of_frames_are_compared_with_their_mel_columns():
     faces, mel = clip(40)
     curve, means = expert_curve(TinyExpert(), faces, mel)
     assert curve.shape == (36, 31)
@@ -51,13 +51,13 @@ def test_blue_lower_halves_of_the_right_frames_meet_the_right_columns():
     assert means.argmax() == 15
 
 
-def test_windows_beyond_the_sound_are_left_out():
+def test_windows_beyond_the_audio_are_left_out():
     faces, mel = clip(20)
     curve, means = expert_curve(TinyExpert(), faces, mel)
-    sounds = sum(int(3.2 * v) + 16 <= mel.shape[1] for v in range(mel.shape[1]))
+    audio_windows = sum(int(3.2 * v) + 16 <= mel.shape[1] for v in range(mel.shape[1]))
     for v in range(16):
         for j in range(31):
-            assert bool(curve[v, j].isnan()) == (not 0 <= v + j - 15 < sounds)
+            assert bool(curve[v, j].isnan()) == (not 0 <= v + j - 15 < audio_windows)
     assert means.isfinite().all()
     short, shift_means = expert_curve(TinyExpert(), faces[:5], mel[:, :16])
     assert short.isfinite().sum() == 1
@@ -75,17 +75,17 @@ def test_every_window_is_embedded_once():
 def test_chunks_change_nothing(chunks, columns):
     faces, mel = clip(140)
     mel = torch.cat([mel] * 3, dim=1)[:, :columns]
-    judge = ExpertClip(TinyExpert(), mel)
+    scorer = ExpertClip(TinyExpert(), mel)
     for part in faces.split(chunks):
-        judge.add(part)
-    curve, _ = judge.curve()
+        scorer.add(part)
+    curve, _ = scorer.curve()
     torch.testing.assert_close(curve, expert_curve(TinyExpert(), faces, mel)[0], equal_nan=True)
-    sounds = sum(int(3.2 * v) + 16 <= columns for v in range(columns))
-    assert int(curve.isfinite().sum()) == sum(0 <= v + s < sounds for v in range(136) for s in range(-15, 16))
+    audio_windows = sum(int(3.2 * v) + 16 <= columns for v in range(columns))
+    assert int(curve.isfinite().sum()) == sum(0 <= v + s < audio_windows for v in range(136) for s in range(-15, 16))
 
 
 @pytest.mark.parametrize("late_frames", [-5, 0, 5])
-def test_offset_is_positive_when_the_sound_is_early(late_frames):
+def test_offset_is_positive_when_the_audio_is_early(late_frames):
     score = ExpertSync(TinyExpert(), "test").score(*clip(60, late_frames))
     assert score["expert_offset_frames"] == -late_frames
     assert score["expert_confidence"] > 0.05
@@ -104,7 +104,7 @@ def test_equals_the_expert_called_window_by_window():
         assert float(curve[v, shift + 2]) == pytest.approx(float((audio * video).sum()), abs=1e-5)
 
 
-def test_scores_fall_as_picture_noise_grows():
+def test_scores_fall_as_image_noise_grows():
     faces, mel = clip(80)
     step = torch.randn(80, 1, 1, 1, generator=torch.Generator().manual_seed(1))
     scores = [
@@ -116,7 +116,7 @@ def test_scores_fall_as_picture_noise_grows():
         assert values == sorted(values, reverse=True), name
 
 
-def test_scorer_stays_out_of_an_enclosing_module():
+def test_expert_is_not_part_of_an_enclosing_module():
     expert = TinyExpert().eval()
     outer = torch.nn.Module()
     outer.metric = ExpertSync(expert, "test")
@@ -125,7 +125,7 @@ def test_scorer_stays_out_of_an_enclosing_module():
     assert list(outer.parameters()) == []
 
 
-def test_names_cannot_be_taken_for_lse():
+def test_column_names_differ_from_lse():
     metric = ExpertSync(TinyExpert(), "test")
     assert not any(name.startswith("lse") for name in metric.directions)
     assert set(metric.directions) == {column.name for column in METRIC.columns}

@@ -82,7 +82,7 @@ def test_golden_shots(expected):
     assert shots(values.values) == [range(0, 8), range(8, 30), range(30, 40)]
 
 
-def test_threshold_belongs_to_the_cut_and_the_first_cut_is_free():
+def test_the_threshold_itself_is_a_cut_and_the_first_cut_may_come_early():
     assert shot_cuts([29.99, 30.0, 31.0]) == [2]
     assert shot_cuts([30.0] * 40) == [1, 16, 31]
     assert shots([]) == [range(0, 1)]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """LSE-C, LSE-D and offset against the official evaluation class, on deterministic weights and clips.
 
-The clips: a mouth-like dark box opens and closes over moving stripes while the sound gets louder and softer with it.
+The clips: a mouth-like dark box opens and closes over moving stripes while the audio gets louder and softer with it.
 The fill makes embeddings without a common direction, so three entries are scaled or shared to give the score a minimum.
 """
 
@@ -18,8 +18,8 @@ from lipsync_bench.metrics.sync.lse import (
     KEPT_BATCHES,
     LIPS_AT_ONCE,
     LSE,
+    LSEAudio,
     LSEClip,
-    LSESound,
     score_clip,
     score_real_video,
 )
@@ -61,7 +61,7 @@ def picture(t: int, height: int, width: int, a: int, p: int, k: int) -> np.ndarr
     return np.ascontiguousarray(np.where(mouth, 30 + 20 * c, stripes).astype(np.uint8)[..., ::-1])
 
 
-def sound(name: str, samples: int, a: int, p: int) -> np.ndarray:
+def audio(name: str, samples: int, a: int, p: int) -> np.ndarray:
     n = np.arange(samples)
     opening = triangle(a * (n // 640), p)
     tone = (triangle(5 * n, 200) - 100) * opening**2 // 9 + (triangle(61 * n, 300) - 150) * opening // 4
@@ -78,7 +78,7 @@ CLIPS = {
 def clip(name: str) -> tuple[list[np.ndarray], np.ndarray]:
     shape, samples = CLIPS[name]
     frames = [picture(t, **shape) for t in range(FRAMES)]
-    return frames, sound(f"syncnet_{name}", samples, shape["a"], shape["p"])
+    return frames, audio(f"syncnet_{name}", samples, shape["a"], shape["p"])
 
 
 @pytest.mark.parametrize("name", list(CLIPS))
@@ -126,22 +126,22 @@ def test_golden_distances(expected):
 
 
 def speech(frames: int, late_frames: int = 0, seed: int = 0, size: int = 8) -> tuple[list[np.ndarray], np.ndarray]:
-    """Frames as bright as their sound is loud, the sound delayed."""
+    """Frames as bright as their audio is loud, the audio delayed."""
     random = np.random.default_rng(seed)
     loud = random.uniform(0, 8, frames)  # steps small enough not to be taken for a cut
-    wave = random.choice([-1, 1], frames * 640) * np.repeat(np.exp(np.roll(loud, late_frames) / 2), 640) * 100
+    samples = random.choice([-1, 1], frames * 640) * np.repeat(np.exp(np.roll(loud, late_frames) / 2), 640) * 100
     level = 10 * (loud + np.log(100**2) + np.log(400 / 2))  # about 10 times the log energy of a window
-    return [np.full((size, size, 3), min(round(value), 255), np.uint8) for value in level], wave.astype(np.int16)
+    return [np.full((size, size, 3), min(round(value), 255), np.uint8) for value in level], samples.astype(np.int16)
 
 
 @pytest.mark.parametrize("late_frames", [-4, 0, 3])
-def test_offset_is_positive_when_the_sound_is_early(late_frames):
+def test_offset_is_positive_when_the_audio_is_early(late_frames):
     score = score_clip(QuickSyncNet(), *speech(80, late_frames))
     assert score.offset_frames == -late_frames
     assert score.distances.shape == (75, 31)
 
 
-def test_scores_fall_as_picture_noise_grows():
+def test_scores_fall_as_image_noise_grows():
     frames, samples = speech(120)
     random = np.random.default_rng(1)
     jitter = random.normal(size=len(frames))
@@ -171,7 +171,7 @@ def test_number_of_windows_and_batches(frames, samples, windows):
     assert score.windows == windows
     groups = [min(BATCH_WINDOWS, windows - first) for first in range(0, windows, BATCH_WINDOWS)]
     parts = [min(LIPS_AT_ONCE, group - first) for group in groups for first in range(0, group, LIPS_AT_ONCE)]
-    assert network.lips == parts
+    assert network.lip_batches == parts
 
 
 def test_streaming_equals_all_windows_at_once():
@@ -186,7 +186,7 @@ def test_streaming_equals_all_windows_at_once():
     torch.testing.assert_close(score_clip(network, frames, samples).distances, at_once, rtol=1e-5, atol=1e-5)
 
 
-def test_frames_beyond_the_sound_are_ignored():
+def test_frames_beyond_the_audio_are_ignored():
     frames, samples = speech(70)
     scorer = LSEClip(QuickSyncNet(), samples[: 640 * 50])
     for frame in frames:
@@ -194,7 +194,7 @@ def test_frames_beyond_the_sound_are_ignored():
     assert scorer.score().lse_d == score_clip(QuickSyncNet(), frames[:50], samples[: 640 * 50]).lse_d
 
 
-def test_frames_are_read_only_as_far_as_there_is_sound():
+def test_frames_are_read_only_as_far_as_there_is_audio():
     read = 0
 
     def endless() -> Iterator[np.ndarray]:
@@ -257,7 +257,7 @@ def test_metric_of_real_videos_counts_tracks():
     assert metric.count == 2
 
 
-def test_scorer_stays_out_of_an_enclosing_module():
+def test_syncnet_is_not_part_of_an_enclosing_module():
     network = QuickSyncNet().eval()
     outer = torch.nn.Module()
     outer.metric = LSE(network, "test")
@@ -278,32 +278,32 @@ def test_constructor_refuses_contradictions():
         LSE(QuickSyncNet(), "")
 
 
-class CountingSound(QuickSyncNet):
-    """Full-size sound embeddings, whose last digits may depend on the batch, and quick lips."""
+class CountingAudio(QuickSyncNet):
+    """Full-size audio embeddings, whose last digits may depend on the batch, and fast lip embeddings."""
 
-    def __init__(self, sound: SyncNetV2) -> None:
+    def __init__(self, audio: SyncNetV2) -> None:
         super().__init__()
-        self._sound = (sound,)
+        self._audio = (audio,)
 
     def forward_lips(self, lips: torch.Tensor) -> torch.Tensor:
         return lips.mean(dim=(1, 2, 3, 4))[:, None].expand(-1, 1024) / 255
 
     def forward_audio(self, mfcc: torch.Tensor) -> torch.Tensor:
-        self.sounds.append(len(mfcc))
-        return self._sound[0].forward_audio(mfcc)
+        self.audio_batches.append(len(mfcc))
+        return self._audio[0].forward_audio(mfcc)
 
 
-def test_a_shared_sound_is_embedded_once_and_gives_the_digits_of_each_clip_alone(syncnet):
+def test_shared_audio_is_embedded_once_and_equals_each_clip_scored_alone(syncnet):
     frames, samples = speech(60)
     bright = [255 - frame for frame in frames]
-    network = CountingSound(syncnet)
+    network = CountingAudio(syncnet)
     videos = [frames, bright, frames[:40], bright[:47]]  # 55, 55, 35 and 42 windows
     alone = [score_clip(network, video, samples) for video in videos]
-    assert network.sounds == [20, 20, 15, 20, 20, 15, 20, 15, 20, 20, 2]
-    network.sounds.clear()
-    sound = LSESound(network, samples)
-    scorers = [LSEClip(network, sound) for _ in videos]
-    assert network.sounds == []  # not before it is needed
+    assert network.audio_batches == [20, 20, 15, 20, 20, 15, 20, 15, 20, 20, 2]
+    network.audio_batches.clear()
+    audio = LSEAudio(network, samples)
+    scorers = [LSEClip(network, audio) for _ in videos]
+    assert network.audio_batches == []  # not before it is needed
     for scorer, video in zip(scorers, videos, strict=True):
         for frame in video:
             scorer.add(frame)
@@ -311,19 +311,19 @@ def test_a_shared_sound_is_embedded_once_and_gives_the_digits_of_each_clip_alone
         score = scorer.score()
         assert torch.equal(score.distances, expected.distances)
         assert (score.lse_c, score.lse_d) == (expected.lse_c, expected.lse_d)
-    assert network.sounds == [20, 20, 15, 15, 2]  # of the shorter ones only their last, smaller batches
+    assert network.audio_batches == [20, 20, 15, 15, 2]  # of the shorter ones only their last, smaller batches
 
 
-def test_what_is_kept_does_not_grow_with_the_clip():
+def test_memory_does_not_grow_with_the_clip():
     kept: list[int] = []
     frames, samples = speech(250)
     network = QuickSyncNet()
-    sound = LSESound(network, samples)
-    scorers = [LSEClip(network, sound) for _ in range(2)]
+    audio = LSEAudio(network, samples)
+    scorers = [LSEClip(network, audio) for _ in range(2)]
     for frame in frames:
         for scorer in scorers:
             scorer.add(frame)
-        kept.append(sum(map(len, sound._batches.values())) + sum(len(lips) for lips in scorers[0]._lips))
+        kept.append(sum(map(len, audio._batches.values())) + sum(len(lips) for lips in scorers[0]._lips))
     first, second = (scorer.score() for scorer in scorers)
     assert first.windows == 245
     assert torch.equal(first.distances, second.distances)
@@ -331,9 +331,9 @@ def test_what_is_kept_does_not_grow_with_the_clip():
     assert first.lse_d == score_clip(QuickSyncNet(), frames, samples).lse_d
 
 
-def test_a_sound_of_another_network_is_refused():
+def test_audio_of_another_network_is_refused():
     samples = speech(10)[1]
-    with pytest.raises(ValueError, match=r"another network than the lips\. Expected one network .* Use LSESound"):
-        LSEClip(QuickSyncNet(), LSESound(QuickSyncNet(), samples))
+    with pytest.raises(ValueError, match=r"another network than the lips\. Expected one network .* Use LSEAudio"):
+        LSEClip(QuickSyncNet(), LSEAudio(QuickSyncNet(), samples))
     with pytest.raises(ValueError, match=r"float32, values from 0 to 0\.5\. Expected a vector of int16 at 16 kHz"):
-        LSESound(QuickSyncNet(), np.array([0, 0.5], np.float32))
+        LSEAudio(QuickSyncNet(), np.array([0, 0.5], np.float32))

@@ -53,7 +53,7 @@ def test_types_and_ranges(photograph: np.ndarray) -> None:
 
 
 def test_nothing_is_found_in_noise_and_the_mesh_is_zero(noise: np.ndarray, photograph: np.ndarray) -> None:
-    meshes, found = find_meshes([noise, photograph, noise])  # a face that is gone is not remembered either
+    meshes, found = find_meshes([noise, photograph, noise])  # nor is an earlier face remembered
     assert found.tolist() == [False, True, False]
     assert not meshes[[0, 2]].any()
     assert meshes[1].any()
