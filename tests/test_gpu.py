@@ -26,7 +26,7 @@ from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from tests.models.training import loader, trainer_for
 
 DEVICE = os.environ.get("LIPSYNC_TEST_DEVICE", "cuda")
-WINDOWS = 8
+WINDOWS = 4
 METHODS = list_methods()
 RUNS = sorted((Path(__file__).parents[1] / "experiments").glob("*.yaml"))
 TRAINED = {getattr(models, yaml.safe_load(p.read_text())["model"]["class_path"].rpartition(".")[2]) for p in RUNS}
