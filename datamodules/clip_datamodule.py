@@ -101,8 +101,8 @@ class ClipDataModule(FaceDataModule):
 
     name: str = "clips"
     videos: ClassVar[str] = ""
-    """Where its videos lie before they are prepared: a path below its folder with {speaker} and {clip} in it, without a
-    suffix; empty for every video below the folder. As `name`, `audio` and `lists` a literal, see `datasets.dataset`."""
+    """Where its videos lie before they are prepared, as main/{speaker}/{clip}, with * for any folder; empty for every
+    video below the folder. As `name`, `audio` and `lists` a literal, see `datasets.dataset`."""
     audio: ClassVar[str] = ""
     """A file with the audio of a video that has none, as `videos`, but with its suffix."""
     lists: ClassVar[bool] = False

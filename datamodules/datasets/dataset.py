@@ -26,11 +26,19 @@ class Dataset:
     audio: str = ""
     lists: bool = False
 
+    def __post_init__(self) -> None:
+        *folders, last = self.videos.split("/")
+        if self.videos and (last != "{clip}" or folders.count("{speaker}") != 1 or (self.lists and "*" in folders)):
+            raise ValueError(
+                f"data set {self.name}: videos is {self.videos!r}. Expected a path of folders, one of them "
+                "{speaker}, with {clip} at its end; * for any folder where no lists name the clips. Correct its class."
+            )
+
     @property
     def first_folder(self) -> str:
         """The folder that all its videos are in; empty if there is none of a certain name."""
         first = self.videos.partition("/")[0]
-        return "" if "{" in first else first
+        return "" if first in ("{speaker}", "*") else first
 
 
 def _literals(path: Path, node: ast.ClassDef) -> dict[str, Any]:

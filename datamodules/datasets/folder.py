@@ -4,11 +4,10 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.splits import SPLITS, Split, read_splits
-from lipsync_bench.datamodules.windows.kinds import WindowKind
 
 __all__ = ["ClipFolder", "shuffled"]
 
@@ -38,18 +37,7 @@ class ClipFolder(ClipDataModule):
         split_by: whether clips or whole speakers are drawn.
         split_seed: of the drawing; apart from `seed`, so that another training run keeps the split.
         overfit: all clips are in all splits, for trials with a few clips.
-        batch_size: windows in a batch, for each process.
-        image_size: side of the square faces, pixels.
-        window: kind of the batches, a class of `WindowDataset`; `generator` and `expert` are understood. Without it
-            the kind that the model's class attribute `window` names, else that of generators.
-        num_workers: loader processes; without it the number of cores, at most 4.
-        seed: of the windows.
-        read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
-        epoch_length: training windows in an epoch over all processes; without it the number of training clips, or one
-            batch for each process where that is more.
-        val_length: windows of a validation or test pass, spread evenly over the clips; without it one for each clip.
-        source: folder of the source videos, where it is no longer the one that the manifest names.
-        max_missing: largest share of a list's clips that may be missing from `root`.
+        **kwargs: those of `ClipDataModule`.
     """
 
     name: str = "folder"
@@ -64,30 +52,9 @@ class ClipFolder(ClipDataModule):
         split_by: Literal["clip", "speaker"] = "clip",
         split_seed: int = 0,
         overfit: bool = False,
-        batch_size: int = 16,
-        image_size: int = 96,
-        window: WindowKind = None,
-        num_workers: int | None = None,
-        seed: int = 0,
-        read: Literal["mmap", "file"] = "mmap",
-        epoch_length: int | None = None,
-        val_length: int | None = None,
-        source: Path | None = None,
-        max_missing: float = 0.05,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            root,
-            batch_size=batch_size,
-            image_size=image_size,
-            window=window,
-            num_workers=num_workers,
-            seed=seed,
-            read=read,
-            epoch_length=epoch_length,
-            val_length=val_length,
-            source=source,
-            max_missing=max_missing,
-        )
+        super().__init__(root, check_counts="error", **kwargs)  # there are none to check
         if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
             raise ValueError(
                 f"val_fraction is {val_fraction} and test_fraction {test_fraction}. Expected 0 or more, and less than "

@@ -5,12 +5,11 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.datasets.folder import shuffled
 from lipsync_bench.datamodules.splits import Split
-from lipsync_bench.datamodules.windows.kinds import WindowKind
 
 CLIPS_PER_SPEAKER = 35
 _REGULAR = frozenset(range(6, 41))
@@ -97,19 +96,8 @@ class MEAD(ClipDataModule):
         root: prepared folder.
         speakers: speakers to use; without it all that were prepared.
         split_seed: of the drawing; apart from `seed`, so that another training run keeps the split.
-        batch_size: windows in a batch, for each process.
-        image_size: side of the square faces, pixels.
-        window: kind of the batches, a class of `WindowDataset`; `generator` and `expert` are understood. Without it
-            the kind that the model's class attribute `window` names, else that of generators.
-        num_workers: loader processes; without it the number of cores, at most 4.
-        seed: of the windows.
-        read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
-        epoch_length: training windows in an epoch over all processes; without it the number of training clips, or one
-            batch for each process where that is more.
-        val_length: windows of a validation or test pass, spread evenly over the clips; without it one for each clip.
-        source: folder of the source videos, where it is no longer the one that the manifest names.
-        max_missing: largest share of a split's clips that may be missing from `root`.
         check_counts: whether other than 1,400, 210 and 80 clips are an error or a warning.
+        **kwargs: those of `ClipDataModule`.
     """
 
     name: str = "mead"
@@ -122,32 +110,10 @@ class MEAD(ClipDataModule):
         root: Path,
         speakers: list[str] | None = None,
         split_seed: int = 0,
-        batch_size: int = 16,
-        image_size: int = 96,
-        window: WindowKind = None,
-        num_workers: int | None = None,
-        seed: int = 0,
-        read: Literal["mmap", "file"] = "mmap",
-        epoch_length: int | None = None,
-        val_length: int | None = None,
-        source: Path | None = None,
-        max_missing: float = 0.05,
         check_counts: Literal["error", "warn"] = "warn",
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            root,
-            batch_size=batch_size,
-            image_size=image_size,
-            window=window,
-            num_workers=num_workers,
-            seed=seed,
-            read=read,
-            epoch_length=epoch_length,
-            val_length=val_length,
-            source=source,
-            max_missing=max_missing,
-            check_counts=check_counts,
-        )
+        super().__init__(root, check_counts=check_counts, **kwargs)
         self.speakers, self.split_seed = speakers, split_seed
 
     def split_ids(self, prepared: Sequence[str]) -> dict[Split, list[str]]:

@@ -84,8 +84,8 @@ def find_videos(root: Path, exclude: Iterable[Path] = (), layout: str = "") -> I
     Args:
         root: The folder; it is never left out itself.
         exclude: Further folders to leave out.
-        layout: Where they lie, as `{speaker}/video/{clip}`: the names of folders, of which those in braces are any, and
-            a last part for the videos. Other folders are not entered. Empty for videos anywhere below.
+        layout: Where they lie, as `{speaker}/video/{clip}`: names of folders, `{speaker}` and `*` for any, and a last
+            part for the videos. Other folders are not entered. Empty for videos anywhere below.
     """
     entered, others = set(), Counter[str]()
     parts = layout.split("/")[:-1]
@@ -100,7 +100,7 @@ def find_videos(root: Path, exclude: Iterable[Path] = (), layout: str = "") -> I
         if layout:
             place = len(Path(folder).relative_to(root).parts)
             if place < len(parts):
-                folders[:] = [name for name in folders if "{" in parts[place] or name == parts[place]]
+                folders[:] = [name for name in folders if parts[place] in ("{speaker}", "*", name)]
                 continue
             folders.clear()
         for path in (Path(folder, name) for name in sorted(files) if not name.startswith(".")):
