@@ -21,7 +21,7 @@ import torch
 from benchmarks.tools.comparison import Comparison, Row, table
 from benchmarks.tools.wide_video import write_wide_video
 from lipsync_bench.datamodules.cores import usable_cores
-from lipsync_bench.datamodules.files import write_atomic
+from lipsync_bench.datamodules.files.disk import write_atomic
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 
 _ROWS = pytest.StashKey[list[Row]]()

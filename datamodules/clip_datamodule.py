@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 from torch.utils.data import DataLoader
 
 from lipsync_bench.datamodules.cores import usable_cores
-from lipsync_bench.datamodules.splits import SPLITS, Split, read_splits
-from lipsync_bench.datamodules.texts import few, read_json
+from lipsync_bench.datamodules.datasets.splits import SPLITS, Split, read_splits
+from lipsync_bench.datamodules.files.texts import few, read_json
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.kinds import WindowKind, choose_kind
 from lipsync_bench.datamodules.windows.loading import FaceDataModule

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import lipsync_bench
-from lipsync_bench.datamodules.texts import flat, read_yaml
+from lipsync_bench.datamodules.files.texts import flat, read_yaml
 
 HERE = Path("experiments")
 _Model = TypeVar("_Model")

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lipsync_bench.datamodules.files import temporary_path
+from lipsync_bench.datamodules.files.disk import temporary_path
 
 
 def left_by_the_dead(path: Path, process: int | None = None) -> Path:

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from benchmarks.fuzz.kinds import Kind
-from lipsync_bench.datamodules.weights import load_weights, read_torch
+from lipsync_bench.datamodules.files.weights import load_weights, read_torch
 from lipsync_bench.models import Wav2Lip, load_expert, load_method
 from lipsync_bench.models.core.checkpoints import BenchModule, save_module
 from lipsync_bench.models.core.weight_files import WeightsFile

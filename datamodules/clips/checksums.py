@@ -5,8 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.files import sha256
-from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.files.texts import read_json
 
 __all__ = ["verify_clip"]
 

@@ -31,7 +31,7 @@ import simplejpeg
 
 from lipsync_bench.datamodules.clips.tensor_file import FileKind, StoredTensor, open_file, read_head
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.files import write_tensors
+from lipsync_bench.datamodules.files.disk import write_tensors
 from lipsync_bench.datamodules.limits import MAX_CROP_PX
 
 SCHEMA = "1"

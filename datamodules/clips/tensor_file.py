@@ -20,8 +20,8 @@ from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_typ
 import numpy as np
 
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.files import printable
-from lipsync_bench.datamodules.texts import flat
+from lipsync_bench.datamodules.files.disk import printable
+from lipsync_bench.datamodules.files.texts import flat
 
 _LENGTH_BYTES = 8
 _HEAD_LIMIT = 1 << 20  # ours have about 1 kB; a larger value means that the file is something else

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
-from lipsync_bench.datamodules.splits import SPLITS, Split, read_splits
+from lipsync_bench.datamodules.datasets.splits import SPLITS, Split, read_splits
 
 __all__ = ["ClipFolder", "shuffled"]
 

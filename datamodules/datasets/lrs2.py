@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
-from lipsync_bench.datamodules.splits import Split
+from lipsync_bench.datamodules.datasets.splits import Split
 
 __all__ = ["LRS2"]
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.datasets.folder import shuffled
-from lipsync_bench.datamodules.splits import Split
+from lipsync_bench.datamodules.datasets.splits import Split
 
 CLIPS_PER_SPEAKER = 35
 _REGULAR = frozenset(range(6, 41))

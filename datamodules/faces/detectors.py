@@ -33,7 +33,7 @@ import numpy as np
 
 from lipsync_bench.datamodules.faces.dlib_models import LANDMARKS68, dlib_model
 from lipsync_bench.datamodules.faces.options import DetectorName
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 
 MAX_FACES = 4
 # dlib's HOG rectangle, estimated from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper

@@ -12,7 +12,7 @@ import numpy as np
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from lipsync_bench.datamodules.cores import usable_cores
-from lipsync_bench.datamodules.files import remove_leftovers, temporary_path
+from lipsync_bench.datamodules.files.disk import remove_leftovers, temporary_path
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE
 from lipsync_bench.datamodules.media.colour import EXACT
 from lipsync_bench.datamodules.media.original_audio import OriginalAudio

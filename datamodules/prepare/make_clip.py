@@ -26,7 +26,7 @@ from lipsync_bench.datamodules.faces.crops import SMOOTHING_RADIUS, crop_boxes, 
 from lipsync_bench.datamodules.faces.detectors import detector_version
 from lipsync_bench.datamodules.faces.options import CropRule, FaceOptions
 from lipsync_bench.datamodules.faces.tracking import FaceTrack, FaceTracker
-from lipsync_bench.datamodules.files import printable, sha256
+from lipsync_bench.datamodules.files.disk import printable, sha256
 from lipsync_bench.datamodules.media.audio import (
     MEL_WINDOW,
     MELS_PER_SECOND,

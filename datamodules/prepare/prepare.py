@@ -25,20 +25,20 @@ from rich.text import Text
 
 from lipsync_bench.datamodules.clips.clip import SCHEMA
 from lipsync_bench.datamodules.cores import usable_cores
-from lipsync_bench.datamodules.csv_files import write_csv
 from lipsync_bench.datamodules.datasets.dataset import find_dataset
+from lipsync_bench.datamodules.datasets.splits import read_splits
 from lipsync_bench.datamodules.errors import JobsFailed
 from lipsync_bench.datamodules.faces.detectors import make_detector
 from lipsync_bench.datamodules.faces.options import FaceOptions
-from lipsync_bench.datamodules.files import printable, remove_leftovers, write_atomic
+from lipsync_bench.datamodules.files.csv_files import write_csv
+from lipsync_bench.datamodules.files.disk import printable, remove_leftovers, write_atomic
+from lipsync_bench.datamodules.files.texts import read_json
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome, Settings, is_current, prepare_one
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.prepare.sources import Source, find_sources, source_root
 from lipsync_bench.datamodules.progress import progress_bar
-from lipsync_bench.datamodules.splits import read_splits
-from lipsync_bench.datamodules.texts import read_json
 from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
 
 SUFFIX = ".safetensors"

@@ -16,8 +16,8 @@ from itertools import chain
 from pathlib import Path
 
 from lipsync_bench.datamodules.datasets.dataset import Dataset, find_dataset
+from lipsync_bench.datamodules.datasets.splits import read_splits
 from lipsync_bench.datamodules.media.video_files import find_videos
-from lipsync_bench.datamodules.splits import read_splits
 
 _NAME_BYTES = 200  # file systems allow 255, and suffixes come on top
 

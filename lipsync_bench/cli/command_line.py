@@ -111,7 +111,7 @@ def _function(app: App, words: Sequence[str]) -> "partial[Any]":
 
 def _options_of(file: Path) -> Callable[[App, tuple[str, ...], ArgumentCollection], None]:
     """Fills in what a file says: options by name, or below the name of a subcommand."""
-    from lipsync_bench.datamodules.texts import read_yaml
+    from lipsync_bench.datamodules.files.texts import read_yaml
 
     found = read_yaml(file, "a YAML of options", "Correct the file")
 

@@ -31,7 +31,7 @@ def bound_configs(words: Sequence[str]) -> None:
     from jsonargparse import get_loader, set_loader
     from yaml import YAMLError
 
-    from lipsync_bench.datamodules.texts import check_yaml, read_yaml
+    from lipsync_bench.datamodules.files.texts import check_yaml, read_yaml
     from lipsync_bench.old_names import renamed
 
     for path in files:

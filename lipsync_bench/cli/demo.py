@@ -29,12 +29,12 @@ from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.datasets.synthetic import make_corpus
 from lipsync_bench.datamodules.faces.crops import cut
-from lipsync_bench.datamodules.files import write_atomic
+from lipsync_bench.datamodules.files.disk import write_atomic
+from lipsync_bench.datamodules.files.texts import read_json, read_yaml
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, frame_mels, mel_spectrogram, to_float
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
-from lipsync_bench.datamodules.texts import read_json, read_yaml
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, Running, ScorerFiles
 from lipsync_bench.evaluation.targets import in_frame

@@ -17,8 +17,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 
-from lipsync_bench.datamodules.files import printable
-from lipsync_bench.datamodules.texts import read_json
+from lipsync_bench.datamodules.files.disk import printable
+from lipsync_bench.datamodules.files.texts import read_json
 from lipsync_bench.datamodules.versions import versions
 
 PYTHONS = ((3, 10), (3, 12))
@@ -124,7 +124,7 @@ def _face_models() -> Iterator[Check]:
 
 
 def _weights(folder: Path) -> Iterator[Check]:
-    from lipsync_bench.datamodules.files import sha256
+    from lipsync_bench.datamodules.files.disk import sha256
     from lipsync_bench.weights import KINDS
 
     names = {path.name: path for path in sorted(folder.rglob("*")) if path.is_file()} if folder.is_dir() else {}

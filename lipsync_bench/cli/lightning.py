@@ -13,7 +13,7 @@ from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCL
 from lipsync_bench.cli.config_files import bound_configs, config_files
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.logs import show_logs
-from lipsync_bench.datamodules.weights import read_torch
+from lipsync_bench.datamodules.files.weights import read_torch
 from lipsync_bench.old_names import renamed_words
 
 __all__ = ["BenchCLI", "main"]

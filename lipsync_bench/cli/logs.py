@@ -4,7 +4,7 @@
 import logging
 from typing import Any
 
-from lipsync_bench.datamodules.files import printable
+from lipsync_bench.datamodules.files.disk import printable
 
 __all__ = ["show_logs"]
 

@@ -44,7 +44,7 @@ def evaluate(
         raise ValueError("expected either --dataset NAME, or both --pred DIR and --target DIR")
     from rich.console import Console
 
-    from lipsync_bench.datamodules.files import printable
+    from lipsync_bench.datamodules.files.disk import printable
     from lipsync_bench.evaluation import evaluate_dataset, evaluate_videos
     from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS
     from lipsync_bench.results.leaderboard import rich_table
@@ -87,7 +87,7 @@ def sync(video: Path, /, *, syncnet: Path, syncnet_s3fd: Path | None = None, dev
         syncnet_s3fd: Official weights of the pipeline's detector (sfd_face.pth): each face track is scored by itself.
         device: auto, cpu or cuda:N.
     """
-    from lipsync_bench.datamodules.files import printable
+    from lipsync_bench.datamodules.files.disk import printable
     from lipsync_bench.evaluation.sync_check import check_sync
 
     sys.stdout.write(

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from lipsync_bench.datamodules.errors import MediaError
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.media.video_files import find_videos

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lipsync_bench.datamodules.clips.clip import ClipHeader, read_header
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.files import remove_leftovers, sha256
+from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder

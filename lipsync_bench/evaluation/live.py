@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from lipsync_bench.datamodules.files import printable
+from lipsync_bench.datamodules.files.disk import printable
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.metrics.registry import COLUMNS
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lipsync_bench.datamodules.errors import MediaError
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import load_audio, to_int16
 from lipsync_bench.datamodules.media.video import FPS, probe, read_frames
 from lipsync_bench.metrics.sync.distances import SyncScore

@@ -14,7 +14,7 @@ from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crops import cut
 from lipsync_bench.datamodules.faces.detectors import hog_like_rectangle, landmarks68
-from lipsync_bench.datamodules.files import read_arrays, write_arrays
+from lipsync_bench.datamodules.files.disk import read_arrays, write_arrays
 from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames

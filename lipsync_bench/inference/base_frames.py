@@ -14,9 +14,9 @@ import numpy as np
 from lipsync_bench.datamodules.clip_datamodule import prepared_clips
 from lipsync_bench.datamodules.clips.checksums import verify_clip
 from lipsync_bench.datamodules.clips.clip import Clip
-from lipsync_bench.datamodules.csv_files import write_csv
 from lipsync_bench.datamodules.errors import ClipError, MediaError
-from lipsync_bench.datamodules.files import remove_leftovers, sha256
+from lipsync_bench.datamodules.files.csv_files import write_csv
+from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.inference.lip_sync import generate_faces

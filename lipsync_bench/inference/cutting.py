@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from lipsync_bench.datamodules.errors import MediaError
-from lipsync_bench.datamodules.files import write_atomic
+from lipsync_bench.datamodules.files.disk import write_atomic
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, load_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
 

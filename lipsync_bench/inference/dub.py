@@ -22,7 +22,7 @@ import torch
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces.crops import cut
 from lipsync_bench.datamodules.faces.options import FaceOptions
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import (
     HOP_SAMPLES,
     MEL_WINDOW,

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from lipsync_bench.datamodules.faces.crops import cut
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.inference.blending import face_mask
 from lipsync_bench.models.pretrained.face_parsing import load_face_parser, parse_face
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lipsync_bench.datamodules.files import printable, write_atomic
+from lipsync_bench.datamodules.files.disk import printable, write_atomic
 from lipsync_bench.papers.cells import Comparison
 from lipsync_bench.papers.comparison import compare
 from lipsync_bench.papers.leaderboards import read_sources

@@ -8,7 +8,7 @@ verdict still says if the paper leaves something open.
 from contextlib import suppress
 from dataclasses import dataclass
 
-from lipsync_bench.datamodules.texts import read_yaml
+from lipsync_bench.datamodules.files.texts import read_yaml
 from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
 from lipsync_bench.experiment_files import experiment_file, installed_experiments
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS, PaperMetric

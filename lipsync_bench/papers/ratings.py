@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lipsync_bench.datamodules.texts import CSV_BYTES, flat, read_text
+from lipsync_bench.datamodules.files.texts import CSV_BYTES, flat, read_text
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
 from lipsync_bench.papers.scores import Score, ScoreSource, Verdict
 from lipsync_bench.results.statistics import bootstrap_intervals

@@ -15,7 +15,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from lipsync_bench.datamodules.files import remove_leftovers, temporary_path, write_atomic
+from lipsync_bench.datamodules.files.disk import remove_leftovers, temporary_path, write_atomic
 from lipsync_bench.datamodules.media.video_files import REPORT_MARKER
 from lipsync_bench.report.boards import boards
 from lipsync_bench.report.charts import charts

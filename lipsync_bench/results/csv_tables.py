@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lipsync_bench.datamodules.csv_files import quoted, unquoted
-from lipsync_bench.datamodules.texts import CSV_BYTES, TextError, flat, read_text
+from lipsync_bench.datamodules.files.csv_files import quoted, unquoted
+from lipsync_bench.datamodules.files.texts import CSV_BYTES, TextError, flat, read_text
 
 __all__ = ["csv_text", "read_cells", "read_table"]
 

@@ -9,7 +9,7 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from lipsync_bench.datamodules.files import printable, write_atomic
+from lipsync_bench.datamodules.files.disk import printable, write_atomic
 from lipsync_bench.metrics.metric import Column
 from lipsync_bench.metrics.registry import COLUMNS, RANKED
 from lipsync_bench.results.csv_tables import csv_text, read_table

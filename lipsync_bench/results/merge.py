@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lipsync_bench.datamodules.files import printable, write_atomic
+from lipsync_bench.datamodules.files.disk import printable, write_atomic
 from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.results.csv_tables import csv_text, read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts

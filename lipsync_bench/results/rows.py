@@ -21,9 +21,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lipsync_bench.datamodules.csv_files import are_numbers, quoted, unquoted
-from lipsync_bench.datamodules.files import atomic_path
-from lipsync_bench.datamodules.texts import TextError
+from lipsync_bench.datamodules.files.csv_files import are_numbers, quoted, unquoted
+from lipsync_bench.datamodules.files.disk import atomic_path
+from lipsync_bench.datamodules.files.texts import TextError
 from lipsync_bench.metrics.registry import CLIP_COLUMNS, NETWORKS
 from lipsync_bench.metrics.registry import COUNTS as METRIC_COUNTS
 from lipsync_bench.metrics.registry import CURVES as METRIC_CURVES

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lipsync_bench.datamodules.faces.dlib_models import EMBEDDING, dlib_model
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.metrics.frame_mean import FrameMean
 from lipsync_bench.metrics.image.checks import checked_pair
 from lipsync_bench.metrics.metric import (

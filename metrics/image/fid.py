@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from lipsync_bench.datamodules.files import atomic_path
+from lipsync_bench.datamodules.files.disk import atomic_path
 from lipsync_bench.metrics.image.inception import InceptionFeatures
 from lipsync_bench.metrics.image.scorer import image
 from lipsync_bench.metrics.metric import INF, Column, Description, Network, ScoredClip, Scorer, Value, View

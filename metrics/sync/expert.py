@@ -16,7 +16,7 @@ from torchmetrics import Metric
 
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crops import cut
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import MEL_BANDS, MEL_WINDOW, mel_start
 from lipsync_bench.metrics.metric import Column, Description, Field, Network, ScoredClip, Scorer, Value, View
 from lipsync_bench.metrics.sync.distances import curve_text

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 
 from lipsync_bench.datamodules.errors import MediaError
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.metrics.metric import INF, Column, Description, Field, Network, ScoredClip, Scorer, Value, View
 from lipsync_bench.metrics.sync.distances import SHIFT_FRAMES, SyncScore, curve_text, shifted_distances, sync_score

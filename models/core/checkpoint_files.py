@@ -13,7 +13,7 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from torch import Tensor
 
 from lipsync_bench.datamodules.errors import DescribedOSError
-from lipsync_bench.datamodules.files import atomic_path, remove_leftovers
+from lipsync_bench.datamodules.files.disk import atomic_path, remove_leftovers
 
 RECORD = "lipsync_bench"  # our entry in a Lightning checkpoint
 OURS = "lipsync_bench.models."

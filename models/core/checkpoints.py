@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lipsync_bench.datamodules.texts import flat
-from lipsync_bench.datamodules.weights import is_state, read_torch
+from lipsync_bench.datamodules.files.texts import flat
+from lipsync_bench.datamodules.files.weights import is_state, read_torch
 from lipsync_bench.models.core.checkpoint_files import (
     OURS,
     RECORD,

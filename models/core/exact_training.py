@@ -12,8 +12,8 @@ import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from lipsync_bench.datamodules.files import sha256
-from lipsync_bench.datamodules.weights import is_state
+from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.files.weights import is_state
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from lipsync_bench.models.core.checkpoint_files import RECORD, install_atomic_saving, not_finite, refuse_not_finite
 

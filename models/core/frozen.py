@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.models.core.checkpoint_files import RECORD
 from lipsync_bench.models.core.exact_training import ExactTraining
 

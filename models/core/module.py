@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 from lipsync_bench.models.core.checkpoints import BenchModule, load_module, read_stage, save_module

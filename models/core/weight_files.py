@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from lipsync_bench.datamodules.files import sha256
-from lipsync_bench.datamodules.weights import mismatch, read_state
+from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.files.weights import mismatch, read_state
 
 TORCHVISION = "torchvision"
 RANDOM = "random"

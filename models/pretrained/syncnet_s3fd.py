@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import nms
 
-from lipsync_bench.datamodules.weights import load_weights
+from lipsync_bench.datamodules.files.weights import load_weights
 
 __all__ = ["SyncNetS3FD", "decode", "load_syncnet_s3fd", "priors", "suppress"]
 

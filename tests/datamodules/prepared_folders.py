@@ -9,7 +9,7 @@ import numpy as np
 import simplejpeg
 
 from lipsync_bench.datamodules.clips.clip import ClipHeader, write_clip
-from lipsync_bench.datamodules.splits import Split
+from lipsync_bench.datamodules.datasets.splits import Split
 
 __all__ = ["write_folder", "write_random"]
 

@@ -18,8 +18,8 @@ from lipsync_bench import datamodules
 from lipsync_bench.datamodules import LRS2, MEAD, ClipDataModule, ClipFolder, Synthetic
 from lipsync_bench.datamodules.datasets.dataset import dataset_names
 from lipsync_bench.datamodules.datasets.mead import selected_numbers
+from lipsync_bench.datamodules.datasets.splits import SPLITS, Split, read_split
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.splits import SPLITS, Split, read_split
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from tests.datamodules.fake_trainer import FakeTrainer
 from tests.datamodules.prepared_folders import write_folder, write_random

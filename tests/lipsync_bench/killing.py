@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 120.0

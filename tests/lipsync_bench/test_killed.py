@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lipsync_bench.datamodules.clips.clip import read_header
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.rows import read_rows

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lipsync_bench.datamodules.weights import load_weights, read_torch
+from lipsync_bench.datamodules.files.weights import load_weights, read_torch
 from lipsync_bench.models import Wav2Lip, load_method
 from lipsync_bench.models.core.checkpoints import load_checkpoint, save_module
 from lipsync_bench.weights import import_official

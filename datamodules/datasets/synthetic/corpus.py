@@ -18,11 +18,11 @@ from lipsync_bench.datamodules.datasets.synthetic.face import FRAME_PX, DrawnFac
 from lipsync_bench.datamodules.datasets.synthetic.person import Person, make_person
 from lipsync_bench.datamodules.datasets.synthetic.speech import synthesise
 from lipsync_bench.datamodules.errors import JobsFailed, system_error
-from lipsync_bench.datamodules.files import atomic_path, write_arrays
+from lipsync_bench.datamodules.files.disk import atomic_path, write_arrays
+from lipsync_bench.datamodules.files.texts import read_json
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.progress import progress_bar
-from lipsync_bench.datamodules.texts import read_json
 
 __all__ = ["CorpusReport", "Take", "make_corpus", "make_take"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
-from lipsync_bench.datamodules.splits import Split
-from lipsync_bench.datamodules.texts import flat, read_yaml
+from lipsync_bench.datamodules.datasets.splits import Split
+from lipsync_bench.datamodules.files.texts import flat, read_yaml
 from lipsync_bench.experiment_files import named_file
 from lipsync_bench.old_names import renamed
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lipsync_bench.datamodules.clips.clip import ClipHeader
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import has_files
 from lipsync_bench.evaluation.regions import Regions

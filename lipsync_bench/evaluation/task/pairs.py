@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from lipsync_bench.datamodules.clips.clip import read_header
-from lipsync_bench.datamodules.texts import read_text
+from lipsync_bench.datamodules.files.texts import read_text
 from lipsync_bench.evaluation.task.protocol import Protocol
 
 __all__ = ["Pair", "draw_pairs", "read_pairs"]

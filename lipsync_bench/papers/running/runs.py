@@ -99,7 +99,7 @@ def _in_use(part: DatasetPlan, parsing: Path | None) -> WeightsInUse:
     videos = dict.fromkeys(part.pred, ("", ("",)))
     if not part.checkpoints:
         return videos
-    from lipsync_bench.datamodules.files import sha256
+    from lipsync_bench.datamodules.files.disk import sha256
     from lipsync_bench.inference.face_mask import FaceMaskPaste
 
     pastes = ("box", FaceMaskPaste(parsing).name)

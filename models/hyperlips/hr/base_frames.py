@@ -33,7 +33,7 @@ import simplejpeg
 from lipsync_bench.datamodules.clips.clip import ClipHeader
 from lipsync_bench.datamodules.clips.tensor_file import FileKind, StoredTensor, open_file, read_head
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.files import write_tensors
+from lipsync_bench.datamodules.files.disk import write_tensors
 from lipsync_bench.datamodules.limits import MAX_CROP_PX
 from lipsync_bench.models.hyperlips.hr.sketch import BOTTLENECK_PX, LIP_OUTLINE
 

@@ -27,7 +27,7 @@ import torch
 
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.texts import few
+from lipsync_bench.datamodules.files.texts import few
 from lipsync_bench.datamodules.windows.dataset import Encoded, WindowDataset, in_threads, stack_frames
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 from lipsync_bench.datamodules.windows.starts import MIN_FRAMES, WINDOW_FRAMES

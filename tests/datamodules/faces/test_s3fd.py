@@ -19,7 +19,7 @@ from lipsync_bench.datamodules.faces.crops import crop_boxes
 from lipsync_bench.datamodules.faces.detectors import S3FDDetector, detector_version, make_detector
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.faces.s3fd import S3FD, find_faces, load_s3fd, network_input, rectangle, rectangles
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.video import VideoWriter
 from lipsync_bench.datamodules.prepare.make_clip import Settings
 from lipsync_bench.datamodules.prepare.options import PrepareOptions

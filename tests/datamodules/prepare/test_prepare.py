@@ -16,7 +16,7 @@ from skimage.data import astronaut
 
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.faces.crops import SMOOTHING_RADIUS, crop_boxes, cut
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import load_audio, mel_spectrogram, to_int16
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.datamodules.prepare import make_clip as prepare_clip

@@ -21,7 +21,7 @@ import pytest
 
 from lipsync_bench.datamodules.clips.clip import read_header
 from lipsync_bench.datamodules.faces.options import FaceOptions
-from lipsync_bench.datamodules.files import temporary_path
+from lipsync_bench.datamodules.files.disk import temporary_path
 from lipsync_bench.datamodules.prepare import prepare as prepare_module
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs

@@ -78,7 +78,7 @@ def test_every_candidate_has_a_row_for_every_clip_and_the_ground_truth_is_best(r
 
 
 def test_a_row_records_what_it_was_measured_with(result, weights):
-    from lipsync_bench.datamodules.files import sha256
+    from lipsync_bench.datamodules.files.disk import sha256
 
     rows = read_rows(result.folder)
     wav2lip = rows[rows["method"] == "wav2lip"].iloc[0]
@@ -155,7 +155,7 @@ def test_the_target_is_decoded_once_for_all_candidates_and_its_landmarks_are_kep
 
 @pytest.mark.slow
 def test_lse_appears_with_syncnet_weights_under_the_name_of_its_protocol(corpus, tmp_path):
-    from lipsync_bench.datamodules.files import sha256
+    from lipsync_bench.datamodules.files.disk import sha256
     from tests import golden
 
     weights = tmp_path / "syncnet_v2.model"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lipsync_bench.evaluation.metric_table import metric_table, with_table
+from lipsync_bench.cli.metric_table import metric_table, with_table
 from lipsync_bench.evaluation.options import ScorerFiles
 from lipsync_bench.evaluation.scorers import Scorers
 
@@ -84,7 +84,7 @@ from rich.console import Console
 from lipsync_bench.cli import doctor
 from lipsync_bench.evaluation import Inputs, Running, ScorerFiles, Selection, evaluate_dataset
 from lipsync_bench.results.leaderboard import rich_table
-from lipsync_bench.evaluation.metric_table import metric_table
+from lipsync_bench.cli.metric_table import metric_table
 from lipsync_bench.results.row_schema import row_schema
 from lipsync_bench.results.rows import FIELDS, SCORERS
 
@@ -142,7 +142,7 @@ def test_a_file_in_another_folder_is_a_metric_everywhere(corpus, tmp_path):
 
 
 def test_the_documentation_has_the_table_of_the_descriptions():
-    """If it fails, run: python -m lipsync_bench.evaluation.metric_table docs/evaluation.md"""
+    """If it fails, run: python -m lipsync_bench.cli.metric_table docs/evaluation.md"""
     text = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
     assert with_table(text) == text
     assert metric_table() in text

@@ -306,7 +306,7 @@ def test_lpips_of_both_nets_with_given_weights(corpus, tmp_path):
     """Random trunks under the published names: the value means nothing, the columns and hashes do."""
     import torchvision
 
-    from lipsync_bench.datamodules.files import sha256
+    from lipsync_bench.datamodules.files.disk import sha256
 
     folder = tmp_path / "weights"
     folder.mkdir()

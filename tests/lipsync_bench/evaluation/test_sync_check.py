@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import load_audio, to_int16
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.metrics.sync.lse import score_clip

@@ -22,7 +22,7 @@ from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces import detectors
 from lipsync_bench.datamodules.faces.crops import crop_boxes, smooth_boxes_ahead
 from lipsync_bench.datamodules.faces.options import FaceOptions
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, mel_spectrogram
 from lipsync_bench.datamodules.media.video import VideoWriter, probe, read_frames
 from lipsync_bench.inference import dub as dubbing

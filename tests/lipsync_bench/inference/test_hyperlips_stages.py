@@ -15,7 +15,7 @@ import torch
 
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.inference.base_frames import FAILURES
 from lipsync_bench.models import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule, load_method

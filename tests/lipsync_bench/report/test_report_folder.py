@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lipsync_bench import report
-from lipsync_bench.datamodules.files import temporary_path
+from lipsync_bench.datamodules.files.disk import temporary_path
 from lipsync_bench.report import charts, site, write_report
 from lipsync_bench.report.site import MARKER
 from tests.commands import run_bench

@@ -11,7 +11,7 @@ import pytest
 
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.options import FaceOptions
-from lipsync_bench.datamodules.files import sha256
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import load_audio
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.s3fd import S3FD, load_s3fd
-from lipsync_bench.datamodules.weights import is_state
+from lipsync_bench.datamodules.files.weights import is_state
 from lipsync_bench.models import Wav2Lip, load_method
 from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lipsync_bench.datamodules import files
-from lipsync_bench.datamodules.csv_files import are_numbers, quoted, unquoted, write_csv
-from lipsync_bench.datamodules.files import (
+from lipsync_bench.datamodules.files import disk as files
+from lipsync_bench.datamodules.files.csv_files import are_numbers, quoted, unquoted, write_csv
+from lipsync_bench.datamodules.files.disk import (
     atomic_path,
     is_leftover,
     printable,

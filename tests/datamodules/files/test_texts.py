@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lipsync_bench.datamodules.texts import YAML_BYTES, TextError, read_json, read_text, read_yaml
+from lipsync_bench.datamodules.files.texts import YAML_BYTES, TextError, read_json, read_text, read_yaml
 
 LAUGHS = "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
     f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]\n" for k in range(1, 9)

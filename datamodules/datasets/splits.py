@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Literal, get_args
 
-from lipsync_bench.datamodules.texts import read_text
+from lipsync_bench.datamodules.files.texts import read_text
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of metrics in docs/evaluation.md, made of their descriptions.
 
-`python -m lipsync_bench.evaluation.metric_table docs/evaluation.md` renews it there, between its two comments.
+`python -m lipsync_bench.cli.metric_table docs/evaluation.md` renews it there, between its two comments.
 """
 
 import re
 import sys
 from pathlib import Path
 
-from lipsync_bench.datamodules.files import write_atomic
+from lipsync_bench.datamodules.files.disk import write_atomic
 from lipsync_bench.evaluation.scorers import flag
 from lipsync_bench.metrics.registry import METRICS
 

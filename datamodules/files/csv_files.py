@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from lipsync_bench.datamodules.files import write_atomic
+from lipsync_bench.datamodules.files.disk import write_atomic
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBERS = re.compile(r"[+-]?(\d+(\.\d*)?([eE][+-]?\d+)?|inf|nan)(\s+[+-]?(\d+(\.\d*)?([eE][+-]?\d+)?|inf|nan))*")

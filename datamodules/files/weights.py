@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.errors import of_reading
-from lipsync_bench.datamodules.safe_pickle import forbidden_name, read_script, script_root
+from lipsync_bench.datamodules.files.safe_pickle import forbidden_name, read_script, script_root
 
 _COUNTER = "num_batches_tracked"  # of batch norms; files of old framework versions lack it, evaluation never reads it
 _Network = TypeVar("_Network", bound=nn.Module)
