@@ -128,10 +128,10 @@ class BenchModule(FrozenParts):
         return None
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self._logged_loss(batch, "val")
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
-        self._logged_loss(batch, "test")
+        self._evaluate(batch, "test")
 
     def trained_parameters(self) -> Any:
         """What the first optimiser steps: all parameters but the discriminator's, or groups of them."""
@@ -227,3 +227,7 @@ class BenchModule(FrozenParts):
         loss = self.weighted_sum(terms.loss)
         self.log_terms(stage, {**terms.loss, **terms.watched, "loss": loss}, batch)
         return loss
+
+    def _evaluate(self, batch: Mapping[str, Tensor], stage: Stage) -> None:
+        if type(self).loss_terms is not BenchModule.loss_terms:  # else it has a training step of its own, and only that
+            self._logged_loss(batch, stage)
