@@ -22,7 +22,7 @@ def real_clips() -> Path:
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small embedded corpus, prepared: `videos/` as LRS2 lays them out, `clips/` for the data modules. Read only."""
+    """A small synthetic corpus, prepared: `videos/` as LRS2 lays them out, `clips/` for the data modules. Read only."""
     from lipsync_bench.datamodules.datasets.synthetic import make_corpus
     from lipsync_bench.datamodules.prepare.options import PrepareOptions
     from lipsync_bench.datamodules.prepare.prepare import prepare

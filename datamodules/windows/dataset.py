@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every kind of batch has in common: windows of prepared clips, each drawn by a key alone.
+"""What every kind of batch has in common: windows of prepared clips, drawn by seed and key alone.
 
 A kind of batch is one class derived from `WindowDataset`, in a file of its own: generator.py and expert.py here, a
-method's own beside its network. A model names its kind in the class attribute `window`, and `ClipDataModule` asks for
-it there; nothing else has to know it.
+method's own beside its network. A model names its kind in the class attribute `window`, and `ClipDataModule` reads
+it there.
 
 Differs:
     Wav2Lip's published loader draws a clip and two frames, and tries again until all files exist, ignoring the index it
@@ -52,7 +52,7 @@ def stack_frames(frames: Iterable[np.ndarray], size: int) -> torch.Tensor:
 
 
 def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
-    """What a function that reads files gives for each item: on network discs the time is waiting."""
+    """Applies a function that reads a file to each item, in 8 threads: on network discs the time is waiting."""
     with ThreadPoolExecutor(8) as pool:
         return list(pool.map(function, items))
 
@@ -76,10 +76,11 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
     Args:
         clips: clip files that `separate` calls ready.
         image_size: side of the square images, pixels.
-        seed: makes another sequence of windows.
+        seed: of the random draws; another seed gives other windows.
         length: windows in an epoch; without it as many as there are clips.
         read: how clip files are read.
-        fixed: evaluation. Clips are taken in order, evenly over `length`, and the epoch is ignored.
+        fixed: for validation and test: clips are taken in order, spread evenly over `length`, and every epoch has the
+            same windows.
 
     Raises:
         ClipError: (on access) a clip is broken; the message has its path.
@@ -87,7 +88,7 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
     """
 
     name: ClassVar[str]
-    """What the argument `window` of a data module may call the kind."""
+    """The name of the kind, which the data module's argument `window` takes instead of the class."""
     unready: ClassVar[str] = "are too short for a window"
     """What is said of the clips that `separate` leaves out."""
 

@@ -60,7 +60,7 @@ def synthetic(
     seed: From0 = 0,
     workers: From1 | None = None,
 ) -> int:
-    """Make the embedded corpus: talking heads in true sync, laid out like LRS2.
+    """Make the synthetic corpus: talking heads in true sync, laid out like LRS2.
 
     Args:
         out: Folder for the videos, split lists and truth.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bench demo`: every stage of the suite on the embedded corpus, with the commands a user would type.
+"""`bench demo`: every stage of the suite on the synthetic corpus, with the commands a user would type.
 
 Each stage leaves its result in the folder and is not done again when it is there; a training that was interrupted goes
 on from its last checkpoint.
@@ -64,7 +64,7 @@ __all__ = ["run_demo", "trainings"]
 
 
 def _files(run: str) -> list[Path]:
-    """The YAML of a run and its overlay for the embedded corpus."""
+    """The YAML of a run and its overlay for the synthetic corpus."""
     files = [experiment_file(kind, run) for kind in ("", "synthetic")]
     return [file for file in files if file is not None]
 
@@ -87,7 +87,7 @@ def trainings(method: str) -> list[str]:
         method: A name of `list_methods()`, or what comes before the underscore of several.
 
     Raises:
-        ValueError: There is none with an overlay for the embedded corpus.
+        ValueError: There is none with an overlay for the synthetic corpus.
     """
     known = [name for name in list_methods() if len(_files(name)) == 2]
     runs: list[str] = []
@@ -256,7 +256,7 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     loss, shifts = _expert_loss(expert, clips, seed), _shift_table(expert, Synthetic(root=clips).clips("test"))
     write_atomic(results / "shifts.csv", csv_text(shifts))
 
-    console.print(rich_table(boards[0], "embedded corpus, held-out clips"))
+    console.print(rich_table(boards[0], "synthetic corpus, held-out clips"))
     console.print(
         "Expert rows: judged by the expert just trained here, on this corpus. They are not LSE; LSE appears with the "
         "official SyncNet weights: bench evaluate --syncnet syncnet_v2.model"

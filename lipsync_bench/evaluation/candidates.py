@@ -23,9 +23,9 @@ from lipsync_bench.inference.lip_sync import lip_sync, paste, paste_crop
 from lipsync_bench.models import TalkingFaceModule, load_method
 from lipsync_bench.results.rows import GROUND_TRUTH, REPEATED_FRAME
 
-_EVEN_PX = 3  # difference from rounding the target's and the prediction's sides to even numbers
-_MACROBLOCK_PX = 16
-_STRETCH = 0.03  # relative difference by that rounding, for frames of another scale
+_EVEN_PX = 3  # largest difference from rounding the sides of target and prediction to even numbers
+_MACROBLOCK_PX = 16  # some writers (imageio) round sides to multiples of this
+_STRETCH = 0.03  # largest relative difference from that rounding, for predictions of another scale
 
 __all__ = ["Candidate", "Checkpoint", "GroundTruth", "RepeatedFrame", "TargetChunk", "VideoFolder"]
 
@@ -124,7 +124,7 @@ class GroundTruth(Candidate):
 
 
 class RepeatedFrame(Candidate):
-    """The trivial baseline: the reference crop in every frame's box. A method should beat it."""
+    """The face of the clip's first frame, pasted into every frame's box. A method should score better."""
 
     paste = "box"
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One pass over the clips: decode once, detect once, score every candidate, write each row at once."""
+"""Scores all candidates in one pass over the clips: each target is decoded once, and its faces are found once.
+
+The rows of a pair are written as soon as the pair is finished.
+"""
 
 import logging
 import time
@@ -234,6 +237,7 @@ def _pending(run: Evaluation, video: Clip, audio: Clip, pair: Pair, rows: RowFil
     for candidate in run.candidates:
         audio_clip = video if candidate.undubbed else audio
         identity = identity_of(run.regions.protocol.key, candidate, video.header.id, audio_clip.header.id)
+        # Undubbed, a candidate is the same for all pairs of a video: it is scored with the first of them.
         if identity not in rows and (audio_clip is audio or pair.first):
             out.append((candidate, audio_clip))
     return out

@@ -28,15 +28,16 @@ class Frozen(Generic[_Network]):
         def vgg_loss(self) -> VGGLoss | None:
             return VGGLoss(self.perceptual_weights) if self.weights["vgg"] > 0 else None
 
-    Its attribute `weights` is the SHA-256 of the file that it comes from (or "random"), which stands in records.
+    The network's attribute `weights` is the SHA-256 of the file that it was read from, or "random"; it is stored in the
+    record of a checkpoint.
 
     Args:
         load: the method.
-        fact: name of `weights` in the record of a checkpoint.
+        fact: key in the record of a checkpoint under which `weights` is stored.
         argument: of the module's constructor, if it names the checkpoint that the network comes from.
-        empty: the network without its weights, made from the module and a checkpoint's record: for one that checkpoints
-            carry, in the place of its file.
-        facts: further attributes of the network by their names in the record, which `empty` reads.
+        empty: makes the network without its weights, from the module and a checkpoint's record. If it is given,
+            checkpoints contain the weights of this network, and its file is not needed to load them.
+        facts: keys in the record for further attributes of the network, which `empty` reads.
         training_mode: whether it stays in training mode (its batch norms use the statistics of a batch), not in
             evaluation mode.
     """
@@ -120,7 +121,7 @@ class FrozenParts(ExactTraining):
             try:
                 getattr(self, name)
             except (OSError, ValueError):
-                if part.empty is None:  # else a checkpoint may bring it
+                if part.empty is None:  # else a checkpoint that is loaded later may contain the weights
                     raise
 
     def on_fit_start(self) -> None:

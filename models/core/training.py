@@ -24,12 +24,12 @@ __all__ = ["BenchModule", "Stage", "Terms"]
 
 
 class Terms(NamedTuple):
-    """What a batch gives."""
+    """What `loss_terms` returns for a batch."""
 
     loss: dict[str, Tensor]
     """Terms of the loss by name, to be weighted."""
     watched: Mapping[str, Tensor] = {}
-    """What is logged beside them."""
+    """Further values to log, which are not part of the loss."""
     real: Tensor | None = None
     """True images as the discriminator takes them."""
     fake: Tensor | None = None
@@ -44,12 +44,14 @@ class BenchModule(FrozenParts):
     `trainer.global_step` counts the steps of both. Checkpoints hold plain types and tensors only, so that they load
     with `weights_only=True`.
 
-    A module hands the arguments that it does not have itself to this constructor, so that each has these.
+    A module passes its further keyword arguments (`**steps`) to this constructor, so that every module accepts
+    `accumulate_batches` and `clip_gradient`.
 
     Args:
-        accumulate_batches: batches whose mean gradient an optimiser steps with, with and without a discriminator;
-            `max_steps` counts steps, `val_check_interval` batches.
-        clip_gradient: largest norm of the gradient that an optimiser steps with, of each of two; None clips nothing.
+        accumulate_batches: number of batches over which gradients are averaged before an optimiser steps, with a
+            discriminator and without. `max_steps` counts optimiser steps, `val_check_interval` counts batches.
+        clip_gradient: largest norm of the gradient with which an optimiser may step; with a discriminator each
+            optimiser's gradient is clipped by its own norm. None: no clipping.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "rgb"
@@ -57,13 +59,13 @@ class BenchModule(FrozenParts):
     experiment: ClassVar[str] = ""
     """The file in experiments/ that trains this class."""
     parameters_without_gradient: ClassVar[tuple[str, ...]] = ()
-    """Beginnings of the names of parameters that require a gradient and never get one (dead weights)."""
+    """First parts of the names of parameters that require a gradient but never receive one (no output depends on them)."""
     perceptual_terms: ClassVar[tuple[str, ...]] = ()
     """Terms of networks that have `perceptual_weights`; with random ones they are logged as NAME_random_weights."""
 
     discriminator: nn.Module | None
     weights: Mapping[str, float]
-    """Weights of terms by name; a term that is not among them counts once."""
+    """Weights of terms by name; a term without one has the weight 1."""
     perceptual_weights: str = ""
 
     def __init__(self, accumulate_batches: int = 1, clip_gradient: float | None = None) -> None:
@@ -87,7 +89,7 @@ class BenchModule(FrozenParts):
         """
         return {}
 
-    @property  # type: ignore[misc]  # Lightning's can be set
+    @property  # type: ignore[misc]  # in Lightning this property has a setter
     def automatic_optimization(self) -> bool:
         """Whether the trainer steps the one optimiser; with a discriminator, two step by turns."""
         return self.discriminator is None
@@ -109,7 +111,7 @@ class BenchModule(FrozenParts):
         raise NotImplementedError(f"{type(self).__name__} does not define discriminator_terms")
 
     def weighted_sum(self, terms: Mapping[str, Tensor]) -> Tensor:
-        """The loss."""
+        """The sum of the terms, each multiplied by its weight in `weights` (1 where it has none)."""
         return reduce(add, (self.weights.get(name, 1.0) * term for name, term in terms.items()))
 
     def training_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor | None:
@@ -122,9 +124,9 @@ class BenchModule(FrozenParts):
         assert terms.real is not None
         assert terms.fake is not None
         with self.turn(1, batch_index) as step:
-            judged = self.discriminator_terms(self.discriminator, terms.real, terms.fake.detach())
-            step(self.weighted_sum(judged))
-        self.log_terms("train", {**terms.loss, **terms.watched, "loss": loss, **judged}, batch)
+            disc_terms = self.discriminator_terms(self.discriminator, terms.real, terms.fake.detach())
+            step(self.weighted_sum(disc_terms))
+        self.log_terms("train", {**terms.loss, **terms.watched, "loss": loss, **disc_terms}, batch)
         return None
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_index: int) -> None:
@@ -177,7 +179,7 @@ class BenchModule(FrozenParts):
         """
         random = self.perceptual_terms if self.perceptual_weights == RANDOM else ()
         names = {name: f"{stage}/{name}{'_random_weights' if name in random else ''}" for name in terms}
-        size = float(len(next(iter(batch.values()))))  # Lightning divides a whole number among processes without a rest
+        size = float(len(next(iter(batch.values()))))  # Lightning divides whole numbers and drops the rest
         values: dict[str, Any] = {names[name]: value.detach() for name, value in terms.items()}
         self.log_dict(values, batch_size=size, sync_dist=stage != "train", prog_bar=True)  # type: ignore[arg-type]
 
@@ -197,7 +199,7 @@ class BenchModule(FrozenParts):
     def teardown(self, stage: str) -> None:
         super().teardown(stage)
         if stage == "fit" and self.automatic_optimization and self.accumulate_batches != 1:
-            self.trainer.accumulate_grad_batches = 1  # of a trainer that fits another module next
+            self.trainer.accumulate_grad_batches = 1  # a trainer may fit another module next
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -206,10 +208,14 @@ class BenchModule(FrozenParts):
         self.begin()
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, getattr(pl.callbacks, "WeightAveraging", ())):
-                callback.setup(self.trainer, self, "fit")  # type: ignore[union-attr]  # it copied the module before
+                callback.setup(self.trainer, self, "fit")  # type: ignore[union-attr]  # it copied the module before `begin`
 
     def begin(self) -> None:
-        """Gives the module what a new training starts with; a resumed one has it from its checkpoint."""
+        """Called when a new training begins, not when one is resumed.
+
+        Reads every frozen part once more: `setup` ignores an unreadable file of a part that a checkpoint may contain;
+        a new training has no checkpoint, so that the error appears here.
+        """
         for name in self.frozen_parts():
             getattr(self, name)
 
@@ -229,5 +235,6 @@ class BenchModule(FrozenParts):
         return loss
 
     def _evaluate(self, batch: Mapping[str, Tensor], stage: Stage) -> None:
-        if type(self).loss_terms is not BenchModule.loss_terms:  # else it has a training step of its own, and only that
+        # A module that defines no `loss_terms` has a training step of its own and nothing to validate here.
+        if type(self).loss_terms is not BenchModule.loss_terms:
             self._logged_loss(batch, stage)

@@ -109,6 +109,7 @@ class Wav2Lip(TalkingFaceModule):
 
     @property
     def needs_sync_expert(self) -> bool:
+        """Also while s is 0: validation computes the sync loss from the beginning."""
         return self.sync_weight > 0
 
     @property
@@ -131,7 +132,7 @@ class Wav2Lip(TalkingFaceModule):
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
         generated, target = self.windows(batch)
         terms = {"l1": self.l1_loss(generated, target)}
-        # A validation's decides when its weight is switched on.
+        # Validation always computes the sync loss: its mean decides when the term gets its weight.
         if (stage != "train" or self.current_sync_weight > 0) and self.sync_expert is not None:
             terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], generated.transpose(1, 2))
         watched: dict[str, Tensor] = {}

@@ -29,8 +29,8 @@ class DatasetPlan:
     Args:
         dataset: The paper's name of the data set.
         benchmark: The name of our benchmark.
-        checkpoints: Checkpoints by row.
-        pred: Folders of videos by row.
+        checkpoints: Checkpoint of each method, by the name of its row in the paper's table.
+        pred: Folder of videos of each method, by the same name.
         notes: What is not run, and why.
         ready: Whether its clips are prepared.
     """
@@ -154,7 +154,7 @@ def _without_weights(
     found = [row.name for row in rows if row.name in finished]
     rows = [row for row in rows if row.name not in finished]
     if found:
-        yield f"On {part.dataset} as found, without checkpoint or videos of this run: {', '.join(found)}."
+        yield f"On {part.dataset}, earlier results are shown, without checkpoint or videos of this run: {', '.join(found)}."
     ours = [row.name for row in rows if row.method in table.trained_here]
     others = [row.name for row in rows if row.method not in table.trained_here]
     if ours:
