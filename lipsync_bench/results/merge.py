@@ -4,7 +4,7 @@
 Results to merge are a results folder, its clips.csv or its leaderboard.csv (the rows beside it are read), or a
 leaderboard.csv without rows. The rows of all parts are joined and the leaderboard is derived from them; entries without
 rows are copied without rank and group, and then no entry has any: ranks over a subset would mislead. FID is one number
-of the features of all clips and not in the rows; an entry keeps the FID of the leaderboard.csv beside its rows, if it is
+of the features of all clips and not in the rows: an entry keeps that of the leaderboard.csv beside its rows, if it is
 of the same clips.
 
 Refused, because a column of the leaderboard would hold two different quantities:

@@ -59,7 +59,7 @@ class BenchModule(FrozenParts):
     experiment: ClassVar[str] = ""
     """The file in experiments/ that trains this class."""
     parameters_without_gradient: ClassVar[tuple[str, ...]] = ()
-    """First parts of the names of parameters that require a gradient but never receive one (no output depends on them)."""
+    """First parts of the names of parameters that require a gradient but never receive one (dead weights)."""
     perceptual_terms: ClassVar[tuple[str, ...]] = ()
     """Terms of networks that have `perceptual_weights`; with random ones they are logged as NAME_random_weights."""
 

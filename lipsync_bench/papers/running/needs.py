@@ -154,7 +154,7 @@ def _without_weights(
     found = [row.name for row in rows if row.name in finished]
     rows = [row for row in rows if row.name not in finished]
     if found:
-        yield f"On {part.dataset}, earlier results are shown, without checkpoint or videos of this run: {', '.join(found)}."
+        yield f"On {part.dataset}, earlier results are shown, not of this run: {', '.join(found)}."
     ours = [row.name for row in rows if row.method in table.trained_here]
     others = [row.name for row in rows if row.method not in table.trained_here]
     if ours:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Evaluation as a whole: real videos of the synthetic corpus, a real (untrained) method, interruptions, wrong inputs."""
+"""Evaluation as a whole: real videos of the synthetic corpus, an untrained method, interruptions, wrong inputs."""
 
 import gc
 import json

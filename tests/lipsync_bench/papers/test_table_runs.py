@@ -161,7 +161,7 @@ def test_an_unpaired_table_takes_checkpoints_and_videos_into_named_rows(here, co
     caplog.clear()
     assert run_bench(*args, "--limit", "1") == 0  # rows that are there stay, whoever is asked for
     assert counts == []
-    assert "On lrs2 as found, without checkpoint or videos of this run: wav2lip_gan, pc_avs." in caplog.text
+    assert "On lrs2, earlier results are shown, not of this run: wav2lip_gan, pc_avs." in caplog.text
     assert run_bench(*args, "--limit", "1", "--results", "other") == 0
     assert "Not run on lrs2: wav2lip_gan: the benchmark lrs2 names no checkpoint. Give one" in caplog.text
 
