@@ -101,7 +101,7 @@ def test_the_last_batches_of_an_epoch_step_too(adversarial: bool, tmp_path: Path
     trainer = trainer_for(tmp_path, callbacks=[recorder], max_epochs=2)
     trainer.fit(module, loader(*(module.example_batch(2, seed) for seed in range(3))))
     assert trainer.global_step == len(recorder.steps) == 4 * len(trainer.optimizers)
-    assert all(value.abs().max() > 0 for step in recorder.steps for value in step.values())
+    assert all(any(value.abs().max() > 0 for value in step.values()) for step in recorder.steps)
     assert trainer.accumulate_grad_batches == 1  # as it was given
 
 
