@@ -16,7 +16,7 @@ from tests.leftovers import left_by_the_dead
 
 def test_probe_of_a_written_file(tmp_path: Path) -> None:
     path = write_numbered(tmp_path / "new" / "12:30 a.mp4", audio=np.zeros(32000, np.float32))
-    assert video.probe(path) == video.VideoInfo(path, 48, 32, 25.0, 50, 2.0, 0, True)
+    assert video.probe(path) == video.VideoInfo(path, 48, 32, 25.0, 50, 0, True)
     assert not video.probe(write_numbered(tmp_path / "mute.mp4", 5)).has_audio
 
 
