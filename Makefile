@@ -37,7 +37,7 @@ hyperlips: $(STAMP) ## both stages of HyperLips in demo/: expert, stage 1, its f
 test: $(STAMP) ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-lint: $(STAMP) ## format, lint, types and the four floors
+lint: $(STAMP) ## format, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

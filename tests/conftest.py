@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures that every floor's tests share."""
+"""Fixtures for the tests of every layer."""
 
 import os
 from pathlib import Path

@@ -43,3 +43,13 @@ def test_files_exist():
     links = re.findall(r"\]\(([^)#]+)\)", TEXT)
     places = (ROOT, ROOT / "docs")
     assert [link for link in links if "://" not in link and not any((p / link).is_file() for p in places)] == []
+
+
+def test_lines_of_the_documentation_fit_120_columns():
+    files = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    assert len(files) >= 7
+    lines = [
+        (file.name, number, line) for file in files for number, line in enumerate(file.read_text().splitlines(), 1)
+    ]
+    prose = [(name, number, re.sub(r"https?://\S+", "", line)) for name, number, line in lines if line[:1] != "|"]
+    assert [place for *place, line in prose if len(line) > 120] == []
