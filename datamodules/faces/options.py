@@ -36,7 +36,7 @@ class FaceOptions:
         detector_weights: Weights of the detector s3fd (s3fd-619a316812.pth); the others have none.
         crop: Rule for the rectangle that is cut out: mesh, steady and independent of the jaw; detector, as published.
             To dub, that with which the training data was prepared.
-        face: Which face where there are several: largest, first, left, right, centre, or a number from 0.
+        face: Which face, if there are several: largest, first, left, right, centre, or a number from 0.
         max_gap_frames: Longest run of frames without the face that is interpolated. A video with a longer one is not
             prepared; dubbed, its frames pass through unchanged.
     """

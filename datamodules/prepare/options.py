@@ -28,7 +28,7 @@ class PrepareOptions:
         max_crop_px: Longer side of a stored crop; larger ones are made smaller.
         max_failures: Share of the clips (0 to 1) that may fail before the run ends with an error.
         workers: Processes; one for each core if not given. With 1 there is only this process.
-        overwrite: Make finished clips anew, too.
+        overwrite: Also prepare finished clips again.
     """
 
     dataset: DatasetName = "folder"

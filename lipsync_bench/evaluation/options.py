@@ -57,10 +57,10 @@ class Inputs:
 
     Args:
         root: Folder of prepared clips, instead of the benchmark's.
-        methods: Checkpoint of each method, as --methods.wav2lip PATH, instead of or beside the benchmark's.
+        methods: Checkpoint of each method, as --methods.wav2lip PATH, added to the benchmark's or replacing them.
         pred: Folder of generated videos, as DIR or NAME=DIR; may be given several times. With --target they are
             compared with its videos, else each is one more method, whose files are named like the clips.
-        parsing: Weights of the face parser (face_segmentation.pth), for methods that paste through a mask of the face
+        parsing: Weights of the face parser (face_segmentation.pth), for methods that are pasted through a face mask
             (HyperLips); without them the mask is the Face Mesh contour. Each row says which.
     """
 
@@ -94,7 +94,7 @@ class Selection:
 
     Args:
         limit: Only the first clips (pairs).
-        only: Only these methods, with commas between; the ground truth always takes part.
+        only: Only these methods, with commas between; the ground truth is always included.
         clips: Only clips whose id is one of these or fits one of these patterns, such as 'S1/*', with commas between.
     """
 
@@ -109,7 +109,7 @@ class Selection:
 @Parameter(name="*", group=Group("Networks of metrics", sort_key=4))
 @dataclass(frozen=True)
 class ScorerFiles:
-    """Weights of the networks that metrics need; what is not given is not computed.
+    """Weights of the metric networks; a metric whose weights are not given is not computed.
 
     Args:
         syncnet: Official SyncNet weights (syncnet_v2.model), for LSE.
@@ -120,8 +120,8 @@ class ScorerFiles:
             downloads.
         inception: Folder with pt_inception-2015-12-05-6726825d.pth, or torchvision; for FID.
         detector_weights: S3FD's weights (s3fd-619a316812.pth), for protocols that cut by its boxes.
-        metrics: Metrics that take long and are computed only by name, with commas between: csim_dlib (identity). A name
-            may be followed by =FILE, the weights that it is computed with instead of those installed.
+        metrics: Metrics that take long and are computed only if named, with commas between: csim_dlib (identity).
+            A name may be followed by =FILE, the weights that it is computed with instead of those installed.
     """
 
     syncnet: Path | None = None
@@ -133,7 +133,7 @@ class ScorerFiles:
     metrics: Annotated[dict[str, str], Parameter(converter=_files, n_tokens=-1)] = field(default_factory=dict)
 
     def given(self, option: str) -> str | Path | None:
-        """What was given for an option of a network; None for nothing."""
+        """The value given for an option of a network; None if it was not given."""
         given: str | Path | None = getattr(self, option) if option in WEIGHT_OPTIONS else self.metrics.get(option)
         return given
 
@@ -148,7 +148,7 @@ class Running:
     """How an evaluation runs, and what it keeps.
 
     Args:
-        save_videos: Keep what was scored, for the players of bench report.
+        save_videos: Save the scored videos, for the players of bench report.
         device: auto, cpu or cuda:N.
     """
 

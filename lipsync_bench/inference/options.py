@@ -34,7 +34,7 @@ class DubOptions:
     """How a video is dubbed.
 
     Args:
-        fit: loop, as long as the speech, a video that is too short starts again from its beginning (but not for the
+        fit: loop, as long as the audio, a video that is too short starts again from its beginning (but not for the
             last 0.2 s, which are only heard); cut, ends with the shorter of the two.
         blend: How the face is pasted: feather, with a soft edge below the eyes and along the jaw; laplacian, softer for
             colours than for details; box, the whole box with hard edges, as published.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options of a paper's table: what is shown, and the groups of an evaluation for what is evaluated first."""
+"""The options of a paper's table: what is shown, and the groups of an evaluation that is run first."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -15,18 +15,18 @@ __all__ = ["RunOptions", "TableOptions"]
 @Parameter(name="*", group=Group("What is shown", sort_key=0))
 @dataclass(frozen=True)
 class TableOptions:
-    """What stands in a table, and where it goes.
+    """What a table contains, and where it is written.
 
     Args:
         results: Results folder of bench evaluate, a folder of such folders, or a leaderboard.csv; with --run the folder
             of such folders that is written, results/ if not given.
-        paper_only: The paper's side alone.
-        format: Of what is printed.
+        paper_only: Print only the paper's values.
+        format: Format of the output.
         out: File to write instead of the screen.
         ratings: For a user study: CSV with the columns video, method, rater, question (visual, sync or realness) and
             score (1 to 5).
-        run: Evaluate first what the table needs and is not finished, under its paper's protocols, into
-            RESULTS/DATASET-PROTOCOL. All other options are for that, and mean what they mean to bench evaluate.
+        run: First run the evaluations that the table needs and that are not finished, under its paper's protocols,
+            into RESULTS/DATASET-PROTOCOL. All other options are for them, as those of bench evaluate.
     """
 
     results: Path | None = None
@@ -40,7 +40,7 @@ class TableOptions:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class RunOptions:
-    """What is evaluated for a table, with what. Methods are the table's rows."""
+    """The options of the evaluations that a table needs. Methods are the table's rows."""
 
     select: Selection = Selection()
     inputs: Inputs = Inputs()
@@ -49,7 +49,7 @@ class RunOptions:
 
     @property
     def given(self) -> list[str]:
-        """The options that are not as they are by themselves, as they are typed."""
+        """Options that differ from their defaults, as they are typed."""
         named: list[str] = []
         for group in (self.select, self.inputs, self.scorers, self.running):
             for field in fields(group):
