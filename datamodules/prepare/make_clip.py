@@ -189,12 +189,12 @@ def _make_clip(job: Job, digest: str, damage: Damage) -> ClipHeader:
     source, settings = job.source, job.settings
     info = probe(source.path)
     if not info.has_audio and source.audio is None:
-        raise MediaError(f"{source.path}: no sound track. Expected a video with sound. Remove it, or add its sound")
-    wave = load_audio(source.path if info.has_audio or source.audio is None else source.audio, damage)
-    mel = mel_spectrogram(wave)
+        raise MediaError(f"{source.path}: no audio track. Expected a video with audio. Remove it, or add its audio")
+    samples = load_audio(source.path if info.has_audio or source.audio is None else source.audio, damage)
+    mel = mel_spectrogram(samples)
     if mel.shape[1] < MEL_WINDOW:
         raise MediaError(
-            f"{source.path}: {len(wave) / SAMPLE_RATE:.2f} s of sound, expected at least "
+            f"{source.path}: {len(samples) / SAMPLE_RATE:.2f} s of audio, expected at least "
             f"{MEL_WINDOW / MELS_PER_SECOND:.2f} s. Use a longer video"
         )
     track, boxes, jpegs = _track_and_cut(source.path, settings, damage)
@@ -220,7 +220,7 @@ def _make_clip(job: Job, digest: str, damage: Damage) -> ClipHeader:
         header,
         jpegs=jpegs,
         mel=mel.T,
-        wav=to_int16(wave),
+        wav=to_int16(samples),
         boxes=boxes,
         landmarks=(track.landmarks - corner) / size,
         mesh=mesh,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which videos of a data set's folder become clips, and under which id.
 
-Where its videos lie is said by the data set's class, see `datasets.dataset`. An id is `<speaker>/<name>` and becomes a
+The data set's class says where its videos lie, see `datasets.dataset`. An id is `<speaker>/<name>` and becomes a
 path below the prepared folder; both parts are made safe for file names, but where lists give the ids.
 """
 
@@ -33,7 +33,7 @@ class Source:
     Args:
         id: `<speaker>/<name>`.
         path: The video file.
-        audio: A sound file to take if the video has no sound track.
+        audio: An audio file to take if the video has no audio track.
     """
 
     id: str

@@ -90,7 +90,7 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
     name: ClassVar[str]
     """The name of the kind, which the data module's argument `window` takes instead of the class."""
     unready: ClassVar[str] = "are too short for a window"
-    """What is said of the clips that `separate` leaves out."""
+    """How a message describes the clips that `separate` leaves out."""
 
     def __init__(
         self,

@@ -63,7 +63,7 @@ def synthetic(
     """Make the synthetic corpus: talking heads in true sync, laid out like LRS2.
 
     Args:
-        out: Folder for the videos, split lists and truth.
+        out: Folder for the videos, split lists and ground truth.
         speakers: Distinguishable identities.
         clips_per_speaker: Videos of each.
         seconds: Length of a video.

@@ -71,17 +71,17 @@ def _files(run: str) -> list[Path]:
 
 def _arguments(run: str, part: str) -> dict[str, Any]:
     """What a run's YAML and its overlay say of the constructor of its "model" or "data"; `class_path` is the class."""
-    said: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for file in _files(run):
         node = read_yaml(file, "a training run", "See experiments/").get(part, {})
-        said |= {**(node.get("init_args") or {}), "class_path": node.get("class_path", said.get("class_path"))}
-    return said
+        merged |= {**(node.get("init_args") or {}), "class_path": node.get("class_path", merged.get("class_path"))}
+    return merged
 
 
 def trainings(method: str) -> list[str]:
     """What a demo trains, in order: each method of that name, after the runs whose checkpoints its YAML names.
 
-    An expert is always among them, because it also judges the held-out clips.
+    An expert is always among them, because it also scores the held-out clips.
 
     Args:
         method: A name of `list_methods()`, or what comes before the underscore of several.
@@ -152,17 +152,17 @@ def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
 
 
 def _shift_table(expert: Path, clips: list[Path]) -> pd.DataFrame:
-    """Offset that the expert finds when the sound of held-out clips is moved by k frames; positive: earlier."""
+    """Offset that the expert finds when the audio of held-out clips is moved by k frames; positive: earlier."""
     module = load_expert(expert)
     size_hw = module.image_size, module.image_size
     rows = []
     for path in clips:
         with Clip(path) as clip:
             faces = torch.from_numpy(clip.frames(size_hw=size_hw)).permute(0, 3, 1, 2).float() / 255
-            sound = to_float(clip.wav())
+            audio = to_float(clip.wav())
         for shift in SHIFTS_FRAMES:
             samples = shift * round(SAMPLE_RATE / FPS)
-            moved = sound[samples:] if shift >= 0 else np.concatenate([np.zeros(-samples, np.float32), sound])
+            moved = audio[samples:] if shift >= 0 else np.concatenate([np.zeros(-samples, np.float32), audio])
             _, means = expert_curve(module.network, faces, torch.from_numpy(mel_spectrogram(moved)))
             found = len(means) // 2 - int(means.nan_to_num(-1).argmax())
             rows.append({"clip": f"{path.parent.name}/{path.stem}", "shift_frames": shift, "found_frames": found})
@@ -258,12 +258,12 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
 
     console.print(rich_table(boards[0], "synthetic corpus, held-out clips"))
     console.print(
-        "Expert rows: judged by the expert just trained here, on this corpus. They are not LSE; LSE appears with the "
+        "Expert rows: scores of the expert just trained here, on this corpus. They are not LSE; LSE appears with the "
         "official SyncNet weights: bench evaluate --syncnet syncnet_v2.model"
     )
     right = int((shifts["found_frames"] == shifts["shift_frames"]).sum())
     console.print(f"held-out loss of the expert: {loss:.3f} (chance is 0.693)")
-    console.print(f"sound of held-out clips moved by k frames and found as k: {right} of {len(shifts)}")
+    console.print(f"audio of held-out clips moved by k frames and found as k: {right} of {len(shifts)}")
     for title, file in (("table", results / "leaderboard.csv"), ("rows", results / "clips.csv"), ("video", preview)):
         console.print(f"{title}: {file}")
     console.print(f"[dim]{time.perf_counter() - started:.0f} s in all[/dim]")

@@ -99,7 +99,7 @@ def _hardware() -> Iterator[Check]:
 def _codecs() -> Iterator[Check]:
     import av
 
-    for codec, use in (("libx264", "video"), ("aac", "sound")):
+    for codec, use in (("libx264", "video"), ("aac", "audio")):
         there = codec in av.codecs_available
         advice = "" if there else "install PyAV's own wheel: pip install --force-reinstall av"
         yield Check(f"codec {codec}", "ok" if there else "fail", f"{use} out" if there else "missing", advice)

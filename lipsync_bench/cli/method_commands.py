@@ -21,7 +21,7 @@ def dub(
     options: DubOptions = DubOptions(),
     faces: FaceOptions = FaceOptions(),
 ) -> int:
-    """Give the person in a video other speech.
+    """Dub a video: give the person in it other speech.
 
     Size and rate of the video are kept. Frames without a face pass through unchanged and are counted. The file says in
     its metadata that it is synthetic. Please tell its viewers as well, and dub only people who agreed to it.

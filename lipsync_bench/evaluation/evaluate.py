@@ -130,7 +130,7 @@ def evaluate_dataset(
     running: Running = Running(),
     progress: bool = True,
 ) -> Result:
-    """Rank methods on a data set. Ground truth always takes part, and the repeated reference frame unless left out.
+    """Rank methods on a data set. The ground truth always takes part, and the repeated frame unless left out.
 
     Args:
         dataset: Name or path of a benchmark YAML.
@@ -235,7 +235,7 @@ def evaluate_videos(
     protocol = load_protocol(rules.protocol or VIDEO_PAIRS)
     if protocol.pairing != "paired":
         raise ValueError(
-            f"{protocol.key} dubs with the sound of other clips. Expected a paired protocol for --target; score dubbed "
+            f"{protocol.key} dubs with the audio of other clips. Expected a paired protocol for --target; score dubbed "
             "videos with --dataset NAME --pred NAME=DIR"
         )
     folders = {name: Path(folder) for name, folder in pred.items()} if isinstance(pred, Mapping) else {}
@@ -261,7 +261,7 @@ def evaluate_videos(
     if not report.clips:
         raise FileNotFoundError(
             f"none of the {report.failed} videos in --target {target} could be prepared. Expected at least one with a "
-            f"face and sound. Reasons are in {out / 'targets' / 'failures.csv'}"
+            f"face and audio. Reasons are in {out / 'targets' / 'failures.csv'}"
         )
     everything = draw_pairs([out / "targets" / f"{name}{SUFFIX}" for name in report.clips], protocol, "videos")
     headers = {pair.video: read_header(pair.video) for pair in everything}

@@ -83,7 +83,7 @@ def _is_current(clip: Clip, header: BaseFramesHeader) -> bool:
 
 
 def _chunks(module: HyperLipsBase, clip: Clip) -> Iterator[np.ndarray]:
-    """The base network's faces, uint8 RGB (N, 128, 128, 3), as at inference: first crop as reference, own sound."""
+    """The base network's faces, uint8 RGB (N, 128, 128, 3), as at inference: first crop as reference, own audio."""
     mels = frame_mels(clip.mel(), len(clip))
     reference = clip.frames(0, 1)[0]
     for start in range(0, len(clip), CHUNK_FRAMES):

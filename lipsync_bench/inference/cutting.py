@@ -50,23 +50,23 @@ def cut_by_time(video: Path, out: Path, *, val_seconds: float = 18.0, test_secon
     """Write the parts and their lists below `out`: main/<name>/{train,val,test}.mp4 and {train,val,test}.txt.
 
     The last `test_seconds` are for testing, the `val_seconds` before them for validation, the rest for training. Parts
-    have 25 fps and 16 kHz mono sound, as everything is trained on. Files are whole or absent at any time.
+    have 25 fps and 16 kHz mono audio, as everything is trained on. Files are whole or absent at any time.
 
     Args:
-        video: Shows one person, with sound.
+        video: Shows one person, with audio.
         out: Folder; existing parts are replaced.
         val_seconds: Length of the validation part.
         test_seconds: Length of the test part.
 
     Raises:
         FileNotFoundError: No such video.
-        MediaError: It cannot be read or has no sound.
+        MediaError: It cannot be read or has no audio.
         ValueError: A part would be shorter than 2 s.
     """
     if not video.is_file():
         raise FileNotFoundError(f"{video}: no such file. Expected the video to cut (--video)")
     if not probe(video).has_audio:
-        raise MediaError(f"{video}: no sound track. Expected speech. Use a video with sound (--video)")
+        raise MediaError(f"{video}: no audio track. Expected speech. Use a video with audio (--video)")
     for option, seconds in (("--val_seconds", val_seconds), ("--test_seconds", test_seconds)):
         if not MIN_SECONDS <= seconds <= _LONGEST_S:  # NaN neither
             raise ValueError(f"{option} {seconds}. Expected {MIN_SECONDS:g} to {_LONGEST_S:g}. Correct {option}")
@@ -81,12 +81,12 @@ def cut_by_time(video: Path, out: Path, *, val_seconds: float = 18.0, test_secon
             f"Expected {MIN_SECONDS:g} s or more each. Set --val_seconds and --test_seconds"
         )
     name, parts, first = video.stem, [], 0
-    wave, frames, info = load_audio(video), read_frames(video, FPS), probe(video)
+    audio, frames, info = load_audio(video), read_frames(video, FPS), probe(video)
     per_frame = round(SAMPLE_RATE / FPS)
     for split, count in lengths.items():
         part = Part(split, out / "main" / name / f"{split}.mp4", first, count)
-        sound = wave[first * per_frame : (first + count) * per_frame]
-        with VideoWriter(part.path, FPS, (info.height, info.width), audio=sound, crf=_CRF) as writer:
+        piece = audio[first * per_frame : (first + count) * per_frame]
+        with VideoWriter(part.path, FPS, (info.height, info.width), audio=piece, crf=_CRF) as writer:
             for frame in islice(frames, count):
                 writer.write(frame)
         parts.append(part)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Give the person in a video other speech: any method, any length, size and rate; stream in, stream out.
 
-The video is read twice, once to follow the face and once to change it, and neither the frames nor the sound are ever in
+The video is read twice, once to follow the face and once to change it, and neither the frames nor the audio are ever in
 memory as a whole. What grows with the length is 1 KB a frame for the face, and while the mel-spectrogram is made, 64 KB
 a second for the speech at 16 kHz.
 """
@@ -61,7 +61,7 @@ class DubReport:
         out: The file.
         frames: Frames written.
         without_face: How many of them show no face to dub and passed through unchanged.
-        fallbacks: Frames that the method made by its second choice (HyperLips-HR: the enlarged base frame).
+        fallbacks: Fallback frames (HyperLips-HR: the enlarged base frame).
         fps: Their rate.
         source_frames: Different frames of the video that were used; fewer than `frames` if it was looped.
         seconds: Time taken.
@@ -78,7 +78,7 @@ class DubReport:
     def summary(self) -> str:
         """One line for people."""
         looped = f", {self.source_frames} different ones looped" if self.source_frames < self.frames else ""
-        second = f"; {self.fallbacks} made by the method's second choice" if self.fallbacks else ""
+        second = f"; {self.fallbacks} of them fallback frames of the method" if self.fallbacks else ""
         return (
             f"{self.out}: {self.frames} frames at {self.fps:.6g} fps{looped}; {self.without_face} without a face "
             f"passed through unchanged{second}; {self.seconds:.0f} s"
@@ -87,24 +87,24 @@ class DubReport:
 
 def _speech(path: Path) -> tuple[np.ndarray, int]:
     """Mel (80, M) and number of samples at 16 kHz. Piece by piece, but the same numbers as at once."""
-    wave = load_audio(path)
-    if len(wave) < (MEL_WINDOW - 1) * HOP_SAMPLES:
+    samples = load_audio(path)
+    if len(samples) < (MEL_WINDOW - 1) * HOP_SAMPLES:
         raise MediaError(
-            f"{path}: {len(wave) / SAMPLE_RATE:.2f} s of sound. Expected at least "
+            f"{path}: {len(samples) / SAMPLE_RATE:.2f} s of audio. Expected at least "
             f"{(MEL_WINDOW - 1) * HOP_SAMPLES / SAMPLE_RATE:.2f} s. Use longer speech (--audio)"
         )
-    columns = 1 + len(wave) // HOP_SAMPLES
+    columns = 1 + len(samples) // HOP_SAMPLES
     parts = []
     for first in range(0, columns, _MEL_PIECE):
         start = max(0, first - _MEL_OVERLAP)
         last = min(first + _MEL_PIECE, columns)
         if columns - last <= 2 * _MEL_OVERLAP:  # too short to stand alone
             last = columns
-        end = len(wave) if last == columns else (last + _MEL_OVERLAP) * HOP_SAMPLES
-        parts.append(mel_spectrogram(wave[start * HOP_SAMPLES : end])[:, first - start : last - start])
+        end = len(samples) if last == columns else (last + _MEL_OVERLAP) * HOP_SAMPLES
+        parts.append(mel_spectrogram(samples[start * HOP_SAMPLES : end])[:, first - start : last - start])
         if last == columns:
             break
-    return np.concatenate(parts, axis=1), len(wave)
+    return np.concatenate(parts, axis=1), len(samples)
 
 
 def dub_frames(
@@ -124,7 +124,7 @@ def dub_frames(
         module: A method in evaluation mode, on its device.
         frames: uint8 RGB (H, W, 3); the face of frame i is that of `path` at i modulo its length.
         path: Where the face is.
-        mel: (80, M) of the speech, M >= 16. Frame i hears the 16 columns from int(80 i / fps) on, the last 16 at the
+        mel: (80, M) of the speech, M >= 16. Frame i reads the 16 columns from int(80 i / fps) on, the last 16 at the
             end.
         fps: Of the frames.
         how: How the face is put back: a blend, or HyperLips' paste.
@@ -211,13 +211,13 @@ def dub(
 ) -> DubReport:
     """Write a video in which the person of `video` speaks `audio`.
 
-    Rate and size are those of the video; a variable rate becomes its mean one, by time. The sound keeps its own rate
+    Rate and size are those of the video; a variable rate becomes its mean one, by time. The audio keeps its own rate
     and up to two channels. The file appears under its name when it is whole; an older one is replaced.
 
     Args:
         checkpoint: Any method's, written by `lightning fit` or `bench import`.
-        video: Any video that PyAV reads; its own sound is not used.
-        audio: The speech; any file with sound. The network hears it at 16 kHz mono.
+        video: Any video that PyAV reads; its own audio is not used.
+        audio: The speech; any file with audio. The network reads it at 16 kHz mono.
         out: The MP4 to write.
         options: How it is dubbed.
         faces: How the face is found and cut out.
@@ -261,12 +261,12 @@ def dub(
             "reference": options.reference,
         }
         tags = {} if options.no_mark else _mark(module, checkpoint, **settings)
-        sound = read_original_audio(audio, total / fps if options.fit == "cut" else None)
+        track = read_original_audio(audio, total / fps if options.fit == "cut" else None)
         batch = batch_frames or max(1, min(BATCH_FRAMES, _BATCH_BYTES // (info.height * info.width * 3)))
         gc.collect()  # the first pass's decoder
         with (
             closing(_looped(video, fps)) as source,
-            VideoWriter(out, fps, (info.height, info.width), audio=sound, metadata=tags) as writer,
+            VideoWriter(out, fps, (info.height, info.width), audio=track, metadata=tags) as writer,
         ):
             dubbed = dub_frames(
                 module,

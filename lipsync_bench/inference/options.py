@@ -35,7 +35,7 @@ class DubOptions:
 
     Args:
         fit: loop, as long as the audio, a video that is too short starts again from its beginning (but not for the
-            last 0.2 s, which are only heard); cut, ends with the shorter of the two.
+            last 0.2 s, which only have audio); cut, ends with the shorter of the two.
         blend: How the face is pasted: feather, with a soft edge below the eyes and along the jaw; laplacian, softer for
             colours than for details; box, the whole box with hard edges, as published.
         pads: Pixels added to the box, as TOP BOTTOM LEFT RIGHT; if not given 0 10 0 0 with crop detector, as published,

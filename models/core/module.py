@@ -58,7 +58,7 @@ class TalkingFaceModule(BenchModule):
     def __init__(self, image_size: int, **steps: Any) -> None:
         super().__init__(**steps)
         self.image_size = image_size
-        self.fallback_frames = 0  # generated so far by the method's second choice, as its docstring says
+        self.fallback_frames = 0  # generated so far; a method's docstring says which are
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:

@@ -151,9 +151,9 @@ class LipLoss(nn.Module):
         distances, differences = [], []
         height, width = generated.shape[-2:]
         side = MIN_LIP_SIDE_PX if self.masked else MIN_RELEASED_SIDE_PX
-        for image, truth, (top, bottom, left, right) in zip(generated, target, boxes.tolist(), strict=True):
+        for image, real, (top, bottom, left, right) in zip(generated, target, boxes.tolist(), strict=True):
             (top, bottom), (left, right) = _at_least(side, top, bottom, height), _at_least(side, left, right, width)
-            crops = image[None, :, top:bottom, left:right], truth[None, :, top:bottom, left:right]
+            crops = image[None, :, top:bottom, left:right], real[None, :, top:bottom, left:right]
             if self.lpips is not None:
                 distances.append(self.lpips(*crops))
             differences.append(F.l1_loss(*crops))

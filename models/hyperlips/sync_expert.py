@@ -69,7 +69,7 @@ class HyperLipsSyncExpertModule(SyncExpertModule):
         width: factor on the channels; 1.0 is published.
         lr: learning rate of Adam.
         mirror: flip every face left to right in training and validation, as the released code does; the generator that
-            the expert judges later is not mirrored.
+            the expert scores later is not mirrored.
     """
 
     experiment = "experiments/hyperlips_sync_expert.yaml"

@@ -16,7 +16,7 @@ __all__ = ["ConditionalLayerNorm", "LipTransformer", "Queries"]
 class ConditionalLayerNorm(nn.Module):
     """gamma'(a) * normalised(x) + beta'(a) (Eq. 9); gamma' starts near 1 and beta' near 0.
 
-    Not exactly at them: the codes would be deaf to speech until the first steps have moved the weights. The speech
+    Not exactly at them: the output would ignore the audio until the first steps have moved the weights. The speech
     vector is normalised too, a choice of this project: an untrained encoder's is a thirtieth of a trained one's.
 
     Args:

@@ -77,7 +77,7 @@ def load_syncnet(path: Path | str) -> "SyncNetV2":
 
 
 class SyncNetV2(nn.Module):
-    """Two streams that map sound and lips to vectors of length 1024, near each other when they belong together.
+    """Two streams that map audio and lips to vectors of length 1024, near each other when they belong together.
 
     ```
     MFCC (B,1,13,20)        - netcnnaud - flatten - netfcaud - (B,1024)

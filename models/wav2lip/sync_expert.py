@@ -151,8 +151,8 @@ class SyncExpertModule(BenchModule):
         terms = Terms({"loss": self.loss(audio_embedding, face_embedding, label)})
         if stage == "train":
             return terms
-        said = self.loss.cosine(audio_embedding, face_embedding) > 0.5
-        return terms._replace(watched={"accuracy": (said == (label > 0.5)).float().mean()})
+        predicted = self.loss.cosine(audio_embedding, face_embedding) > 0.5
+        return terms._replace(watched={"accuracy": (predicted == (label > 0.5)).float().mean()})
 
     def smallest_batch(self, training: bool) -> int:
         return 2 if training else 1  # its last batch norms see one value of each window

@@ -63,7 +63,7 @@ class Standing:
         everything: All pairs of the data set; rows of others are of clips that are no more.
         chosen: Those of this run.
         out: The results folder.
-        networks: Those that judge: pooled columns need files of each row there.
+        networks: Metric networks: pooled columns need files of each row there.
         again: Whether failed rows of this run are to be tried again.
     """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which video is dubbed with which sound: drawn by seed, or read from a list in the published format.
+"""Which video is dubbed with which audio: drawn by seed, or read from a list in the published format.
 
-A list has one pair a line, the **sound first**: `6330311066473698535/00011 6331559613336179781/00037`, blanks between,
+A list has one pair a line, the **audio first**: `6330311066473698535/00011 6331559613336179781/00037`, blanks between,
 suffixes allowed; a name is the clip's id.
 """
 
@@ -23,12 +23,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pair:
-    """A video and the sound it is to speak, both prepared clips; the same one where the protocol is paired.
+    """A video and the audio that it is dubbed with, both prepared clips; the same one where the protocol is paired.
 
     Args:
         video: Clip that is reproduced or dubbed.
-        audio: Clip that is heard.
-        first: Whether this is the first pair of its video: the truth, which says its own words, is scored once.
+        audio: Clip whose audio is used.
+        first: Whether this is the first pair of its video: the ground truth, which keeps its own audio, is scored once.
     """
 
     video: Path
@@ -86,7 +86,7 @@ def _unpaired(clips: Sequence[Path], count: int, rng: np.random.Generator) -> li
     """`count` different pairs of different clips; every clip is dubbed before one is dubbed a second time."""
     pairs: dict[Pair, None] = {}
     total = len(clips)
-    for shift in rng.permutation(np.arange(1, total)):  # each shift pairs every video with another sound
+    for shift in rng.permutation(np.arange(1, total)):  # each shift pairs every video with another audio
         order = rng.permutation(total)
         for place in order:
             if len(pairs) == count:
@@ -113,7 +113,7 @@ def draw_pairs(clips: Sequence[Path], protocol: Protocol, dataset: str, pairs_fi
     if pairs_file is not None:
         if protocol.pairing == "paired":
             raise ValueError(
-                f"--pairs {pairs_file} with {protocol.key}, whose clips keep their own sound. Expected an unpaired "
+                f"--pairs {pairs_file} with {protocol.key}, whose clips keep their own audio. Expected an unpaired "
                 "protocol, as --protocol videoretalking"
             )
         return _numbered(read_pairs(pairs_file, clips))

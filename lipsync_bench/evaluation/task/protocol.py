@@ -26,7 +26,7 @@ class Protocol:
         name: Stands in every row, with the version behind it; the file's name.
         paper: Paper whose evaluation this is, as experiments/tables/ calls it; empty for our own.
         about: What it is for, and what of it the paper does not state.
-        pairing: "paired": the sound of the clip itself. "unpaired": of another clip, so that there is no target to
+        pairing: "paired": the audio of the clip itself. "unpaired": of another clip, so that there is no target to
             compare with and only metrics that need none are computed.
         boxes: What is cut out of every frame and compared: "mesh", the prepared clip's box around the Face Mesh (with
             the chin's lowest position of the last frames); "dlib" or "s3fd", that detector's rectangle in the frame;
@@ -45,7 +45,7 @@ class Protocol:
         seconds: How much of each clip is used, from its beginning, by data set; all of it where not told.
         seed: Of drawing clips and pairs.
         fps: Frame rate at which everything is compared. There is no other.
-        mel_columns: Of the sound window a method hears for each frame: 16 columns of 12.5 ms, from the frame's start.
+        mel_columns: Of the mel window that a method reads for each frame: 16 of 12.5 ms, from the frame's start.
     """
 
     version: _Count

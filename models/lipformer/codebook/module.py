@@ -131,9 +131,9 @@ class LipFormerCodebook(BenchModule):
             )
         numbers = {**self.weights, "commitment": self.commitment, "r1_gamma": self.r1_gamma}
         if min(numbers.values()) < 0 or self.r1_every < 1:
-            said = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
+            found = ", ".join(f"{name} {value:g}" for name, value in numbers.items())
             raise ValueError(
-                f"LipFormerCodebook: weights {said}, r1_every {self.r1_every}. Expected weights of 0 or more and an "
+                f"LipFormerCodebook: weights {found}, r1_every {self.r1_every}. Expected weights of 0 or more and an "
                 "interval of 1 or more. Set --model.init_args.reconstruction_weight, perceptual_weight, "
                 "adversarial_weight, commitment, r1_gamma, r1_every."
             )

@@ -112,7 +112,7 @@ def test_bad_videos_are_listed_and_harm_no_other(tmp_path: Path, good: Path, cap
     assert "15 in a row from frame 10" in reasons["away"]
     assert "no face in any of 22 frames" in reasons["nobody"]
     assert "expected at least" in reasons["short"]
-    assert "no sound track" in reasons["silent"]
+    assert "no audio track" in reasons["silent"]
     assert all("\n" not in reason and reason for reason in reasons.values())
     assert [path.name for path in (out / "clips").iterdir()] == ["good.safetensors"]
     assert manifest(out)["failed"] == 6

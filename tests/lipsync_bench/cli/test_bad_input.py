@@ -164,7 +164,7 @@ def test_a_folder_of_all_sorts_is_prepared(bad, good, frames, two_faces, tmp_pat
         rows = {row["source"]: (row["error"], row["reason"]) for row in csv.DictReader(file)}
     expected = {
         "cut.mp4": ("MediaError", r"cut\.mp4: (audio|video) ends after .* cut off or damaged\. Expected 1\.\d+ s"),
-        "mute.mp4": ("MediaError", r"mute\.mp4: no sound track\. Expected a video with sound"),
+        "mute.mp4": ("MediaError", r"mute\.mp4: no audio track\. Expected a video with audio"),
         "no index.mp4": ("MediaError", r"no index\.mp4: cannot be opened as media .*Expected a whole video"),
         "nobody.mp4": ("FaceError", r"no face in any of 40 frames; expected an upright one of .*--detector"),
         "sound only.mp4": ("MediaError", r"holds audio but no video track\. Expected a video"),
@@ -373,7 +373,7 @@ def test_a_video_that_cannot_be_dubbed(checkpoint, bad, good, tmp_path, caplog, 
         ("zero.mp4", r"zero\.mp4: the file is empty \(0 bytes\)\. Expected a video or audio file\. Copy it again"),
         ("still.mp4", r"still\.mp4: no audio track\. Expected a file with audio\. Choose another file"),
         ("nan.wav", r"nan\.wav: NaN or infinite audio samples .*Expected finite samples\. Export the audio again"),
-        ("short.wav", r"short\.wav: 0\.10 s of sound\. Expected at least 0\.19 s\. Use longer speech \(--audio\)"),
+        ("short.wav", r"short\.wav: 0\.10 s of audio\. Expected at least 0\.19 s\. Use longer speech \(--audio\)"),
     ],
 )
 def test_speech_that_cannot_be_dubbed(checkpoint, bad, good, tmp_path, caplog, name, message):

@@ -133,7 +133,7 @@ def test_a_published_list_names_the_audio_first(clips, tmp_path, caplog):
             read_pairs(path, clips)
     with pytest.raises(FileNotFoundError, match="--pairs FILE"):
         read_pairs(tmp_path / "none.txt", clips)
-    with pytest.raises(ValueError, match="keep their own sound"):
+    with pytest.raises(ValueError, match="keep their own audio"):
         draw_pairs(clips, Protocol(1, "p"), "x", path)
 
 

@@ -70,5 +70,5 @@ def test_missing_and_silent_videos_are_told(tmp_path):
         cut_by_time(tmp_path / "none.mp4", tmp_path / "parts")
     with VideoWriter(tmp_path / "silent.mp4", 25.0, (64, 64)) as writer:
         writer.write(np.zeros((64, 64, 3), np.uint8))
-    with pytest.raises(MediaError, match="no sound track"):
+    with pytest.raises(MediaError, match="no audio track"):
         cut_by_time(tmp_path / "silent.mp4", tmp_path / "parts")

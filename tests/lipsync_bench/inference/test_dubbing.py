@@ -279,7 +279,7 @@ def test_speech_that_cannot_be_used(checkpoint, talk, tmp_path):
     mute = write_video(tmp_path / "mute.mp4", noise(3))
     for audio, message in (
         (write_wav(tmp_path / "zero.wav", 0), "zero.wav"),
-        (write_wav(tmp_path / "short.wav", 0.1), r"short\.wav: 0\.10 s of sound\. Expected at least 0\.19 s"),
+        (write_wav(tmp_path / "short.wav", 0.1), r"short\.wav: 0\.10 s of audio\. Expected at least 0\.19 s"),
         (mute, r"mute\.mp4: no audio track"),
     ):
         with pytest.raises(MediaError, match=message):
