@@ -22,6 +22,7 @@ from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLips
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.hr.guide import guide
 from lipsync_bench.models.hyperlips.hr.sketch import draw_sketch, inference_sketch, smooth_landmarks, training_sketch
+from lipsync_bench.models.parts.perceptual import RANDOM
 from tests import golden
 from tests.models.training import loader, trainer_for
 
@@ -242,15 +243,16 @@ def test_a_resumed_training_keeps_the_base_it_began_with(small_base: Path, tmp_p
 
 
 def test_a_missing_base_says_how_to_make_one(tmp_path: Path) -> None:
+    tiny: dict[str, Any] = {"width": 0.125, "perceptual_weights": RANDOM}
     repair = r"Train one with: lightning fit -c experiments/hyperlips_base\.yaml; .*--model\.init_args\.base PATH"
-    batch = loader(HyperLipsHR(width=0.125).example_batch(1))
+    batch = loader(HyperLipsHR(**tiny).example_batch(1))
     with pytest.raises(ValueError, match=rf"base is None\. Expected the path of a HyperLipsBase checkpoint\. {repair}"):
-        trainer_for(tmp_path).fit(HyperLipsHR(width=0.125), batch)
+        trainer_for(tmp_path).fit(HyperLipsHR(**tiny), batch)
     path = str(tmp_path / "none.ckpt")
     with pytest.raises(FileNotFoundError, match=rf"no base at .*none\.ckpt\. Expected a HyperLipsBase .*{repair}"):
-        trainer_for(tmp_path).fit(HyperLipsHR(width=0.125, base=path), batch)
+        trainer_for(tmp_path).fit(HyperLipsHR(**tiny, base=path), batch)
     save_module(HyperLipsSyncExpertModule(width=0.125), tmp_path / "expert.ckpt")
     with pytest.raises(ValueError, match=r"holds a lipsync_bench\.models\.HyperLipsSync.*HyperLipsBase"):
-        trainer_for(tmp_path).fit(HyperLipsHR(width=0.125, base=str(tmp_path / "expert.ckpt")), batch)
+        trainer_for(tmp_path).fit(HyperLipsHR(**tiny, base=str(tmp_path / "expert.ckpt")), batch)
     with pytest.raises(ValueError, match=r"base is None"):
-        HyperLipsHR(width=0.125).eval().generate(*inputs(128))
+        HyperLipsHR(**tiny).eval().generate(*inputs(128))
