@@ -188,7 +188,9 @@ def test_they_are_arguments_of_everything_that_is_trained(name: str, tmp_path: P
     parser.add_class_arguments(kind, "model")
     settings = parser.parse_args(["--model.accumulate_batches", "3"]).model
     assert (settings.accumulate_batches, settings.clip_gradient) == (3, None)
-    assert "batches over which gradients are averaged before an optimiser steps" in " ".join(parser.format_help().split())
+    assert "batches over which gradients are averaged before an optimiser steps" in " ".join(
+        parser.format_help().split()
+    )
     module = kind(**kind.smoke_arguments(tmp_path), accumulate_batches=3, clip_gradient=0.5)
     save_module(module, tmp_path / "module.ckpt")
     loaded = load_module(tmp_path / "module.ckpt", [kind])
