@@ -3,7 +3,6 @@
 
 import logging
 from pathlib import Path
-from typing import Literal
 
 from lipsync_bench.cli.command_line import From0
 from lipsync_bench.datamodules.faces.options import FaceOptions
@@ -59,7 +58,7 @@ def import_(kind: str, file: Path, /, *, out: Path, disc: Path | None = None, ba
 def demo(
     *,
     out: Path = Path("demo"),
-    method: Literal["wav2lip", "hyperlips", "lipformer", "videoretalking_lnet"] = "wav2lip",
+    method: str = "wav2lip",
     seed: From0 = 0,
     overwrite: bool = False,
 ) -> int:
@@ -69,7 +68,8 @@ def demo(
 
     Args:
         out: Folder for everything; methods share it.
-        method: What is trained and ranked; hyperlips is both stages of it.
+        method: What is trained and ranked: a method with an overlay in experiments/synthetic/; hyperlips is both stages
+            of it.
         seed: Of corpus and training.
         overwrite: Start anew.
     """
