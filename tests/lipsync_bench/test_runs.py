@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a training run: its name, what lies in it, when it is resumed or refused, how stages find each other."""
+"""The folder of a training: its name, what lies in it, when it is resumed or refused, how stages find each other."""
 
 import logging
 from pathlib import Path
@@ -75,7 +75,7 @@ def saved(run: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "files, name",
+    ("files", "name"),
     [
         (["experiments/wav2lip.yaml"], "wav2lip"),
         (["hyperlips_hr.yaml", "hyperlips/x2.yaml", "overlays/mead.yaml"], "hyperlips_hr+mead+x2"),
@@ -135,7 +135,9 @@ def test_a_folder_of_another_configuration_is_refused(caplog: pytest.LogCaptureF
         fit("-c", "first", "--model.init_args.lr", "0.25")
     assert ended.value.code == 1
     assert "model.init_args.lr (0.25, was 0.1)" in caplog.text
-    assert "--run NAME" in caplog.text and "--resume" in caplog.text and "--overwrite" in caplog.text
+    assert "--run NAME" in caplog.text
+    assert "--resume" in caplog.text
+    assert "--overwrite" in caplog.text
     assert {path: path.read_bytes() for path in Path("runs/first").rglob("*") if path.is_file()} == before
     fit("-c", "first", "--model.init_args.lr", "0.25", "--run", "first_quicker")
     assert saved("first_quicker")["model"]["init_args"]["lr"] == 0.25
@@ -177,7 +179,8 @@ def test_a_stage_finds_the_one_before_with_the_same_overlays(caplog: pytest.LogC
     caplog.clear()
     with pytest.raises(SystemExit):
         fit("-c", "second", "-c", "overlays/others")  # of which only the other data set's is there
-    assert "runs/first/last.ckpt was trained on" in caplog.text and "Others" in caplog.text
+    assert "runs/first/last.ckpt was trained on" in caplog.text
+    assert "Others" in caplog.text
     assert not Path("runs/second+others").exists()
     fit("-c", "first", "-c", "overlays/others")
     fit("-c", "second", "-c", "overlays/others")
@@ -203,7 +206,9 @@ def test_a_reference_that_names_no_file_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_name_lists_the_known(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SystemExit):
         fit("-c", "frist")
-    assert "-c frist: no such file" in caplog.text and "first" in caplog.text and "wav2lip" in caplog.text
+    assert "-c frist: no such file" in caplog.text
+    assert "first" in caplog.text
+    assert "wav2lip" in caplog.text
 
 
 def test_names_of_the_package_are_found_from_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
