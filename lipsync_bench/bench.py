@@ -10,6 +10,7 @@ from lipsync_bench.cli.command_line import Subcommands, WrongUsage, command_line
 from lipsync_bench.cli.data_commands import base_frames, cut, prepare, synthetic
 from lipsync_bench.cli.doctor import doctor
 from lipsync_bench.cli.endings import errors_in_a_line
+from lipsync_bench.cli.experiment_commands import experiments_copy, experiments_list
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.cli.method_commands import demo, dub, import_
 from lipsync_bench.cli.scoring_commands import evaluate, leaderboard_merge, report, sync, table
@@ -27,7 +28,15 @@ SUBCOMMANDS: dict[str, Subcommands] = {
         "leaderboard": sub_app("leaderboard", "Join several results in one leaderboard.", {"merge": leaderboard_merge}),
         "sync": sync,
     },
-    "Methods": {"dub": dub, "import": import_},
+    "Methods": {
+        "dub": dub,
+        "import": import_,
+        "experiments": sub_app(
+            "experiments",
+            "The YAMLs of runs, benchmarks, protocols and tables.",
+            {"list": experiments_list, "copy": experiments_copy},
+        ),
+    },
 }
 ABOUT = """Audio-driven talking-face methods and the evaluation that ranks them.
 

@@ -5,6 +5,7 @@ Protocols and tables are read and checked by pydantic; a benchmark by jsonargpar
 class with arguments.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -13,9 +14,18 @@ import lipsync_bench
 from lipsync_bench.datamodules.files.texts import flat, read_yaml
 
 HERE = Path("experiments")
+_LONGEST = 200  # name of a file, which a file system may refuse to look up
 _Model = TypeVar("_Model")
 
-__all__ = ["experiment_file", "experiment_names", "installed_experiments", "named_file", "read_experiment"]
+__all__ = [
+    "experiment_file",
+    "experiment_folders",
+    "experiment_names",
+    "installed_experiments",
+    "named_file",
+    "read_experiment",
+    "run_file",
+]
 
 
 def installed_experiments() -> Path:
@@ -35,6 +45,12 @@ def experiment_names(kind: str) -> list[str]:
         kind: "benchmarks", "protocols" or "tables"; "" for the runs of methods.
     """
     return sorted({path.stem for folder in _folders(kind) for path in folder.glob("*.yaml")})
+
+
+def experiment_folders() -> list[str]:
+    """Names of the folders of YAMLs: benchmarks, protocols, tables, and those of overlays; sorted."""
+    folders = (folder for root in _folders("") for folder in root.glob("*/") if any(folder.glob("*.yaml")))
+    return sorted({folder.name for folder in folders})
 
 
 def experiment_file(kind: str, name: str) -> Path | None:
@@ -61,6 +77,27 @@ def named_file(kind: str, name: str, option: str) -> Path:
             f"no {kind.removesuffix('s')} {name!r}. Expected one of {known}, or the path of a YAML: {option} FILE.yaml"
         )
     return path
+
+
+def run_file(name: str) -> Path:
+    """The YAML of a training run or an overlay: a path, or its name, with or without `experiments/` and the suffix.
+
+    Args:
+        name: Such as `wav2lip`, `overlays/mead`, `experiments/wav2lip.yaml`, `my_folder/mine.yaml`.
+
+    Raises:
+        FileNotFoundError: Neither a file here nor one of the package; lists the names there are.
+    """
+    if os.path.isfile(name):  # noqa: PTH113 (a path raises for a long name)
+        return Path(name)
+    stem = name.removeprefix("experiments/").removesuffix(".yaml").removesuffix(".yml")
+    known = experiment_file("", stem) if stem and len(stem) < _LONGEST else None
+    if known is None:
+        raise FileNotFoundError(
+            f"-c {name}: no such file. Expected a YAML, or one of {', '.join(experiment_names(''))}. See: bench "
+            "experiments list"
+        )
+    return known
 
 
 def read_experiment(kind: str, path: Path, model: Callable[..., _Model], *, printed: bool = False) -> _Model:

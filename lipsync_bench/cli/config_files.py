@@ -6,7 +6,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["bound_configs", "config_files"]
+from lipsync_bench.experiment_files import run_file
+
+__all__ = ["bound_configs", "config_files", "with_paths"]
+
+
+def _is_text(word: str) -> bool:
+    """Whether a word is the text of a configuration itself, which jsonargparse takes instead of a file."""
+    return word.startswith("{") or "\n" in word
+
+
+def with_paths(words: Sequence[str]) -> list[str]:
+    """Typed words with the paths of the YAMLs that are named, as `-c wav2lip`, where they are not paths already.
+
+    Raises:
+        FileNotFoundError: There is no such YAML.
+    """
+    new = []
+    for before, word in zip(["", *words], words, strict=False):
+        option, _, value = word.partition("=")
+        if before in ("-c", "--config") and not word.startswith("-") and not _is_text(word):
+            new.append(str(run_file(word)))
+        elif option == "--config" and value and not _is_text(value):
+            new.append(f"{option}={run_file(value)}")
+        else:
+            new.append(word)
+    return new
 
 
 def config_files(words: Sequence[str]) -> list[str]:

@@ -49,6 +49,7 @@ from lipsync_bench.models import list_methods, load_expert, load_method
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from lipsync_bench.results.csv_tables import csv_text
 from lipsync_bench.results.leaderboard import rich_table
+from lipsync_bench.runs import STAGE
 
 SPEAKERS = 6
 CLIPS_PER_SPEAKER = 8
@@ -94,7 +95,7 @@ def trainings(method: str) -> list[str]:
 
     def add(run: str) -> None:
         for value in _arguments(run, "model").values():
-            if isinstance(value, str) and (named := re.match(r"runs/(\w+)/", value)):
+            if isinstance(value, str) and (named := re.match(rf"{STAGE}(\w+)/", value)):
                 add(named[1])
         if run not in runs:
             runs.append(run)
@@ -115,16 +116,14 @@ def _is_expert(run: str) -> bool:
 def _fit(out: Path, method: str, seed: int) -> None:
     """Train one network with `lightning fit` and its synthetic overlay, in the demo's folder."""
     folder = out / "runs" / method
-    done, last = folder / "done", folder / "last.ckpt"
+    done = folder / "done"
     if done.is_file():
         return
-    command = [sys.executable, "-m", "lipsync_bench", "fit"]
+    command = [sys.executable, "-m", "lipsync_bench", "fit", "--run", method]
     for file in _files(method):
         command += ["-c", str(file.resolve())]
     clips = "clips.init_args." if "clips" in _arguments(method, "data") else ""  # its data module takes another's clips
     command += [f"--seed_everything={seed}", f"--data.init_args.{clips}root=clips", f"--data.init_args.seed={seed}"]
-    if last.is_file():
-        command.append(f"--ckpt_path={last.relative_to(out)}")
     _log.info("$ cd %s; python %s", out, " ".join(command[1:]))
     subprocess.run(command, check=True, cwd=out)  # its paths, such as runs/wav2lip, lie in the demo's folder then
     done.touch()

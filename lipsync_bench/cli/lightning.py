@@ -2,19 +2,39 @@
 """The `lightning` command: fit, validate, test and predict over the methods and data sets of this suite."""
 
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytorch_lightning as pl
-from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI
+import yaml
+from jsonargparse import Namespace
+from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lipsync_bench.cli.config_files import bound_configs, config_files
+from lipsync_bench.cli.config_files import bound_configs, config_files, with_paths
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.logs import show_logs
+from lipsync_bench.datamodules.files.disk import write_atomic
 from lipsync_bench.datamodules.files.weights import read_torch
 from lipsync_bench.old_names import renamed_words
+from lipsync_bench.runs import (
+    CONFIG,
+    RUNS,
+    STAGE,
+    check_name,
+    dataset_of,
+    delete_run,
+    refuse_other,
+    run_name,
+    stage_checkpoint,
+)
+
+_CHECKPOINT = "pytorch_lightning.callbacks.ModelCheckpoint"
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["BenchCLI", "main"]
 
@@ -29,10 +49,63 @@ def _arguments(path: Path) -> dict[str, Any]:
     return {name: list(x) if isinstance(x, tuple) else x for name, x in stored.items() if not name.startswith("_")}
 
 
+class _SavedConfig(SaveConfigCallback):
+    """Writes the complete configuration of a training into the folder of its run."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None: ...  # Lightning's moment
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write it, whole or not at all; nothing where nothing of the run is kept."""
+        if trainer.is_global_zero and _is_kept(self.config):
+            text = self.parser.dump(self.config, skip_unset=False)
+            write_atomic(Path(self.config.trainer.default_root_dir) / CONFIG, text.encode())
+
+
+def _is_kept(config: Namespace) -> bool:
+    """Whether a training leaves anything behind."""
+    trainer = config.trainer
+    return not trainer.fast_dev_run and (trainer.logger is not False or trainer.enable_checkpointing is not False)
+
+
+def _fill_run(config: Namespace, folder: Path) -> None:
+    """Give logs and checkpoints of a run their place, wherever its configuration gives them none."""
+    trainer = config.trainer
+    if trainer.logger in (None, True):
+        trainer.logger = Namespace(class_path="pytorch_lightning.loggers.CSVLogger", init_args=Namespace())
+    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
+        if isinstance(logger, Namespace) and logger.get("init_args.save_dir") is None:
+            logger["init_args.save_dir"] = str(folder)
+    callbacks = (
+        trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks] * bool(trainer.callbacks)
+    )
+    savers = [callback for callback in callbacks if str(callback.get("class_path")).endswith("ModelCheckpoint")]
+    if not savers and trainer.enable_checkpointing is not False and not trainer.fast_dev_run:
+        every = {"filename": config.run.partition("+")[0] + "_{step:09d}", "auto_insert_metric_name": False}
+        kept = {"save_top_k": -1, "save_last": True, "save_on_train_epoch_end": False}
+        savers = [Namespace(class_path=_CHECKPOINT, init_args=Namespace(**every, **kept))]
+        callbacks = [*callbacks, *savers]
+    for callback in savers:
+        if callback.get("init_args.dirpath") is None:
+            callback["init_args.dirpath"] = str(folder)
+    trainer.callbacks = callbacks or None
+
+
+def _find_stages(config: Namespace, runs: Path) -> None:
+    """Replace `run:NAME/FILE` in the model's arguments by the path of that run's checkpoint."""
+    arguments = config.model.get("init_args") or {}
+    for name, value in vars(arguments).items() if isinstance(arguments, Namespace) else ():
+        if isinstance(value, str | Path) and str(value).startswith(STAGE):
+            dataset, argument = dataset_of(config.as_dict()), f"model.init_args.{name}"
+            arguments[name] = str(stage_checkpoint(str(value), config.run, runs, dataset, argument))
+
+
 class BenchCLI(LightningCLI):
     """LightningCLI in which model and data are named by `class_path`, so that one YAML holds a whole run.
 
     `--print_config` writes the complete configuration; the printed file loads again and prints the same.
+
+    A training has a folder, `runs/NAME`, for its checkpoints, logs and configuration (`lipsync_bench.runs`). The same
+    command resumes it from its `last.ckpt`.
 
     With `--ckpt_path` the model's arguments are those of the checkpoint where neither a file of `-c` nor a flag says
     otherwise. (LightningCLI has the checkpoint's win over both.)
@@ -46,7 +119,7 @@ class BenchCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=_SavedConfig,
             args=list(args) if args is not None else None,
             run=run,
         )
@@ -62,20 +135,71 @@ class BenchCLI(LightningCLI):
         parser.error = error  # type: ignore[method-assign]
         return parser
 
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The options of runs."""
+        parser.add_argument("--run", type=str, default=None, help="Name of the run, whose folder is runs/NAME.")
+        parser.add_argument("--resume", action="store_true", help="Train the run further, with these arguments.")
+        parser.add_argument("--overwrite", action="store_true", help="Delete what the run's folder holds of a run.")
+
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         command = self.config.get("subcommand")
-        path = self.config[command].get("ckpt_path") if command else None
+        if not command:
+            return
+        words = list(sys.argv[1:] if args is None else args)
+        folder = self._place(command)
+        config = self.config[command]
+        path = config.get("ckpt_path")
+        if command == "fit" and _is_kept(config):
+            path = self._resumed(folder, config)
+            words += [f"--ckpt_path={path}"] if path and not config.get("ckpt_path") else []
         if not path or not Path(path).is_file():
             return
-        model = self.config[command].model
-        known = model.get("init_args") or {}
+        known = config.model.get("init_args") or {}
         stored = {name: value for name, value in _arguments(Path(path)).items() if name in known}
-        words = list(sys.argv[1:] if args is None else args)
-        if stored and command in words:  # as the first of the files, which all that follows overrides
+        if command in words:  # as the first of the files, which all that follows overrides
             place = words.index(command) + 1
-            first = json.dumps({"model": {"class_path": model.class_path, "init_args": stored}})
+            first = json.dumps({"model": {"class_path": config.model.class_path, "init_args": stored}})
             self.config = parser.parse_args([*words[:place], "-c", first, *words[place:]])
+            self._place(command)
+
+    def _place(self, command: str) -> Path:
+        """Name the run, and fill in what follows from its name; returns its folder."""
+        config = self.config[command]
+        files = [Path(str(file)) for file in config.get("config") or [] if file is not None]  # None: given as text
+        if config.run is None:
+            config.run = run_name(files) or config.model.class_path.rpartition(".")[2]
+        check_name(config.run)
+        if config.trainer.default_root_dir is None:
+            config.trainer.default_root_dir = str(RUNS / config.run)
+        folder = Path(config.trainer.default_root_dir)
+        _fill_run(config, folder)
+        _find_stages(config, folder.parent)
+        return folder
+
+    def _resumed(self, folder: Path, config: Namespace) -> str | None:
+        """The checkpoint that the training goes on from, None for a new one; refuses the folder of another run."""
+        if config.resume and config.overwrite:
+            raise ValueError("--resume and --overwrite. Expected one of them. Leave out the other")
+        if config.get("ckpt_path"):
+            if not config.resume and Path(config.ckpt_path).resolve().parent != folder.resolve():
+                refuse_other(folder, yaml.safe_load(self._parser("fit").dump(config, skip_unset=False)))
+            return str(config.ckpt_path)
+        last = folder / "last.ckpt"
+        if config.overwrite:
+            if getattr(rank_zero_only, "rank", 0) == 0:
+                delete_run(folder)
+            return None
+        if config.resume and not last.is_file():
+            raise FileNotFoundError(
+                f"--resume: no {last}. Expected the checkpoint of an earlier training. Leave it out"
+            )
+        if not config.resume:
+            refuse_other(folder, yaml.safe_load(self._parser("fit").dump(config, skip_unset=False)))
+        if last.is_file():
+            _log.info("%s is resumed from %s", folder, last)
+            return str(last)
+        return None
 
     def _parse_ckpt_path(self) -> None: ...  # done in parse_arguments, the other way round
 
@@ -90,10 +214,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script `lightning` and of `python -m lipsync_bench`. Ends with 1 on an error."""
     show_logs()
     with errors_in_a_line():
+        words = with_paths(renamed_words(sys.argv[1:] if args is None else list(args)))
+        bound_configs(words)
         if args is None:
-            sys.argv[1:] = renamed_words(sys.argv[1:])
-        bound_configs(sys.argv[1:] if args is None else args)
-        BenchCLI(args if args is None else renamed_words(list(args)))
+            sys.argv[1:] = words  # Lightning starts other processes with these
+        BenchCLI(None if args is None else words)
 
 
 if __name__ == "__main__":

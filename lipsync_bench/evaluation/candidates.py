@@ -179,8 +179,8 @@ class Checkpoint(Candidate):
     def __init__(self, name: str, path: Path, device: str = "cpu", parsing: Path | None = None) -> None:
         if not path.is_file():
             raise FileNotFoundError(
-                f"{name}: no checkpoint at {path}. Expected the file that training writes. Train one with: "
-                f"lightning fit -c experiments/{name}.yaml, or name another with --methods.{name} PATH"
+                f"{name}: no checkpoint at {path}. Expected the file that training writes. Train it (lightning fit -c "
+                f"RUN; runs: bench experiments list), or name another with --methods.{name} PATH"
             )
         super().__init__(name, sha256(path))
         self.module: TalkingFaceModule = load_method(path, device)

@@ -151,6 +151,11 @@ def evaluate_dataset(
     benchmark = load_benchmark(dataset, inputs.root, inputs.methods, rules.split)
     folders = {name: Path(folder) for name, folder in inputs.pred.items()}
     checkpoints = {name: path for name, path in benchmark.methods.items() if name not in folders}
+    wanted = {*inputs.methods, *select.only}  # their absence is an error
+    absent = [name for name in checkpoints if name not in wanted and not checkpoints[name].is_file()]
+    if absent:
+        files = ", ".join(f"{name} ({checkpoints.pop(name)})" for name in absent)
+        _log.info("not trained yet, and therefore left out: %s", files)
     refuse_names([*checkpoints, *folders])
     names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders])
     for name, folder in folders.items():

@@ -82,7 +82,6 @@ data:
   class_path: lipsync_bench.datamodules.LRS2
   init_args: {root: data/lrs2}
 trainer:
-  default_root_dir: runs/paint
   logger: false
   accelerator: cpu
   enable_progress_bar: false
@@ -90,7 +89,7 @@ trainer:
   max_steps: 1
   callbacks:
   - class_path: pytorch_lightning.callbacks.ModelCheckpoint
-    init_args: {dirpath: runs/paint, save_last: true}
+    init_args: {save_last: true}
 """,
     "experiments/synthetic/paint.yaml": """# Overlay.
 data:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from cyclopts import App
 
 from lipsync_bench import bench
 from lipsync_bench.cli.lightning import BenchCLI
@@ -42,7 +43,8 @@ def test_every_yaml_has_its_test():
     assert len(TABLES) == 15
     assert len(PROTOCOLS) >= 4
     methods = [run.stem for run in RUNS]
-    assert all(any(run.startswith(p.parent.name) for run in methods) for p in VARIANTS)
+    folders = {p.parent.name for p in VARIANTS} - {"overlays"}
+    assert all(any(run.startswith(folder) for run in methods) for folder in folders)
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=name)
@@ -78,7 +80,7 @@ def print_config(capsys: pytest.CaptureFixture[str], *configs: Path) -> str:
 def stages(overlay: Path) -> list[Path]:
     """The runs that the overlay of a variant is for: those that its comment names."""
     text = overlay.read_text()
-    named = [p for p in RUNS if f"experiments/{p.name} -c experiments/{name(overlay)}" in text]
+    named = [p for p in RUNS if f"-c {p.stem} -c {name(overlay.with_suffix(''))}" in text]
     assert named
     return named
 
@@ -151,16 +153,19 @@ def test_a_broken_benchmark_says_what_is_wrong(tmp_path):
         load_benchmark(str(path))
 
 
-SUBCOMMANDS = sorted({word for panel in bench.SUBCOMMANDS.values() for word in panel} | {"leaderboard merge"})
+PANELS = [item for panel in bench.SUBCOMMANDS.values() for item in panel.items()]
+GROUPS = {word: [name for name in app if not name.startswith("-")] for word, app in PANELS if isinstance(app, App)}
+SUBCOMMANDS = sorted({word for word, _ in PANELS} - set(GROUPS) | {f"{w} {name}" for w in GROUPS for name in GROUPS[w]})
+WITHOUT_OPTIONS = ("experiments list",)
 
 
-@pytest.mark.parametrize("subcommand", [word for word in SUBCOMMANDS if word != "leaderboard"])
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 def test_every_subcommand_explains_every_option(subcommand, capsys):
     assert run_bench(*subcommand.split(), "--help") == 0
     text = capsys.readouterr().out
     _, apps, _ = bench.app.parse_commands(subcommand.split())
     arguments = [a for a in apps[-1].assemble_argument_collection(parse_docstring=True) if a.show]
-    assert arguments
+    assert bool(arguments) == (subcommand not in WITHOUT_OPTIONS)
     for argument in arguments:
         assert argument.parameter.help, argument.name
         assert argument.name in text
@@ -179,7 +184,7 @@ def test_help_is_as_wide_as_the_terminal(columns):
 def test_the_subcommands_are_shown(capsys):
     assert run_bench("--help") == 0
     shown = capsys.readouterr().out
-    assert all(re.search(rf"^│ {word} +[A-Z]", shown, re.MULTILINE) for word in SUBCOMMANDS if " " not in word)
+    assert all(re.search(rf"^│ {word} +[A-Z]", shown, re.MULTILINE) for word, _ in PANELS)
     assert run_bench("leaderboard", "--help") == 0
     assert re.search(r"merge +Join the results of several runs", capsys.readouterr().out)
 

@@ -99,7 +99,7 @@ def test_the_saved_configuration_holds_what_counted(trained: tuple[str, str], tm
     first, ckpt = trained
     logger = json.dumps({"class_path": "pytorch_lightning.loggers.CSVLogger", "init_args": {"save_dir": str(tmp_path)}})
     cli = fit(first, ckpt, "--trainer.logger", logger, "--model.init_args.lr", "0.5")
-    saved = yaml.safe_load((Path(cli.trainer.log_dir or "") / "config.yaml").read_text())
+    saved = yaml.safe_load((Path(cli.trainer.default_root_dir) / "config.yaml").read_text())
     assert saved["model"]["init_args"] == {"width": 2, "lr": 0.5, "betas": [0.5, 0.75], "power": 3.0}
 
 

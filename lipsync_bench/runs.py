@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a training run, `runs/NAME`, and how the stages of a method find each other's checkpoints through it.
+
+NAME is made from the YAMLs that are given: `-c hyperlips_hr -c overlays/mead` is the run `hyperlips_hr+mead`. A run
+that needs the checkpoint of another one writes `run:hyperlips_base/last.ckpt` for it, which is that run with the same
+overlays, as far as it has been trained with them.
+"""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from lipsync_bench.datamodules.files.texts import read_yaml
+
+RUNS = Path("runs")
+CONFIG = "config.yaml"
+STAGE = "run:"
+_LISTED = 3  # differences that a message names
+_SHOWN = {f"trainer.{name}" for name in ("enable_progress_bar", "enable_model_summary", "profiler")}
+_OTHERWISE = {"run", "resume", "overwrite", "ckpt_path", "weights_only", "config"} | _SHOWN  # not what a run trains
+
+__all__ = [
+    "CONFIG",
+    "RUNS",
+    "STAGE",
+    "check_name",
+    "dataset_of",
+    "delete_run",
+    "refuse_other",
+    "run_name",
+    "stage_checkpoint",
+]
+
+
+def run_name(files: Sequence[Path]) -> str:
+    """The name of the run that YAMLs make: the first one's name, then those of its overlays, sorted.
+
+    Args:
+        files: As given with `-c`, in their order.
+    """
+    if not files:
+        return ""
+    first, *overlays = files
+    run = first.parent.name if first.name == CONFIG and first.parent.name else first.stem
+    base, *older = run.split("+")  # `config.yaml` of a run that had overlays itself
+    names = {file.parent.name if file.stem == base else file.stem for file in overlays}
+    return "+".join([base, *sorted({*older, *names})])
+
+
+def check_name(name: str) -> None:
+    """Refuse what is no name of a run.
+
+    Raises:
+        ValueError: It has other characters than letters, digits, `.`, `_`, `-` and `+`, or begins with a dot.
+    """
+    if not re.fullmatch(r"[\w+-][\w.+-]*", name):
+        raise ValueError(f"run {name!r}. Expected a name such as wav2lip_1, whose folder is runs/wav2lip_1. Set --run")
+
+
+def dataset_of(config: Mapping[str, Any]) -> str:
+    """The class of the clips that a run is trained on, from its configuration; "" where it names none."""
+    data = config.get("data") or {}
+    clips = (data.get("init_args") or {}).get("clips")
+    inner = clips.get("class_path") if isinstance(clips, Mapping) else None
+    return str(inner or data.get("class_path") or "")
+
+
+def _held_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run; empty if it has none.
+
+    Raises:
+        ValueError: It is no YAML.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        return {}
+    node = read_yaml(path, "the configuration of a run", "Name another run with --run, or --overwrite this one")
+    return dict(node) if isinstance(node, Mapping) else {}
+
+
+def _flat(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(config, Mapping) and config:
+        for name, value in config.items():
+            yield from _flat(value, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, config
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The arguments in which two configurations train differently, as `NAME (VALUE, was OTHER)`."""
+    new, old = ({key: value for key, value in _flat(c) if key not in _OTHERWISE} for c in (one, other))
+    keys = [key for key in {**new, **old} if new.get(key) != old.get(key)]
+    return [f"{key} ({new.get(key)}, was {old.get(key)})" for key in keys]
+
+
+def refuse_other(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds a run of another configuration.
+
+    Raises:
+        ValueError: It does; names what differs.
+    """
+    held = _held_config(folder)
+    if not held and not any(folder.glob("*.ckpt")):
+        return
+    other = differences(config, held) if held else []
+    if held and not other:
+        return
+    found = ", ".join(other[:_LISTED]) + (f" and {len(other) - _LISTED} more" if len(other) > _LISTED else "")
+    raise ValueError(
+        f"{folder} holds another run: {found or f'checkpoints without a {CONFIG}'}. Expected this one's, or an empty "
+        "folder. Name another with --run NAME, train that one further with --resume, or delete it with --overwrite"
+    )
+
+
+def delete_run(folder: Path) -> None:
+    """Delete the checkpoints, logs and configuration that a folder holds; other files stay."""
+    for path in [*folder.glob("*.ckpt"), folder / CONFIG]:
+        path.unlink(missing_ok=True)
+    shutil.rmtree(folder / "lightning_logs", ignore_errors=True)
+
+
+def stage_checkpoint(reference: str, name: str, runs: Path, dataset: str, argument: str) -> Path:
+    """The checkpoint that `run:NAME/FILE` means in a run.
+
+    It is that of NAME with the run's overlays, or with as many of them as NAME has been trained with.
+
+    Args:
+        reference: `run:NAME/FILE`.
+        name: Of the run that refers to it.
+        runs: The folder in which runs are looked for.
+        dataset: The class of that run's clips.
+        argument: Of the command line, which takes the checkpoint's path instead.
+
+    Raises:
+        FileNotFoundError: The stage has not been trained.
+        ValueError: `reference` has another form; or the stage was trained on another data set.
+    """
+    stage, slash, file = reference.removeprefix(STAGE).rpartition("/")
+    if not slash or not stage:
+        raise ValueError(f"{reference}: no checkpoint of a run. Expected {STAGE}NAME/last.ckpt. Correct the YAML")
+    overlays = name.split("+")[1:]
+    names = [
+        "+".join([stage, *some]) for count in range(len(overlays), -1, -1) for some in combinations(overlays, count)
+    ]
+    paths = [runs / name / file for name in names]
+    there = [path for path in paths if path.is_file()]
+    command = f"lightning fit -c {stage}" + (f" with the overlays of {name}" if overlays else "")
+    if not there:
+        raise FileNotFoundError(
+            f"{name} needs {reference}, and there is no {' nor '.join(map(str, paths))}. Expected the checkpoint of "
+            f"that stage. Train it first: {command}; or name a checkpoint with --{argument} PATH"
+        )
+    datasets = {path: dataset_of(_held_config(path.parent)) for path in there}
+    fitting = [path for path in there if not datasets[path] or not dataset or datasets[path] == dataset]
+    if not fitting:
+        raise ValueError(
+            f"{there[0]} was trained on {datasets[there[0]]}, and {name} is trained on {dataset}. Expected stages of "
+            f"one data set. Train that stage: {command}; or name a checkpoint with --{argument} PATH"
+        )
+    return fitting[0]

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The folder of a training: its name, what lies in it, when it is resumed or refused, how stages find each other."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+import yaml
+from torch.utils.data import DataLoader
+
+from lipsync_bench.cli.lightning import main
+from lipsync_bench.models.core.checkpoints import BenchModule
+from lipsync_bench.runs import check_name, run_name, stage_checkpoint
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*does not have many workers.*", "ignore:.*args parameter is intended.*"
+)
+
+
+class Line(BenchModule):
+    """A line, which may need the checkpoint of another run."""
+
+    def __init__(self, lr: float = 0.1, base: str | None = None) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = torch.nn.Linear(1, 1)
+        self.lr, self.base = lr, base
+
+    def training_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self.layer(batch["x"]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), self.lr)
+
+
+class Ones(pl.LightningDataModule):
+    def train_dataloader(self) -> DataLoader[Any]:
+        return DataLoader([{"x": torch.ones(1)}] * 4, batch_size=2)  # type: ignore[arg-type]
+
+
+class Others(Ones):
+    """Another data set."""
+
+
+def write(name: str, **parts: Any) -> None:
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).write_text(yaml.safe_dump(parts))
+
+
+@pytest.fixture(autouse=True)
+def experiments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    trainer = {"accelerator": "cpu", "max_steps": 2, "max_epochs": -1, "enable_progress_bar": False}
+    model, data = {"class_path": f"{__name__}.Line"}, {"class_path": f"{__name__}.Ones"}
+    write("experiments/first.yaml", model=model, data=data, trainer=trainer)
+    second = {**model, "init_args": {"base": "run:first/last.ckpt"}}
+    write("experiments/second.yaml", model=second, data=data, trainer=trainer)
+    write("experiments/overlays/others.yaml", data={"class_path": f"{__name__}.Others"})
+    write("experiments/overlays/quick.yaml", model={"init_args": {"lr": 0.5}})
+
+
+def fit(*words: str) -> None:
+    main(["fit", *words])
+
+
+def steps(run: str) -> int:
+    return int(torch.load(f"runs/{run}/last.ckpt", weights_only=True)["global_step"])
+
+
+def saved(run: str) -> Any:
+    return yaml.safe_load(Path(f"runs/{run}/config.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        (["experiments/wav2lip.yaml"], "wav2lip"),
+        (["hyperlips_hr.yaml", "hyperlips/x2.yaml", "overlays/mead.yaml"], "hyperlips_hr+mead+x2"),
+        (["wav2lip.yaml", "synthetic/wav2lip.yaml"], "wav2lip+synthetic"),
+        (["runs/hyperlips_hr+mead/config.yaml"], "hyperlips_hr+mead"),
+        (["runs/hyperlips_hr+mead/config.yaml", "hyperlips/x2.yaml"], "hyperlips_hr+mead+x2"),
+    ],
+)
+def test_the_name_is_made_from_the_files(files: list[str], name: str) -> None:
+    assert run_name([Path(file) for file in files]) == name
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", ".hidden", "a\nb"])
+def test_names_that_are_no_folder_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="Set --run"):
+        check_name(name)
+
+
+def test_a_run_keeps_logs_checkpoints_and_configuration_in_its_folder() -> None:
+    fit("-c", "first", "-c", "overlays/quick")
+    folder = Path("runs/first+quick")
+    assert {path.name for path in folder.iterdir()} == {"config.yaml", "last.ckpt", "lightning_logs"}
+    assert sorted(path.name for path in Path().iterdir()) == ["experiments", "runs"]
+    config = saved("first+quick")
+    assert (config["run"], config["model"]["init_args"]["lr"]) == ("first+quick", 0.5)
+    callback = config["trainer"]["callbacks"][0]
+    assert callback["init_args"]["dirpath"] == str(folder)
+
+
+def test_the_place_can_be_overridden_as_in_any_lightning_cli(tmp_path: Path) -> None:
+    save = {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": {"filename": "mine"}}
+    write("mine.yaml", trainer={"callbacks": [save], "logger": False, "default_root_dir": str(tmp_path / "away")})
+    fit("-c", "first", "-c", "mine.yaml", "--run", "named")
+    assert {path.name for path in (tmp_path / "away").iterdir()} == {"config.yaml", "mine.ckpt"}
+
+
+def test_nothing_is_written_where_nothing_is_to_be_kept() -> None:
+    fit("-c", "first", "--trainer.logger", "false", "--trainer.enable_checkpointing", "false")
+    assert not Path("runs").exists()
+
+
+def test_the_same_command_resumes(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    fit("-c", "first")
+    first = Path("runs/first/last.ckpt").read_bytes()
+    fit("-c", "first", "--trainer.enable_model_summary", "false")  # which trains nothing otherwise
+    assert "runs/first is resumed from runs/first/last.ckpt" in caplog.text
+    assert Path("runs/first/last.ckpt").read_bytes() == first
+    fit("-c", "first", "--trainer.max_steps", "5", "--resume")
+    assert steps("first") == 5
+
+
+def test_a_folder_of_another_configuration_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+    fit("-c", "first")
+    before = {path: path.read_bytes() for path in Path("runs/first").rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit) as ended:
+        fit("-c", "first", "--model.init_args.lr", "0.25")
+    assert ended.value.code == 1
+    assert "model.init_args.lr (0.25, was 0.1)" in caplog.text
+    assert "--run NAME" in caplog.text
+    assert "--resume" in caplog.text
+    assert "--overwrite" in caplog.text
+    assert {path: path.read_bytes() for path in Path("runs/first").rglob("*") if path.is_file()} == before
+    fit("-c", "first", "--model.init_args.lr", "0.25", "--run", "first_quicker")
+    assert saved("first_quicker")["model"]["init_args"]["lr"] == 0.25
+    Path("runs/first/notes.txt").write_text("mine")
+    fit("-c", "first", "--model.init_args.lr", "0.25", "--overwrite", "--trainer.max_steps", "1")
+    assert (steps("first"), saved("first")["model"]["init_args"]["lr"]) == (1, 0.25)
+    assert Path("runs/first/notes.txt").read_text() == "mine"
+
+
+def test_checkpoints_of_nobody_are_not_written_over(caplog: pytest.LogCaptureFixture) -> None:
+    Path("runs/first").mkdir(parents=True)
+    Path("runs/first/last.ckpt").write_bytes(b"of the first edition")
+    with pytest.raises(SystemExit):
+        fit("-c", "first")
+    assert "holds another run: checkpoints without a config.yaml" in caplog.text
+    assert Path("runs/first/last.ckpt").read_bytes() == b"of the first edition"
+
+
+def test_there_must_be_something_to_resume(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        fit("-c", "first", "--resume")
+    assert "no runs/first/last.ckpt" in caplog.text
+    with pytest.raises(SystemExit):
+        fit("-c", "first", "--resume", "--overwrite")
+    assert "Expected one of them" in caplog.text
+
+
+def test_a_checkpoint_of_the_run_may_be_named() -> None:
+    fit("-c", "first")
+    fit("-c", "first", "--trainer.max_steps", "4", "--ckpt_path", "runs/first/last.ckpt")
+    assert steps("first") == 4
+
+
+def test_a_stage_finds_the_one_before_with_the_same_overlays(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        fit("-c", "second", "-c", "overlays/others")
+    assert "there is no runs/first+others/last.ckpt nor runs/first/last.ckpt" in caplog.text
+    fit("-c", "first")
+    caplog.clear()
+    with pytest.raises(SystemExit):
+        fit("-c", "second", "-c", "overlays/others")  # of which only the other data set's is there
+    assert "runs/first/last.ckpt was trained on" in caplog.text
+    assert "Others" in caplog.text
+    assert not Path("runs/second+others").exists()
+    fit("-c", "first", "-c", "overlays/others")
+    fit("-c", "second", "-c", "overlays/others")
+    fit("-c", "second", "-c", "overlays/others", "-c", "overlays/quick")  # a stage takes what overlays it was given
+    fit("-c", "second")
+    for run, base in (("second+others", "first+others"), ("second+others+quick", "first+others"), ("second", "first")):
+        assert saved(run)["model"]["init_args"]["base"] == f"runs/{base}/last.ckpt"
+    assert saved("first")["data"]["class_path"].endswith("Ones")  # untouched by the runs on the other data set
+
+
+def test_a_stage_may_be_named_by_its_path() -> None:
+    fit("-c", "first")
+    command = ("-c", "second", "-c", "overlays/others", "--model.init_args.base", "runs/first/last.ckpt")
+    fit(*command)
+    assert saved("second+others")["model"]["init_args"]["base"] == "runs/first/last.ckpt"
+
+
+def test_a_reference_that_names_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"Expected run:NAME/last\.ckpt"):
+        stage_checkpoint("run:first", "second", tmp_path, "", "model.init_args.base")
+
+
+def test_an_unknown_name_lists_the_known(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        fit("-c", "frist")
+    assert "-c frist: no such file" in caplog.text
+    assert "first" in caplog.text
+    assert "wav2lip" in caplog.text
+
+
+def test_names_of_the_package_are_found_from_anywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = []
+    for name in ("wav2lip", "experiments/wav2lip.yaml", "experiments/wav2lip"):
+        with pytest.raises(SystemExit) as ended:
+            fit("-c", name, "--model.init_args.sync_expert", "x.ckpt", "--print_config")
+        assert ended.value.code == 0
+        shown.append(capsys.readouterr().out)
+    assert "lipsync_bench.models.Wav2Lip" in shown[0]
+    assert shown[1:] == shown[:1] * 2
