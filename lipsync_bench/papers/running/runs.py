@@ -15,7 +15,7 @@ from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.papers.leaderboards import LeaderboardSource, WeightsInUse, read_folders
 from lipsync_bench.papers.options import RunOptions
 from lipsync_bench.papers.printed.paper_table import PaperTable
-from lipsync_bench.papers.running.needs import (
+from lipsync_bench.papers.running.plan import (
     DatasetPlan,
     benchmark_name,
     check_options,
