@@ -28,7 +28,7 @@ from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation.evaluate import evaluate_videos
 from lipsync_bench.evaluation.options import Running, ScorerFiles, Selection
 from lipsync_bench.evaluation.regions import Regions, compare_crops
-from lipsync_bench.evaluation.scorers import Scorers
+from lipsync_bench.evaluation.networks import Scorers
 from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
 from lipsync_bench.evaluation.task.protocol import VIDEO_PAIRS, load_protocol
 from lipsync_bench.metrics.image.cpbd import cpbd

@@ -155,7 +155,7 @@ def _perceptual() -> Iterator[Check]:
 
 def _metric_networks(folder: Path) -> Iterator[Check]:
     """Networks that metrics need, but those whose official files are listed already."""
-    from lipsync_bench.evaluation.scorers import flag
+    from lipsync_bench.evaluation.networks import flag
     from lipsync_bench.metrics.registry import NETWORKS
     from lipsync_bench.weights import KINDS
 

@@ -21,7 +21,7 @@ from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
 from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
-from lipsync_bench.evaluation.scorers import Scorers
+from lipsync_bench.evaluation.networks import Scorers
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import Standing
 from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs

@@ -11,7 +11,7 @@ import pytest
 
 from lipsync_bench.cli.metric_table import metric_table, with_table
 from lipsync_bench.evaluation.options import ScorerFiles
-from lipsync_bench.evaluation.scorers import Scorers
+from lipsync_bench.evaluation.networks import Scorers
 
 REPOSITORY = Path(__file__).parents[3]
 
