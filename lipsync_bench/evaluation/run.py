@@ -21,8 +21,8 @@ from lipsync_bench.datamodules.media.video import FPS, probe
 from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import remove_files
 from lipsync_bench.evaluation.live import RunningTable
+from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
-from lipsync_bench.evaluation.networks import Scorers
 from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
 from lipsync_bench.evaluation.task.inputs import clip_inputs, identity_of, target_sha256
 from lipsync_bench.evaluation.task.pairs import Pair
@@ -48,7 +48,7 @@ class Evaluation:
         source_root: Folder that the clips' source paths are relative to.
         candidates: The candidates to score.
         regions: The protocol with its detectors.
-        scorers: The metric networks.
+        networks: The metric networks.
         dataset: Name of the data set, for the protocol's limits.
         out: Results folder.
         save_videos: Save the scored frames in `out/videos`.
@@ -57,7 +57,7 @@ class Evaluation:
     source_root: Path
     candidates: Sequence[Candidate]
     regions: Regions
-    scorers: Scorers
+    networks: MetricNetworks
     dataset: str
     out: Path
     save_videos: bool = False
@@ -103,7 +103,7 @@ class _PairScores:
             if file is not None and candidate.own_audio and probe(file).has_audio:
                 samples = load_audio(file, self._audio_damage)
                 audio = _own_audio(samples)
-            clip = ScoredClip(self._protocol.pairing == "paired", audio, run.scorers.networks, self._path, file)
+            clip = ScoredClip(self._protocol.pairing == "paired", audio, run.networks.loaded, self._path, file)
             found = (metric.scorer(clip) for metric in METRICS)
             self._scorers.extend(scorer for scorer in found if scorer is not None)
             self._encode = self._protocol.codec == "h264" and file is None
@@ -172,7 +172,7 @@ class _PairScores:
         )
         for scorer in self._scorers:
             scorer.update(view)
-        if self._run.scorers.networks:
+        if self._run.networks.loaded:
             return_memory()  # else the fragments left by buffers of so many sizes add up from chunk to chunk
         if self._saved is not None:
             self._saved.add(frames)
@@ -274,7 +274,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         "speaker": header.speaker,
         "frames_target": frames,
         "package_version": __version__,
-        **run.scorers.identity,
+        **run.networks.identity,
     }
     try:
         for score in scores:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lipsync_bench.cli.metric_table import metric_table, with_table
+from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import ScorerFiles
-from lipsync_bench.evaluation.networks import Scorers
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -153,4 +153,4 @@ def test_the_documentation_has_the_table_of_the_descriptions():
 @pytest.mark.parametrize("name", ["csim", "psnr", "syncnet"])
 def test_unknown_and_default_metrics_cannot_be_named(name):
     with pytest.raises(ValueError, match=rf"--metrics {name}: no metric of that name. Expected one of csim_dlib; "):
-        Scorers(ScorerFiles(metrics={name: ""}))
+        MetricNetworks(ScorerFiles(metrics={name: ""}))
