@@ -99,8 +99,8 @@ def sync(video: Path, /, *, syncnet: Path, syncnet_s3fd: Path | None = None, dev
 def leaderboard_merge(paths: Annotated[list[Path], Parameter(json_list=False)], /, *, out: Path) -> int:
     """Join the results of several runs in one leaderboard.
 
-    Refused are results of another protocol, other scorer weights, another data set or other clips. What is there twice
-    counts once. Ranks are computed anew where every part has its rows, and left empty where one has not.
+    Refused are results of another protocol, other weights of metric networks, another data set or other clips. What is
+    there twice counts once. Ranks are computed anew if every part has its rows, and are left empty if one has none.
 
     Args:
         paths: Results folders, their clips.csv, or leaderboard.csv files.

@@ -35,7 +35,7 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.results.csv_tables import csv_text, read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
 from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns, rich_table
-from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, SCORERS
+from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, NETWORK_HASHES
 
 TOLERANCE = 1e-3
 """Relative: two machines compute the last digits of a network's output differently."""
@@ -357,8 +357,8 @@ def merge_leaderboards(*parts: MergeInput) -> pd.DataFrame:
         raise ValueError(f"{names}: no row and no entry in any of them. Expected some. Make them with: bench evaluate")
     parts = tuple(sorted((part for part in parts if len(part.table)), key=lambda part: part.name))
     _one_value(parts, "protocol", "protocol")
-    for name in SCORERS:
-        _one_value(parts, name, f"scorer weights {name}")
+    for name in NETWORK_HASHES:
+        _one_value(parts, name, f"metric network weights {name}")
     _refuse_other_data(parts)
     tables = []
     if any(part.rows is not None for part in parts):
