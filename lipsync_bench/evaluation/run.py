@@ -75,7 +75,17 @@ def _own_audio(samples: np.ndarray) -> Audio:
 
 
 class _PairScores:
-    """All numbers of one candidate on one pair of video and audio."""
+    """Scores one candidate on one pair of video and audio, chunk by chunk, and gives the fields of its row.
+
+    A failure of the candidate is kept in `failure` and becomes a failed row; the other candidates go on.
+
+    Args:
+        run: What all clips have in common.
+        candidate: What is scored.
+        video: The clip that is reproduced.
+        audio_clip: The clip whose audio drives the frames.
+        audio: Its audio, shared by all candidates that are scored with it.
+    """
 
     def __init__(self, run: Evaluation, candidate: Candidate, video: Clip, audio_clip: Clip, audio: Audio) -> None:
         self.candidate = candidate
@@ -84,7 +94,7 @@ class _PairScores:
         self.frames = 0
         self._run = run
         self._protocol = run.regions.protocol
-        self._line = (candidate.name, candidate.sha256, candidate.paste)
+        self._entry = (candidate.name, candidate.sha256, candidate.paste)
         self._earlier_fallbacks = candidate.fallback_frames()
         self._earlier_damage = candidate.damaged_frames()
         self._audio_damage = Damage()
@@ -93,9 +103,9 @@ class _PairScores:
         self._scorers: list[Scorer] = []
         self._saved: SavedVideo | None = None
         self.prediction_sha256 = ""
-        saved = video_path(run.out, *self._line, *self.ids)
+        saved = video_path(run.out, *self._entry, *self.ids)
         saved.unlink(missing_ok=True)  # the video of an earlier row
-        remove_files(run.out, self._line, *self.ids)
+        remove_files(run.out, self._entry, *self.ids)
         try:
             file = candidate.file(*self.ids)
             self.prediction_sha256 = candidate.prediction_sha256(*self.ids)
@@ -104,8 +114,7 @@ class _PairScores:
                 samples = load_audio(file, self._audio_damage)
                 audio = _own_audio(samples)
             clip = ScoredClip(self._protocol.pairing == "paired", audio, run.networks.loaded, self._path, file)
-            found = (metric.scorer(clip) for metric in METRICS)
-            self._scorers.extend(scorer for scorer in found if scorer is not None)
+            self._scorers += [scorer for metric in METRICS if (scorer := metric.scorer(clip)) is not None]
             self._encode = self._protocol.codec == "h264" and file is None
             if run.save_videos:
                 self._saved = SavedVideo(saved, to_float(audio.samples) if samples is None else samples)
@@ -113,10 +122,10 @@ class _PairScores:
             self.failure = error
 
     def _path(self, folder: str, suffix: str) -> Path:
-        return row_path(self._run.out / folder, self._line, *self.ids, suffix)
+        return row_path(self._run.out / folder, self._entry, *self.ids, suffix)
 
     def update(self, part: TargetPart) -> None:
-        """Score a chunk; a failure of this candidate is recorded and does not affect the others."""
+        """Score the next chunk, unless the candidate has failed."""
         if self.failure is not None:
             return
         start = time.perf_counter()
@@ -140,15 +149,15 @@ class _PairScores:
         boxes = part.boxes[:count]
         if self._protocol.own_boxes and not is_target:
             boxes = self._run.regions.boxes(frames, part.chunk.boxes[:count])
-        found, target_found = (np.isfinite(b).all(axis=1) for b in (boxes, part.boxes[:count]))
-        both = found & target_found
+        has_box, target_has_box = (np.isfinite(b).all(axis=1) for b in (boxes, part.boxes[:count]))
+        both = has_box & target_has_box
         self._without_box += int((~both).sum())
         if is_target:
             landmarks, face_found = part.landmarks[:count], part.face_found[:count]
         else:
             landmarks = find_landmarks(frames, part.rectangles[:count])
             face_found = self._run.regions.face_found(frames, boxes, part.rectangles[:count])
-        target = [crop for crop, use in zip(part.crops, both[target_found], strict=False) if use]
+        target = [crop for crop, use in zip(part.crops, both[target_has_box], strict=False) if use]
         if is_target:
             crops = target
         else:
@@ -215,7 +224,7 @@ def evaluate_pairs(pairs: Sequence[Pair], run: Evaluation, rows: RowFile, progre
     """Score every candidate on every pair and append the rows; pairs that have a row are not scored again.
 
     Args:
-        pairs: Pairs of video and audio (this rank's share).
+        pairs: Pairs of video and audio, of several processes those of this one.
         run: What they have in common.
         rows: Where each row is written as soon as its pair is finished.
         progress: Show a progress bar and the means so far.
@@ -252,10 +261,10 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     audios = {id(clip): Audio(clip.wav, clip.mel) for clip in (video, audio)}
     scores = [_PairScores(run, candidate, video, clip, audios[id(clip)]) for candidate, clip in pending]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
-    found = target_sha256(run.source_root, header)
+    source_sha256 = target_sha256(run.source_root, header)
     damage = Damage()
     try:
-        _refuse_changed(header, found, run.source_root)
+        _refuse_changed(header, source_sha256, run.source_root)
         for clip in {id(clip): clip for clip in (video, audio)}.values():
             verify_clip(clip.path)
         for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache, damage):
@@ -279,13 +288,13 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     try:
         for score in scores:
             audio_clip = video if score.ids[0] == score.ids[1] else audio
-            made = {
+            inputs = {
                 "generator_sha256": score.candidate.sha256,
                 "paste": score.candidate.paste,
                 "prediction_sha256": score.prediction_sha256,
-                **clip_inputs(found, run.regions, header, audio_clip.header),
+                **clip_inputs(source_sha256, run.regions, header, audio_clip.header),
             }
-            row = {**common, "method": score.candidate.name, **made, "audio_clip": score.ids[1], **score.row()}
+            row = {**common, "method": score.candidate.name, **inputs, "audio_clip": score.ids[1], **score.row()}
             if row["status"] == "ok":
                 row["damaged_frames"] = int(str(row["damaged_frames"])) + damage.frames
             else:
@@ -298,8 +307,8 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         raise
 
 
-def _refuse_changed(header: ClipHeader, found: str, source_root: Path) -> None:
-    if found != header.source_sha256:
+def _refuse_changed(header: ClipHeader, source_sha256: str, source_root: Path) -> None:
+    if source_sha256 != header.source_sha256:
         raise MediaError(
             f"{source_root / header.source} is another video than the one that clip {header.id} was prepared from. "
             "Expected the same, because the clip's face boxes are used. Run: bench prepare again"
