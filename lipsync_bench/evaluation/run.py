@@ -89,6 +89,7 @@ class _PairScores:
 
     def __init__(self, run: Evaluation, candidate: Candidate, video: Clip, audio_clip: Clip, audio: Audio) -> None:
         self.candidate = candidate
+        self.audio_clip = audio_clip
         self.ids = (video.header.id, audio_clip.header.id)
         self.failure: Exception | None = None
         self.frames = 0
@@ -186,8 +187,12 @@ class _PairScores:
         if self._saved is not None:
             self._saved.add(frames)
 
-    def row(self) -> dict[str, object]:
-        """The fields of the row that are known at the end of the clip."""
+    def row(self, target_damage: Damage) -> dict[str, object]:
+        """The fields of the row that are known at the end of the clip.
+
+        Args:
+            target_damage: Of the target's video.
+        """
         if self.failure is None and self.frames == 0:
             self.failure = MediaError("no frame to score")
         if self.failure is None and self._without_box == self.frames:
@@ -201,12 +206,13 @@ class _PairScores:
         self.close(self.failure)
         if self.failure is not None:
             return {"status": "failed", "reason": f"{type(self.failure).__name__}: {self.failure}"}
+        own_damage = self.candidate.damaged_frames() - self._earlier_damage
         return {
             "status": "ok",
             "frames": self.frames,
             "boxless_frames": self._without_box,
             "fallback_frames": self.candidate.fallback_frames() - self._earlier_fallbacks,
-            "damaged_frames": self.candidate.damaged_frames() - self._earlier_damage + self._audio_damage.frames,
+            "damaged_frames": own_damage + self._audio_damage.frames + target_damage.frames,
             "generate_seconds": round(self._generate_seconds, 3),
             "seconds": round(self._seconds, 3),
             **values,
@@ -258,14 +264,14 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     if not pending:
         return
     frames = run.frames(video, audio)
-    audios = {id(clip): Audio(clip.wav, clip.mel) for clip in (video, audio)}
-    scores = [_PairScores(run, candidate, video, clip, audios[id(clip)]) for candidate, clip in pending]
+    audios = {clip: Audio(clip.wav, clip.mel) for clip in (video, audio)}
+    scores = [_PairScores(run, candidate, video, clip, audios[clip]) for candidate, clip in pending]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
     source_sha256 = target_sha256(run.source_root, header)
     damage = Damage()
     try:
         _refuse_changed(header, source_sha256, run.source_root)
-        for clip in {id(clip): clip for clip in (video, audio)}.values():
+        for clip in audios:
             verify_clip(clip.path)
         for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache, damage):
             for score in scores:
@@ -287,17 +293,14 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     }
     try:
         for score in scores:
-            audio_clip = video if score.ids[0] == score.ids[1] else audio
             inputs = {
                 "generator_sha256": score.candidate.sha256,
                 "paste": score.candidate.paste,
                 "prediction_sha256": score.prediction_sha256,
-                **clip_inputs(source_sha256, run.regions, header, audio_clip.header),
+                **clip_inputs(source_sha256, run.regions, header, score.audio_clip.header),
             }
-            row = {**common, "method": score.candidate.name, **inputs, "audio_clip": score.ids[1], **score.row()}
-            if row["status"] == "ok":
-                row["damaged_frames"] = int(str(row["damaged_frames"])) + damage.frames
-            else:
+            row = {**common, "method": score.candidate.name, **inputs, "audio_clip": score.ids[1], **score.row(damage)}
+            if row["status"] != "ok":
                 _log.warning("%s on %s failed: %s", row["method"], row["clip"], row["reason"])
             rows.append(row)
             table.add(row)
