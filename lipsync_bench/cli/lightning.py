@@ -90,10 +90,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script `lightning` and of `python -m lipsync_bench`. Ends with 1 on an error."""
     show_logs()
     with errors_in_a_line():
+        words = renamed_words(sys.argv[1:] if args is None else list(args))
+        bound_configs(words)
         if args is None:
-            sys.argv[1:] = renamed_words(sys.argv[1:])
-        bound_configs(sys.argv[1:] if args is None else args)
-        BenchCLI(args if args is None else renamed_words(list(args)))
+            sys.argv[1:] = words
+        BenchCLI(None if args is None else words)
 
 
 if __name__ == "__main__":
