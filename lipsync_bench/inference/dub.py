@@ -27,10 +27,9 @@ from lipsync_bench.datamodules.media.audio import (
     HOP_SAMPLES,
     MEL_WINDOW,
     SAMPLE_RATE,
+    frame_mels,
     load_audio,
     mel_spectrogram,
-    mel_start,
-    mel_window,
 )
 from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
@@ -144,9 +143,8 @@ def dub_frames(
             crops = [cut(chunk[k], path.boxes[places[k]]) for k in seen]
             if reference == "first" and identity is None:
                 identity = crops[0].copy()
-            starts = [min(mel_start(first + k, fps), mel.shape[1] - MEL_WINDOW) for k in seen]
-            windows = np.stack([mel_window(mel, start) for start in starts])[:, None]
-            faces = dict(zip(seen, generate_faces(module, crops, windows, identity), strict=True))
+            mels = frame_mels(mel, len(chunk), fps, first)[seen]
+            faces = dict(zip(seen, generate_faces(module, crops, mels, identity), strict=True))
         first += len(chunk)
         chunk.reverse()
         for k, place in enumerate(places):
