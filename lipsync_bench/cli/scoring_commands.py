@@ -106,9 +106,21 @@ def leaderboard_merge(paths: Annotated[list[Path], Parameter(json_list=False)], 
         paths: Results folders, their clips.csv, or leaderboard.csv files.
         out: The CSV file to write.
     """
-    from lipsync_bench.results.merge import leaderboard_merge as run
+    from rich.console import Console
 
-    return run(paths, out=out)
+    from lipsync_bench.datamodules.files.disk import printable, write_atomic
+    from lipsync_bench.results.csv_tables import csv_text
+    from lipsync_bench.results.leaderboard import rich_table
+    from lipsync_bench.results.merge import merge_leaderboards, read_input
+
+    if out.is_dir() or any(path.exists() and out.resolve() == path.resolve() for path in paths):
+        raise ValueError(f"--out {out} is a folder or one of the results. Expected a new file, such as --out all.csv")
+    table = merge_leaderboards(*(read_input(path) for path in paths))
+    write_atomic(out, csv_text(table))
+    console = Console()
+    console.print(rich_table(table, str(out)))
+    console.print(f"table: {printable(str(out))}", markup=False)
+    return 0
 
 
 def table(id: str, /, *, show: TableOptions = TableOptions(), options: RunOptions = RunOptions()) -> int:

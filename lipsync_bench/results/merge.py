@@ -31,11 +31,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lipsync_bench.datamodules.files.disk import printable, write_atomic
 from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
-from lipsync_bench.results.csv_tables import csv_text, read_cells
+from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
-from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns, rich_table
+from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns
 from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, NETWORK_HASHES
 
 TOLERANCE = 1e-3
@@ -46,7 +45,7 @@ _COUNTS = HEAD[2:]
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["MergeInput", "leaderboard_merge", "merge_leaderboards", "read_input"]
+__all__ = ["MergeInput", "merge_leaderboards", "read_input"]
 
 
 @dataclass(frozen=True)
@@ -380,25 +379,3 @@ def merge_leaderboards(*parts: MergeInput) -> pd.DataFrame:
         _log.info("%d entries came without their rows; ranks and groups are left empty", len(out) - ranked)
         return _without_ranks(out)
     return out
-
-
-def leaderboard_merge(paths: list[Path], *, out: Path) -> int:
-    """Join the results of several runs in one leaderboard, if their numbers are comparable.
-
-    Results of another protocol, other metric networks, another data set or other clips are refused. Duplicates count
-    once. Ranks and groups are left empty, with a log line, if an entry comes without its rows.
-
-    Args:
-        paths: Results folders, their clips.csv, or leaderboard.csv files.
-        out: The CSV file to write.
-    """
-    from rich.console import Console
-
-    if out.is_dir() or any(path.exists() and out.resolve() == path.resolve() for path in paths):
-        raise ValueError(f"--out {out} is a folder or one of the results. Expected a new file, such as --out all.csv")
-    table = merge_leaderboards(*(read_input(path) for path in paths))
-    write_atomic(out, csv_text(table))
-    console = Console()
-    console.print(rich_table(table, str(out)))
-    console.print(f"table: {printable(str(out))}", markup=False)
-    return 0

@@ -171,7 +171,7 @@ def results(folder: Path, rows: list[dict]) -> Path:
 
 
 def test_a_leaderboard_merged_without_rows_reads_without_ranks(tmp_path):
-    from lipsync_bench.results.merge import leaderboard_merge
+    from lipsync_bench.cli.scoring_commands import leaderboard_merge
 
     alone = []
     for name, more in (("wav2lip", {"psnr_uint8": 31.0}), ("ip_lap", {"lmd": 1.0})):

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lipsync_bench.cli.scoring_commands import leaderboard_merge
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, Running
 from lipsync_bench.metrics.registry import COLUMNS, column
@@ -15,7 +16,7 @@ from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.leaderboard import leaderboard, metric_columns, write_leaderboard
 from lipsync_bench.results.manifest import Run, session
-from lipsync_bench.results.merge import MergeInput, leaderboard_merge, merge_leaderboards, read_input
+from lipsync_bench.results.merge import MergeInput, merge_leaderboards, read_input
 from lipsync_bench.results.rows import ENTRY, NETWORK_HASHES, RowFile, read_rows
 
 
