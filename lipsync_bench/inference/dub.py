@@ -13,11 +13,10 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces.crops import cut
@@ -40,6 +39,7 @@ from lipsync_bench.inference.face_path import FacePath, find_face
 from lipsync_bench.inference.lip_sync import generate_faces
 from lipsync_bench.inference.options import Blend, DubOptions, Pads, Reference
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
+from lipsync_bench.processes import device_of
 from lipsync_bench.version import __version__
 
 PUBLISHED_PADS: Pads = (0, 10, 0, 0)
@@ -234,9 +234,7 @@ def dub(
     pads = options.pads
     if pads is None:
         pads = PUBLISHED_PADS if faces.crop == "detector" else (0, 0, 0, 0)
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(options.device)
     info = probe(video)
     fps = info.fps if math.isfinite(info.fps) else FPS
     module = load_method(checkpoint, device)
@@ -278,7 +276,6 @@ def dub(
             )
             for frame in bar.track(dubbed, total=total, description="moving the lips"):
                 writer.write(frame)
-    hidden = ~path.visible
-    without_face = sum(int(hidden[k % len(path)]) for k in islice(count(), total))
+    without_face = sum(not path.visible[k % len(path)] for k in range(total))
     seconds = time.perf_counter() - began
     return DubReport(out, total, without_face, module.fallback_frames, fps, min(len(path), total), seconds)
