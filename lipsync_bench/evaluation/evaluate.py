@@ -134,7 +134,7 @@ def evaluate_dataset(
 
     Args:
         dataset: Name or path of a benchmark YAML.
-        out: Results folder; a folder of an interrupted run is gone on with.
+        out: Results folder; an interrupted run is resumed.
         inputs: Clips, checkpoints and folders of videos, beside or instead of the YAML's; see `VideoFolder` for the
             names of videos.
         rules: How clips are drawn, paired and compared.
@@ -163,6 +163,7 @@ def evaluate_dataset(
     headers = {clip: read_header(clip) for pair in everything for clip in (pair.video, pair.audio)}
     chosen = pairs_of(select, everything, {clip: header.id for clip, header in headers.items()})
     sources = {header.id: header.source for header in headers.values()}
+    all_sources = list(_sources_of(clips)) if folders else []
 
     def candidates() -> Iterator[Candidate]:
         yield GroundTruth(benchmark.data.source_root, sources)
@@ -174,7 +175,7 @@ def evaluate_dataset(
         for name, folder in folders.items():
             if name in names:
                 excluded = (out, benchmark.data.source_root, *folders.values())
-                yield VideoFolder(name, folder, sources, excluded, _sources_of(clips))
+                yield VideoFolder(name, folder, sources, excluded, all_sources)
 
     run = Evaluation(
         benchmark.data.source_root,
