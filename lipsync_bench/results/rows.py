@@ -66,7 +66,8 @@ FIELDS = (
     "package_version",
 )
 
-_TEXTS = (*IDENTITY, *INPUTS, *CURVES, *NETWORK_HASHES, "speaker", "reason", "package_version")
+TEXTS = (*IDENTITY, *INPUTS, *CURVES, *NETWORK_HASHES, "speaker", "reason", "package_version")
+"""Fields of text, beside `status`."""
 ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
 SUPERSEDED = "superseded.csv"  # rows that are no longer valid
 BOARD = "leaderboard.csv"
@@ -84,6 +85,7 @@ __all__ = [
     "NETWORK_HASHES",
     "REPEATED_FRAME",
     "SUPERSEDED",
+    "TEXTS",
     "RowFile",
     "read_rows",
     "rows_in",
@@ -288,8 +290,8 @@ def _table(file: Path) -> pd.DataFrame:
             file,
             expected,
             repair,
-            texts=_TEXTS,
-            numbers=[name for name in FIELDS if name not in (*_TEXTS, "status")],
+            texts=TEXTS,
+            numbers=[name for name in FIELDS if name not in (*TEXTS, "status")],
             filled=("protocol", "method", "clip", "status"),
             growing=True,
         )
