@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from lipsync_bench.metrics.metric import Column
 from lipsync_bench.papers.comparable import OFFICIAL_SYNCNET_SHA256
 from lipsync_bench.report.contents import Results
-from lipsync_bench.results.printing import NOTHING, fixed, value_text
+from lipsync_bench.results.printing import fixed
 
-__all__ = ["NOTHING", "Heading", "fixed", "heading", "headings", "interval_text", "json_number", "value_text"]
+__all__ = ["Heading", "heading", "headings", "interval_text", "json_number"]
 
 
 @dataclass(frozen=True)
