@@ -72,10 +72,10 @@ class SavedVideo:
 
     Args:
         path: The mp4.
-        audio: float32 (S,) at 16 kHz; None for a video without audio.
+        audio: float32 (S,) at 16 kHz.
     """
 
-    def __init__(self, path: Path, audio: np.ndarray | None) -> None:
+    def __init__(self, path: Path, audio: np.ndarray) -> None:
         self._path = path
         self._audio = audio
         self._writer: VideoWriter | None = None
