@@ -26,9 +26,9 @@ from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation.evaluate import evaluate_videos
+from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import Running, ScorerFiles, Selection
 from lipsync_bench.evaluation.regions import Regions, compare_crops
-from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
 from lipsync_bench.evaluation.task.protocol import VIDEO_PAIRS, load_protocol
 from lipsync_bench.metrics.image.cpbd import cpbd
@@ -115,7 +115,7 @@ def parts(pair: _Pair) -> Parts:
         list(_planes([cv2.resize(c, (SCRIPT_PX, SCRIPT_PX), interpolation=cv2.INTER_AREA) for c in images]).split(1))
         for images in crops
     ]
-    loaded = Scorers(pair.networks).networks
+    loaded = MetricNetworks(pair.networks).loaded
     syncnet, expert, inception, alex = (loaded[name] for name in ("lse", "expert", "fid", "lpips_alex"))
     side = expert.image_size
     shown = [_planes(compare_crops(images, boxes, (side, side))).float() / 255 for images in frames]
@@ -147,7 +147,7 @@ def parts(pair: _Pair) -> Parts:
         "CPBD": lambda: _one_by_one(cpbd, [*faces[0], *faces[1]]),
         "PSNR, SSIM, MSE": compare,
         "8-bit PSNR": lambda: _one_by_one(psnr_uint8, *script),
-        "reading weights": lambda: Scorers(pair.networks),
+        "reading weights": lambda: MetricNetworks(pair.networks),
         "SyncNet": score_sync,
         "expert": score_by_expert,
         "LPIPS": lambda: _one_by_one(lambda x, y: lpips(x, y, alex), *faces),

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bench demo`: every stage of the suite on the synthetic corpus, with the commands a user would type.
 
-Each stage leaves its result in the folder and is not done again when it is there; a training that was interrupted goes
-on from its last checkpoint.
+Each stage leaves its result in the folder and is not done again when it is there; a training that was interrupted is
+resumed from its last checkpoint.
 """
 
 import json
@@ -169,7 +169,7 @@ def _shift_table(expert: Path, clips: list[Path]) -> pd.DataFrame:
 
 
 def _preview(path: Path, clip_file: Path, source_root: Path, checkpoints: Mapping[str, Path]) -> None:
-    """Truth, repeated frame and the methods on one test clip, side by side."""
+    """Ground truth, repeated frame and the methods on one test clip, side by side."""
     with Clip(clip_file) as clip:
         source = source_root / clip.header.source
         boxes, mels, samples = clip.boxes(), frame_mels(clip.mel(), len(clip)), clip.wav()
@@ -209,7 +209,7 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     Methods share the folder: what one has made, the corpus and the expert say, the next does not make again.
 
     Args:
-        out: Folder for everything; gone on with if it is there.
+        out: Folder for everything; resumed if it is there.
         method: As for `trainings`: "hyperlips" has both its stages and an expert of its own.
         seed: Of the corpus and of training; the same seed gives the same numbers on the same machine.
         overwrite: Empty the folder first.

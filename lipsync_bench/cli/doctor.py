@@ -115,8 +115,7 @@ def _face_models() -> Iterator[Check]:
         ),
     }
     for name, (package, file, requirement) in places.items():
-        spec = importlib.util.find_spec(package)
-        path = Path(spec.origin).parent / file if spec is not None and spec.origin else None
+        path = _home(f"{package}/{file}")
         there = path is not None and path.is_file()
         yield Check(
             name, "ok" if there else "fail", file if there else "missing", "" if there else f"pip install {requirement}"
@@ -155,7 +154,7 @@ def _perceptual() -> Iterator[Check]:
 
 def _metric_networks(folder: Path) -> Iterator[Check]:
     """Networks that metrics need, but those whose official files are listed already."""
-    from lipsync_bench.evaluation.scorers import flag
+    from lipsync_bench.evaluation.networks import flag
     from lipsync_bench.metrics.registry import NETWORKS
     from lipsync_bench.weights import KINDS
 
@@ -181,7 +180,7 @@ def _metric_networks(folder: Path) -> Iterator[Check]:
 
 
 def _home(home: str) -> Path | None:
-    """Where a network's file lies that needs no path, as `lipsync_bench.metrics.metric.Network` names the place."""
+    """A place as `lipsync_bench.metrics.metric.Network` names it: in a package, or in the cache of torchvision."""
     from lipsync_bench.models.core.weight_files import cache_folder
 
     if home == "torchvision":
@@ -205,7 +204,7 @@ def _data(folder: Path) -> Iterator[Check]:
             yield Check(f"data {path.parent}", "fail", str(error), "run bench prepare again")
             continue
         text = f"{content.get('dataset')}: {clips} clips, {failed} failed"
-        advice = "" if content.get("complete") else "not complete: run bench prepare again, it goes on"
+        advice = "" if content.get("complete") else "not complete: run bench prepare again, it resumes"
         source = Path(str(content.get("source_root", "")))
         if not advice and not source.is_dir():
             advice = f"the source videos are no longer in {source}; evaluation needs them: --data.init_args.source DIR"

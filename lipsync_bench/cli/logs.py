@@ -21,10 +21,10 @@ class _Printable(logging.Formatter):
         return "\n".join(printable(line) for line in super().formatException(exc_info).split("\n"))
 
 
-def show_logs(level: int = logging.INFO) -> None:
-    """Print messages of this package from `level` on; calling it again changes the level only."""
+def show_logs() -> None:
+    """Print the messages of this package, each once, however often this is called."""
     logger = logging.getLogger(PACKAGE)
-    logger.setLevel(level)
+    logger.setLevel(logging.INFO)
     if not logger.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(_Printable("%(message)s"))

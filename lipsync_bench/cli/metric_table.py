@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from lipsync_bench.datamodules.files.disk import write_atomic
-from lipsync_bench.evaluation.scorers import flag
+from lipsync_bench.evaluation.networks import flag
 from lipsync_bench.metrics.registry import METRICS
 
 _PLACE = re.compile(r"(<!-- metrics.*?-->\n\n).*?(\n\n<!-- end of metrics -->)", re.DOTALL)

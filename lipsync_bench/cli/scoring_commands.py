@@ -99,16 +99,28 @@ def sync(video: Path, /, *, syncnet: Path, syncnet_s3fd: Path | None = None, dev
 def leaderboard_merge(paths: Annotated[list[Path], Parameter(json_list=False)], /, *, out: Path) -> int:
     """Join the results of several runs in one leaderboard.
 
-    Refused are results of another protocol, other scorer weights, another data set or other clips. What is there twice
-    counts once. Ranks are computed anew where every part has its rows, and left empty where one has not.
+    Refused are results of another protocol, other weights of metric networks, another data set or other clips. What is
+    there twice counts once. Ranks are computed anew if every part has its rows, and are left empty if one has none.
 
     Args:
         paths: Results folders, their clips.csv, or leaderboard.csv files.
         out: The CSV file to write.
     """
-    from lipsync_bench.results.merge import leaderboard_merge as run
+    from rich.console import Console
 
-    return run(paths, out=out)
+    from lipsync_bench.datamodules.files.disk import printable, write_atomic
+    from lipsync_bench.results.csv_tables import csv_text
+    from lipsync_bench.results.leaderboard import rich_table
+    from lipsync_bench.results.merge import merge_leaderboards, read_input
+
+    if out.is_dir() or any(path.exists() and out.resolve() == path.resolve() for path in paths):
+        raise ValueError(f"--out {out} is a folder or one of the results. Expected a new file, such as --out all.csv")
+    table = merge_leaderboards(*(read_input(path) for path in paths))
+    write_atomic(out, csv_text(table))
+    console = Console()
+    console.print(rich_table(table, str(out)))
+    console.print(f"table: {printable(str(out))}", markup=False)
+    return 0
 
 
 def table(id: str, /, *, show: TableOptions = TableOptions(), options: RunOptions = RunOptions()) -> int:

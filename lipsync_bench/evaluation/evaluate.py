@@ -18,10 +18,10 @@ from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
 from lipsync_bench.evaluation.features import pooled_values
+from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
 from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
-from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import Standing
 from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
@@ -54,18 +54,18 @@ def _run(
     progress: bool,
 ) -> Result:
     rank, world = rank_and_world()
-    out, protocol, scorers = run.out, run.regions.protocol, run.scorers
+    out, protocol, networks = run.out, run.regions.protocol, run.networks
     out.mkdir(parents=True, exist_ok=True)
     if world == 1:  # other ranks may be writing
         remove_leftovers(out)
-    own = {"protocol": protocol.key, "rules": _rules(protocol, run.dataset), "scorers": scorers.identity}
+    own = {"protocol": protocol.key, "rules": _rules(protocol, run.dataset), "scorers": networks.identity}
     session = manifest.Run(
         identity={**own, "boxes": run.regions.version, **identity},
         protocol=asdict(protocol),
         methods={candidate.name: candidate.sha256 for candidate in run.candidates},
         config=config,
         clips={headers[clip].id: headers[clip].source_sha256 for pair in pairs for clip in (pair.video, pair.audio)},
-        weights=scorers.identity,
+        weights=networks.identity,
         seeds={"pairs": protocol.seed},
     )
 
@@ -78,7 +78,7 @@ def _run(
             everything,
             pairs,
             out=out,
-            networks=scorers.networks,
+            networks=networks.loaded,
             again=again,
         )
 
@@ -104,9 +104,9 @@ def _run(
             )
         if missing or (rank != 0 and has_meeting_place()):
             return Result(out, pd.DataFrame(), table, missing)
-        scorers.release()
+        networks.release()
         return_memory()  # for the statistics, and for FID's matrices of 34 MB each
-        pooled = pooled_values(out, table, scorers.networks)
+        pooled = pooled_values(out, table, networks.loaded)
         result = Result(out, write_leaderboard(table, out / BOARD, pooled), table)
         manifest.finish(out)
         return result
@@ -134,7 +134,7 @@ def evaluate_dataset(
 
     Args:
         dataset: Name or path of a benchmark YAML.
-        out: Results folder; a folder of an interrupted run is gone on with.
+        out: Results folder; an interrupted run is resumed.
         inputs: Clips, checkpoints and folders of videos, beside or instead of the YAML's; see `VideoFolder` for the
             names of videos.
         rules: How clips are drawn, paired and compared.
@@ -168,6 +168,7 @@ def evaluate_dataset(
     headers = {clip: read_header(clip) for pair in everything for clip in (pair.video, pair.audio)}
     chosen = pairs_of(select, everything, {clip: header.id for clip, header in headers.items()})
     sources = {header.id: header.source for header in headers.values()}
+    all_sources = list(_sources_of(clips)) if folders else []
 
     def candidates() -> Iterator[Candidate]:
         yield GroundTruth(benchmark.data.source_root, sources)
@@ -179,13 +180,13 @@ def evaluate_dataset(
         for name, folder in folders.items():
             if name in names:
                 excluded = (out, benchmark.data.source_root, *folders.values())
-                yield VideoFolder(name, folder, sources, excluded, _sources_of(clips))
+                yield VideoFolder(name, folder, sources, excluded, all_sources)
 
     run = Evaluation(
         benchmark.data.source_root,
         list(candidates()),
         Regions(protocol, scorers.detector_weights, where),
-        Scorers(scorers, where),
+        MetricNetworks(scorers, where),
         benchmark.name,
         out,
         running.save_videos,
@@ -279,7 +280,7 @@ def evaluate_videos(
         candidates.append(VideoFolder(name, folders[name], sources, others, report.sources))
     where = device_of(running.device)
     regions = Regions(protocol, scorers.detector_weights, where)
-    run = Evaluation(target, candidates, regions, Scorers(scorers, where), "videos", out, running.save_videos)
+    run = Evaluation(target, candidates, regions, MetricNetworks(scorers, where), "videos", out, running.save_videos)
     config = {
         "pred": folders,
         "target": target,

@@ -19,9 +19,9 @@ from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH
 __all__ = ["has_files", "pooled_values", "remove_files"]
 
 
-def _file(folder: Path, metric: Description, line: tuple[str, str, str], clip: str, audio_clip: str) -> Path:
+def _file(folder: Path, metric: Description, entry: tuple[str, str, str], clip: str, audio_clip: str) -> Path:
     kind, suffix = metric.files
-    return row_path(folder / kind, line, clip, audio_clip, suffix)
+    return row_path(folder / kind, entry, clip, audio_clip, suffix)
 
 
 def _pooled(networks: Mapping[str, Any]) -> list[tuple[Description, Column]]:
@@ -34,19 +34,19 @@ def _pooled(networks: Mapping[str, Any]) -> list[tuple[Description, Column]]:
     ]
 
 
-def remove_files(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str) -> None:
+def remove_files(folder: Path, entry: tuple[str, str, str], clip: str, audio_clip: str) -> None:
     """Remove the files that scorers wrote for a row of a results folder; arguments as in the row."""
     for metric in METRICS:
         if metric.files[0]:
-            _file(folder, metric, line, clip, audio_clip).unlink(missing_ok=True)
+            _file(folder, metric, entry, clip, audio_clip).unlink(missing_ok=True)
 
 
 def has_files(
-    folder: Path, networks: Mapping[str, Any], line: tuple[str, str, str], clip: str, audio_clip: str, crops: int
+    folder: Path, networks: Mapping[str, Any], entry: tuple[str, str, str], clip: str, audio_clip: str, crops: int
 ) -> bool:
     """Whether all files that pooled columns need for a row are complete; `crops` is how many crops were compared."""
     for metric, column in _pooled(networks):
-        path = _file(folder, metric, line, clip, audio_clip)
+        path = _file(folder, metric, entry, clip, audio_clip)
         if not path.is_file() or not metric.is_complete(networks.get(column.network), path, crops):
             return False
     return True
@@ -74,14 +74,14 @@ def pooled_values(folder: Path, rows: pd.DataFrame, networks: Mapping[str, Any])
     pooled = _pooled(networks)
     good = rows[rows["status"] == "ok"]
     out = []
-    for line, own in good.groupby(list(ENTRY), sort=True):
-        protocol, method = line[:2]
+    for entry, own in good.groupby(list(ENTRY), sort=True):
+        protocol, method = entry[:2]
         real = good[(good["protocol"] == protocol) & (good["method"] == GROUND_TRUTH)]
         if method == GROUND_TRUTH:
             sides = real.iloc[0::2], real.iloc[1::2]
         else:
             sides = own, real[real["clip"].isin(own["clip"])]
-        values: dict[str, object] = dict(zip(ENTRY, line, strict=True))
+        values: dict[str, object] = dict(zip(ENTRY, entry, strict=True))
         for metric, column in pooled:
             pred, target = (_files(folder, metric, side) for side in sides)
             value, frames = metric.pool(networks.get(column.network), pred, target)

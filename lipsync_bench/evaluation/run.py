@@ -21,8 +21,8 @@ from lipsync_bench.datamodules.media.video import FPS, probe
 from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import remove_files
 from lipsync_bench.evaluation.live import RunningTable
+from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
-from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
 from lipsync_bench.evaluation.task.inputs import clip_inputs, identity_of, target_sha256
 from lipsync_bench.evaluation.task.pairs import Pair
@@ -48,7 +48,7 @@ class Evaluation:
         source_root: Folder that the clips' source paths are relative to.
         candidates: The candidates to score.
         regions: The protocol with its detectors.
-        scorers: The metric networks.
+        networks: The metric networks.
         dataset: Name of the data set, for the protocol's limits.
         out: Results folder.
         save_videos: Save the scored frames in `out/videos`.
@@ -57,7 +57,7 @@ class Evaluation:
     source_root: Path
     candidates: Sequence[Candidate]
     regions: Regions
-    scorers: Scorers
+    networks: MetricNetworks
     dataset: str
     out: Path
     save_videos: bool = False
@@ -75,16 +75,27 @@ def _own_audio(samples: np.ndarray) -> Audio:
 
 
 class _PairScores:
-    """All numbers of one candidate on one pair of video and audio."""
+    """Scores one candidate on one pair of video and audio, chunk by chunk, and gives the fields of its row.
+
+    A failure of the candidate is kept in `failure` and becomes a failed row; the other candidates go on.
+
+    Args:
+        run: What all clips have in common.
+        candidate: What is scored.
+        video: The clip that is reproduced.
+        audio_clip: The clip whose audio drives the frames.
+        audio: Its audio, shared by all candidates that are scored with it.
+    """
 
     def __init__(self, run: Evaluation, candidate: Candidate, video: Clip, audio_clip: Clip, audio: Audio) -> None:
         self.candidate = candidate
+        self.audio_clip = audio_clip
         self.ids = (video.header.id, audio_clip.header.id)
         self.failure: Exception | None = None
         self.frames = 0
         self._run = run
         self._protocol = run.regions.protocol
-        self._line = (candidate.name, candidate.sha256, candidate.paste)
+        self._entry = (candidate.name, candidate.sha256, candidate.paste)
         self._earlier_fallbacks = candidate.fallback_frames()
         self._earlier_damage = candidate.damaged_frames()
         self._audio_damage = Damage()
@@ -93,9 +104,9 @@ class _PairScores:
         self._scorers: list[Scorer] = []
         self._saved: SavedVideo | None = None
         self.prediction_sha256 = ""
-        saved = video_path(run.out, *self._line, *self.ids)
+        saved = video_path(run.out, *self._entry, *self.ids)
         saved.unlink(missing_ok=True)  # the video of an earlier row
-        remove_files(run.out, self._line, *self.ids)
+        remove_files(run.out, self._entry, *self.ids)
         try:
             file = candidate.file(*self.ids)
             self.prediction_sha256 = candidate.prediction_sha256(*self.ids)
@@ -103,9 +114,8 @@ class _PairScores:
             if file is not None and candidate.own_audio and probe(file).has_audio:
                 samples = load_audio(file, self._audio_damage)
                 audio = _own_audio(samples)
-            clip = ScoredClip(self._protocol.pairing == "paired", audio, run.scorers.networks, self._path, file)
-            found = (metric.scorer(clip) for metric in METRICS)
-            self._scorers.extend(scorer for scorer in found if scorer is not None)
+            clip = ScoredClip(self._protocol.pairing == "paired", audio, run.networks.loaded, self._path, file)
+            self._scorers += [scorer for metric in METRICS if (scorer := metric.scorer(clip)) is not None]
             self._encode = self._protocol.codec == "h264" and file is None
             if run.save_videos:
                 self._saved = SavedVideo(saved, to_float(audio.samples) if samples is None else samples)
@@ -113,10 +123,10 @@ class _PairScores:
             self.failure = error
 
     def _path(self, folder: str, suffix: str) -> Path:
-        return row_path(self._run.out / folder, self._line, *self.ids, suffix)
+        return row_path(self._run.out / folder, self._entry, *self.ids, suffix)
 
     def update(self, part: TargetPart) -> None:
-        """Score a chunk; a failure of this candidate is recorded and does not affect the others."""
+        """Score the next chunk, unless the candidate has failed."""
         if self.failure is not None:
             return
         start = time.perf_counter()
@@ -140,15 +150,15 @@ class _PairScores:
         boxes = part.boxes[:count]
         if self._protocol.own_boxes and not is_target:
             boxes = self._run.regions.boxes(frames, part.chunk.boxes[:count])
-        found, target_found = (np.isfinite(b).all(axis=1) for b in (boxes, part.boxes[:count]))
-        both = found & target_found
+        has_box, target_has_box = (np.isfinite(b).all(axis=1) for b in (boxes, part.boxes[:count]))
+        both = has_box & target_has_box
         self._without_box += int((~both).sum())
         if is_target:
             landmarks, face_found = part.landmarks[:count], part.face_found[:count]
         else:
             landmarks = find_landmarks(frames, part.rectangles[:count])
             face_found = self._run.regions.face_found(frames, boxes, part.rectangles[:count])
-        target = [crop for crop, use in zip(part.crops, both[target_found], strict=False) if use]
+        target = [crop for crop, use in zip(part.crops, both[target_has_box], strict=False) if use]
         if is_target:
             crops = target
         else:
@@ -172,13 +182,17 @@ class _PairScores:
         )
         for scorer in self._scorers:
             scorer.update(view)
-        if self._run.scorers.networks:
+        if self._run.networks.loaded:
             return_memory()  # else the fragments left by buffers of so many sizes add up from chunk to chunk
         if self._saved is not None:
             self._saved.add(frames)
 
-    def row(self) -> dict[str, object]:
-        """The fields of the row that are known at the end of the clip."""
+    def row(self, target_damage: Damage) -> dict[str, object]:
+        """The fields of the row that are known at the end of the clip.
+
+        Args:
+            target_damage: Of the target's video.
+        """
         if self.failure is None and self.frames == 0:
             self.failure = MediaError("no frame to score")
         if self.failure is None and self._without_box == self.frames:
@@ -192,12 +206,13 @@ class _PairScores:
         self.close(self.failure)
         if self.failure is not None:
             return {"status": "failed", "reason": f"{type(self.failure).__name__}: {self.failure}"}
+        own_damage = self.candidate.damaged_frames() - self._earlier_damage
         return {
             "status": "ok",
             "frames": self.frames,
             "boxless_frames": self._without_box,
             "fallback_frames": self.candidate.fallback_frames() - self._earlier_fallbacks,
-            "damaged_frames": self.candidate.damaged_frames() - self._earlier_damage + self._audio_damage.frames,
+            "damaged_frames": own_damage + self._audio_damage.frames + target_damage.frames,
             "generate_seconds": round(self._generate_seconds, 3),
             "seconds": round(self._seconds, 3),
             **values,
@@ -215,7 +230,7 @@ def evaluate_pairs(pairs: Sequence[Pair], run: Evaluation, rows: RowFile, progre
     """Score every candidate on every pair and append the rows; pairs that have a row are not scored again.
 
     Args:
-        pairs: Pairs of video and audio (this rank's share).
+        pairs: Pairs of video and audio, of several processes those of this one.
         run: What they have in common.
         rows: Where each row is written as soon as its pair is finished.
         progress: Show a progress bar and the means so far.
@@ -249,14 +264,14 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     if not pending:
         return
     frames = run.frames(video, audio)
-    audios = {id(clip): Audio(clip.wav, clip.mel) for clip in (video, audio)}
-    scores = [_PairScores(run, candidate, video, clip, audios[id(clip)]) for candidate, clip in pending]
+    audios = {clip: Audio(clip.wav, clip.mel) for clip in (video, audio)}
+    scores = [_PairScores(run, candidate, video, clip, audios[clip]) for candidate, clip in pending]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
-    found = target_sha256(run.source_root, header)
+    source_sha256 = target_sha256(run.source_root, header)
     damage = Damage()
     try:
-        _refuse_changed(header, found, run.source_root)
-        for clip in {id(clip): clip for clip in (video, audio)}.values():
+        _refuse_changed(header, source_sha256, run.source_root)
+        for clip in audios:
             verify_clip(clip.path)
         for part in read_target(video, run.source_root / header.source, audio, frames, run.regions, cache, damage):
             for score in scores:
@@ -274,21 +289,18 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         "speaker": header.speaker,
         "frames_target": frames,
         "package_version": __version__,
-        **run.scorers.identity,
+        **run.networks.identity,
     }
     try:
         for score in scores:
-            audio_clip = video if score.ids[0] == score.ids[1] else audio
-            made = {
+            inputs = {
                 "generator_sha256": score.candidate.sha256,
                 "paste": score.candidate.paste,
                 "prediction_sha256": score.prediction_sha256,
-                **clip_inputs(found, run.regions, header, audio_clip.header),
+                **clip_inputs(source_sha256, run.regions, header, score.audio_clip.header),
             }
-            row = {**common, "method": score.candidate.name, **made, "audio_clip": score.ids[1], **score.row()}
-            if row["status"] == "ok":
-                row["damaged_frames"] = int(str(row["damaged_frames"])) + damage.frames
-            else:
+            row = {**common, "method": score.candidate.name, **inputs, "audio_clip": score.ids[1], **score.row(damage)}
+            if row["status"] != "ok":
                 _log.warning("%s on %s failed: %s", row["method"], row["clip"], row["reason"])
             rows.append(row)
             table.add(row)
@@ -298,8 +310,8 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         raise
 
 
-def _refuse_changed(header: ClipHeader, found: str, source_root: Path) -> None:
-    if found != header.source_sha256:
+def _refuse_changed(header: ClipHeader, source_sha256: str, source_root: Path) -> None:
+    if source_sha256 != header.source_sha256:
         raise MediaError(
             f"{source_root / header.source} is another video than the one that clip {header.id} was prepared from. "
             "Expected the same, because the clip's face boxes are used. Run: bench prepare again"

@@ -31,18 +31,18 @@ def _safe(name: str) -> str:
     return safe if safe == name else f"{safe}_{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
-def row_path(folder: Path, line: tuple[str, str, str], clip: str, audio_clip: str, suffix: str) -> Path:
+def row_path(folder: Path, entry: tuple[str, str, str], clip: str, audio_clip: str, suffix: str) -> Path:
     """The path of a file that belongs to one row.
 
     Args:
         folder: Folder of all files of this kind.
-        line: The row's method, generator_sha256 and paste.
+        entry: The row's method, generator_sha256 and paste.
         clip: As in the row.
         audio_clip: As in the row.
         suffix: The file's suffix, with its dot.
     """
     audio = "" if audio_clip == clip else f"--{audio_clip.replace('/', '+')}"  # ids contain no plus
-    return folder / entry_folder(*line) / f"{clip}{audio}{suffix}"
+    return folder / entry_folder(*entry) / f"{clip}{audio}{suffix}"
 
 
 def video_path(folder: Path, method: str, generator_sha256: str, paste: str, clip: str, audio_clip: str) -> Path:
@@ -72,10 +72,10 @@ class SavedVideo:
 
     Args:
         path: The mp4.
-        audio: float32 (S,) at 16 kHz; None for a video without audio.
+        audio: float32 (S,) at 16 kHz.
     """
 
-    def __init__(self, path: Path, audio: np.ndarray | None) -> None:
+    def __init__(self, path: Path, audio: np.ndarray) -> None:
         self._path = path
         self._audio = audio
         self._writer: VideoWriter | None = None

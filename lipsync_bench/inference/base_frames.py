@@ -118,12 +118,11 @@ def make_base_frames(
     mesh_order: MeshOrder = "rgb",
     overwrite: bool = False,
     device: str = "auto",
-    progress: bool = True,
 ) -> BaseFramesReport:
     """Make the base frames of every prepared clip; files that this checkpoint made already are kept.
 
     A file is whole or absent at any time. Under torchrun each rank takes every n-th clip. Memory holds the faces of one
-    clip, 50 KB a frame.
+    clip, 50 KB a frame. The first process shows a bar on standard error.
 
     Args:
         checkpoint: Of HyperLipsBase.
@@ -131,7 +130,6 @@ def make_base_frames(
         mesh_order: Channel order of the images that Face Mesh sees: "rgb", or "bgr" as in the released preparation.
         overwrite: Make finished files anew.
         device: "auto", "cpu", "cuda:0" ...
-        progress: Show a bar on standard error.
 
     Raises:
         FileNotFoundError: No such checkpoint; no clips in `root`.
@@ -147,7 +145,7 @@ def make_base_frames(
         remove_leftovers(root)
     done = skipped = frames = without_mesh = 0
     failures: list[tuple[str, str]] = []
-    with progress_bar(progress and rank == 0) as bar:
+    with progress_bar(rank == 0) as bar:
         for path in bar.track(clips, description="base frames"):
             try:
                 with Clip(path, read="file") as clip:

@@ -65,7 +65,8 @@ def cut_by_time(video: Path, out: Path, *, val_seconds: float = 18.0, test_secon
     """
     if not video.is_file():
         raise FileNotFoundError(f"{video}: no such file. Expected the video to cut (--video)")
-    if not probe(video).has_audio:
+    info = probe(video)
+    if not info.has_audio:
         raise MediaError(f"{video}: no audio track. Expected speech. Use a video with audio (--video)")
     for option, seconds in (("--val_seconds", val_seconds), ("--test_seconds", test_seconds)):
         if not MIN_SECONDS <= seconds <= _LONGEST_S:  # NaN neither
@@ -81,7 +82,7 @@ def cut_by_time(video: Path, out: Path, *, val_seconds: float = 18.0, test_secon
             f"Expected {MIN_SECONDS:g} s or more each. Set --val_seconds and --test_seconds"
         )
     name, parts, first = video.stem, [], 0
-    audio, frames, info = load_audio(video), read_frames(video, FPS), probe(video)
+    audio, frames = load_audio(video), read_frames(video, FPS)
     per_frame = round(SAMPLE_RATE / FPS)
     for split, count in lengths.items():
         part = Part(split, out / "main" / name / f"{split}.mp4", first, count)

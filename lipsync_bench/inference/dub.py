@@ -13,11 +13,10 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces.crops import cut
@@ -27,10 +26,9 @@ from lipsync_bench.datamodules.media.audio import (
     HOP_SAMPLES,
     MEL_WINDOW,
     SAMPLE_RATE,
+    frame_mels,
     load_audio,
     mel_spectrogram,
-    mel_start,
-    mel_window,
 )
 from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
@@ -41,6 +39,7 @@ from lipsync_bench.inference.face_path import FacePath, find_face
 from lipsync_bench.inference.lip_sync import generate_faces
 from lipsync_bench.inference.options import Blend, DubOptions, Pads, Reference
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
+from lipsync_bench.processes import device_of
 from lipsync_bench.version import __version__
 
 PUBLISHED_PADS: Pads = (0, 10, 0, 0)
@@ -144,9 +143,8 @@ def dub_frames(
             crops = [cut(chunk[k], path.boxes[places[k]]) for k in seen]
             if reference == "first" and identity is None:
                 identity = crops[0].copy()
-            starts = [min(mel_start(first + k, fps), mel.shape[1] - MEL_WINDOW) for k in seen]
-            windows = np.stack([mel_window(mel, start) for start in starts])[:, None]
-            faces = dict(zip(seen, generate_faces(module, crops, windows, identity), strict=True))
+            mels = frame_mels(mel, len(chunk), fps, first)[seen]
+            faces = dict(zip(seen, generate_faces(module, crops, mels, identity), strict=True))
         first += len(chunk)
         chunk.reverse()
         for k, place in enumerate(places):
@@ -236,9 +234,7 @@ def dub(
     pads = options.pads
     if pads is None:
         pads = PUBLISHED_PADS if faces.crop == "detector" else (0, 0, 0, 0)
-    device = options.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_of(options.device)
     info = probe(video)
     fps = info.fps if math.isfinite(info.fps) else FPS
     module = load_method(checkpoint, device)
@@ -280,7 +276,6 @@ def dub(
             )
             for frame in bar.track(dubbed, total=total, description="moving the lips"):
                 writer.write(frame)
-    hidden = ~path.visible
-    without_face = sum(int(hidden[k % len(path)]) for k in islice(count(), total))
+    without_face = sum(not path.visible[k % len(path)] for k in range(total))
     seconds = time.perf_counter() - began
     return DubReport(out, total, without_face, module.fallback_frames, fps, min(len(path), total), seconds)

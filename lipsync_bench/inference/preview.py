@@ -11,6 +11,7 @@ from lipsync_bench.datamodules.media.audio import to_float
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter
 
 LABEL_PX = 24
+PICTURE_PX = 256
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 __all__ = ["write_preview"]
@@ -23,26 +24,25 @@ def _label(text: str, width: int) -> np.ndarray:
     return cv2.putText(bar, text, origin, _FONT, 0.45, (235, 235, 235), 1, cv2.LINE_AA)
 
 
-def write_preview(
-    path: Path, columns: Mapping[str, Iterable[np.ndarray]], samples: np.ndarray, size_px: int = 256
-) -> int:
+def write_preview(path: Path, columns: Mapping[str, Iterable[np.ndarray]], samples: np.ndarray) -> int:
     """Write the columns side by side; the video ends with the shortest.
 
     Args:
         path: The MP4 to write.
         columns: Frames by title: uint8 RGB images of any size, one stream a column, at 25 fps.
         samples: int16 (S,), 16 kHz.
-        size_px: Side of each picture.
 
     Returns:
         Number of frames written.
     """
-    labels = np.hstack([_label(title, size_px) for title in columns])
-    size_hw = (size_px + LABEL_PX, size_px * len(columns))
+    labels = np.hstack([_label(title, PICTURE_PX) for title in columns])
+    size_hw = (PICTURE_PX + LABEL_PX, PICTURE_PX * len(columns))
     count = 0
     with VideoWriter(path, FPS, size_hw, audio=to_float(samples)) as writer:
         for images in zip(*columns.values(), strict=False):
-            row = np.hstack([cv2.resize(image, (size_px, size_px), interpolation=cv2.INTER_AREA) for image in images])
+            row = np.hstack(
+                [cv2.resize(image, (PICTURE_PX, PICTURE_PX), interpolation=cv2.INTER_AREA) for image in images]
+            )
             writer.write(np.vstack([labels, row]))
             count += 1
     return count

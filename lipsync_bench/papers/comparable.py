@@ -43,7 +43,7 @@ class Measured:
         scored: Clips in the mean; for FID, clips whose frames are in it.
         key: Name and version of the protocol.
         protocol: The result of `known_protocol` for that key.
-        scorer_sha256: SHA-256 of the metric network's weights; empty for a formula.
+        network_sha256: SHA-256 of the metric network's weights; empty for a formula.
     """
 
     dataset: str
@@ -53,7 +53,7 @@ class Measured:
     scored: int
     key: str
     protocol: Protocol | None
-    scorer_sha256: str
+    network_sha256: str
 
 
 def name_in_papers(benchmark: str) -> str:
@@ -104,15 +104,15 @@ def _frames(table: PaperTable, protocol: Protocol) -> list[str]:
     return reasons
 
 
-def _scorer(facts: PaperMetric, ours: Measured) -> str:
-    sha256 = ours.scorer_sha256
-    if facts.scorer in _OFFICIAL_FILES:
-        file = _OFFICIAL_FILES[facts.scorer]
+def _network(facts: PaperMetric, ours: Measured) -> str:
+    sha256 = ours.network_sha256
+    if facts.network in _OFFICIAL_FILES:
+        file = _OFFICIAL_FILES[facts.network]
         official = sha256.startswith(file.rpartition("-")[2].removesuffix(".pth"))
         whose = f"not those of {file}"
     else:
         official, whose = sha256 in OFFICIAL_SYNCNET_SHA256, "not on record here as the official SyncNet's"
-    return "" if official else f"scorer weights (ours: {sha256[:12] or 'not stated'}; {whose})"
+    return "" if official else f"metric network weights (ours: {sha256[:12] or 'not stated'}; {whose})"
 
 
 def comparability(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verdict:
@@ -132,8 +132,8 @@ def comparability(table: PaperTable, row: PaperRow, metric: str, ours: Measured)
         reasons.append(_pairs(table, metric, ours.protocol))
         if facts.kind == "frames" and ours.protocol.paper != table.paper.key:
             reasons += _frames(table, ours.protocol)
-    if facts.scorer:
-        reasons.append(_scorer(facts, ours))
+    if facts.network:
+        reasons.append(_network(facts, ours))
     reasons = [reason for reason in reasons if reason]
     if reasons:
         return Verdict(False, f"Not to be compared: {', '.join(reasons)}.")

@@ -60,8 +60,8 @@ class LeaderboardSource(ScoreSource):
                 f"{place} has {len(entries)} entries for {doubled[0]} ({made}). Expected one. Evaluate each into "
                 "its own folder with: bench evaluate --out DIR"
             )
-        self._scorers = {name: _hashes(board, f"{name}_sha256") for name in _NETWORKS}
-        for name, found in self._scorers.items():
+        self._networks = {name: _hashes(board, f"{name}_sha256") for name in _NETWORKS}
+        for name, found in self._networks.items():
             if " " in found:
                 raise ValueError(
                     f"{place} was scored by several {_NETWORKS[name]}s: {found}. Expected one. Give one results folder "
@@ -74,11 +74,11 @@ class LeaderboardSource(ScoreSource):
         self._rules = known_protocol(self._protocol)
         self._tried = int((board["clips"] + board["failures"]).max())
         versions = " ".join(sorted({v for text in board["package_version"] for v in str(text).split()}))
-        scorers = "".join(f"; {_NETWORKS[name]} {sha256[:12]}" for name, sha256 in self._scorers.items() if sha256)
+        networks = "".join(f"; {_NETWORKS[name]} {sha256[:12]}" for name, sha256 in self._networks.items() if sha256)
         what = f"{dataset} ({split})" if dataset else "an unknown data set"
         super().__init__(
             f"{self._protocol}, {dataset or place}",
-            f"{place}, protocol {self._protocol}, on {what}, {self._tried} clips; lipsync_bench {versions}{scorers}.",
+            f"{place}, protocol {self._protocol}, on {what}, {self._tried} clips; lipsync_bench {versions}{networks}.",
             tuple(methods),
             "clips",
         )
@@ -98,7 +98,7 @@ class LeaderboardSource(ScoreSource):
         if score is None:
             return None
         scored = int(self._entries[row.name]["clips"]) if facts.pooled else score.n
-        sha256 = self._scorers.get(facts.scorer, "")
+        sha256 = self._networks.get(facts.network, "")
         ours = Measured(
             self._dataset, self._in_papers, self._split, score.tried, scored, self._protocol, self._rules, sha256
         )

@@ -11,7 +11,8 @@ import pandas as pd
 
 from lipsync_bench.metrics.metric import Column
 from lipsync_bench.report.contents import Entry, Results
-from lipsync_bench.report.numbers import NOTHING, Heading, headings, interval_text, value_text
+from lipsync_bench.report.numbers import Heading, headings, interval_text
+from lipsync_bench.results.printing import NOTHING, value_text
 
 __all__ = ["Board", "BoardCell", "BoardEntry", "boards", "number"]
 

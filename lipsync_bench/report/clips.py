@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lipsync_bench.report.contents import Entry, Results, matrix
-from lipsync_bench.report.numbers import Heading, headings, json_number, value_text
+from lipsync_bench.report.numbers import Heading, headings, json_number
+from lipsync_bench.results.printing import value_text
 
 __all__ = ["ClipList", "Extreme", "clip_list", "pairs_of"]
 

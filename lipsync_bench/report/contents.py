@@ -128,7 +128,7 @@ class Results:
         rows = self.rows_of(protocol)
         return [c for c in CLIP_COLUMNS if c in RANKED and rows[c.name].notna().any()]
 
-    def scorers(self, protocol: str, field: str) -> list[str]:
+    def network_hashes(self, protocol: str, field: str) -> list[str]:
         """SHA-256 of a metric network's weights, by the name of the row field."""
         return sorted({str(sha) for sha in self.rows_of(protocol)[field] if sha})
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from lipsync_bench.metrics.metric import Column
 from lipsync_bench.papers.comparable import OFFICIAL_SYNCNET_SHA256
 from lipsync_bench.report.contents import Results
-from lipsync_bench.results.printing import NOTHING, fixed, value_text
+from lipsync_bench.results.printing import fixed
 
-__all__ = ["NOTHING", "Heading", "fixed", "heading", "headings", "interval_text", "json_number", "value_text"]
+__all__ = ["Heading", "heading", "headings", "interval_text", "json_number"]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class Heading:
         return f"{self.text}, {self.note}" if self.note else self.text
 
 
-def _note(name: str, scorers: Iterable[str]) -> str:
-    found = list(scorers)
+def _note(name: str, found: list[str]) -> str:
     shown = " and ".join(sha[:12] for sha in found) or "not stated"
     if not name.startswith("lse_"):
         return f"weights {shown}" if found else ""
@@ -54,7 +53,7 @@ def _note(name: str, scorers: Iterable[str]) -> str:
 
 def heading(results: Results, protocol: str, column: Column) -> Heading:
     """The heading of a metric in a protocol's tables."""
-    note = _note(column.name, results.scorers(protocol, f"{column.network}_sha256")) if column.network else ""
+    note = _note(column.name, results.network_hashes(protocol, f"{column.network}_sha256")) if column.network else ""
     text = column.heading.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")  # keeps the arrow beside the title
     return Heading(column.name, text, note, column.source, column.higher_is_better, column.digits)
 

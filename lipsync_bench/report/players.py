@@ -12,7 +12,8 @@ from typing import Any
 from lipsync_bench.evaluation.videos import video_path
 from lipsync_bench.report.contents import Entry, Results
 from lipsync_bench.report.names import slugs
-from lipsync_bench.report.numbers import Heading, headings, value_text
+from lipsync_bench.report.numbers import Heading, headings
+from lipsync_bench.results.printing import value_text
 from lipsync_bench.results.rows import ENTRY
 
 VIDEOS = "videos"

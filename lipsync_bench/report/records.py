@@ -11,7 +11,7 @@ from lipsync_bench.report.contents import Results
 
 SAVE_VIDEOS = "--save-videos"
 
-__all__ = ["FailureGroup", "failures", "flat", "repeat_command", "save_videos_command", "unprepared"]
+__all__ = ["FailureGroup", "failures", "named_values", "repeat_command", "save_videos_command", "unprepared"]
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ def unprepared(results: Results) -> list[FailureGroup]:
     return _groups([("target", item.video, "", item.reason) for item in results.unprepared])
 
 
-def flat(node: object, prefix: str = "") -> list[tuple[str, str]]:
+def named_values(node: object, prefix: str = "") -> list[tuple[str, str]]:
     """A part of the manifest as names and values, in order; names of nested keys are joined by dots."""
     if isinstance(node, Mapping):
-        return [line for key, item in node.items() for line in flat(item, f"{prefix}.{key}" if prefix else str(key))]
+        return [
+            line for key, item in node.items() for line in named_values(item, f"{prefix}.{key}" if prefix else str(key))
+        ]
     if isinstance(node, Sequence) and not isinstance(node, str):
         return [(prefix, ", ".join(map(str, node)) or "none")]
     return [(prefix, "none" if node is None or node == "" else str(node))]

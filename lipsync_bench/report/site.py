@@ -23,10 +23,9 @@ from lipsync_bench.report.clips import clip_list
 from lipsync_bench.report.contents import Results, read_results
 from lipsync_bench.report.papers import comparisons
 from lipsync_bench.report.players import clip_pages, has_videos
-from lipsync_bench.report.records import failures, flat, repeat_command, save_videos_command, unprepared
+from lipsync_bench.report.records import failures, named_values, repeat_command, save_videos_command, unprepared
 from lipsync_bench.version import __version__
 
-MARKER = REPORT_MARKER
 STATIC = ("report.css", "report.js", "plots.js", "player.js")
 PAGES = (
     ("index.html", "Leaderboard"),
@@ -39,7 +38,7 @@ PAGES = (
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["MARKER", "PAGES", "write_report"]
+__all__ = ["PAGES", "write_report"]
 
 
 def _refuse(results: Path, out: Path) -> None:
@@ -50,7 +49,7 @@ def _refuse(results: Path, out: Path) -> None:
             f"--out {out} holds the results themselves. Expected a folder that may be replaced. Choose another with "
             "--out, such as a new one inside the results folder."
         )
-    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+    if out.is_dir() and any(out.iterdir()) and not (out / REPORT_MARKER).is_file():
         raise ValueError(
             f"{out} is not empty and was not made by bench report. Expected a new folder, or an older report. Choose "
             "another with --out."
@@ -149,8 +148,16 @@ def write_report(results: Path, out: Path, tables: Sequence[str] = (), title: st
         failed = int((found.rows["status"] != "ok").sum())
         counts = {"failed": failed, "rows": len(found.rows), "lost": len(found.unprepared)}
         write("failures.html", "failures.html", failures=failures(found), unprepared=unprepared(found), **counts)
-        write("manifest.html", "manifest.html", manifest=found.manifest, flat=flat, repeat_command=repeat_command)
+        write(
+            "manifest.html",
+            "manifest.html",
+            manifest=found.manifest,
+            named_values=named_values,
+            repeat_command=repeat_command,
+        )
         _write_clip_pages(found, folder, write)
-        (folder / MARKER).write_text(f"made by bench report of lipsync_bench {__version__}; replaced by the next one\n")
+        (folder / REPORT_MARKER).write_text(
+            f"made by bench report of lipsync_bench {__version__}; replaced by the next one\n"
+        )
     _log.info("wrote %d pages: %s", len(PAGES) + len(found.clips), out / "index.html")
     return out / "index.html"

@@ -14,11 +14,11 @@ from lipsync_bench.metrics.metric import Column
 from lipsync_bench.metrics.registry import COLUMNS, RANKED
 from lipsync_bench.results.csv_tables import csv_text, read_table
 from lipsync_bench.results.ranks import intervals, paired_tests, ranks
-from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH, SCORERS
+from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH, NETWORK_HASHES
 from lipsync_bench.results.statistics import Estimate
 
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")
-TAIL = ("generator_sha256", "paste", *SCORERS, "package_version")
+TAIL = ("generator_sha256", "paste", *NETWORK_HASHES, "package_version")
 _ONE_LINE = 4  # up to so many methods 120 characters hold mean and interval in one line
 _PIECES = ("", "_low", "_high", "_n")
 _NONE = Estimate(math.nan, math.nan, math.nan, 0, "clips", 0)  # for a metric that only another protocol has
@@ -79,9 +79,9 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
     Returns:
         Columns: protocol, method, clips (scored), failures, fallback frames; then for each metric that any row has its
         mean, `_low` and `_high` (95% bootstrap interval), `_n` (clips in the mean), `_rank` (from 1; empty without one)
-        and `_group` (letters; entries that share a letter are not separated); then the SHA-256 of generator and scorer
-        weights, the way of pasting and the package version. `fid` has no interval (NaN), frames as `_n`, and neither
-        rank nor group.
+        and `_group` (letters; entries that share a letter are not separated); then the SHA-256 of the weights of
+        generator and metric networks, the way of pasting and the package version. `fid` has no interval (NaN), frames
+        as `_n`, and neither rank nor group.
 
     Raises:
         ValueError: A row occurs twice, or `pooled` is not as described.
@@ -110,7 +110,7 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
                 value, count = pooled_values[c.name].get(key, (math.nan, 0))
                 entry |= dict(zip(metric_columns(c), (float(value), math.nan, math.nan, int(count)), strict=True))
         entry["generator_sha256"], entry["paste"] = key[2:]
-        for name in (*SCORERS, "package_version"):  # of failed clips too: an entry without a score had scorers
+        for name in (*NETWORK_HASHES, "package_version"):  # of failed clips too: an entry without a score had networks
             entry[name] = " ".join(sorted({str(value) for value in group[name].dropna() if value != ""}))
         entries.append(entry)
     table = pd.DataFrame(entries) if entries else pd.DataFrame(columns=[*HEAD, *TAIL])

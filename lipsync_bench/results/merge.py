@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bench leaderboard merge A.csv B.csv`: several results in one leaderboard, or an error that says why not.
 
-Results to merge are a results folder, its clips.csv or its leaderboard.csv (the rows beside it are read), or a
-leaderboard.csv without rows. The rows of all parts are joined and the leaderboard is derived from them; entries without
-rows are copied without rank and group, and then no entry has any: ranks over a subset would mislead. FID is one number
-of the features of all clips and not in the rows: an entry keeps that of the leaderboard.csv beside its rows, if it is
-of the same clips.
+A part is a results folder, its clips.csv or its leaderboard.csv (then the rows beside it are read), or a
+leaderboard.csv without rows. The rows of all parts are joined, and the leaderboard is computed from them. Entries that
+come without rows are copied. Then no entry gets a rank or a group, because ranks over some of the entries would
+mislead. FID is computed from the features of all clips and is not in the rows: an entry keeps the FID of the
+leaderboard.csv beside its rows, if that entry has the same clips as the merged one.
 
-Refused, because a column of the leaderboard would hold two different quantities:
+Parts are refused where a column of the leaderboard would hold two different quantities:
 
-- another protocol, or other weights of metric networks;
-- another data set or split, if manifests record it;
-- other clips, or another video or prediction under the same name. With rows, all entries need the same pairs of video
-  and audio, scored or failed; of entries without rows only the number of clips is known, which must agree. The ground
-  truth, which is never dubbed, needs the same videos;
-- two measurements of the same row that differ by more than `TOLERANCE`, or two different entries of the same method
-  without rows.
+- The protocols or the weights of the metric networks differ.
+- The data sets or splits differ, as far as manifests record them.
+- The clips differ. Entries with rows must have the same pairs of video and audio, scored or failed; the ground truth,
+  which keeps its own audio, must have the same videos. Of entries without rows only the number of clips is known, and
+  these numbers must agree.
+- Two videos have the same clip's name, or two predictions belong to the same row.
+- Two measurements of the same row differ by more than `TOLERANCE`, or two entries without rows belong to the same
+  method and differ.
 
-A row that occurs twice counts once: a scored one before a failed one, else the one with the smaller values, so that the
-order of the parts does not matter.
+A row that occurs several times counts once. A scored row is preferred to a failed one, and of several scored rows the
+one with the smallest values is taken, so that the order of the parts does not matter.
 """
 
 import logging
@@ -30,12 +31,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lipsync_bench.datamodules.files.disk import printable, write_atomic
 from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
-from lipsync_bench.results.csv_tables import csv_text, read_cells
+from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
-from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns, rich_table
-from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, SCORERS
+from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns
+from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, NETWORK_HASHES
 
 TOLERANCE = 1e-3
 """Relative: two machines compute the last digits of a network's output differently."""
@@ -45,19 +45,20 @@ _COUNTS = HEAD[2:]
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["MergeInput", "leaderboard_merge", "merge_leaderboards", "read_input"]
+__all__ = ["MergeInput", "merge_leaderboards", "read_input"]
 
 
 @dataclass(frozen=True)
 class MergeInput:
-    """One of the results to be merged.
+    """One part of a merge: either rows, or the entries of a leaderboard without rows.
 
     Args:
         name: Its name in messages.
-        rows: One row for each method and clip; None if only the leaderboard is known.
-        entries: The leaderboard; None if there are rows.
-        board: The leaderboard.csv beside the rows, for FID, which rows do not have; None without one.
-        data: Data set and split, if a manifest records them.
+        rows: The rows of a results folder; None for entries without rows.
+        entries: A leaderboard without rows; None if there are rows.
+        board: The leaderboard beside the rows, from which FID is taken; None without one.
+        data: What its manifest records of `dataset`, `split` and `rules` (the hash of the protocol's rules for this
+            data set), as (key, value); other parts must have the same values.
     """
 
     name: str
@@ -79,8 +80,8 @@ def _refuse_other_version(path: Path, columns: Sequence[str]) -> None:
     """Refuse a file that is not a leaderboard.csv of this version."""
     needed = (*HEAD, *TAIL)
     known = {*needed, *(name for column in COLUMNS for name in metric_columns(column))}
-    halves = {name for c in COLUMNS if c.name in columns for name in metric_columns(c)}
-    missing = sorted({*needed, *halves} - set(columns), key=[*needed, *sorted(halves)].index)
+    of_metrics = {name for c in COLUMNS if c.name in columns for name in metric_columns(c)}
+    missing = sorted({*needed, *of_metrics} - set(columns), key=[*needed, *sorted(of_metrics)].index)
     unknown = sorted(set(columns) - known)
     if missing or unknown:
         raise ValueError(
@@ -175,7 +176,7 @@ def _differing(a: pd.Series, b: pd.Series) -> str | None:
 
 
 def _without_duplicates(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each row once. `rows` has a column `part`, its part's name."""
+    """Each row once. `rows` has a column `part` with the name of the part that each row comes from."""
     rows = rows.assign(_failed=rows["status"] != "ok").sort_values(
         [*IDENTITY, "_failed", *_METRICS, "frames", "package_version", "reason"], kind="stable", ignore_index=True
     )
@@ -243,7 +244,9 @@ def _refuse_other_clips(rows: pd.DataFrame) -> None:
 
 
 def _pooled_metrics(parts: Sequence[MergeInput], rows: pd.DataFrame) -> pd.DataFrame | None:
-    """Pooled metrics (FID), which rows do not have, of entries whose leaderboard has the same clips as all parts.
+    """The pooled metrics (FID), which rows do not have, from the leaderboards beside the rows.
+
+    An entry's value is taken if it was computed from as many clips as the merged entry has.
 
     Args:
         parts: Parts with their leaderboards.
@@ -283,8 +286,8 @@ def _pooled_metrics(parts: Sequence[MergeInput], rows: pd.DataFrame) -> pd.DataF
     return out
 
 
-def _pooled(parts: Sequence[MergeInput]) -> pd.DataFrame:
-    """The leaderboard of all rows."""
+def _leaderboard_of_rows(parts: Sequence[MergeInput]) -> pd.DataFrame:
+    """The leaderboard that is computed from the rows of all parts that have rows."""
     tables = [with_texts(part.rows).assign(part=part.name) for part in parts if part.rows is not None]
     rows = pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
     _refuse_other_files(rows)
@@ -306,15 +309,17 @@ def _ordered(entries: pd.DataFrame) -> pd.DataFrame:
 
 
 def _same_entry(a: pd.Series, b: pd.Series) -> bool:
-    numbers = [
-        name for name in a.index if name not in (*HEAD[:2], *TAIL, *GROUPS, *RANKS)
-    ]  # ranks depend on the others
+    """Whether two entries have the same numbers; ranks and groups depend on other entries and do not count."""
+    numbers = [name for name in a.index if name not in (*HEAD[:2], *TAIL, *GROUPS, *RANKS)]
     one, other = (entry[numbers].to_numpy(dtype=float) for entry in (a, b))
     return np.allclose(one, other, rtol=1e-9, atol=1e-12, equal_nan=True)
 
 
 def _without_duplicate_entries(entries: pd.DataFrame) -> pd.DataFrame:
-    """Entries that occur twice with the same numbers count once. `entries` has a column `part`."""
+    """Each entry once; two that differ, or have other numbers of clips, are refused.
+
+    `entries` has a column `part` with the name of the part that each entry comes from.
+    """
     for entry, group in entries.groupby(list(ENTRY)):
         for k in range(1, len(group)):
             if not _same_entry(group.iloc[0].drop("part"), group.iloc[k].drop("part")):
@@ -357,13 +362,13 @@ def merge_leaderboards(*parts: MergeInput) -> pd.DataFrame:
         raise ValueError(f"{names}: no row and no entry in any of them. Expected some. Make them with: bench evaluate")
     parts = tuple(sorted((part for part in parts if len(part.table)), key=lambda part: part.name))
     _one_value(parts, "protocol", "protocol")
-    for name in SCORERS:
-        _one_value(parts, name, f"scorer weights {name}")
+    for name in NETWORK_HASHES:
+        _one_value(parts, name, f"metric network weights {name}")
     _refuse_other_data(parts)
     tables = []
     if any(part.rows is not None for part in parts):
         names = " + ".join(part.name for part in parts if part.rows is not None)
-        tables.append(_pooled(parts).assign(part=names))
+        tables.append(_leaderboard_of_rows(parts).assign(part=names))
     ranked = len(tables[0]) if tables else 0
     tables += [part.entries.assign(part=part.name) for part in parts if part.entries is not None]
     entries = pd.concat([table[[*_ordered(table).columns, "part"]] for table in tables], ignore_index=True)
@@ -374,25 +379,3 @@ def merge_leaderboards(*parts: MergeInput) -> pd.DataFrame:
         _log.info("%d entries came without their rows; ranks and groups are left empty", len(out) - ranked)
         return _without_ranks(out)
     return out
-
-
-def leaderboard_merge(paths: list[Path], *, out: Path) -> int:
-    """Join the results of several runs in one leaderboard, if their numbers are comparable.
-
-    Results of another protocol, other metric networks, another data set or other clips are refused. Duplicates count
-    once. Ranks and groups are left empty, with a log line, if an entry comes without its rows.
-
-    Args:
-        paths: Results folders, their clips.csv, or leaderboard.csv files.
-        out: The CSV file to write.
-    """
-    from rich.console import Console
-
-    if out.is_dir() or any(path.exists() and out.resolve() == path.resolve() for path in paths):
-        raise ValueError(f"--out {out} is a folder or one of the results. Expected a new file, such as --out all.csv")
-    table = merge_leaderboards(*(read_input(path) for path in paths))
-    write_atomic(out, csv_text(table))
-    console = Console()
-    console.print(rich_table(table, str(out)))
-    console.print(f"table: {printable(str(out))}", markup=False)
-    return 0

@@ -12,7 +12,7 @@ from typing import Any
 
 from lipsync_bench.metrics.metric import Column
 from lipsync_bench.metrics.registry import CLIP_COLUMNS, COUNTS, CURVES
-from lipsync_bench.results.rows import FIELDS, SCORERS
+from lipsync_bench.results.rows import FIELDS, NETWORK_HASHES
 
 _NUMBER = r"(nan|-?[0-9]+([.][0-9]+)?(e[+-]?[0-9]+)?)"
 _SHIFTS = 31
@@ -67,7 +67,7 @@ def _metric(column: Column) -> dict[str, object]:
 def _properties() -> dict[str, dict[str, object]]:
     curve = f"^{_NUMBER}( {_NUMBER}){{{_SHIFTS - 1}}}$"
     shifts = f"at each shift of the audio from -{_SHIFTS // 2} to {_SHIFTS // 2} frames, {_SHIFTS} numbers with blanks"
-    names = [name.removesuffix("_sha256") for name in SCORERS]
+    names = [name.removesuffix("_sha256") for name in NETWORK_HASHES]
     return {
         "protocol": _text("Name and version of the protocol.", pattern="^[a-z0-9_]+-v[0-9]+$"),
         "method": _text("What was scored; ground_truth is the reference entry, repeated_frame the trivial baseline."),

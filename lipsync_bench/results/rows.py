@@ -44,7 +44,7 @@ sources of video and audio, and of all that found and cut the faces (the clips' 
 CURVES = tuple(curve.name for curve in METRIC_CURVES)
 """SyncNet's distance and the expert's cosine at each shift of the audio from -15 to 15 frames, means over the clip's
 windows, as numbers separated by blanks; "nan" where there is no audio."""
-SCORERS = tuple(network.sha256_field for _, network in NETWORKS if network.recorded)
+NETWORK_HASHES = tuple(network.sha256_field for _, network in NETWORKS if network.recorded)
 """SHA-256 of the weights of each metric network; empty where none was given."""
 FIELDS = (
     *IDENTITY,
@@ -62,11 +62,12 @@ FIELDS = (
     *CURVES,
     "generate_seconds",
     "seconds",
-    *SCORERS,
+    *NETWORK_HASHES,
     "package_version",
 )
 
-_TEXTS = (*IDENTITY, *INPUTS, *CURVES, *SCORERS, "speaker", "reason", "package_version")
+TEXTS = (*IDENTITY, *INPUTS, *CURVES, *NETWORK_HASHES, "speaker", "reason", "package_version")
+"""Fields of text, beside `status`."""
 ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
 SUPERSEDED = "superseded.csv"  # rows that are no longer valid
 BOARD = "leaderboard.csv"
@@ -81,9 +82,10 @@ __all__ = [
     "GROUND_TRUTH",
     "IDENTITY",
     "INPUTS",
+    "NETWORK_HASHES",
     "REPEATED_FRAME",
-    "SCORERS",
     "SUPERSEDED",
+    "TEXTS",
     "RowFile",
     "read_rows",
     "rows_in",
@@ -288,8 +290,8 @@ def _table(file: Path) -> pd.DataFrame:
             file,
             expected,
             repair,
-            texts=_TEXTS,
-            numbers=[name for name in FIELDS if name not in (*_TEXTS, "status")],
+            texts=TEXTS,
+            numbers=[name for name in FIELDS if name not in (*TEXTS, "status")],
             filled=("protocol", "method", "clip", "status"),
             growing=True,
         )

@@ -154,8 +154,8 @@ def import_file(kind: str, path: Path, out: Path, disc: Path | None = None, base
     if record.module is not None:
         module = record.module(network, partner)
         if base is not None and record.first_stage is not None:
-            module.attach_base(load_module(base, [record.first_stage]).generator, sha256(base))
             origin["base_sha256"] = sha256(base)
+            module.attach_base(load_module(base, [record.first_stage]).generator, origin["base_sha256"])
         save_module(module, out, origin)
     else:
         with atomic_path(out) as temporary:

@@ -117,13 +117,13 @@ class Standing:
             self._clip_inputs[ids] = clip_inputs(self._targets[video.id], self._regions, video, audio)
         if any(row[name] != value for name, value in self._clip_inputs[ids].items()):
             return False
-        line = row["method"], row["generator_sha256"], row["paste"]
-        candidate = self._candidates.get(line)
+        entry = row["method"], row["generator_sha256"], row["paste"]
+        candidate = self._candidates.get(entry)
         if candidate is None:
             return True
         if row["status"] != "ok":
             return not self._again or tuple(row[name] for name in IDENTITY) not in self.expected
-        return self._prediction(candidate, ids) == row["prediction_sha256"] and self._has_files(line, ids, row)
+        return self._prediction(candidate, ids) == row["prediction_sha256"] and self._has_files(entry, ids, row)
 
     def _prediction(self, candidate: Candidate, ids: tuple[str, str]) -> str:
         key = (candidate.name, *ids)
@@ -131,6 +131,6 @@ class Standing:
             self._predictions[key] = candidate.prediction_sha256(*ids)
         return self._predictions[key]
 
-    def _has_files(self, line: tuple[str, str, str], ids: tuple[str, str], row: Mapping[str, str]) -> bool:
+    def _has_files(self, entry: tuple[str, str, str], ids: tuple[str, str], row: Mapping[str, str]) -> bool:
         crops = int(row["frames"]) - int(row["boxless_frames"])
-        return has_files(self._out, self._networks, line, *ids, crops)
+        return has_files(self._out, self._networks, entry, *ids, crops)

@@ -36,14 +36,14 @@ class PaperMetric:
     diagnostic: str = ""
 
     @property
-    def scorer(self) -> str:
-        """The metric network, by the name of its weights in rows (`<scorer>_sha256`); empty for a formula."""
+    def network(self) -> str:
+        """The metric network, by the name of its weights in rows (`<network>_sha256`); empty for a formula."""
         return our_column(self.column).network if self.column else ""
 
     @property
     def flag(self) -> str:
         """The option that gives its weights; empty for a formula."""
-        return next((network.option for _, network in NETWORKS if network.name == self.scorer), "")
+        return next((network.option for _, network in NETWORKS if network.name == self.network), "")
 
     @property
     def pooled(self) -> bool:

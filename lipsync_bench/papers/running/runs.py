@@ -15,7 +15,7 @@ from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.papers.leaderboards import LeaderboardSource, WeightsInUse, read_folders
 from lipsync_bench.papers.options import RunOptions
 from lipsync_bench.papers.printed.paper_table import PaperTable
-from lipsync_bench.papers.running.needs import (
+from lipsync_bench.papers.running.plan import (
     DatasetPlan,
     benchmark_name,
     check_options,
@@ -134,14 +134,14 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
     notes: list[str] = []
     for dataset in table.datasets:
         folders = {name: results / f"{benchmark_name(dataset)}-{name}" for name in protocols}
-        wanted = [folders[name] for name, (_, wants) in protocols.items() if not wants] or list(folders.values())
+        wanted = [folders[name] for name, (_, missing) in protocols.items() if not missing] or list(folders.values())
         part = plan_of(table, dataset, options, wanted)
         notes += part.notes
-        for name, (protocol, wants) in protocols.items():
-            if wants:
-                notes.append(f"{skip_label([folders[name]])} on {dataset}: {wants}")
-            if (part.ready and not wants) or ResultsFolder(folders[name]).is_begun:
-                steps.append(_Step(part, protocol, folders[name], part.ready and not wants))
+        for name, (protocol, missing) in protocols.items():
+            if missing:
+                notes.append(f"{skip_label([folders[name]])} on {dataset}: {missing}")
+            if (part.ready and not missing) or ResultsFolder(folders[name]).is_begun:
+                steps.append(_Step(part, protocol, folders[name], part.ready and not missing))
     if not steps:
         raise FileNotFoundError(
             f"{table.id}: nothing can be run, and {results} has no results of it. Expected a prepared data set and "

@@ -11,7 +11,7 @@ from lipsync_bench.cli import demo
 from lipsync_bench.cli.lightning import BenchCLI
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.media.video import probe, read_frames
-from lipsync_bench.inference.preview import LABEL_PX, write_preview
+from lipsync_bench.inference.preview import LABEL_PX, PICTURE_PX, write_preview
 from lipsync_bench.models import SyncExpertModule, Wav2Lip, list_methods
 from lipsync_bench.models.core.checkpoints import save_module
 
@@ -82,13 +82,13 @@ def test_the_shift_table_has_every_held_out_clip_at_every_shift(corpus, tmp_path
 
 def test_the_preview_shows_the_columns_side_by_side_with_sound(tmp_path):
     red, blue = (np.full((40, 60, 3), colour, np.uint8) for colour in ((200, 0, 0), (0, 0, 200)))
-    count = write_preview(tmp_path / "p.mp4", {"a": [red] * 30, "b": [blue] * 25}, np.zeros(16000, np.int16), 64)
+    count = write_preview(tmp_path / "p.mp4", {"a": [red] * 30, "b": [blue] * 25}, np.zeros(16000, np.int16))
     assert count == 25
     info = probe(tmp_path / "p.mp4")
-    assert (info.width, info.height, info.has_audio) == (128, 64 + LABEL_PX, True)
+    assert (info.width, info.height, info.has_audio) == (2 * PICTURE_PX, PICTURE_PX + LABEL_PX, True)
     frame = next(read_frames(tmp_path / "p.mp4"))
-    assert frame[LABEL_PX + 32, 32].argmax() == 0
-    assert frame[LABEL_PX + 32, 96].argmax() == 2
+    assert frame[LABEL_PX + PICTURE_PX // 2, PICTURE_PX // 2].argmax() == 0
+    assert frame[LABEL_PX + PICTURE_PX // 2, 3 * PICTURE_PX // 2].argmax() == 2
 
 
 def test_channels_last_computes_the_same():

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from lipsync_bench.cli.metric_table import metric_table, with_table
+from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import ScorerFiles
-from lipsync_bench.evaluation.scorers import Scorers
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -86,7 +86,7 @@ from lipsync_bench.evaluation import Inputs, Running, ScorerFiles, Selection, ev
 from lipsync_bench.results.leaderboard import rich_table
 from lipsync_bench.cli.metric_table import metric_table
 from lipsync_bench.results.row_schema import row_schema
-from lipsync_bench.results.rows import FIELDS, SCORERS
+from lipsync_bench.results.rows import FIELDS, NETWORK_HASHES
 
 root, out, level = Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
 result = evaluate_dataset(
@@ -96,7 +96,7 @@ result = evaluate_dataset(
 console = Console(width=120, record=True, file=open("/dev/null", "w"))
 console.print(rich_table(result.leaderboard, "x"))
 print(json.dumps({
-    "fields": FIELDS, "scorers": SCORERS, "schema": row_schema()["properties"], "docs": metric_table(),
+    "fields": FIELDS, "scorers": NETWORK_HASHES, "schema": row_schema()["properties"], "docs": metric_table(),
     "screen": console.export_text(), "class": metrics.Brightness.__module__,
     "doctor": [[c.name, c.advice] for c in doctor.checks(out, level.parent)],
 }))
@@ -153,4 +153,4 @@ def test_the_documentation_has_the_table_of_the_descriptions():
 @pytest.mark.parametrize("name", ["csim", "psnr", "syncnet"])
 def test_unknown_and_default_metrics_cannot_be_named(name):
     with pytest.raises(ValueError, match=rf"--metrics {name}: no metric of that name. Expected one of csim_dlib; "):
-        Scorers(ScorerFiles(metrics={name: ""}))
+        MetricNetworks(ScorerFiles(metrics={name: ""}))

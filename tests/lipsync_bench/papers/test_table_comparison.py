@@ -197,7 +197,9 @@ def test_lse_is_compared_only_with_the_official_weights_and_pairs(monkeypatch):
     lse = {"lse_c_wav2lip_lrs": 6.0, "lse_d_wav2lip_lrs": 7.0, "lse_sha256": SYNCNET}
     lse["protocol"] = "hyperlips_unpaired-v1"
     unknown = why("hyperlips-1", "lse_c", source_of(**lse))
-    assert re.search(r"^Not to be compared: scorer weights \(ours: 5c5c5c5c5c5c;.*official SyncNet", unknown.why)
+    assert re.search(
+        r"^Not to be compared: metric network weights \(ours: 5c5c5c5c5c5c;.*official SyncNet", unknown.why
+    )
     monkeypatch.setattr(comparable, "OFFICIAL_SYNCNET_SHA256", frozenset({SYNCNET}))
     assert why("hyperlips-1", "lse_c", source_of(**lse)).comparable
     pairs = why("hyperlips-1", "lse_d", source_of(**{**lse, "protocol": "hyperlips-v1"})).why

@@ -127,7 +127,7 @@ def test_fid_may_be_compared_on_the_papers_clips_with_the_published_network():
     assert any("Inception 6726825d0000" in note for note in fid_table().notes)
     other = row_of(fid_table("ab" * 32), "wav2lip", "hdtf").cells["fid"].ours[0].verdict
     assert not other.comparable
-    assert "scorer weights (ours: abababababab; not those of pt_inception-2015-12-05-6726825d.pth)" in other.why
+    assert "metric network weights (ours: abababababab; not those of pt_inception-2015-12-05-6726825d.pth)" in other.why
     assert row_of(fid_table("ab" * 32), "wav2lip", "hdtf").cells["cpbd"].ours[0].verdict.comparable
 
 
@@ -171,7 +171,7 @@ def results(folder: Path, rows: list[dict]) -> Path:
 
 
 def test_a_leaderboard_merged_without_rows_reads_without_ranks(tmp_path):
-    from lipsync_bench.results.merge import leaderboard_merge
+    from lipsync_bench.cli.scoring_commands import leaderboard_merge
 
     alone = []
     for name, more in (("wav2lip", {"psnr_uint8": 31.0}), ("ip_lap", {"lmd": 1.0})):

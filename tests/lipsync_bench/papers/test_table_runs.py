@@ -19,7 +19,7 @@ from lipsync_bench.evaluation import run as scoring_run
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.papers import RunOptions, TableOptions, table
-from lipsync_bench.papers.running import needs, runs
+from lipsync_bench.papers.running import plan, runs
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.rows import read_rows
 from tests.commands import run_bench
@@ -289,10 +289,10 @@ def test_a_user_study_cannot_be_run(here, caplog):
 
 
 def test_a_benchmark_of_the_papers_own_name_takes_precedence(here):
-    assert needs.benchmark_name("mead_neutral") == "mead"
-    assert needs.benchmark_name("custom") == "one_speaker"
+    assert plan.benchmark_name("mead_neutral") == "mead"
+    assert plan.benchmark_name("custom") == "one_speaker"
     (here / "experiments" / "benchmarks" / "custom.yaml").touch()
-    assert needs.benchmark_name("custom") == "custom"
+    assert plan.benchmark_name("custom") == "custom"
 
 
 def test_one_root_cannot_be_two_data_sets(here, caplog):

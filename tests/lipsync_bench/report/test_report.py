@@ -243,7 +243,7 @@ def test_lse_by_other_weights_is_labelled_wherever_it_is_printed(site, results, 
         text = path.read_text(encoding="utf-8")
         assert len(re.findall("LSE-[CD]", text)) > 0
         assert label in text
-    assert f"scorer weights (ours: {SYNCNET[:12]}; not on record here" in (site / "papers.html").read_text()
+    assert f"metric network weights (ours: {SYNCNET[:12]}; not on record here" in (site / "papers.html").read_text()
     monkeypatch.setattr("lipsync_bench.report.numbers.OFFICIAL_SYNCNET_SHA256", frozenset({SYNCNET}))
     assert heading(found, PAIRED, column("lse_d_wav2lip_lrs")).note == f"official weights {SYNCNET[:12]}"
     assert heading(found, PAIRED, column("psnr")).note == ""

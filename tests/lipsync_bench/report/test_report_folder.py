@@ -9,8 +9,8 @@ import pytest
 
 from lipsync_bench import report
 from lipsync_bench.datamodules.files.disk import temporary_path
+from lipsync_bench.datamodules.media.video_files import REPORT_MARKER
 from lipsync_bench.report import charts, site, write_report
-from lipsync_bench.report.site import MARKER
 from tests.commands import run_bench
 from tests.leftovers import left_by_the_dead
 from tests.lipsync_bench.report.report_fixture import clip_ids, make_results, write_rows
@@ -36,7 +36,7 @@ def test_an_older_report_is_replaced_completely(results, tmp_path):
     (tmp_path / "a" / "clips" / "gone.html").write_text("of a clip that is no more")
     write_report(results, tmp_path / "a")
     assert not (tmp_path / "a" / "clips" / "gone.html").exists()
-    assert (tmp_path / "a" / MARKER).is_file()
+    assert (tmp_path / "a" / REPORT_MARKER).is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from lipsync_bench.metrics.registry import COLUMNS, column
 from lipsync_bench.results.leaderboard import leaderboard, metric_columns, rich_table, write_leaderboard
 from lipsync_bench.results.ranks import intervals
-from lipsync_bench.results.rows import ENTRY, FIELDS, SCORERS
+from lipsync_bench.results.rows import ENTRY, FIELDS, NETWORK_HASHES
 
 EIGHT = (
     *("ground_truth", "repeated_frame", "wav2lip", "wav2lip_gan"),
@@ -93,7 +93,7 @@ def test_the_file_has_the_promised_columns_and_whole_ranks(tmp_path):
     metrics = [c for c in COLUMNS if c.name in {"psnr", "ssim", "fid", "expert_offset_frames", "psnr_uint8"}]
     expected = ["protocol", "method", "clips", "failures", "fallback_frames"]
     expected += [name for c in metrics for name in metric_columns(c)]
-    expected += ["generator_sha256", "paste", *SCORERS, "package_version"]
+    expected += ["generator_sha256", "paste", *NETWORK_HASHES, "package_version"]
     assert list(board.columns) == expected
     assert metric_columns(column("psnr")) == tuple(f"psnr{s}" for s in ("", "_low", "_high", "_n", "_rank", "_group"))
     assert metric_columns(column("fid")) == ("fid", "fid_low", "fid_high", "fid_n")
@@ -131,7 +131,7 @@ def test_an_entry_that_failed_everywhere_and_no_rows_at_all_have_a_leaderboard()
     assert "0 of 5" in shown(leaderboard(rows))
     nothing = leaderboard(rows.iloc[:0])
     assert len(nothing) == 0
-    assert {"protocol", "method", "clips", *SCORERS} <= set(nothing.columns)
+    assert {"protocol", "method", "clips", *NETWORK_HASHES} <= set(nothing.columns)
 
 
 def test_missing_paste_and_weights_are_empty_texts():

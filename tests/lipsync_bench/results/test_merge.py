@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from lipsync_bench.cli.scoring_commands import leaderboard_merge
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, Running
 from lipsync_bench.metrics.registry import COLUMNS, column
@@ -15,8 +16,8 @@ from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.leaderboard import leaderboard, metric_columns, write_leaderboard
 from lipsync_bench.results.manifest import Run, session
-from lipsync_bench.results.merge import MergeInput, leaderboard_merge, merge_leaderboards, read_input
-from lipsync_bench.results.rows import ENTRY, SCORERS, RowFile, read_rows
+from lipsync_bench.results.merge import MergeInput, merge_leaderboards, read_input
+from lipsync_bench.results.rows import ENTRY, NETWORK_HASHES, RowFile, read_rows
 
 
 def row(method: str, clip: str, **values: object) -> dict[str, object]:
@@ -194,14 +195,14 @@ def test_another_protocol_is_refused_by_both_names(a, tmp_path):
         assert "p-v1" in str(caught.value)
 
 
-@pytest.mark.parametrize("column", SCORERS)
-def test_other_scorer_weights_are_refused_by_both_hashes(column, tmp_path):
+@pytest.mark.parametrize("column", NETWORK_HASHES)
+def test_other_metric_network_weights_are_refused_by_both_hashes(column, tmp_path):
     a = results(tmp_path / "a", *two_clips("x", 1, 2, **{column: "aa" * 32}))
     b = results(tmp_path / "b", *two_clips("y", 1, 2, **{column: "bb" * 32}))
     none = results(tmp_path / "c", *two_clips("z", 1, 2))
-    with pytest.raises(ValueError, match=rf"scorer weights {column} {'aa' * 32}.*{'bb' * 32}"):
+    with pytest.raises(ValueError, match=rf"metric network weights {column} {'aa' * 32}.*{'bb' * 32}"):
         merged(a, b)
-    with pytest.raises(ValueError, match=rf"scorer weights {column} {'aa' * 32}.*has none"):
+    with pytest.raises(ValueError, match=rf"metric network weights {column} {'aa' * 32}.*has none"):
         merged(a, none)
 
 

@@ -18,7 +18,7 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.row_schema import row_schema
-from lipsync_bench.results.rows import CURVES, ENTRY, FIELDS, SCORERS, RowFile
+from lipsync_bench.results.rows import CURVES, ENTRY, FIELDS, NETWORK_HASHES, RowFile
 
 SCHEMA = row_schema()
 CURVE = " ".join(["nan", "-0.25", "1e-05", *(f"{k / 7:.17g}" for k in range(28))])
@@ -49,7 +49,7 @@ def written(tmp_path_factory) -> Path:
     base = {"protocol": "paired_face_box-v2", "method": "x", "clip": "007/1", "audio_clip": "007/1", "status": "ok"}
     base |= {"frames": 40, "frames_target": 40, "fallback_frames": 0, "package_version": "0.1.0", "speaker": "007"}
     metrics = {c.name: (c.bounds[0] + min(c.bounds[1], 1)) / 2 + 12 * (c.name == "psnr_uint8") for c in CLIP_COLUMNS}
-    hashes = dict.fromkeys((*SCORERS, "generator_sha256"), "5c" * 32)
+    hashes = dict.fromkeys((*NETWORK_HASHES, "generator_sha256"), "5c" * 32)
     full = {**base, **metrics, **hashes, **dict.fromkeys(CURVES, CURVE), "seconds": 1.5, "generate_seconds": 0.25}
     unpaired = {**full, "audio_clip": "008/2", "paste": "parsing 0123456789ab"}
     unpaired |= {c.name: None for c in CLIP_COLUMNS if c.reference == "target"}

@@ -89,14 +89,14 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
         metrics = [m for m in table.metrics if table.protocol.pairing.get(m) == protocol.pairing]
         if protocol.paper != table.paper.key or not metrics:
             continue
-        wants = ""
+        missing = ""
         # Without its metric networks a protocol would fill no cell, and its folder would refuse them later.
         flags = [PAPER_METRICS[m].flag for m in metrics]
         if not any(not flag or options.scorers.given(flag) is not None for flag in flags):
             titles = ", ".join(PAPER_METRICS[m].title for m in metrics)
             needs = " and ".join(dict.fromkeys(f"--{flag}" for flag in flags))
-            wants = f"{protocol.key}, of which this table has only {titles}. Run it with {needs} PATH."
-        chosen[protocol.name] = (protocol, wants)
+            missing = f"{protocol.key}, of which this table has only {titles}. Run it with {needs} PATH."
+        chosen[protocol.name] = (protocol, missing)
     if not chosen:
         raise ValueError(
             f"{table.id}: no protocol in experiments/protocols/ says paper: {table.paper.key} with the table's pairs "
@@ -137,7 +137,7 @@ def _unprepared(benchmark: "Benchmark") -> str:
     return ""
 
 
-def _missing(table: PaperTable, name: str, path: Path) -> str:
+def _absent_note(table: PaperTable, name: str, path: Path) -> str:
     """The note on a checkpoint that a benchmark names and that does not exist."""
     methods = [name, *(row.method for row in table.rows if row.name == name)]
     known = [method for method in methods if experiment_file("", method) is not None]
@@ -194,9 +194,9 @@ def plan_of(table: PaperTable, dataset: str, options: RunOptions, folders: Seque
     pred = {method: folder for method, folder in options.inputs.pred.items() if method in names}
     known = {**benchmark.methods, **options.inputs.methods}
     wanted = {method: path for method, path in known.items() if method in names and method not in pred}
-    there = {method: path for method, path in wanted.items() if path.is_file()}
+    existing = {method: path for method, path in wanted.items() if path.is_file()}
     finished = frozenset.intersection(*map(methods_in, folders))
-    gone = {method: path for method, path in wanted.items() if method not in there and method not in finished}
-    notes = [f"Not run on {dataset}: {_missing(table, method, path)}" for method, path in gone.items()]
-    named = DatasetPlan(dataset, name, {**there, **gone}, pred, (), ready=True)
-    return replace(named, checkpoints=there, notes=(*notes, *_without_weights(table, named, names, finished)))
+    absent = {method: path for method, path in wanted.items() if method not in existing and method not in finished}
+    notes = [f"Not run on {dataset}: {_absent_note(table, method, path)}" for method, path in absent.items()]
+    part = DatasetPlan(dataset, name, existing, pred, (), ready=True)
+    return replace(part, notes=(*notes, *_without_weights(table, part, names - set(absent), finished)))

@@ -8,7 +8,7 @@ from lipsync_bench.evaluation.options import WEIGHT_OPTIONS, ScorerFiles
 from lipsync_bench.metrics.metric import Network
 from lipsync_bench.metrics.registry import COLUMNS, NETWORKS
 
-__all__ = ["Scorers", "flag"]
+__all__ = ["MetricNetworks", "flag"]
 
 
 def flag(network: Network, given: str | Path = "") -> str:
@@ -18,15 +18,15 @@ def flag(network: Network, given: str | Path = "") -> str:
     return f"--metrics {network.option}{f'={given}' if given else ''}"
 
 
-class Scorers:
-    """The loaded metric networks: those whose weights were given.
+class MetricNetworks:
+    """The metric networks whose weights were given, loaded.
 
     Args:
         files: Their weights.
         device: Where they run.
 
     Attributes:
-        networks: The networks by name, as their metrics load them.
+        loaded: The networks by name, as their metrics load them.
         identity: SHA-256 of each network's weights by the name of its row field; empty without the network.
 
     Raises:
@@ -42,7 +42,7 @@ class Scorers:
                 f"--metrics {','.join(unknown)}: no metric of that name. Expected one of {', '.join(sorted(named))}; "
                 "all others are computed by default, or with the option that gives their weights"
             )
-        self.networks: dict[str, Any] = {}
+        self.loaded: dict[str, Any] = {}
         self.identity = {network.sha256_field: "" for _, network in NETWORKS if network.recorded}
         missing: dict[str, FileNotFoundError] = {}
         for metric, network in NETWORKS:
@@ -52,13 +52,13 @@ class Scorers:
             if network.beside and files.given(network.beside) is None:
                 raise ValueError(f"--{network.option} without --{network.beside}. Expected both: one needs the other.")
             try:
-                self.networks[network.name], sha256 = metric.load(network, given, device)
+                self.loaded[network.name], sha256 = metric.load(network, given, device)
             except FileNotFoundError as error:
                 missing.setdefault(network.option, error)
                 continue
             if network.recorded:
                 self.identity[network.sha256_field] = sha256
-        found = {network.option for _, network in NETWORKS if network.name in self.networks}
+        found = {network.option for _, network in NETWORKS if network.name in self.loaded}
         for option, reason in missing.items():  # of networks that share an option, one is enough
             if option not in found:
                 raise reason
@@ -66,4 +66,4 @@ class Scorers:
     def release(self) -> None:
         """Drop the networks when all clips are scored, except those that pooled columns need at the end."""
         kept = {column.network for column in COLUMNS if column.kind == "pooled"}
-        self.networks = {name: network for name, network in self.networks.items() if name in kept}
+        self.loaded = {name: network for name, network in self.loaded.items() if name in kept}
