@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.models.hyperlips.base.module import HyperLipsBase
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator

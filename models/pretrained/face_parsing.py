@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
 from lipsync_bench.datamodules.files.weights import load_weights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 
 CLASSES = (
     "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "glasses", "left_ear", "right_ear",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
 from lipsync_bench.datamodules.files.weights import load_weights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 
 _EXPECTED = (
     "the file syncnet_v2.model of Oxford VGG (www.robots.ox.ac.uk/~vgg), path software/lipsync/data/syncnet_v2.model, "

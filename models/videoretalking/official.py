@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """VideoReTalking's official weight files."""
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.models.videoretalking.lnet.module import VideoReTalkingLNet
 from lipsync_bench.models.videoretalking.lnet.network import LNet
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wav2Lip's official weight files."""
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.models.wav2lip.module import Wav2Lip
 from lipsync_bench.models.wav2lip.network import QualityDiscriminator, Wav2LipGenerator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.models.core.module import TalkingFaceModule
 
 
