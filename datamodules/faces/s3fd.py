@@ -235,9 +235,6 @@ class S3FD(nn.Module):
 OFFICIAL = (
     OfficialWeights(
         name="s3fd",
-        files="s3fd-619a316812.pth (Wav2Lip's README calls it s3fd.pth)",
-        documented="github.com/1adrianb/face-alignment",
-        licence="the repository is BSD 3-clause",
         use="bench prepare --detector s3fd --detector_weights {out}",
         build=lambda _: S3FD(),
     ),

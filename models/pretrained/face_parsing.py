@@ -188,9 +188,6 @@ def load_face_parser(path: Path | str) -> FaceParser:
 OFFICIAL = (
     OfficialWeights(
         name="face_parsing",
-        files="face_segmentation.pth (79999_iter.pth of face-parsing.PyTorch)",
-        documented="github.com/semchan/HyperLips (README)",
-        licence="the parser's repository is MIT; CelebAMask-HQ, which it was trained on, is for non-commercial use",
         use="bench evaluate --parsing {out} or bench dub --parsing {out}",
         build=lambda _: FaceParser(),
     ),

@@ -110,9 +110,6 @@ class SyncNetV2(nn.Module):
 OFFICIAL = (
     OfficialWeights(
         name="syncnet_v2",
-        files="syncnet_v2.model",
-        documented="www.robots.ox.ac.uk/~vgg/software/lipsync",
-        licence="no licence file; the evaluation code beside it is MIT",
         use="bench evaluate --syncnet {out}",
         build=lambda _: SyncNetV2(),
     ),

@@ -15,9 +15,6 @@ def _lnet(generator: LNet, _: None) -> VideoReTalkingLNet:
 OFFICIAL = (
     OfficialWeights(
         name="videoretalking_lnet",
-        files="LNet.pth",
-        documented="github.com/OpenTalker/video-retalking (README)",
-        licence="the repository is Apache-2.0; for the weights, see its README",
         use="bench evaluate --methods.videoretalking_lnet {out}",
         build=lambda _: LNet(),
         module=_lnet,
