@@ -13,6 +13,7 @@ from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.cli.method_commands import demo, dub, import_
 from lipsync_bench.cli.scoring_commands import evaluate, leaderboard_merge, report, sync, table
+from lipsync_bench.cli.weights_commands import weights_fetch, weights_list, weights_verify, weights_where
 
 WRONG_USAGE = 2
 INTERRUPTED = 130
@@ -27,7 +28,15 @@ SUBCOMMANDS: dict[str, Subcommands] = {
         "leaderboard": sub_app("leaderboard", "Join several results in one leaderboard.", {"merge": leaderboard_merge}),
         "sync": sync,
     },
-    "Methods": {"dub": dub, "import": import_},
+    "Methods": {
+        "dub": dub,
+        "import": import_,
+        "weights": sub_app(
+            "weights",
+            "Official weight files: which there are, where they are, whether they are right; and download them.",
+            {"list": weights_list, "where": weights_where, "verify": weights_verify, "fetch": weights_fetch},
+        ),
+    },
 }
 ABOUT = """Audio-driven talking-face methods and the evaluation that ranks them.
 
