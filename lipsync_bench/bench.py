@@ -14,6 +14,7 @@ from lipsync_bench.cli.experiment_commands import experiments_copy, experiments_
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.cli.method_commands import demo, dub, import_
 from lipsync_bench.cli.scoring_commands import evaluate, leaderboard_merge, report, sync, table
+from lipsync_bench.cli.weights_commands import weights_fetch, weights_list, weights_verify, weights_where
 
 WRONG_USAGE = 2
 INTERRUPTED = 130
@@ -35,6 +36,11 @@ SUBCOMMANDS: dict[str, Subcommands] = {
             "experiments",
             "The YAMLs of runs, benchmarks, protocols and tables.",
             {"list": experiments_list, "copy": experiments_copy},
+        ),
+        "weights": sub_app(
+            "weights",
+            "Official weight files: which there are, where they are, whether they are right; and download them.",
+            {"list": weights_list, "where": weights_where, "verify": weights_verify, "fetch": weights_fetch},
         ),
     },
 }

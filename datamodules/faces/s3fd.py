@@ -22,8 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
 from lipsync_bench.datamodules.files.weights import load_weights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 
 # Name, channels in and out, kernel, stride, padding; "M" is a 2x2 pool. fc6 makes the map 4 larger: as published.
 _LAYERS: tuple[tuple[str, int, int, int, int, int] | str, ...] = (
@@ -235,9 +235,6 @@ class S3FD(nn.Module):
 OFFICIAL = (
     OfficialWeights(
         name="s3fd",
-        files="s3fd-619a316812.pth (Wav2Lip's README calls it s3fd.pth)",
-        documented="github.com/1adrianb/face-alignment",
-        licence="the repository is BSD 3-clause",
         use="bench prepare --detector s3fd --detector_weights {out}",
         build=lambda _: S3FD(),
     ),

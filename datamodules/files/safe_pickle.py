@@ -40,7 +40,7 @@ _OF_TENSORS = {
     "torch.storage",
 }
 
-__all__ = ["ForbiddenName", "forbidden_name", "read_script", "script_root"]
+__all__ = ["ForbiddenName", "forbidden_name", "read_script"]
 
 
 class ForbiddenName(pickle.UnpicklingError):
@@ -132,16 +132,6 @@ def forbidden_name(path: Path, error: Exception) -> str | None:
         return found.name
     except Exception:  # damaged pickles fail in every way there is
         return None
-
-
-def script_root(path: Path) -> str | None:
-    """The folder inside a TorchScript archive that holds everything; None for other files."""
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        names = set(archive.namelist())
-    roots = (name.removesuffix("/constants.pkl") for name in names if name.endswith("/constants.pkl"))
-    return next((root for root in roots if f"{root}/data.pkl" in names), None)
 
 
 def _collect(part: _Made, prefix: str, into: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,32 +11,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.errors import of_reading
-from lipsync_bench.datamodules.files.safe_pickle import forbidden_name, read_script, script_root
+from lipsync_bench.datamodules.files.other_files import other_file, script_root
+from lipsync_bench.datamodules.files.safe_pickle import forbidden_name, read_script
 
 _COUNTER = "num_batches_tracked"  # of batch norms; files of old framework versions lack it, evaluation never reads it
 _Network = TypeVar("_Network", bound=nn.Module)
 
-# What people have instead of a weight file: its first bytes, what it is, what to do.
-_UNPACK = "Unpack it and name the file inside"
-_OTHERS = (
-    (b"\x1f\x8b", "a gzip archive", _UNPACK),
-    (b"BZh", "a bzip2 archive", _UNPACK),
-    (b"\xfd7zXZ\x00", "an xz archive", _UNPACK),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK),
-    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK),
-    (b"\x28\xb5\x2f\xfd", "a zstd archive", _UNPACK),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file itself", "Fetch it with: git lfs pull"),
-    (b"<!DOCTYPE", "a web page", "Download the file itself"),
-    (b"<!doctype", "a web page", "Download the file itself"),
-    (b"<html", "a web page", "Download the file itself"),
-    (b"\x89HDF\r\n", "an HDF5 file (Keras)", "Name a PyTorch file"),
-    (b"GGUF", "a GGUF file", "Name a PyTorch file"),
-)
-_ZIP, _TAR, _TAR_AT = b"PK\x03\x04", b"ustar", 257
-_WEIGHT_NAMES = (".pth", ".pt", ".ckpt", ".model", ".safetensors", ".bin", ".tar")
-_HEAD_BYTES = 512
-_ZIP_FACTOR = 4  # weights hardly shrink; and PyTorch itself stores them as they are
-_ZIP_SLACK = 1 << 24
 _EXPANDED_BYTES = 1 << 20  # strides of 0 let a few bytes stand for a tensor of any size
 _LISTED = 5  # names in a message
 
@@ -48,30 +28,6 @@ def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size - 8
-
-
-def _other(path: Path) -> tuple[str, str] | None:
-    """What a file is instead of one with weights, and what to do about it; None if it may be one."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    found = next(((what, way) for start, what, way in _OTHERS if head.startswith(start)), None)
-    if found is None and head[_TAR_AT:].startswith(_TAR):
-        found = "a TAR archive", _UNPACK
-    if found is not None or not head.startswith(_ZIP):
-        return found
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, UnicodeDecodeError):
-        return None  # cut short: the reader says so
-    names = [entry.filename for entry in entries]
-    if not any(name.endswith("data.pkl") for name in names):
-        weights = [name for name in names if name.lower().endswith(_WEIGHT_NAMES)][:3]
-        return f"a ZIP archive that holds {', '.join(weights or names[:3]) or 'nothing'}", _UNPACK
-    size = sum(entry.file_size for entry in entries)
-    if size > _ZIP_FACTOR * path.stat().st_size + _ZIP_SLACK:
-        return f"an archive of {path.stat().st_size:,} bytes that would become {size:,}", "Get the file anew"
-    return None
 
 
 def read_torch(path: Path, expected: str, repair: str, *, mapped: bool = False) -> Any:
@@ -91,7 +47,7 @@ def read_torch(path: Path, expected: str, repair: str, *, mapped: bool = False) 
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. Expected {expected}. {repair}")
-    other = _other(path)
+    other = other_file(path)
     if other is not None:
         raise ValueError(f"{path}: is {other[0]}. Expected {expected}. {other[1]}")
     try:

@@ -128,12 +128,13 @@ def _weights(folder: Path) -> Iterator[Check]:
 
     names = {path.name: path for path in sorted(folder.rglob("*")) if path.is_file()} if folder.is_dir() else {}
     for kind in KINDS.values():
-        found = [path for name, path in names.items() if name in kind.files or path.stem == kind.name]
+        known = {name for file in kind.files for name in file.names}
+        found = [path for name, path in names.items() if name.lower() in known or path.stem == kind.name]
         if found:
             text = "; ".join(f"{path} (sha256 {sha256(path)[:12]})" for path in found)
             yield Check(f"weights {kind.name}", "ok", text, kind.use.format(out=found[0]))
         else:
-            advice = f"{kind.files}: see {kind.documented}; licence: {kind.licence}"
+            advice = f"{kind.expected}; licence: {kind.licence}"
             yield Check(f"weights {kind.name}", "warn", f"none in {folder}", advice)
 
 
@@ -158,7 +159,7 @@ def _metric_networks(folder: Path) -> Iterator[Check]:
     from lipsync_bench.metrics.registry import NETWORKS
     from lipsync_bench.weights import KINDS
 
-    listed = " ".join(kind.files for kind in KINDS.values())
+    listed = {file.file for kind in KINDS.values() for file in kind.files}
     for metric, network in NETWORKS:
         if not network.file or network.file in listed:
             continue

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from lipsync_bench import datamodules, models
 from lipsync_bench.datamodules.files.disk import atomic_path, sha256
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
 from lipsync_bench.datamodules.files.weights import is_state, mismatch, read_torch
 from lipsync_bench.datamodules.lookup import modules_with
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.models.core.checkpoints import load_module, save_module
 
 _log = logging.getLogger(__name__)

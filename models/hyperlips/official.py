@@ -5,16 +5,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.models.hyperlips.base.module import HyperLipsBase
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
 from lipsync_bench.models.hyperlips.hr.module import HyperLipsHR
 from lipsync_bench.models.hyperlips.hr.network import HRDecoder
 from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert, HyperLipsSyncExpertModule
-
-_DOCUMENTED = "github.com/semchan/HyperLips (README)"
-_LICENCE = "no licence file; its README credits Wav2Lip (non-commercial) and IP_LAP"
 
 
 def _base(generator: HyperLipsBaseGenerator, discriminator: BaseDiscriminator | None) -> HyperLipsBase:
@@ -44,9 +41,6 @@ def _sync_expert(network: HyperLipsSyncExpert, _: None) -> HyperLipsSyncExpertMo
 OFFICIAL = (
     OfficialWeights(
         name="hyperlips_base",
-        files="hyperlipsbase_lrs2.pth, hyperlipsbase_mead.pth or hyperlipsbase_multi.pth",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench evaluate --methods.hyperlips_base {out}",
         build=lambda _: HyperLipsBaseGenerator(),
         module=_base,
@@ -56,17 +50,11 @@ OFFICIAL = (
     ),
     OfficialWeights(
         name="hyperlips_base_disc",
-        files="disc_checkpoint_stepNNNNNNNNN.pth of the first stage",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench import hyperlips_base FILE --disc {out}, which joins it with a generator",
         build=lambda _: BaseDiscriminator(),
     ),
     OfficialWeights(
         name="hyperlips_hr",
-        files="hyperlipshr_mead_128.pth, or checkpoint_stepNNNNNNNNN.pth of the second stage (x1, x2 or x4)",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench evaluate --methods.hyperlips_hr {out}",
         build=_hr_decoder,
         module=_hr,
@@ -75,17 +63,11 @@ OFFICIAL = (
     ),
     OfficialWeights(
         name="hyperlips_hr_disc",
-        files="disc_checkpoint_stepNNNNNNNNN.pth of the second stage",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench import hyperlips_hr FILE --disc {out}, which joins it with a generator",
         build=lambda _: HRDiscriminator(),
     ),
     OfficialWeights(
         name="hyperlips_sync_expert",
-        files="pretrain_sync_expert.pth",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="lightning fit -c experiments/hyperlips_base.yaml --model.init_args.sync_expert {out}",
         build=lambda _: HyperLipsSyncExpert(),
         module=_sync_expert,

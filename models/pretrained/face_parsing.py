@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
 from lipsync_bench.datamodules.files.weights import load_weights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 
 CLASSES = (
     "background", "skin", "left_brow", "right_brow", "left_eye", "right_eye", "glasses", "left_ear", "right_ear",
@@ -188,9 +188,6 @@ def load_face_parser(path: Path | str) -> FaceParser:
 OFFICIAL = (
     OfficialWeights(
         name="face_parsing",
-        files="face_segmentation.pth (79999_iter.pth of face-parsing.PyTorch)",
-        documented="github.com/semchan/HyperLips (README)",
-        licence="the parser's repository is MIT; CelebAMask-HQ, which it was trained on, is for non-commercial use",
         use="bench evaluate --parsing {out} or bench dub --parsing {out}",
         build=lambda _: FaceParser(),
     ),

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
 from lipsync_bench.datamodules.files.weights import load_weights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 
 _EXPECTED = (
     "the file syncnet_v2.model of Oxford VGG (www.robots.ox.ac.uk/~vgg), path software/lipsync/data/syncnet_v2.model, "
@@ -110,9 +110,6 @@ class SyncNetV2(nn.Module):
 OFFICIAL = (
     OfficialWeights(
         name="syncnet_v2",
-        files="syncnet_v2.model",
-        documented="www.robots.ox.ac.uk/~vgg/software/lipsync",
-        licence="no licence file; the evaluation code beside it is MIT",
         use="bench evaluate --syncnet {out}",
         build=lambda _: SyncNetV2(),
     ),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """VideoReTalking's official weight files."""
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.models.videoretalking.lnet.module import VideoReTalkingLNet
 from lipsync_bench.models.videoretalking.lnet.network import LNet
 
@@ -15,9 +15,6 @@ def _lnet(generator: LNet, _: None) -> VideoReTalkingLNet:
 OFFICIAL = (
     OfficialWeights(
         name="videoretalking_lnet",
-        files="LNet.pth",
-        documented="github.com/OpenTalker/video-retalking (README)",
-        licence="the repository is Apache-2.0; for the weights, see its README",
         use="bench evaluate --methods.videoretalking_lnet {out}",
         build=lambda _: LNet(),
         module=_lnet,

@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lipsync_bench.datamodules.files.official_weights import OfficialWeights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
+from lipsync_bench.datamodules.weights.registry import WeightFile
 from lipsync_bench.models.core.module import TalkingFaceModule
 
 
@@ -64,12 +65,10 @@ def _module(generator, _):
 OFFICIAL = (
     OfficialWeights(
         name="paint",
-        files="paint.pth",
-        documented="example.org/paint",
-        licence="CC0",
         use="bench evaluate --methods.paint {out}",
         build=lambda _: Painter(),
         module=_module,
+        own=(WeightFile(id="paint", file="paint.pth", documented="example.org/paint", licence="CC0"),),
     ),
 )
 '''

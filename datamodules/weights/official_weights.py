@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a module says of the official weight files of its networks, in a tuple `OFFICIAL` of these.
 
-`lipsync_bench.weights` finds them in the files of models/ and datamodules/; nothing else lists them.
+`lipsync_bench.weights` finds them in the files of models/ and datamodules/; nothing else lists them. Names, hashes and
+licences of the files themselves are in the registry beside this file, or with the method where that comes from another
+package.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,6 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+
+from lipsync_bench.datamodules.weights.registry import WeightFile, files_of_kind
 
 __all__ = ["OfficialWeights"]
 
@@ -23,9 +27,6 @@ class OfficialWeights:
 
     Args:
         name: As the user types it.
-        files: File names under which it is known.
-        documented: Where its author tells about it.
-        licence: Of the weights, in a few words.
         use: What the imported checkpoint is for, with the flag that names it.
         build: The network at full width, told from the file's tensors where there are several.
         module: The LightningModule to store, given the network and (for a generator) its discriminator or None; kinds
@@ -36,12 +37,10 @@ class OfficialWeights:
         dead: Parameters that have no influence on the output, in words; they load all the same.
         outer: Keys of outer dictionaries, the first that is there counts; without any of them the file is flat.
         rename: State-dict name of a name in the file; None drops the entry.
+        own: Its files, of a kind that the registry does not have.
     """
 
     name: str
-    files: str
-    documented: str
-    licence: str
     use: str
     build: Callable[[Mapping[str, Tensor]], nn.Module]
     module: Callable[[Any, Any], Any] | None = None
@@ -50,8 +49,25 @@ class OfficialWeights:
     dead: str = ""
     outer: tuple[str, ...] = ("state_dict",)
     rename: Callable[[str], str | None] = _without_parallel
+    own: tuple[WeightFile, ...] = ()
+
+    @property
+    def files(self) -> list[WeightFile]:
+        """What is known of its files."""
+        return [*self.own, *files_of_kind(self.name)]
+
+    @property
+    def documented(self) -> str:
+        """Where its author tells about it."""
+        return self.files[0].documented
+
+    @property
+    def licence(self) -> str:
+        """Of the weights, in a few words."""
+        return self.files[0].licence
 
     @property
     def expected(self) -> str:
         """The file in one phrase, for messages."""
-        return f"{self.files}, documented at {self.documented}"
+        names = " or ".join(file.file for file in self.files)
+        return f"{names}, documented at {self.documented}"
