@@ -102,18 +102,16 @@ class Network:
 
     Args:
         name: Rows hold the SHA-256 of its weights as `NAME_sha256`.
-        option: Where the weights are given: a field of `ScorerFiles`, which is also a flag of `bench evaluate`, or a
-            name for `--metrics`. Of networks that share an option, one is enough.
-        file: Name of the file with its weights; empty where any name will do.
-        home: Where a copy is found without a path: "torchvision" (the cache of its downloads), or the folder of an
-            installed package such as `package/models`.
+        weights: Id of its file in the store of official weights (`bench weights list`).
+        option: Without `weights`: what gives its file, the flag `--expert` or a name for `--metrics`.
+        home: With a name for `--metrics`: the file that comes with an installed package, such as `package/models/FILE`.
         recorded: Whether rows hold the SHA-256.
-        beside: Option that must be given as well.
+        beside: Name of the network without which it is not used.
     """
 
     name: str
-    option: str
-    file: str = ""
+    weights: str = ""
+    option: str = ""
     home: str = ""
     recorded: bool = True
     beside: str = ""

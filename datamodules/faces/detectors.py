@@ -32,8 +32,9 @@ import mediapipe
 import numpy as np
 
 from lipsync_bench.datamodules.faces.dlib_models import LANDMARKS68, dlib_model
-from lipsync_bench.datamodules.faces.options import DetectorName
+from lipsync_bench.datamodules.faces.options import DetectorName, FaceOptions
 from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.weights.store import Store
 
 MAX_FACES = 4
 # dlib's HOG rectangle, estimated from the box of the mesh: a square of 1.09 widths, centred 0.59 widths below the upper
@@ -366,19 +367,25 @@ def detector_version(name: DetectorName, weights: Path | None = None) -> str:
     if name != "s3fd":
         if weights is not None:
             raise ValueError(
-                f"detector {name!r} with detector_weights {weights}. Expected weights only for s3fd. Set --detector "
-                "s3fd, or leave out --detector_weights"
+                f"detector {name!r} with the weights {weights}. Expected weights only for s3fd. Set --detector s3fd"
             )
         return DETECTORS[name].version
     if weights is None or not weights.is_file():
         raise FileNotFoundError(
-            f"{weights or 'detector s3fd'}: no S3FD weights. Expected s3fd-619a316812.pth (about 90 MB), documented at "
-            "github.com/1adrianb/face-alignment (Wav2Lip's README calls it s3fd.pth). Download it and name it with: "
-            "bench prepare --detector s3fd --detector_weights PATH"
+            f"{weights or 'detector s3fd'}: no weights. Expected s3fd-619a316812.pth. Run: bench weights fetch s3fd"
         )
     state = weights.stat()
     digest = _digest(weights.resolve(), state.st_size, state.st_mtime_ns)
     return f"{S3FDDetector.version}, weights sha256 {digest}"
+
+
+def detector_file(options: FaceOptions, store: Store) -> Path | None:
+    """The weight file of the chosen detector; None for one that includes its own.
+
+    Raises:
+        FileNotFoundError: It is not here; says how to come by it.
+    """
+    return store.need("s3fd").path if options.detector == "s3fd" else None
 
 
 def make_detector(name: DetectorName, weights: Path | None = None, *, landmarks: bool = True) -> FaceDetector:

@@ -3,7 +3,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from cyclopts import Group, Parameter, Token
@@ -32,8 +31,7 @@ class FaceOptions:
     """How a face is found and cut out.
 
     Args:
-        detector: Finds the face; s3fd, with crop detector, as in the scripts of Wav2Lip.
-        detector_weights: Weights of the detector s3fd (s3fd-619a316812.pth); the others have none.
+        detector: Finds the face; s3fd, with crop detector, as in the scripts of Wav2Lip (bench weights fetch s3fd).
         crop: Rule for the rectangle that is cut out: mesh, steady and independent of the jaw; detector, as published.
             To dub, that with which the training data was prepared.
         face: Which face, if there are several: largest, first, left, right, centre, or a number from 0.
@@ -42,7 +40,6 @@ class FaceOptions:
     """
 
     detector: DetectorName = "mediapipe"
-    detector_weights: Path | None = None
     crop: CropRule = "mesh"
     face: Annotated[FaceChoice, Parameter(converter=_face)] = "largest"
     max_gap_frames: Whole = 12

@@ -75,7 +75,7 @@ _EXPECTED = (
     "s3fd-619a316812.pth (about 90 MB, 65 tensors; Wav2Lip's README calls it s3fd.pth), documented at "
     "github.com/1adrianb/face-alignment"
 )
-_REPAIR = "Name it with: bench prepare --detector s3fd --detector_weights PATH"
+_REPAIR = "Name it with --weights s3fd=PATH, or run: bench weights fetch s3fd"
 
 __all__ = ["MIN_SIDE_PX", "S3FD", "Rectangle", "find_faces", "load_s3fd", "network_input", "rectangle", "rectangles"]
 
@@ -235,7 +235,7 @@ class S3FD(nn.Module):
 OFFICIAL = (
     OfficialWeights(
         name="s3fd",
-        use="bench prepare --detector s3fd --detector_weights {out}",
+        use="bench prepare --detector s3fd --weights s3fd={out}",
         build=lambda _: S3FD(),
     ),
 )

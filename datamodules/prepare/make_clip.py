@@ -53,6 +53,7 @@ class Settings(FaceOptions):
     """What decides how a clip comes out, apart from its source."""
 
     max_crop_px: int = 512
+    detector_weights: Path | None = None
 
     @property
     def detector_version(self) -> str:

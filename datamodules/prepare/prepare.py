@@ -28,7 +28,7 @@ from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.dataset import find_dataset
 from lipsync_bench.datamodules.datasets.splits import read_splits
 from lipsync_bench.datamodules.errors import JobsFailed
-from lipsync_bench.datamodules.faces.detectors import make_detector
+from lipsync_bench.datamodules.faces.detectors import detector_file, make_detector
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.files.csv_files import write_csv
 from lipsync_bench.datamodules.files.disk import printable, remove_leftovers, write_atomic
@@ -40,6 +40,7 @@ from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.prepare.sources import Source, find_sources, source_root
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
+from lipsync_bench.datamodules.weights.options import WeightOptions
 
 SUFFIX = ".safetensors"
 _LOG_INTERVAL_S = 30.0
@@ -131,6 +132,7 @@ def prepare(
     out: Path,
     options: PrepareOptions = PrepareOptions(),
     faces: FaceOptions = FaceOptions(),
+    weights: WeightOptions = WeightOptions(),
     *,
     progress: bool = True,
     exclude: Sequence[Path] = (),
@@ -146,6 +148,7 @@ def prepare(
         out: Folder of the clips.
         options: What is prepared, and how the run goes.
         faces: How faces are found and cut out.
+        weights: Where a detector's weights are looked for.
         progress: Show a bar on a terminal, or log a line every 30 s.
         exclude: Folders below `source` whose videos are not taken; `out` never is, nor what this suite has written.
 
@@ -156,10 +159,12 @@ def prepare(
         KeyboardInterrupt: After the workers were ended and the manifest was written with `"complete": false`.
     """
     start = time.monotonic()
-    settings = Settings(**vars(faces), max_crop_px=options.max_crop_px)
+    settings = Settings(
+        **vars(faces), max_crop_px=options.max_crop_px, detector_weights=detector_file(faces, weights.store)
+    )
     version = settings.detector_version
-    if faces.detector_weights is not None:
-        make_detector(faces.detector, faces.detector_weights).close()  # a wrong file is one error, not one a clip
+    if settings.detector_weights is not None:
+        make_detector(faces.detector, settings.detector_weights).close()  # a wrong file is one error, not one a clip
     sources = find_sources(source, options.dataset, (out, *exclude))
     root = source_root(source, options.dataset)
     out.mkdir(parents=True, exist_ok=True)

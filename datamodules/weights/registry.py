@@ -16,7 +16,7 @@ _EXPECTED, _REPAIR = "a registry of weight files", "Install the package again"
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Address = Annotated[str, Field(pattern=r"^https?://\S+$")]
 
-__all__ = ["REGISTRY", "WeightFile", "chosen_files", "files_of_kind", "official_file", "official_files"]
+__all__ = ["REGISTRY", "WeightFile", "chosen_files", "files_of_kind", "is_official", "official_file", "official_files"]
 
 
 class WeightFile(BaseModel):
@@ -107,6 +107,11 @@ def official_file(id: str) -> WeightFile:
             "Run: bench weights list"
         )
     return files[id]
+
+
+def is_official(id: str, sha256: str) -> bool:
+    """Whether a hash is that of an official file."""
+    return bool(sha256) and official_file(id).sha256 == sha256
 
 
 def chosen_files(ids: Iterable[str], groups: Iterable[str]) -> list[WeightFile]:

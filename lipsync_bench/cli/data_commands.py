@@ -8,6 +8,7 @@ from typing import Literal
 from lipsync_bench.cli.command_line import From0, From1, Seconds
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
+from lipsync_bench.datamodules.weights.options import WeightOptions
 
 _log = logging.getLogger(__name__)
 
@@ -15,7 +16,12 @@ __all__ = ["base_frames", "cut", "prepare", "synthetic"]
 
 
 def prepare(
-    *, source: Path, out: Path, options: PrepareOptions = PrepareOptions(), faces: FaceOptions = FaceOptions()
+    *,
+    source: Path,
+    out: Path,
+    options: PrepareOptions = PrepareOptions(),
+    faces: FaceOptions = FaceOptions(),
+    weights: WeightOptions = WeightOptions(),
 ) -> int:
     """Turn raw videos into clips: face found and cut, 25 fps, 16 kHz.
 
@@ -28,7 +34,7 @@ def prepare(
     """
     from lipsync_bench.datamodules.prepare.prepare import prepare as run
 
-    report = run(source, out, options, faces)
+    report = run(source, out, options, faces, weights)
     _log.info("%s", report.summary())
     return 1 if report.done + report.skipped == 0 else 0
 

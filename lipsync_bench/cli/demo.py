@@ -36,7 +36,7 @@ from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
-from lipsync_bench.evaluation.options import Inputs, Running, ScorerFiles
+from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running
 from lipsync_bench.evaluation.targets import in_frame
 from lipsync_bench.experiment_files import experiment_file
 from lipsync_bench.inference.base_frames import make_base_frames
@@ -244,7 +244,7 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
                 "synthetic",
                 results,
                 inputs=Inputs(clips, checkpoints),
-                scorers=ScorerFiles(expert=expert),
+                metrics=MetricOptions(expert=expert),
                 running=Running(save_videos=True),
             ).leaderboard
         )),
@@ -258,7 +258,7 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     console.print(rich_table(boards[0], "synthetic corpus, held-out clips"))
     console.print(
         "Expert rows: scores of the expert just trained here, on this corpus. They are not LSE; LSE appears with the "
-        "official SyncNet weights: bench evaluate --syncnet syncnet_v2.model"
+        "official SyncNet weights: bench weights fetch syncnet_v2"
     )
     right = int((shifts["found_frames"] == shifts["shift_frames"]).sum())
     console.print(f"held-out loss of the expert: {loss:.3f} (chance is 0.693)")

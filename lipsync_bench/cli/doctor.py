@@ -20,6 +20,8 @@ from rich.markup import escape
 from lipsync_bench.datamodules.files.disk import printable
 from lipsync_bench.datamodules.files.texts import read_json
 from lipsync_bench.datamodules.versions import versions
+from lipsync_bench.datamodules.weights.options import WeightOptions
+from lipsync_bench.datamodules.weights.store import Store
 
 PYTHONS = ((3, 10), (3, 12))
 SPEED_SECONDS = 3.0
@@ -122,70 +124,21 @@ def _face_models() -> Iterator[Check]:
         )
 
 
-def _weights(folder: Path) -> Iterator[Check]:
-    from lipsync_bench.datamodules.files.disk import sha256
-    from lipsync_bench.weights import KINDS
-
-    names = {path.name: path for path in sorted(folder.rglob("*")) if path.is_file()} if folder.is_dir() else {}
-    for kind in KINDS.values():
-        known = {name for file in kind.files for name in file.names}
-        found = [path for name, path in names.items() if name.lower() in known or path.stem == kind.name]
-        if found:
-            text = "; ".join(f"{path} (sha256 {sha256(path)[:12]})" for path in found)
-            yield Check(f"weights {kind.name}", "ok", text, kind.use.format(out=found[0]))
-        else:
-            advice = f"{kind.expected}; licence: {kind.licence}"
-            yield Check(f"weights {kind.name}", "warn", f"none in {folder}", advice)
-
-
-def _perceptual() -> Iterator[Check]:
-    from lipsync_bench.models.parts.perceptual import BACKBONES, backbone_file
-
-    for name in BACKBONES:
-        path = backbone_file(name)
-        if path.is_file():
-            yield Check(f"weights {name}", "ok", str(path))
-        else:
-            advice = (
-                'needed to train with LPIPS or VGG losses; fetch it where there is a network: python -c "import '
-                f"torchvision; torchvision.models.{name}(weights='IMAGENET1K_V1')\""
-            )
-            yield Check(f"weights {name}", "warn", f"none at {path}", advice)
-
-
-def _metric_networks(folder: Path) -> Iterator[Check]:
-    """Networks that metrics need, but those whose official files are listed already."""
-    from lipsync_bench.evaluation.networks import flag
-    from lipsync_bench.metrics.registry import NETWORKS
-    from lipsync_bench.weights import KINDS
-
-    listed = {file.file for kind in KINDS.values() for file in kind.files}
-    for metric, network in NETWORKS:
-        if not network.file or network.file in listed:
+def _weights(store: Store) -> Iterator[Check]:
+    """Every official file that something here uses, and what it is for."""
+    for file in store.files.values():
+        if not file.use or file.use.startswith(("nothing here yet", "comes with")):
             continue
-        home = _home(network.home)
-        folders = network.home == "torchvision"  # its options take the folder, the others the file
-        places = [*sorted(folder.rglob(network.file)), *([home / network.file] if home else [])]
-        there = [path for path in places if path.is_file()]
-        if there:
-            at_home = "torchvision" if folders else ""
-            given = at_home if there[0].parent == home else there[0].parent if folders else there[0]
-            yield Check(f"weights {network.name}", "ok", str(there[0]), f"bench evaluate {flag(network, given)}")
-            continue
-        columns = ", ".join(column.name for column in metric.columns if column.network == network.name)
-        advice = f"{network.file}: without it the column {columns} is left out; where there is a network: "
-        advice += f"bench evaluate {flag(network, 'torchvision')} says how to fetch it"
-        if not folders:
-            advice = f"{network.file}: for bench evaluate {flag(network, 'FILE')}"
-        yield Check(f"weights {network.name}", "warn", f"none in {folder}{f' nor {home}' if home else ''}", advice)
+        found = store.find(file.id)
+        if found is not None:
+            state = "" if found.official else ", of which no official SHA-256 is public"
+            yield Check(f"weights {file.id}", "ok", f"{found.path}{state}", file.use)
+        else:
+            yield Check(f"weights {file.id}", "warn", "not here", f"{file.use}: bench weights fetch {file.id}")
 
 
 def _home(home: str) -> Path | None:
-    """A place as `lipsync_bench.metrics.metric.Network` names it: in a package, or in the cache of torchvision."""
-    from lipsync_bench.models.core.weight_files import cache_folder
-
-    if home == "torchvision":
-        return cache_folder()
+    """A file of an installed package, `package/below/FILE`."""
     package, _, below = home.partition("/")
     spec = importlib.util.find_spec(package) if package else None
     return Path(spec.origin).parent / below if spec is not None and spec.origin else None
@@ -230,17 +183,17 @@ def _loader_speed(root: Path) -> Check:
     return Check(f"loader {root}", "ok" if not advice else "warn", f"{speed:.0f} windows/s in one process", advice)
 
 
-def checks(data: Path, weights: Path) -> list[Check]:
-    """Everything that `bench doctor` looks at, in its folders."""
+def checks(data: Path, store: Store) -> list[Check]:
+    """Everything that `bench doctor` looks at."""
     parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
     report = [check for part in parts for check in part()]
-    return [*report, *_weights(weights), *_perceptual(), *_metric_networks(weights), *_data(data)]
+    return [*report, *_weights(store), *_data(data)]
 
 
 def doctor(
     *,
     data: Path = Path("data"),
-    weights: Path = Path("weights"),
+    weights: WeightOptions = WeightOptions(),
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Say what is installed, what is where, and what to do about it.
@@ -249,10 +202,9 @@ def doctor(
 
     Args:
         data: Folder of prepared data sets, or one of them.
-        weights: Folder with official weight files, searched at any depth.
         as_json: One JSON list instead of lines for people.
     """
-    report = checks(data, weights)
+    report = checks(data, weights.store)
     console = Console(soft_wrap=True, highlight=False)
     if as_json:
         console.print_json(json.dumps([asdict(check) for check in report]))

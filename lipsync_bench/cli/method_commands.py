@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lipsync_bench.cli.command_line import From0
 from lipsync_bench.datamodules.faces.options import FaceOptions
+from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference.options import DubOptions
 
 __all__ = ["demo", "dub", "import_"]
@@ -19,6 +20,7 @@ def dub(
     out: Path,
     options: DubOptions = DubOptions(),
     faces: FaceOptions = FaceOptions(),
+    weights: WeightOptions = WeightOptions(),
 ) -> int:
     """Dub a video: give the person in it other speech.
 
@@ -33,7 +35,7 @@ def dub(
     """
     from lipsync_bench.inference.dub import dub as run
 
-    logging.getLogger(__name__).info("%s", run(checkpoint, video, audio, out, options, faces).summary())
+    logging.getLogger(__name__).info("%s", run(checkpoint, video, audio, out, options, faces, weights).summary())
     return 0
 
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from lipsync_bench.datamodules.files.disk import write_atomic
-from lipsync_bench.evaluation.networks import flag
+from lipsync_bench.evaluation.networks import way_to
 from lipsync_bench.metrics.registry import METRICS
 
 _PLACE = re.compile(r"(<!-- metrics.*?-->\n\n).*?(\n\n<!-- end of metrics -->)", re.DOTALL)
@@ -23,11 +23,7 @@ def metric_table() -> str:
     lines = ["| column | needs | checked against |", "|---|---|---|"]
     for metric in METRICS:
         columns = ", ".join(f"`{column.name}`{_ARROWS[column.higher_is_better]}" for column in metric.columns)
-        needs = dict.fromkeys(
-            f"`{flag(network, '' if '/' in network.home else 'DIR' if network.home else 'FILE')}`"
-            for network in metric.networks
-            if not network.beside
-        )
+        needs = dict.fromkeys(f"`{way_to(network)}`" for network in metric.networks)
         lines.append(f"| {columns} | {', '.join(needs) or '–'} | {metric.checked} |")
     return "\n".join(lines)
 

@@ -10,7 +10,8 @@ from cyclopts import Parameter
 
 from lipsync_bench.cli.command_line import From1
 from lipsync_bench.datamodules.option_types import Words
-from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
+from lipsync_bench.datamodules.weights.options import WeightOptions
+from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
 from lipsync_bench.papers.options import RunOptions, TableOptions
 
 __all__ = ["evaluate", "leaderboard_merge", "report", "sync", "table"]
@@ -24,7 +25,8 @@ def evaluate(
     workers: From1 | None = None,
     inputs: Inputs = Inputs(),
     rules: Rules = Rules(),
-    scorers: ScorerFiles = ScorerFiles(),
+    metrics: MetricOptions = MetricOptions(),
+    weights: WeightOptions = WeightOptions(),
     select: Selection = Selection(),
     running: Running = Running(),
 ) -> int:
@@ -55,12 +57,20 @@ def evaluate(
     out = out or Path("results") / f"{name}{suffix}"
     if dataset is not None:
         result = evaluate_dataset(
-            dataset, out, inputs=inputs, rules=rules, scorers=scorers, select=select, running=running
+            dataset, out, inputs=inputs, rules=rules, metrics=metrics, weights=weights, select=select, running=running
         )
     else:
         assert target is not None
         result = evaluate_videos(
-            inputs.pred, target, out, rules=rules, scorers=scorers, select=select, running=running, workers=workers
+            inputs.pred,
+            target,
+            out,
+            rules=rules,
+            metrics=metrics,
+            weights=weights,
+            select=select,
+            running=running,
+            workers=workers,
         )
     if result.missing:
         return 0
@@ -75,24 +85,25 @@ def evaluate(
     return 0
 
 
-def sync(video: Path, /, *, syncnet: Path, syncnet_s3fd: Path | None = None, device: str = "auto") -> int:
+def sync(
+    video: Path, /, *, whole_frames: bool = False, weights: WeightOptions = WeightOptions(), device: str = "auto"
+) -> int:
     """Ask SyncNet whether a video's lips follow its audio.
 
-    Offset in frames of 25 fps, positive where the matching audio comes earlier; least distance; confidence. With the
-    official weights the authors' example.avi gives offset 3, distance 5.353, confidence 10.021.
+    Offset in frames of 25 fps, positive where the matching audio comes earlier; least distance; confidence. Each face
+    track is scored by itself where the weights of the pipeline's detector are here (bench weights fetch sfd_face), else
+    whole frames. For the authors' example.avi it says whether their numbers were met.
 
     Args:
-        video: With audio. Whole frames are looked at, unless there is a detector.
-        syncnet: Official weights, syncnet_v2.model.
-        syncnet_s3fd: Official weights of the pipeline's detector (sfd_face.pth): each face track is scored by itself.
+        video: With audio.
+        whole_frames: Score whole frames, which a face should fill.
         device: auto, cpu or cuda:N.
     """
     from lipsync_bench.datamodules.files.disk import printable
     from lipsync_bench.evaluation.sync_check import check_sync
 
-    sys.stdout.write(
-        "".join(f"{printable(line)}\n" for line in check_sync(video, syncnet, syncnet_s3fd, device).lines())
-    )
+    result = check_sync(video, weights.store, whole_frames=whole_frames, device=device)
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in result.lines()))
     return 0
 
 

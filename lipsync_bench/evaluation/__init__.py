@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
-    from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
+    from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
     from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
     from lipsync_bench.evaluation.task.selection import Result
     from lipsync_bench.metrics.metric import Column
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     ".evaluate": ("evaluate_dataset", "evaluate_videos"),
-    ".options": ("Inputs", "Rules", "Running", "ScorerFiles", "Selection"),
+    ".options": ("Inputs", "Rules", "Running", "MetricOptions", "Selection"),
     ".task.protocol": ("Protocol", "list_protocols", "load_protocol"),
     ".task.selection": ("Result",),
     "lipsync_bench.metrics.metric": ("Column",),
@@ -35,11 +35,11 @@ __all__ = [
     "COLUMNS",
     "Column",
     "Inputs",
+    "MetricOptions",
     "Protocol",
     "Result",
     "Rules",
     "Running",
-    "ScorerFiles",
     "Selection",
     "column",
     "evaluate_dataset",

@@ -17,8 +17,9 @@ from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.media.video_files import find_videos
+from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.task.protocol import Protocol
-from lipsync_bench.inference.face_mask import FaceMaskPaste
+from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
 from lipsync_bench.inference.lip_sync import lip_sync, paste, paste_crop
 from lipsync_bench.models import TalkingFaceModule, load_method
 from lipsync_bench.results.rows import GROUND_TRUTH, REPEATED_FRAME
@@ -170,13 +171,14 @@ class Checkpoint(Candidate):
         name: Its method name in the rows.
         path: A checkpoint written by `lightning fit` or `bench import`.
         device: Where the network runs.
-        parsing: Weights of the face parser, for methods that are pasted through a face mask.
+        store: Weight files: the face parser's, for methods that are pasted through a face mask; without it the mask is
+            the contour of Face Mesh.
 
     Raises:
         FileNotFoundError: No such checkpoint or weights.
     """
 
-    def __init__(self, name: str, path: Path, device: str = "cpu", parsing: Path | None = None) -> None:
+    def __init__(self, name: str, path: Path, device: str = "cpu", store: Store | None = None) -> None:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{name}: no checkpoint at {path}. Expected the file that training writes. Train it (lightning fit -c "
@@ -184,7 +186,7 @@ class Checkpoint(Candidate):
             )
         super().__init__(name, sha256(path))
         self.module: TalkingFaceModule = load_method(path, device)
-        self._mask = FaceMaskPaste(parsing, device) if self.module.face_mask else None
+        self._mask = FaceMaskPaste(parser_in(store or Store()), device) if self.module.face_mask else None
         self.paste = "box" if self._mask is None else self._mask.name
 
     def fallback_frames(self) -> int:

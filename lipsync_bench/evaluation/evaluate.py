@@ -16,10 +16,12 @@ from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
+from lipsync_bench.datamodules.weights.options import WeightOptions
+from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
 from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.networks import MetricNetworks
-from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
+from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
 from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
@@ -112,6 +114,11 @@ def _run(
         return result
 
 
+def _regions(protocol: Protocol, store: Store, device: str) -> Regions:
+    """The detectors of a protocol, with S3FD's weights where it needs them."""
+    return Regions(protocol, store.need("s3fd").path if protocol.boxes == "s3fd" else None, device)
+
+
 def _sources_of(clips: Iterable[Path]) -> Iterator[str]:
     """The videos of all clips that can be read."""
     for clip in clips:
@@ -125,7 +132,8 @@ def evaluate_dataset(
     *,
     inputs: Inputs = Inputs(),
     rules: Rules = Rules(),
-    scorers: ScorerFiles = ScorerFiles(),
+    metrics: MetricOptions = MetricOptions(),
+    weights: WeightOptions = WeightOptions(),
     select: Selection = Selection(),
     running: Running = Running(),
     progress: bool = True,
@@ -138,7 +146,8 @@ def evaluate_dataset(
         inputs: Clips, checkpoints and folders of videos, beside or instead of the YAML's; see `VideoFolder` for the
             names of videos.
         rules: How clips are drawn, paired and compared.
-        scorers: Weights of the networks that metrics need.
+        metrics: Metrics beyond those that are always computed.
+        weights: Where the networks' weights are looked for.
         select: A part of the methods or clips.
         running: Device, and what is kept.
         progress: Show progress and the means so far.
@@ -176,7 +185,7 @@ def evaluate_dataset(
             yield RepeatedFrame()
         for name, path in checkpoints.items():
             if name in names:
-                yield Checkpoint(name, Path(path), where, inputs.parsing)
+                yield Checkpoint(name, Path(path), where, weights.store)
         for name, folder in folders.items():
             if name in names:
                 excluded = (out, benchmark.data.source_root, *folders.values())
@@ -185,8 +194,8 @@ def evaluate_dataset(
     run = Evaluation(
         benchmark.data.source_root,
         list(candidates()),
-        Regions(protocol, scorers.detector_weights, where),
-        MetricNetworks(scorers, where),
+        _regions(protocol, weights.store, where),
+        MetricNetworks(metrics, weights.store, where),
         benchmark.name,
         out,
         running.save_videos,
@@ -201,7 +210,8 @@ def evaluate_dataset(
         "out": out,
         **vars(replace(inputs, methods=checkpoints, pred=folders)),
         **vars(replace(rules, protocol=rules.protocol or PAIRED_FACE_BOX, split=benchmark.split)),
-        "scorers": asdict(scorers),
+        "metrics": asdict(metrics),
+        **asdict(weights),
         "select": asdict(select),
         **vars(replace(running, device=where)),
     }
@@ -214,7 +224,8 @@ def evaluate_videos(
     out: Path,
     *,
     rules: Rules = Rules(),
-    scorers: ScorerFiles = ScorerFiles(),
+    metrics: MetricOptions = MetricOptions(),
+    weights: WeightOptions = WeightOptions(),
     select: Selection = Selection(),
     running: Running = Running(),
     workers: int | None = None,
@@ -279,14 +290,17 @@ def evaluate_videos(
     for name in (name for name in folders if name in names):
         candidates.append(VideoFolder(name, folders[name], sources, others, report.sources))
     where = device_of(running.device)
-    regions = Regions(protocol, scorers.detector_weights, where)
-    run = Evaluation(target, candidates, regions, MetricNetworks(scorers, where), "videos", out, running.save_videos)
+    regions = _regions(protocol, weights.store, where)
+    run = Evaluation(
+        target, candidates, regions, MetricNetworks(metrics, weights.store, where), "videos", out, running.save_videos
+    )
     config = {
         "pred": folders,
         "target": target,
         "out": out,
         "protocol": rules.protocol or VIDEO_PAIRS,
-        "scorers": asdict(scorers),
+        "metrics": asdict(metrics),
+        **asdict(weights),
         "select": asdict(select),
         **vars(replace(running, device=where)),
     }

@@ -3,7 +3,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter, Token
 from lipsync_bench.datamodules.limits import within
 from lipsync_bench.datamodules.option_types import Whole, Words
 
-__all__ = ["WEIGHT_OPTIONS", "Inputs", "Rules", "Running", "ScorerFiles", "Selection"]
+__all__ = ["Inputs", "MetricOptions", "Rules", "Running", "Selection"]
 
 
 _Given = Sequence[Token] | dict[str, Sequence[Token]]
@@ -60,14 +60,11 @@ class Inputs:
         methods: Checkpoint of each method, as --methods.wav2lip PATH, added to the benchmark's or replacing them.
         pred: Folder of generated videos, as DIR or NAME=DIR; may be given several times. With --target they are
             compared with its videos, else each is one more method, whose files are named like the clips.
-        parsing: Weights of the face parser (face_segmentation.pth), for methods that are pasted through a face mask
-            (HyperLips); without them the mask is the Face Mesh contour. Each row says which.
     """
 
     root: Path | None = None
     methods: Annotated[dict[str, Path], Parameter(converter=_checkpoints)] = field(default_factory=dict)
     pred: Annotated[dict[str, Path], Parameter(converter=_folders, n_tokens=-1)] = field(default_factory=dict)
-    parsing: Path | None = None
 
 
 @Parameter(name="*", group=Group("Rules", sort_key=2))
@@ -106,40 +103,19 @@ class Selection:
         within("limit", self.limit, 1)
 
 
-@Parameter(name="*", group=Group("Networks of metrics", sort_key=4))
+@Parameter(name="*", group=Group("Metrics", sort_key=4))
 @dataclass(frozen=True)
-class ScorerFiles:
-    """Weights of the metric networks; a metric whose weights are not given is not computed.
+class MetricOptions:
+    """What is measured beyond the metrics that need no weights, and those whose official weights are here.
 
     Args:
-        syncnet: Official SyncNet weights (syncnet_v2.model), for LSE.
-        syncnet_s3fd: Official detector weights of the SyncNet pipeline (sfd_face.pth); with both, LSE is also computed
-            on face tracks.
         expert: Checkpoint of a sync expert of this suite; its columns are called expert_*, never LSE.
-        lpips: Folder with alexnet-owt-7be5be79.pth or vgg16-397923af.pth or both, or torchvision for its cache of
-            downloads.
-        inception: Folder with pt_inception-2015-12-05-6726825d.pth, or torchvision; for FID.
-        detector_weights: S3FD's weights (s3fd-619a316812.pth), for protocols that cut by its boxes.
         metrics: Metrics that take long and are computed only if named, with commas between: csim_dlib (identity).
             A name may be followed by =FILE, the weights that it is computed with instead of those installed.
     """
 
-    syncnet: Path | None = None
-    syncnet_s3fd: Path | None = None
     expert: Path | None = None
-    lpips: str | None = None
-    inception: str | None = None
-    detector_weights: Path | None = None
     metrics: Annotated[dict[str, str], Parameter(converter=_files, n_tokens=-1)] = field(default_factory=dict)
-
-    def given(self, option: str) -> str | Path | None:
-        """The value given for an option of a network; None if it was not given."""
-        given: str | Path | None = getattr(self, option) if option in WEIGHT_OPTIONS else self.metrics.get(option)
-        return given
-
-
-WEIGHT_OPTIONS = {field.name for field in fields(ScorerFiles)} - {"metrics"}
-"""Options of networks; those of other networks are names of `metrics`."""
 
 
 @Parameter(name="*", group=Group("The run", sort_key=5))

@@ -54,7 +54,7 @@ class Regions:
 
     Raises:
         FileNotFoundError: The protocol needs S3FD and its weights are missing.
-        ValueError: Weights for a protocol that needs none, or a file that holds something else.
+        ValueError: A file that holds something else.
     """
 
     def __init__(self, protocol: Protocol, detector_weights: Path | None = None, device: str = "cpu") -> None:
@@ -65,11 +65,6 @@ class Regions:
             self.version = detector_version("s3fd", detector_weights)
             assert detector_weights is not None
             self._s3fd = load_s3fd(detector_weights, device)
-        elif detector_weights is not None:
-            raise ValueError(
-                f"--detector_weights {detector_weights} with {protocol.key}, which cuts by {protocol.cut}. Expected "
-                "weights only for a protocol with S3FD's boxes, as --protocol hyperlips"
-            )
         self._check: FaceCheck | None = None
 
     def key(self, *headers: ClipHeader) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces.crops import cut
+from lipsync_bench.datamodules.faces.detectors import detector_file
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import (
@@ -33,6 +34,7 @@ from lipsync_bench.datamodules.media.audio import (
 from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.datamodules.progress import progress_bar
+from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference.blending import blend
 from lipsync_bench.inference.face_mask import FaceMaskPaste
 from lipsync_bench.inference.face_path import FacePath, find_face
@@ -203,6 +205,7 @@ def dub(
     out: Path,
     options: DubOptions = DubOptions(),
     faces: FaceOptions = FaceOptions(),
+    weights: WeightOptions = WeightOptions(),
     *,
     batch_frames: int | None = None,
     progress: bool = True,
@@ -219,6 +222,7 @@ def dub(
         out: The MP4 to write.
         options: How it is dubbed.
         faces: How the face is found and cut out.
+        weights: Where the detector's and the face parser's weights are looked for.
         batch_frames: Frames held and generated at once; 16 if not given, fewer of large ones.
         progress: Show a bar on standard error.
 
@@ -238,14 +242,14 @@ def dub(
     info = probe(video)
     fps = info.fps if math.isfinite(info.fps) else FPS
     module = load_method(checkpoint, device)
-    mask = None if options.parsing is None else FaceMaskPaste(options.parsing, device)
+    mask = FaceMaskPaste(weights.store.need("face_segmentation").path, device) if options.parsing else None
     mel, samples = _speech(audio)
     wanted = math.ceil(round(samples / SAMPLE_RATE * fps, 6))
     with progress_bar(progress) as bar:
         guess = wanted if info.frames is None else min(wanted, info.frames)
         frames = bar.track(islice(read_frames(video, fps), wanted), total=guess, description="finding the face")
         try:
-            path = find_face(frames, faces, pads=pads, smooth=options.smooth)
+            path = find_face(frames, faces, detector_file(faces, weights.store), pads=pads, smooth=options.smooth)
         except FaceError as error:
             raise FaceError(f"{video}: {error}") from error
         enough = options.fit == "cut" or wanted <= len(path) + _LEFT_OVER_S * fps

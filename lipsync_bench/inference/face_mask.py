@@ -18,6 +18,7 @@ import numpy as np
 
 from lipsync_bench.datamodules.faces.crops import cut
 from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.blending import face_mask
 from lipsync_bench.models.pretrained.face_parsing import load_face_parser, parse_face
 
@@ -146,6 +147,12 @@ def paste_contour(
     face = _resize(_as_image(generated), (y2 - y1, x2 - x1))
     mixed = np.where(inside[..., None], face, frame[y1:y2, x1:x2]).astype(np.uint8)
     return _blend(frame, corners, mixed, inside.astype(np.uint8), released)
+
+
+def parser_in(store: Store) -> Path | None:
+    """The face parser's weights, if they are here."""
+    found = store.find("face_segmentation")
+    return None if found is None else found.path
 
 
 class FaceMaskPaste:

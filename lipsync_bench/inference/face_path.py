@@ -4,6 +4,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
@@ -77,6 +78,7 @@ def _smoothed(boxes: np.ndarray, visible: np.ndarray) -> np.ndarray:
 def find_face(
     frames: Iterable[np.ndarray],
     options: FaceOptions = FaceOptions(),
+    detector_weights: Path | None = None,
     *,
     pads: Pads = (0, 0, 0, 0),
     smooth: bool = True,
@@ -86,6 +88,7 @@ def find_face(
     Args:
         frames: uint8 RGB (H, W, 3), all of one size.
         options: The detector, which of several faces is used, and the crop rule.
+        detector_weights: Weight file of a detector that has one.
         pads: Pixels added to the boxes above, below, left and right.
         smooth: With rule `detector`: smooth the boxes as the official inference does.
 
@@ -93,7 +96,7 @@ def find_face(
         FaceError: No face on any frame.
         ValueError: Negative pads that leave no box.
     """
-    found = make_detector(options.detector, options.detector_weights, landmarks=False)
+    found = make_detector(options.detector, detector_weights, landmarks=False)
     with FaceTracker(found, face=options.face, max_gap_frames=options.max_gap_frames, keep=_outline) as tracker:
         for frame in frames:
             tracker.add(frame)

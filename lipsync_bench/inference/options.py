@@ -4,7 +4,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from cyclopts import Group, Parameter, Token
@@ -42,8 +41,8 @@ class DubOptions:
             else none.
         smooth: With crop detector: smooth the boxes, as published. Those of crop mesh always are.
         reference: Shows the identity: the same frame's crop, as published, or the first frame's.
-        parsing: Weights of the face parser (face_segmentation.pth): the face is pasted where it sees skin and lips, as
-            HyperLips does, and not as --blend says.
+        parsing: Paste the face where the face parser sees skin and lips, as HyperLips does, and not as --blend says.
+            Needs its weights: bench weights fetch face_segmentation.
         no_mark: Leave out the metadata that says that the file is synthetic, and what made it.
         device: auto, cpu or cuda:N.
     """
@@ -53,7 +52,7 @@ class DubOptions:
     pads: Annotated[Pads | None, Parameter(converter=_pads, n_tokens=-1, consume_multiple=True)] = None
     smooth: Annotated[bool, Parameter(negative="--no-smooth")] = True
     reference: Reference = "same"
-    parsing: Path | None = None
+    parsing: bool = False
     no_mark: bool = False
     device: str = "auto"
 

@@ -9,26 +9,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from lipsync_bench.datamodules.files.texts import read_yaml
+from lipsync_bench.datamodules.weights.registry import is_official, official_file
 from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
 from lipsync_bench.experiment_files import experiment_file, installed_experiments
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS, PaperMetric
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
 from lipsync_bench.papers.scores import Verdict
 
-__all__ = ["OFFICIAL_SYNCNET_SHA256", "UNRELEASED", "Measured", "comparability", "known_protocol", "name_in_papers"]
+__all__ = ["UNRELEASED", "Measured", "comparability", "known_protocol", "name_in_papers"]
 
 # `Protocol.reference` in the terms of the papers' tables.
 _REFERENCES = {"first": "first frame", "same": "each frame's own", "elsewhere": "of videos made elsewhere"}
 
 # Data sets that their authors did not release: ours are never on the same clips.
 UNRELEASED = frozenset({"custom", "youtubehq"})
-
-# SHA-256 of syncnet_v2.model as released by Oxford VGG; it is not published. Whoever has the file may add its hash here
-# once the authors' example gives offset 3, distance 5.353 and confidence 10.021.
-OFFICIAL_SYNCNET_SHA256: frozenset[str] = frozenset()
-
-# The other networks' official files, whose names end in the first digits of their SHA-256.
-_OFFICIAL_FILES = {"lpips_alex": "alexnet-owt-7be5be79.pth", "fid": "pt_inception-2015-12-05-6726825d.pth"}
 
 
 @dataclass(frozen=True)
@@ -105,14 +99,10 @@ def _frames(table: PaperTable, protocol: Protocol) -> list[str]:
 
 
 def _network(facts: PaperMetric, ours: Measured) -> str:
-    sha256 = ours.network_sha256
-    if facts.network in _OFFICIAL_FILES:
-        file = _OFFICIAL_FILES[facts.network]
-        official = sha256.startswith(file.rpartition("-")[2].removesuffix(".pth"))
-        whose = f"not those of {file}"
-    else:
-        official, whose = sha256 in OFFICIAL_SYNCNET_SHA256, "not on record here as the official SyncNet's"
-    return "" if official else f"metric network weights (ours: {sha256[:12] or 'not stated'}; {whose})"
+    file = official_file(facts.weights)
+    if is_official(facts.weights, ours.network_sha256):
+        return ""
+    return f"metric network weights (ours: {ours.network_sha256[:12] or 'not stated'}; not those of {file.file})"
 
 
 def comparability(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verdict:

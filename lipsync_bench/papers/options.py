@@ -7,7 +7,8 @@ from typing import Literal
 
 from cyclopts import Group, Parameter
 
-from lipsync_bench.evaluation.options import Inputs, Running, ScorerFiles, Selection
+from lipsync_bench.datamodules.weights.options import WeightOptions
+from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running, Selection
 
 __all__ = ["RunOptions", "TableOptions"]
 
@@ -44,14 +45,15 @@ class RunOptions:
 
     select: Selection = Selection()
     inputs: Inputs = Inputs()
-    scorers: ScorerFiles = ScorerFiles()
+    metrics: MetricOptions = MetricOptions()
+    weights: WeightOptions = WeightOptions()
     running: Running = Running()
 
     @property
     def given(self) -> list[str]:
         """Options that differ from their defaults, as they are typed."""
         named: list[str] = []
-        for group in (self.select, self.inputs, self.scorers, self.running):
+        for group in (self.select, self.inputs, self.metrics, self.weights, self.running):
             for field in fields(group):
                 value = getattr(group, field.name)
                 if field.name == "methods":

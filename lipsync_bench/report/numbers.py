@@ -8,8 +8,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lipsync_bench.datamodules.weights.registry import is_official
 from lipsync_bench.metrics.metric import Column
-from lipsync_bench.papers.comparable import OFFICIAL_SYNCNET_SHA256
+from lipsync_bench.metrics.registry import NETWORKS
 from lipsync_bench.report.contents import Results
 from lipsync_bench.results.printing import fixed
 
@@ -42,18 +43,17 @@ class Heading:
         return f"{self.text}, {self.note}" if self.note else self.text
 
 
-def _note(name: str, found: list[str]) -> str:
-    shown = " and ".join(sha[:12] for sha in found) or "not stated"
-    if not name.startswith("lse_"):
-        return f"weights {shown}" if found else ""
-    if found and set(found) <= OFFICIAL_SYNCNET_SHA256:
-        return f"official weights {shown}"
-    return f"weights {shown}, not on record as official"
+def _note(network: str, found: list[str]) -> str:
+    if not found:
+        return ""
+    id = next((n.weights for _, n in NETWORKS if n.name == network), "")
+    shown = f"weights {' and '.join(sha[:12] for sha in found)}"
+    return f"{'' if all(is_official(id, sha) for sha in found) else 'un'}official {shown}" if id else shown
 
 
 def heading(results: Results, protocol: str, column: Column) -> Heading:
     """The heading of a metric in a protocol's tables."""
-    note = _note(column.name, results.network_hashes(protocol, f"{column.network}_sha256")) if column.network else ""
+    note = _note(column.network, results.network_hashes(protocol, f"{column.network}_sha256")) if column.network else ""
     text = column.heading.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")  # keeps the arrow beside the title
     return Heading(column.name, text, note, column.source, column.higher_is_better, column.digits)
 

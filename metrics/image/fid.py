@@ -314,6 +314,6 @@ METRIC = Description(
         ),
     ),
     checked="SciPy's matrix root and torch-fidelity's eigenvalues on given features, 1e-8; needs 2048 frames",
-    networks=(Network("fid", "inception", "pt_inception-2015-12-05-6726825d.pth", "torchvision"),),
+    networks=(Network("fid", "inception_fid"),),
     files=("features", ".f32"),
 )

@@ -207,7 +207,7 @@ METRIC = Description(
     source="Zhang et al., CVPR 2018, lpips 0.1.4 (v0.1)",
     checked="the package lpips 0.1.4 on the same frames, 1e-6",
     networks=(
-        Network("lpips_alex", "lpips", "alexnet-owt-7be5be79.pth", "torchvision"),
-        Network("lpips_vgg", "lpips", "vgg16-397923af.pth", "torchvision"),
+        Network("lpips_alex", "alexnet"),
+        Network("lpips_vgg", "vgg16"),
     ),
 )

@@ -333,5 +333,5 @@ METRIC = Description(
     source="this suite: a sync expert trained with it, not LSE",
     checked="this suite's own sync expert; never LSE",
     curves=(Field("expert_curve", "The expert's cosine"),),
-    networks=(Network("expert", "expert"),),
+    networks=(Network("expert", option="expert"),),
 )

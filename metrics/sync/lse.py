@@ -457,7 +457,7 @@ METRIC = Description(
     checked="golden arrays; `lse_*_real`, on face tracks, needs `--syncnet_s3fd FILE` too",
     curves=(Field("lse_curve_wav2lip_lrs", "SyncNet's distance"),),
     networks=(
-        Network("lse", "syncnet", "syncnet_v2.model"),
-        Network("syncnet_s3fd", "syncnet_s3fd", "sfd_face.pth", recorded=False, beside="syncnet"),
+        Network("lse", "syncnet_v2"),
+        Network("syncnet_s3fd", "sfd_face", recorded=False, beside="lse"),
     ),
 )

@@ -43,7 +43,8 @@ class WeightsFile:
 
     Args:
         name: File name.
-        weights: Where it is: "torchvision" for torchvision's cache of downloads, else a folder.
+        weights: Where it is: "torchvision" for torchvision's cache of downloads, else its folder, or the file itself
+            under any name.
         expected: What it should hold, for messages.
         repair: How to come by it, for messages.
     """
@@ -56,7 +57,8 @@ class WeightsFile:
     @property
     def path(self) -> Path:
         """Where the file is expected."""
-        return (cache_folder() if self.weights == TORCHVISION else Path(self.weights)) / self.name
+        place = cache_folder() if self.weights == TORCHVISION else Path(self.weights)
+        return place if place.is_file() else place / self.name
 
     def read(self) -> Mapping[str, Tensor]:
         """What the file holds. Ask before building a network: that takes seconds.

@@ -22,7 +22,6 @@ class PaperMetric:
             "people": ratings.
         column: Our column in leaderboard.csv; empty for ratings, which come from a file.
         unstated: A sentence on a choice of ours that no paper states; empty if there is none.
-        need: The flag of `bench evaluate` without which it is not measured.
         diagnostic: Our column that may explain the paper's values but does not compare methods; empty without one.
     """
 
@@ -32,7 +31,6 @@ class PaperMetric:
     kind: Literal["frames", "sync", "people"]
     column: str = ""
     unstated: str = ""
-    need: str = ""
     diagnostic: str = ""
 
     @property
@@ -41,9 +39,14 @@ class PaperMetric:
         return our_column(self.column).network if self.column else ""
 
     @property
-    def flag(self) -> str:
-        """The option that gives its weights; empty for a formula."""
-        return next((network.option for _, network in NETWORKS if network.name == self.network), "")
+    def weights(self) -> str:
+        """The network's official file, by its id in the store; empty for a formula."""
+        return next((network.weights for _, network in NETWORKS if network.name == self.network), "")
+
+    @property
+    def need(self) -> str:
+        """The command that fetches what it is measured with; empty for a formula."""
+        return f"bench weights fetch {self.weights}" if self.weights else ""
 
     @property
     def pooled(self) -> bool:
@@ -57,9 +60,6 @@ class PaperMetric:
 
 
 _SCRIPT = "The papers do not say which of Wav2Lip's two scripts gave LSE; ours is the one on whole frames (LRS)."
-_SYNCNET = "SyncNet's weights: bench evaluate --syncnet syncnet_v2.model"
-_ALEXNET = "AlexNet's weights: bench evaluate --lpips DIR"
-_INCEPTION = "Inception's weights: bench evaluate --inception DIR"
 
 PAPER_METRICS = {
     "psnr": PaperMetric("PSNR", "dB", True, "frames", "psnr", diagnostic="psnr_uint8"),
@@ -79,7 +79,6 @@ PAPER_METRICS = {
         "frames",
         "lpips_alex",
         unstated="The papers do not state the net of LPIPS; ours is alex.",
-        need=_ALEXNET,
     ),
     "mse": PaperMetric("MSE", "", False, "frames", "mse"),
     "fid": PaperMetric(
@@ -89,7 +88,6 @@ PAPER_METRICS = {
         "frames",
         "fid",
         unstated="The papers do not say which real frames FID is against; ours are those of the videos dubbed.",
-        need=_INCEPTION,
     ),
     "cpbd": PaperMetric(
         "CPBD",
@@ -99,8 +97,8 @@ PAPER_METRICS = {
         "cpbd",
         unstated="The papers do not say which program computed CPBD; ours agrees with the Python package cpbd.",
     ),
-    "lse_c": PaperMetric("LSE-C", "", True, "sync", "lse_c_wav2lip_lrs", _SCRIPT, _SYNCNET),
-    "lse_d": PaperMetric("LSE-D", "", False, "sync", "lse_d_wav2lip_lrs", _SCRIPT, _SYNCNET),
+    "lse_c": PaperMetric("LSE-C", "", True, "sync", "lse_c_wav2lip_lrs", _SCRIPT),
+    "lse_d": PaperMetric("LSE-D", "", False, "sync", "lse_d_wav2lip_lrs", _SCRIPT),
     "visual_mos": PaperMetric("Visual quality", "1-5", True, "people"),
     "sync_mos": PaperMetric("Lip sync", "1-5", True, "people"),
     "realness_mos": PaperMetric("Realness", "1-5", True, "people"),

@@ -91,11 +91,15 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
             continue
         missing = ""
         # Without its metric networks a protocol would fill no cell, and its folder would refuse them later.
-        flags = [PAPER_METRICS[m].flag for m in metrics]
-        if not any(not flag or options.scorers.given(flag) is not None for flag in flags):
+        store, files = options.weights.store, [PAPER_METRICS[m].weights for m in metrics]
+        if not any(not file or store.find(file) is not None for file in files):
             titles = ", ".join(PAPER_METRICS[m].title for m in metrics)
-            needs = " and ".join(dict.fromkeys(f"--{flag}" for flag in flags))
-            missing = f"{protocol.key}, of which this table has only {titles}. Run it with {needs} PATH."
+            missing = (
+                f"{protocol.key}, of which this table has only {titles}. Run: bench weights fetch "
+                f"{' '.join(dict.fromkeys(files))}."
+            )
+        elif protocol.boxes == "s3fd" and store.find("s3fd") is None:
+            missing = f"{protocol.key}, whose boxes are S3FD's. Run: bench weights fetch s3fd."
         chosen[protocol.name] = (protocol, missing)
     if not chosen:
         raise ValueError(

@@ -6,11 +6,11 @@ table uses. Results are in RESULTS/DATASET-PROTOCOL, as of `bench evaluate`, who
 """
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lipsync_bench.evaluation.options import Rules, ScorerFiles
+from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.evaluation.options import Rules
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.papers.leaderboards import LeaderboardSource, WeightsInUse, read_folders
 from lipsync_bench.papers.options import RunOptions
@@ -64,13 +64,7 @@ class _Step:
     run: bool
 
 
-def _scorers(options: RunOptions, protocol: Protocol, others: Iterable[Protocol]) -> ScorerFiles:
-    """The detector's weights go to the protocols that use it; to all if none does, so that they refuse them."""
-    idle = protocol.boxes != "s3fd" and any(other.boxes == "s3fd" for other in others)
-    return replace(options.scorers, detector_weights=None) if idle else options.scorers
-
-
-def _evaluate(step: _Step, scorers: ScorerFiles, options: RunOptions) -> list[str]:
+def _evaluate(step: _Step, options: RunOptions) -> list[str]:
     """Run or resume one evaluation until it is finished. Returns the methods of which every clip failed."""
     from lipsync_bench.evaluation.evaluate import evaluate_dataset
 
@@ -83,7 +77,8 @@ def _evaluate(step: _Step, scorers: ScorerFiles, options: RunOptions) -> list[st
             out,
             inputs=replace(options.inputs, methods=dict(part.checkpoints), pred=dict(part.pred)),
             rules=Rules(step.protocol.name),
-            scorers=scorers,
+            metrics=options.metrics,
+            weights=options.weights,
             select=replace(options.select, only=names),
             running=options.running,
         )
@@ -94,15 +89,15 @@ def _evaluate(step: _Step, scorers: ScorerFiles, options: RunOptions) -> list[st
     return [f"{name} ({out})" for name in result.without_any_score if name in names]
 
 
-def _in_use(part: DatasetPlan, parsing: Path | None) -> WeightsInUse:
+def _in_use(part: DatasetPlan, store: Store) -> WeightsInUse:
     """The weights of this run, so that rows of earlier weights are not in the table."""
     videos = dict.fromkeys(part.pred, ("", ("",)))
     if not part.checkpoints:
         return videos
     from lipsync_bench.datamodules.files.disk import sha256
-    from lipsync_bench.inference.face_mask import FaceMaskPaste
+    from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
 
-    pastes = ("box", FaceMaskPaste(parsing).name)
+    pastes = ("box", FaceMaskPaste(parser_in(store)).name)
     return {**videos, **{name: (sha256(path), pastes) for name, path in part.checkpoints.items()}}
 
 
@@ -152,10 +147,9 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
     failed: list[str] = []
     for step in steps:
         if step.run:
-            scorers = _scorers(options, step.protocol, (protocol for protocol, _ in protocols.values()))
-            failed += _evaluate(step, scorers, options)
+            failed += _evaluate(step, options)
     if rank_and_world()[0] != 0:
         return None
-    in_use = {step.part.dataset: _in_use(step.part, options.inputs.parsing) for step in steps if step.run}
+    in_use = {step.part.dataset: _in_use(step.part, options.weights.store) for step in steps if step.run}
     sources = read_folders((step.out, in_use.get(step.part.dataset, {})) for step in steps)
     return Finished(sources, tuple(notes), tuple(failed))
