@@ -27,6 +27,7 @@ class WeightFile(BaseModel):
         file: Its file name.
         aliases: Further names under which it is passed on.
         kind: Name in `lipsync_bench.weights.KINDS`; "" for files that nothing here imports.
+        base: Of a second stage: id of the first stage's file that belongs to it.
         what: What it is, in a phrase.
         documented: Where its author tells about it.
         licence: Of the weights, in a few words.
@@ -47,6 +48,7 @@ class WeightFile(BaseModel):
     file: Annotated[str, Field(pattern=r"^[\w.+-]+$")]
     aliases: list[str] = []
     kind: str = ""
+    base: str = ""
     what: str = ""
     documented: str = ""
     licence: str

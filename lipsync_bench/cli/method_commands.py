@@ -28,7 +28,7 @@ def dub(
     its metadata that it is synthetic. Please tell its viewers as well, and dub only people who agreed to it.
 
     Args:
-        checkpoint: Of any method.
+        checkpoint: Of any method; or an official weight file, or official:ID for one in the store.
         video: Shows the person; its own audio is not used.
         audio: The speech, any file with audio.
         out: The MP4 to write.

@@ -21,8 +21,9 @@ from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
 from lipsync_bench.inference.lip_sync import lip_sync, paste, paste_crop
-from lipsync_bench.models import TalkingFaceModule, load_method
+from lipsync_bench.models import TalkingFaceModule
 from lipsync_bench.results.rows import GROUND_TRUTH, REPEATED_FRAME
+from lipsync_bench.weights.methods import load_any
 
 _EVEN_PX = 3  # largest difference from rounding the sides of target and prediction to even numbers
 _MACROBLOCK_PX = 16  # some writers (imageio) round sides to multiples of this
@@ -169,7 +170,7 @@ class Checkpoint(Candidate):
 
     Args:
         name: Its method name in the rows.
-        path: A checkpoint written by `lightning fit` or `bench import`.
+        path: A checkpoint written by `lightning fit` or `bench import`, or an official weight file.
         device: Where the network runs.
         store: Weight files: the face parser's, for methods that are pasted through a face mask; without it the mask is
             the contour of Face Mesh.
@@ -185,7 +186,7 @@ class Checkpoint(Candidate):
                 f"RUN; runs: bench experiments list), or name another with --methods.{name} PATH"
             )
         super().__init__(name, sha256(path))
-        self.module: TalkingFaceModule = load_method(path, device)
+        self.module: TalkingFaceModule = load_any(name, path, device, store or Store())
         self._mask = FaceMaskPaste(parser_in(store or Store()), device) if self.module.face_mask else None
         self.paste = "box" if self._mask is None else self._mask.name
 

@@ -4,7 +4,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world
 from lipsync_bench.results import manifest
 from lipsync_bench.results.leaderboard import write_leaderboard
 from lipsync_bench.results.rows import BOARD, GROUND_TRUTH, IDENTITY, REPEATED_FRAME, RowFile, read_rows, rows_in
+from lipsync_bench.weights.methods import is_word, method_file, official_id
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +115,23 @@ def _run(
         return result
 
 
+def _checkpoints(given: Mapping[str, Path], wanted: Container[str], store: Store) -> dict[str, Path]:
+    """The file of each method; one that is not here is left out, and named, unless it is wanted by its name.
+
+    Raises:
+        FileNotFoundError, ValueError: As `method_file`, of one that is wanted.
+    """
+    files, absent = {}, []
+    for name, path in given.items():
+        if name in wanted or (path.is_file() if not is_word(path) else store.find(official_id(name, path))):
+            files[name] = method_file(name, path, store)
+        else:
+            absent.append(f"{name} ({path})")
+    if absent:
+        _log.info("not here yet, and therefore left out: %s", ", ".join(absent))
+    return files
+
+
 def _regions(protocol: Protocol, store: Store, device: str) -> Regions:
     """The detectors of a protocol, with S3FD's weights where it needs them."""
     return Regions(protocol, store.need("s3fd").path if protocol.boxes == "s3fd" else None, device)
@@ -159,12 +177,8 @@ def evaluate_dataset(
     protocol = load_protocol(rules.protocol or PAIRED_FACE_BOX)
     benchmark = load_benchmark(dataset, inputs.root, inputs.methods, rules.split)
     folders = {name: Path(folder) for name, folder in inputs.pred.items()}
-    checkpoints = {name: path for name, path in benchmark.methods.items() if name not in folders}
-    wanted = {*inputs.methods, *select.only}  # their absence is an error
-    absent = [name for name in checkpoints if name not in wanted and not checkpoints[name].is_file()]
-    if absent:
-        files = ", ".join(f"{name} ({checkpoints.pop(name)})" for name in absent)
-        _log.info("not trained yet, and therefore left out: %s", files)
+    given = {name: path for name, path in benchmark.methods.items() if name not in folders}
+    checkpoints = _checkpoints(given, {*inputs.methods, *select.only}, weights.store)
     refuse_names([*checkpoints, *folders])
     names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders])
     for name, folder in folders.items():

@@ -57,7 +57,9 @@ class Inputs:
 
     Args:
         root: Folder of prepared clips, instead of the benchmark's.
-        methods: Checkpoint of each method, as --methods.wav2lip PATH, added to the benchmark's or replacing them.
+        methods: Weights of each method, as --methods.wav2lip PATH: a checkpoint or an official file; or official for
+            the official file of that name in the store (official:ID for another). Added to the benchmark's, or
+            replacing them.
         pred: Folder of generated videos, as DIR or NAME=DIR; may be given several times. With --target they are
             compared with its videos, else each is one more method, whose files are named like the clips.
     """

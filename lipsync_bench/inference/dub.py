@@ -40,9 +40,10 @@ from lipsync_bench.inference.face_mask import FaceMaskPaste
 from lipsync_bench.inference.face_path import FacePath, find_face
 from lipsync_bench.inference.lip_sync import generate_faces
 from lipsync_bench.inference.options import Blend, DubOptions, Pads, Reference
-from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
+from lipsync_bench.models import TalkingFaceModule, list_methods
 from lipsync_bench.processes import device_of
 from lipsync_bench.version import __version__
+from lipsync_bench.weights.methods import load_any, method_file
 
 PUBLISHED_PADS: Pads = (0, 10, 0, 0)
 BATCH_FRAMES = 16
@@ -216,7 +217,7 @@ def dub(
     and up to two channels. The file appears under its name when it is whole; an older one is replaced.
 
     Args:
-        checkpoint: Any method's, written by `lightning fit` or `bench import`.
+        checkpoint: Any method's, written by `lightning fit` or `bench import`, or an official weight file.
         video: Any video that PyAV reads; its own audio is not used.
         audio: The speech; any file with audio. The network reads it at 16 kHz mono.
         out: The MP4 to write.
@@ -232,6 +233,7 @@ def dub(
         ValueError: An argument; or `out` is one of the files to read.
     """
     began = time.perf_counter()
+    checkpoint = method_file(checkpoint.stem, checkpoint, weights.store)
     _check(checkpoint, video, audio, out)
     if faces.crop == "mesh" and not options.smooth:
         raise ValueError("smooth is off, but the boxes of crop rule mesh are smooth by nature. Use --crop detector too")
@@ -241,7 +243,7 @@ def dub(
     device = device_of(options.device)
     info = probe(video)
     fps = info.fps if math.isfinite(info.fps) else FPS
-    module = load_method(checkpoint, device)
+    module = load_any(checkpoint.stem, checkpoint, device, weights.store)
     mask = FaceMaskPaste(weights.store.need("face_segmentation").path, device) if options.parsing else None
     mel, samples = _speech(audio)
     wanted = math.ceil(round(samples / SAMPLE_RATE * fps, 6))

@@ -21,7 +21,7 @@ from lipsync_bench.models.core.checkpoints import load_module, save_module
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["KINDS", "import_file", "import_official"]
+__all__ = ["KINDS", "import_file", "import_official", "official_state"]
 
 
 def _kinds() -> dict[str, OfficialWeights]:
@@ -43,7 +43,7 @@ def _kind(name: str) -> OfficialWeights:
     return KINDS[name]
 
 
-def _state(kind: OfficialWeights, path: Path) -> dict[str, Tensor]:
+def official_state(kind: OfficialWeights, path: Path) -> dict[str, Tensor]:
     """The state dict inside a file, under its official names."""
     entries = read_torch(path, kind.expected, "Download it again, or name another path")
     outer = next((key for key in kind.outer if isinstance(entries, Mapping) and key in entries), None)
@@ -101,7 +101,7 @@ def import_official(kind: str, path: Path | str) -> nn.Module:
             missing or unknown, or other shapes, all listed.
     """
     record, path = _kind(kind), Path(path)
-    state = _state(record, path)
+    state = official_state(record, path)
     network = record.build(state)
     _fill(record, path, network, state)
     return network.eval()

@@ -29,7 +29,18 @@ _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torc
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["RECORD", "BenchModule", "class_path", "load_checkpoint", "load_module", "read_stage", "save_module"]
+_EXPECTED = "a .ckpt file of tensors and plain values, written by this package, or an official weight file"
+
+__all__ = [
+    "RECORD",
+    "BenchModule",
+    "class_path",
+    "is_checkpoint",
+    "load_checkpoint",
+    "load_module",
+    "read_stage",
+    "save_module",
+]
 
 
 def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | None = None) -> None:
@@ -85,6 +96,16 @@ def _record(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
     return kind, f"written by version {record.get('version', 'unknown')!s:.20}, this is {package_version()}"
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file is a checkpoint of this package, rather than an official weight file.
+
+    Raises:
+        FileNotFoundError, ValueError: There is no such file; it is damaged, or asks for code to be called.
+    """
+    entries = read_torch(path, _EXPECTED, "Name another file", mapped=True)
+    return isinstance(entries, Mapping) and RECORD in entries
+
+
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """Reads a checkpoint of this package onto the CPU, without executing code from it.
 
@@ -96,7 +117,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     checkpoint = read_torch(
         path,
-        "a .ckpt file of tensors and plain values, written by this package",
+        _EXPECTED,
         "Write it with: lightning fit -c FILE",
     )
     if not isinstance(checkpoint, dict) or RECORD not in checkpoint:
