@@ -315,7 +315,11 @@ def test_the_file_is_marked_synthetic_unless_switched_off(checkpoint, talk, tmp_
         ({"out": "checkpoint"}, ValueError, r"ends in '.ckpt'\. Expected a name ending in \.mp4"),
         ({"video": Path("none.mp4")}, FileNotFoundError, r"none\.mp4: no such file.*--video"),
         ({"options": DubOptions(smooth=False)}, ValueError, r"smooth is off.*Use --crop detector"),
-        ({"options": DubOptions(device="cuda:99")}, ValueError, r"device 'cuda:99': not there\. Expected .*Set --device"),
+        (
+            {"options": DubOptions(device="cuda:99")},
+            ValueError,
+            r"device 'cuda:99': not there\. Expected .*Set --device",
+        ),
     ],
 )
 def test_meaningless_arguments_are_refused(checkpoint, talk, tmp_path, change, error, message):
