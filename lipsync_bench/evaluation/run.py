@@ -85,9 +85,18 @@ class _PairScores:
         video: The clip that is reproduced.
         audio_clip: The clip whose audio drives the frames.
         audio: Its audio, shared by all candidates that are scored with it.
+        target_damage: Counts the damage of the target's video.
     """
 
-    def __init__(self, run: Evaluation, candidate: Candidate, video: Clip, audio_clip: Clip, audio: Audio) -> None:
+    def __init__(
+        self,
+        run: Evaluation,
+        candidate: Candidate,
+        video: Clip,
+        audio_clip: Clip,
+        audio: Audio,
+        target_damage: Damage,
+    ) -> None:
         self.candidate = candidate
         self.audio_clip = audio_clip
         self.ids = (video.header.id, audio_clip.header.id)
@@ -98,7 +107,7 @@ class _PairScores:
         self._entry = (candidate.name, candidate.sha256, candidate.paste)
         self._earlier_fallbacks = candidate.fallback_frames()
         self._earlier_damage = candidate.damaged_frames()
-        self._audio_damage = Damage()
+        self._audio_damage, self._target_damage = Damage(), target_damage
         self._seconds = self._generate_seconds = 0.0
         self._without_box = 0
         self._scorers: list[Scorer] = []
@@ -187,12 +196,8 @@ class _PairScores:
         if self._saved is not None:
             self._saved.add(frames)
 
-    def row(self, target_damage: Damage) -> dict[str, object]:
-        """The fields of the row that are known at the end of the clip.
-
-        Args:
-            target_damage: Of the target's video.
-        """
+    def row(self) -> dict[str, object]:
+        """The fields of the row that are known at the end of the clip."""
         if self.failure is None and self.frames == 0:
             self.failure = MediaError("no frame to score")
         if self.failure is None and self._without_box == self.frames:
@@ -212,7 +217,7 @@ class _PairScores:
             "frames": self.frames,
             "boxless_frames": self._without_box,
             "fallback_frames": self.candidate.fallback_frames() - self._earlier_fallbacks,
-            "damaged_frames": own_damage + self._audio_damage.frames + target_damage.frames,
+            "damaged_frames": own_damage + self._audio_damage.frames + self._target_damage.frames,
             "generate_seconds": round(self._generate_seconds, 3),
             "seconds": round(self._seconds, 3),
             **values,
@@ -265,10 +270,10 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         return
     frames = run.frames(video, audio)
     audios = {clip: Audio(clip.wav, clip.mel) for clip in (video, audio)}
-    scores = [_PairScores(run, candidate, video, clip, audios[clip]) for candidate, clip in pending]
+    damage = Damage()
+    scores = [_PairScores(run, candidate, video, clip, audios[clip], damage) for candidate, clip in pending]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
     source_sha256 = target_sha256(run.source_root, header)
-    damage = Damage()
     try:
         _refuse_changed(header, source_sha256, run.source_root)
         for clip in audios:
@@ -299,7 +304,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
                 "prediction_sha256": score.prediction_sha256,
                 **clip_inputs(source_sha256, run.regions, header, score.audio_clip.header),
             }
-            row = {**common, "method": score.candidate.name, **inputs, "audio_clip": score.ids[1], **score.row(damage)}
+            row = {**common, "method": score.candidate.name, **inputs, "audio_clip": score.ids[1], **score.row()}
             if row["status"] != "ok":
                 _log.warning("%s on %s failed: %s", row["method"], row["clip"], row["reason"])
             rows.append(row)

@@ -16,7 +16,7 @@ import pandas as pd
 from lipsync_bench.metrics.registry import column as our_column
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable, Printed
-from lipsync_bench.papers.scores import Score, ScoreSource
+from lipsync_bench.papers.scores import IDENTITY, Score, ScoreSource
 from lipsync_bench.results.printing import NOTHING, fixed, value_text
 
 __all__ = ["ComparedCell", "ComparedRow", "Comparison", "Grid", "GridCell", "GridColumn"]
@@ -24,8 +24,7 @@ __all__ = ["ComparedCell", "ComparedRow", "Comparison", "Grid", "GridCell", "Gri
 _FIELDS = (
     *("table", "dataset", "row", "method", "metric", "better", "paper", "source"),
     *("ours", "low", "high", "n", "tried", "counts", "comparable", "why"),
-    *("place", "protocol", "generator_sha256", "paste", "lse_sha256", "expert_sha256", "lpips_alex_sha256"),
-    *("fid_sha256", "package_version"),
+    *IDENTITY,
 )
 
 

@@ -13,16 +13,12 @@ import pandas as pd
 from lipsync_bench.papers.comparable import Measured, comparability, known_protocol, name_in_papers
 from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
-from lipsync_bench.papers.scores import Score, ScoreSource, Verdict
+from lipsync_bench.papers.scores import IDENTITY, Score, ScoreSource, Verdict
 from lipsync_bench.results.folder import ResultsFolder, read_board
 from lipsync_bench.results.rows import BOARD
 
 __all__ = ["LeaderboardSource", "WeightsInUse", "methods_in", "read_folders", "read_sources"]
 
-_IDENTITY = (
-    *("generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version", "lpips_alex_sha256", "fid_sha256"),
-)
-"""What produced a number."""
 _NETWORKS = {"lse": "SyncNet", "lpips_alex": "AlexNet", "fid": "Inception"}  # by the name of their weights in rows
 _UINT8 = Verdict(
     False,
@@ -117,7 +113,7 @@ class LeaderboardSource(ScoreSource):
         if math.isnan(value) and not count > 0:  # a metric that only another entry of the file has
             return None
         tried = int(entry["clips"] + entry["failures"])
-        identity = {text: str(entry.get(text, "")) for text in _IDENTITY}
+        identity = {name: str(entry.get(name, "")) for name in IDENTITY}
         identity |= {"place": self._place, "protocol": self._protocol}
         return Score(value, low, high, int(count), tried, _UINT8, identity, pooled)
 

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 from lipsync_bench.papers.printed.paper_table import PaperRow, PaperTable
 
-__all__ = ["Score", "ScoreSource", "Verdict"]
+__all__ = ["IDENTITY", "Score", "ScoreSource", "Verdict"]
+
+IDENTITY = (
+    *("place", "protocol", "generator_sha256", "paste", "lse_sha256", "expert_sha256", "lpips_alex_sha256"),
+    *("fid_sha256", "package_version"),
+)
+"""What produced a number: where it was read, its protocol, hashes of weights, way of pasting, package version."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Score:
         n: Clips (raters) in the mean; frames if `pooled`.
         tried: All clips (raters).
         verdict: Whether it may be compared.
-        identity: What produced it: hashes of weights, way of pasting, package version.
+        identity: What produced it, by the names in `IDENTITY`.
         pooled: One value of all frames together, not a mean over clips (FID).
     """
 
