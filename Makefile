@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: help env demo hyperlips test lint format bench clean
+.PHONY: help env demo hyperlips test rehearsal lint format bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -36,6 +36,9 @@ hyperlips: $(STAMP) ## both stages of HyperLips in demo/: expert, stage 1, its f
 # One thread a process: two tests side by side are quicker than one test on two threads.
 test: $(STAMP) ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+
+rehearsal: $(STAMP) ## the README's commands on stand-ins for LRS2, MEAD and the official weights; 15 minutes on 2 cores
+	LIPSYNC_REHEARSAL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/rehearsal
 
 lint: $(STAMP) ## format, lint, types and layers
 	$(BIN)/ruff format --check .

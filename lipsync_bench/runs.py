@@ -97,14 +97,14 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 
 def refuse_other(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse a folder that holds a run of another configuration.
+    """Refuse a folder that holds checkpoints of another configuration; a run that has none left nothing to lose.
 
     Raises:
         ValueError: It does; names what differs.
     """
-    held = _held_config(folder)
-    if not held and not any(folder.glob("*.ckpt")):
+    if not any(folder.glob("*.ckpt")):
         return
+    held = _held_config(folder)
     other = differences(config, held) if held else []
     if held and not other:
         return

@@ -41,6 +41,11 @@ class Ones(pl.LightningDataModule):
         return DataLoader([{"x": torch.ones(1)}] * 4, batch_size=2)  # type: ignore[arg-type]
 
 
+class Broken(pl.LightningDataModule):
+    def train_dataloader(self) -> DataLoader[Any]:
+        raise ValueError("no data")
+
+
 class Others(Ones):
     """Another data set."""
 
@@ -154,6 +159,14 @@ def test_checkpoints_of_nobody_are_not_written_over(caplog: pytest.LogCaptureFix
         fit("-c", "first")
     assert "holds another run: checkpoints without a config.yaml" in caplog.text
     assert Path("runs/first/last.ckpt").read_bytes() == b"of the first edition"
+
+
+def test_a_run_that_failed_at_once_can_be_corrected() -> None:
+    with pytest.raises(SystemExit):
+        fit("-c", "first", "--data.class_path", f"{__name__}.Broken")
+    assert saved("first")["data"]["class_path"].endswith("Broken")
+    fit("-c", "first")
+    assert saved("first")["data"]["class_path"].endswith("Ones")
 
 
 def test_there_must_be_something_to_resume(caplog: pytest.LogCaptureFixture) -> None:
