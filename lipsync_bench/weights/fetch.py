@@ -23,14 +23,14 @@ from lipsync_bench.datamodules.errors import DescribedOSError, JobsFailed
 from lipsync_bench.datamodules.files.disk import sha256, write_atomic
 from lipsync_bench.datamodules.files.texts import read_json
 from lipsync_bench.datamodules.progress import progress_bar
-from lipsync_bench.datamodules.weights.identify import identify, wrong_sort
+from lipsync_bench.datamodules.weights.identify import identify, refuted
 from lipsync_bench.datamodules.weights.registry import WeightFile
 from lipsync_bench.datamodules.weights.store import PART
 
 TRIES = 3  # of one address, whose connection breaks
 WAIT_S = 2.0
 TIMEOUT_S = 30.0
-_PIECE = 1 << 20
+_PIECE = 1 << 16  # what is lost at most when a connection breaks
 _PAGE_BYTES = 1 << 20  # an answer of another size is downloaded if it is as small as a page, to say what it is
 _BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 _log = logging.getLogger(__name__)
@@ -186,9 +186,9 @@ def _stream(address: str, part: _Part, wanted: WeightFile, bar: Progress, task: 
 
 def _wrong(path: Path, wanted: WeightFile) -> str:
     """What a download is instead of the file; "" if it is the file, as far as that is known."""
-    if not wanted.sha256:
-        return wrong_sort(path)
     digest = sha256(path)
+    if not wanted.sha256:
+        return refuted(path, digest)
     return "" if digest == wanted.sha256 else identify(path, digest, wanted)
 
 
