@@ -19,7 +19,7 @@ def _told(files: Mapping[str, WeightFile], digest: str) -> str:
     """What the registry says of a SHA-256; "" if it says nothing."""
     for file in files.values():
         if digest == file.sha256:
-            return f"the official {file.id} ({file.what})"
+            return f"the official {file.id}{f' ({file.what})' if file.what else ''}"
         if digest in file.other:
             return f"not the official {file.id}: {file.other[digest]}"
     return ""

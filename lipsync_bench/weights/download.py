@@ -217,7 +217,10 @@ def download(address: str, wanted: WeightFile, folder: Path, bar: Progress, task
             if not tries or part.size == before:
                 if not part.size:
                     part.remove()
-                    raise Refused(f"cannot be reached ({type(error).__name__})") from error
+                    early = isinstance(error, requests.exceptions.ChunkedEncodingError)
+                    raise Refused(
+                        f"{'breaks off' if early else 'cannot be reached'} ({type(error).__name__})"
+                    ) from error
                 raise _Broken(f"breaks off; {part.size} bytes are kept, the same command resumes") from error
             time.sleep(WAIT_S)
         except requests.RequestException as error:

@@ -64,7 +64,7 @@ POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{FILES['alpha
     ("content", "phrase"),
     [
         (ALPHA, "the official alpha (a network)"),
-        (BETA, "the official beta ()"),
+        (BETA, "the official beta"),
         (OLD, "not the official alpha: the version of last year"),
         (b"", "empty"),
         (PAGE % (b"Page", b"Not here"), "a web page"),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import requests
 
 from lipsync_bench.datamodules.errors import JobsFailed
 from lipsync_bench.datamodules.weights import registry
@@ -168,8 +169,20 @@ def test_a_connection_that_breaks_is_taken_up_in_the_same_call(server, get):
     assert server.asked == [("alpha", ""), ("alpha", "bytes=70000-"), ("alpha", "bytes=160000-")]
 
 
+def test_a_library_that_does_not_notice_the_early_end_loses_nothing(server, get, monkeypatch):
+    whole = requests.Response.iter_content
+
+    def as_urllib3_1(response: requests.Response, chunk_size: int) -> Iterator[bytes]:
+        with suppress(requests.exceptions.ChunkedEncodingError):
+            yield from whole(response, chunk_size)
+
+    monkeypatch.setattr(requests.Response, "iter_content", as_urllib3_1)
+    assert get(server.serve("alpha", Answer(cut=(70_000,)))).read_bytes() == ALPHA
+    assert server.asked == [("alpha", ""), ("alpha", "bytes=70000-")]
+
+
 @pytest.mark.parametrize(
-    ("after", "requests"),
+    ("after", "ranges"),
     [
         (Answer(ranges=False), ["bytes=100000-"]),
         (Answer(mark='"v2"'), ["bytes=100000-"]),
@@ -177,11 +190,11 @@ def test_a_connection_that_breaks_is_taken_up_in_the_same_call(server, get):
     ],
     ids=["a server without Range", "another version", "no version any more"],
 )
-def test_what_cannot_be_resumed_begins_anew(after, requests, server, get):
-    address = cut_off(server, get, Answer(content=ALPHA[:100_000] + OLD[100_000:]))
+def test_what_cannot_be_resumed_begins_anew(after, ranges, server, get):
+    address = cut_off(server, get, Answer(content=OLD))
     server.answers["/alpha"] = after
     assert get(address).read_bytes() == ALPHA
-    assert [asked for _, asked in server.asked] == requests
+    assert [asked for _, asked in server.asked] == ranges
 
 
 @pytest.mark.parametrize("mark", ['W/"weak"', ""])
@@ -190,6 +203,16 @@ def test_without_a_mark_of_its_version_a_changed_file_is_noticed_by_its_hash(mar
     server.answers["/alpha"] = Answer(mark=mark)
     assert get(address).read_bytes() == ALPHA
     assert [asked for _, asked in server.asked] == ["bytes=100000-", ""]
+
+
+def test_with_neither_hash_nor_mark_nothing_is_resumed(server, get):
+    address = server.serve("gamma", Answer(OLD, mark="", cut=(100_000, *[0] * downloading.TRIES)))
+    with pytest.raises(JobsFailed, match="breaks off"):
+        get(address, id="gamma")
+    server.answers["/gamma"] = Answer(GAMMA * 100, mark="")
+    server.asked.clear()
+    assert get(address, id="gamma").read_bytes() == GAMMA * 100
+    assert server.asked == [("gamma", "")]
 
 
 def test_a_part_longer_than_the_file_begins_anew(server, get, tmp_path):
