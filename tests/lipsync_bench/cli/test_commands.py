@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from cyclopts import App
 import torch
 import yaml
 
@@ -151,10 +152,15 @@ def test_a_broken_benchmark_says_what_is_wrong(tmp_path):
         load_benchmark(str(path))
 
 
-SUBCOMMANDS = sorted({word for panel in bench.SUBCOMMANDS.values() for word in panel} | {"leaderboard merge"})
+SUBCOMMANDS = sorted(
+    f"{word} {below}".strip()
+    for panel in bench.SUBCOMMANDS.values()
+    for word, function in panel.items()
+    for below in ([name for name in function if name[0] != "-"] if isinstance(function, App) else [""])
+)
 
 
-@pytest.mark.parametrize("subcommand", [word for word in SUBCOMMANDS if word != "leaderboard"])
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 def test_every_subcommand_explains_every_option(subcommand, capsys):
     assert run_bench(*subcommand.split(), "--help") == 0
     text = capsys.readouterr().out
