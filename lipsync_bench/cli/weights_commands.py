@@ -42,16 +42,15 @@ def weights_list(*, weights: Folders = (), csv: Path | None = None) -> int:
     if csv is not None:
         _write_csv(csv, store.files, found)
         return 0
-    table = Table(caption=_CAPTION)
-    table.add_column("id", no_wrap=True)
-    table.add_column("file", overflow="fold")
-    for title in ("MB", "here", "needed by", "licence", "sources"):
-        table.add_column(title, justify="right" if title in ("MB", "sources") else "left")
+    table = Table(caption=_CAPTION, show_lines=True)
+    for title in ("id, file", "MB", "here", "needed by; licence", "sources"):
+        table.add_column(title, justify="right" if title in ("MB", "sources") else "left", overflow="fold")
     for id, file in store.files.items():
         at = found[id]
         here = "no" if at is None else "yes" if at.official else "unchecked"
         size = "" if file.size is None else f"{file.size / 1e6:.1f}"
-        table.add_row(*map(escape, (id, file.file, size, here, file.use, file.licence, str(file.sources))))
+        name, about = escape(f"{id}\n{file.file}"), escape(f"{file.use}\n{file.licence}")
+        table.add_row(name, size, here, about, str(file.sources))
     Console().print(table)
     return 0
 

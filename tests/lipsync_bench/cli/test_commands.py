@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from cyclopts import App
 import torch
 import yaml
+from cyclopts import App
 
 from lipsync_bench import bench
 from lipsync_bench.cli.lightning import BenchCLI

@@ -410,8 +410,8 @@ def test_the_table_names_every_file_and_whether_it_is_here(commands, capsys):
     (commands / "more" / "x").write_bytes(ALPHA)
     assert run_bench("weights", "list", "--weights", "more") == 0
     rows = capsys.readouterr().out.splitlines()
-    assert [("yes" in row, "0.3" in row) for row in rows if "alpha" in row] == [(True, True)]
-    assert [" no " in row for row in rows if "gamma" in row] == [True]
+    assert [("yes" in row, "0.3" in row) for row in rows if "alpha " in row] == [(True, True)]
+    assert [" no " in row for row in rows if "gamma " in row] == [True]
     assert run_bench("weights", "list", "--weights", "more", "--csv", "table.csv") == 0
     head, alpha, *rest = (commands / "table.csv").read_text().splitlines()
     assert head.startswith("id,file,size,use,licence,sources,sha256")
