@@ -68,7 +68,8 @@ def foreign(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_a_wheel_has_one_top_level_name_and_all_files(installed: Path) -> None:
     tops = {path.name for path in installed.iterdir() if not path.name.endswith(".dist-info")}
     assert tops == {"lipsync_bench"}
-    for folder, suffix in (*((name, ".py") for name in FOLDERS if name != "experiments"), ("experiments", ".yaml")):
+    folders = [(name, ".py") for name in FOLDERS if name != "experiments"]
+    for folder, suffix in (*folders, ("experiments", ".yaml"), ("datamodules", ".yaml")):
         shipped = {
             str(path.relative_to(installed / "lipsync_bench"))
             for path in (installed / "lipsync_bench" / folder).rglob(f"*{suffix}")

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What people have instead of a weight file, told from its first bytes; nothing in it is run or unpacked."""
 
-import lzma
 import re
 import tarfile
 import zipfile
-import zlib
 from itertools import islice
 from pathlib import Path
+
+from lipsync_bench.datamodules.errors import of_reading
 
 # The first bytes, what it is, what to do.
 _UNPACK = "Unpack it and name the file inside"
@@ -52,9 +52,11 @@ def _holding(names: list[str]) -> str:
 def _tar_names(path: Path, most: int = _MEMBERS) -> list[str]:
     """The first names in a TAR archive, also inside gzip, bzip2 or xz; none if it is no such archive or damaged."""
     try:
-        with tarfile.open(path, "r|*") as archive:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*") as archive:
             return [member.name for member in islice(archive, most)]
-    except (tarfile.TarError, EOFError, OSError, ValueError, zlib.error, lzma.LZMAError):
+    except Exception as error:  # damaged archives fail in every way there is
+        if of_reading(error):
+            raise
         return []
 
 

@@ -12,21 +12,27 @@ from lipsync_bench.datamodules.weights.registry import WeightFile, official_file
 _LFS = re.compile(rb"version https://git-lfs[^\n]*\noid sha256:([0-9a-f]{64})")
 _TEXT_BYTES = 4096
 
-__all__ = ["identify", "wrong_sort"]
+__all__ = ["identify", "refuted"]
 
 
 def _told(files: Mapping[str, WeightFile], digest: str) -> str:
     """What the registry says of a SHA-256; "" if it says nothing."""
     for file in files.values():
         if digest == file.sha256:
-            return f"the official {file.id} ({file.what})"
+            return f"the official {file.id}{f' ({file.what})' if file.what else ''}"
         if digest in file.other:
             return f"not the official {file.id}: {file.other[digest]}"
     return ""
 
 
-def wrong_sort(path: Path, files: Mapping[str, WeightFile] | None = None) -> str:
-    """What a file is that holds no weights, whatever its hash: empty, a web page, an archive ...; "" if it may."""
+def refuted(path: Path, digest: str, files: Mapping[str, WeightFile] | None = None) -> str:
+    """What a file is that cannot be one whose hash is not public: known by its hash, empty, a web page, an archive ...;
+    "" if it may be one.
+    """
+    files = official_files() if files is None else files
+    known = _told(files, digest)
+    if known:
+        return known
     size = path.stat().st_size
     if not size:
         return "empty"
@@ -34,7 +40,7 @@ def wrong_sort(path: Path, files: Mapping[str, WeightFile] | None = None) -> str
         head = file.read(_TEXT_BYTES)
     pointer = _LFS.match(head)
     if pointer:
-        target = _told(official_files() if files is None else files, pointer[1].decode())
+        target = _told(files, pointer[1].decode())
         return f"a Git LFS pointer to {target or 'another file'}, not the file itself"
     other = other_file(path)
     if other is not None:
@@ -63,10 +69,10 @@ def identify(
         wanted: The official file that it was taken for.
         files: The registry, if not the package's.
     """
-    known = _told(official_files() if files is None else files, digest)
-    sort = known or wrong_sort(path, files)
-    if sort:
-        return sort
+    files = official_files() if files is None else files
+    other = refuted(path, digest, files if wanted is None else {**files, wanted.id: wanted})
+    if other:
+        return other
     size = path.stat().st_size
     script = "a TorchScript archive, " if _is_script(path) else ""
     if wanted is not None and wanted.size is not None and size != wanted.size:

@@ -70,9 +70,9 @@ class WeightFile(BaseModel):
     @property
     def told(self) -> str:
         """The file in one phrase, for messages."""
-        size = f", {self.size} bytes" if self.size else ""
-        digest = f", sha256 {self.sha256}" if self.sha256 else ", of which no SHA-256 is public"
-        return f"{self.file} ({self.what}{size}{digest})"
+        size = f"{self.size} bytes" if self.size else ""
+        digest = f"sha256 {self.sha256}" if self.sha256 else "no SHA-256 of it is public"
+        return f"{self.file} ({', '.join(part for part in (self.what, size, digest) if part)})"
 
 
 @cache

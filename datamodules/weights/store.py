@@ -12,7 +12,7 @@ from typing import Literal
 
 from lipsync_bench.datamodules.files.disk import is_leftover
 from lipsync_bench.datamodules.weights.hashes import Hashes
-from lipsync_bench.datamodules.weights.identify import identify, wrong_sort
+from lipsync_bench.datamodules.weights.identify import identify, refuted
 from lipsync_bench.datamodules.weights.registry import WeightFile, official_file, official_files
 
 VARIABLE = "LIPSYNC_WEIGHTS"
@@ -169,14 +169,9 @@ class Store:
         for path, size in self._listed:
             if self._may_be(file, path, size):
                 digest = self._digest(path)
-                if digest and (file.sha256 == digest or (not file.sha256 and self._plausible(path, digest))):
+                if digest and (file.sha256 == digest or (not file.sha256 and not refuted(path, digest, self.files))):
                     return Found(id, path, digest, official=bool(file.sha256))
         return None
-
-    def _plausible(self, path: Path, digest: str) -> bool:
-        """Whether a file may be one whose hash is not public."""
-        known = any(digest in (file.sha256, *file.other) for file in self.files.values())
-        return not known and not wrong_sort(path, self.files)
 
     def _identify(self, path: Path, digest: str, wanted: WeightFile | None) -> str:
         return identify(path, digest, wanted, self.files) if digest else "a file that cannot be read"
@@ -218,7 +213,7 @@ class Store:
         if official is not None:
             return Seen(path, official.id, "official" if official in named or not named else "wrong", what)
         unchecked = [file for file in named if not file.sha256 and file.file.lower() == path.name.lower()]
-        if unchecked and digest and self._plausible(path, digest):
+        if unchecked and digest and not refuted(path, digest, self.files):
             file = unchecked[0]
             return Seen(path, file.id, "unchecked", f"named as {file.id}, of which no SHA-256 is public; {digest[:12]}")
         return Seen(path, named[0].id, "wrong", what) if named else Seen(path, "", "unknown", what)

