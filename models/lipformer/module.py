@@ -141,7 +141,11 @@ class LipFormer(TalkingFaceModule):
     def vgg_loss(self) -> VGGPyramidLoss | None:
         return VGGPyramidLoss(self.perceptual_weights) if self.weights["perceptual"] > 0 else None
 
-    @frozen("codebook_sha256", argument="codebook", empty=lambda module, record: module.empty_codes())
+    @frozen(
+        "codebook_sha256",
+        argument="codebook",
+        make_without_weights=lambda module, record: module.codes_without_weights(),
+    )
     def codes(self) -> FrozenCodes:
         stage_1 = read_stage(self, "codebook", LipFormerCodebook)
         wrong = [name for name in _SHARED if _plain(self.hparams[name]) != _plain(stage_1.hparams[name])]
@@ -155,14 +159,14 @@ class LipFormer(TalkingFaceModule):
         self.generator.decoder.load_state_dict(stage_1.network.decoder.state_dict())
         return FrozenCodes(stage_1.network)
 
-    def empty_codes(self) -> FrozenCodes:
-        """The codes without their weights."""
+    def codes_without_weights(self) -> FrozenCodes:
+        """The network of `codes`, to be filled from a checkpoint."""
         return FrozenCodes(FacialCodebook(**{name: self.hparams[name] for name in _SHARED if name != "image_size"}))
 
     @property
     def codebook_sha256(self) -> str | None:
         """SHA-256 of the codebook's checkpoint; None while it has not been loaded."""
-        return getattr(self.loaded("codes"), "weights", None)
+        return getattr(self.loaded("codes"), "source_sha256", None)
 
     def _start_from(self, path: Path) -> "LipFormer":
         source = super()._start_from(path)
