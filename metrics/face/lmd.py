@@ -85,7 +85,7 @@ def detect_lip_frames(frames: Iterable[np.ndarray]) -> np.ndarray:
     Returns:
         (T, 68, 2) float64 in pixels of the frame; a row of NaN where no face was found.
     """
-    from lipsync_bench.datamodules.faces.tracking import (
+    from lipsync_bench.datamodules.faces.detectors import (
         detect_landmarks68,  # imports dlib and MediaPipe, which lmd itself does not need
     )
 
