@@ -2,6 +2,7 @@
 """HyperLips' official weight files."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
 
@@ -13,8 +14,11 @@ from lipsync_bench.models.hyperlips.hr.module import HyperLipsHR
 from lipsync_bench.models.hyperlips.hr.network import HRDecoder
 from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert, HyperLipsSyncExpertModule
 
-_DOCUMENTED = "github.com/semchan/HyperLips (README)"
-_LICENCE = "no licence file; its README credits Wav2Lip (non-commercial) and IP_LAP"
+_weights = partial(
+    OfficialWeights,
+    documented="github.com/semchan/HyperLips (README)",
+    licence="no licence file; its README credits Wav2Lip (non-commercial) and IP_LAP",
+)
 
 
 def _base(generator: HyperLipsBaseGenerator, discriminator: BaseDiscriminator | None) -> HyperLipsBase:
@@ -35,18 +39,10 @@ def _hr(generator: HRDecoder, discriminator: HRDiscriminator | None) -> HyperLip
     return module
 
 
-def _sync_expert(network: HyperLipsSyncExpert, _: None) -> HyperLipsSyncExpertModule:
-    module = HyperLipsSyncExpertModule()
-    module.network = network
-    return module
-
-
 OFFICIAL = (
-    OfficialWeights(
+    _weights(
         name="hyperlips_base",
         files="hyperlipsbase_lrs2.pth, hyperlipsbase_mead.pth or hyperlipsbase_multi.pth",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench evaluate --methods.hyperlips_base {out}",
         build=lambda _: HyperLipsBaseGenerator(),
         module=_base,
@@ -54,40 +50,32 @@ OFFICIAL = (
         dead="in every decoder.decodeN.gru of C channels: rows 0..C-1 of ih.0.weight and ih.0.bias (the reset gate), "
         "input columns C..2C-1 of ih.0.weight and hh.0.weight (the hidden state, which is always zero)",
     ),
-    OfficialWeights(
+    _weights(
         name="hyperlips_base_disc",
         files="disc_checkpoint_stepNNNNNNNNN.pth of the first stage",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench import hyperlips_base FILE --disc {out}, which joins it with a generator",
         build=lambda _: BaseDiscriminator(),
     ),
-    OfficialWeights(
+    _weights(
         name="hyperlips_hr",
         files="hyperlipshr_mead_128.pth, or checkpoint_stepNNNNNNNNN.pth of the second stage (x1, x2 or x4)",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench evaluate --methods.hyperlips_hr {out}",
         build=_hr_decoder,
         module=_hr,
         partner="hyperlips_hr_disc",
         first_stage=HyperLipsBase,
     ),
-    OfficialWeights(
+    _weights(
         name="hyperlips_hr_disc",
         files="disc_checkpoint_stepNNNNNNNNN.pth of the second stage",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench import hyperlips_hr FILE --disc {out}, which joins it with a generator",
         build=lambda _: HRDiscriminator(),
     ),
-    OfficialWeights(
+    _weights(
         name="hyperlips_sync_expert",
         files="pretrain_sync_expert.pth",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="lightning fit -c experiments/hyperlips_base.yaml --model.init_args.sync_expert {out}",
         build=lambda _: HyperLipsSyncExpert(),
-        module=_sync_expert,
+        module=lambda network, _: HyperLipsSyncExpertModule.of_network(network),
     ),
 )

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Wav2Lip's official weight files."""
 
+from functools import partial
+
 from lipsync_bench.datamodules.files.official_weights import OfficialWeights
 from lipsync_bench.models.wav2lip.module import Wav2Lip
 from lipsync_bench.models.wav2lip.network import QualityDiscriminator, Wav2LipGenerator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 
-_DOCUMENTED = "github.com/Rudrabha/Wav2Lip (README)"
-_LICENCE = "no licence file; its README allows personal, research and non-commercial use only"
+_weights = partial(
+    OfficialWeights,
+    documented="github.com/Rudrabha/Wav2Lip (README)",
+    licence="no licence file; its README allows personal, research and non-commercial use only",
+)
 
 
 def _wav2lip(generator: Wav2LipGenerator, discriminator: QualityDiscriminator | None) -> Wav2Lip:
@@ -16,38 +21,26 @@ def _wav2lip(generator: Wav2LipGenerator, discriminator: QualityDiscriminator | 
     return module
 
 
-def _sync_expert(network: SyncExpert, _: None) -> SyncExpertModule:
-    module = SyncExpertModule()
-    module.network = network
-    return module
-
-
 OFFICIAL = (
-    OfficialWeights(
+    _weights(
         name="wav2lip",
         files="wav2lip.pth, wav2lip_gan.pth, Wav2Lip-SD-NOGAN.pt or Wav2Lip-SD-GAN.pt",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench evaluate --methods.wav2lip {out}",
         build=lambda _: Wav2LipGenerator(),
         module=_wav2lip,
         partner="wav2lip_disc",
     ),
-    OfficialWeights(
+    _weights(
         name="wav2lip_disc",
         files="visual_quality_disc.pth",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="bench import wav2lip FILE --disc {out}, which joins it with a generator",
         build=lambda _: QualityDiscriminator(),
     ),
-    OfficialWeights(
+    _weights(
         name="sync_expert",
         files="lipsync_expert.pth",
-        documented=_DOCUMENTED,
-        licence=_LICENCE,
         use="lightning fit -c experiments/wav2lip.yaml --model.init_args.sync_expert {out}",
         build=lambda _: SyncExpert(),
-        module=_sync_expert,
+        module=lambda network, _: SyncExpertModule.of_network(network),
     ),
 )

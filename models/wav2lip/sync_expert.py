@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lip-sync expert, a network that tells whether five frames and 0.2 s of speech belong together; its training."""
+"""The lip-sync expert, a network that tells whether five frames and 0.2 s of audio belong together; its training."""
 
 import logging
 import math
@@ -122,6 +122,13 @@ class SyncExpertModule(BenchModule):
     def build(width: float) -> SyncExpert:
         """The network, untrained: (audio, lower halves) -> two embeddings."""
         return SyncExpert(width)
+
+    @classmethod
+    def of_network(cls, network: SyncExpert) -> "SyncExpertModule":
+        """The module of a network that was trained elsewhere."""
+        module = cls()
+        module.network = network
+        return module
 
     @classmethod
     def load_network(cls, path: Path) -> SyncExpert:
