@@ -31,7 +31,7 @@ def _plain(value: Any) -> Any:
 
 
 class LipFormer(TalkingFaceModule):
-    """LipFormer, stage 2: speech and a warped reference choose entries of a codebook, which a decoder draws.
+    """LipFormer, stage 2: audio and a warped reference choose entries of a codebook, which a decoder draws.
 
     Jiayu Wang, Kang Zhao, Shiwei Zhang, Yingya Zhang, Yujun Shen, Deli Zhao, Jingren Zhou: LipFormer: High-fidelity
     and Generalizable Talking Face Generation with A Pre-learned Facial Codebook. CVPR 2023, pp. 13844-13853.

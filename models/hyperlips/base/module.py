@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HyperLips-Base: the first stage, which gives a face of 128 x 128 the lips that belong to given speech."""
+"""HyperLips-Base: the first stage, which gives a face of 128 x 128 the lips that fit the given audio."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +39,7 @@ def adam_of(
 
 
 class HyperLipsBase(TalkingFaceModule):
-    """HyperLips-Base: speech writes the weights of convolutions that act on the face's features.
+    """HyperLips-Base: audio determines the weights of convolutions that act on the face's features.
 
     Yaosen Chen, Yu Yao, Zhiqiang Li, Wei Wang, Yanru Zhang, Han Yang, Xuming Wen: HyperLips: Hyper Control Lips with
     High Resolution Decoder for Talking Face Generation. 2023. https://arxiv.org/abs/2310.05720

@@ -21,7 +21,7 @@ __all__ = ["VideoReTalkingLNet"]
 
 
 class VideoReTalkingLNet(TalkingFaceModule):
-    """L-Net of VideoReTalking: Fourier convolutions, steered by speech, draw the lower half of a face.
+    """L-Net of VideoReTalking: Fourier convolutions, steered by audio, draw the lower half of a face.
 
     Kun Cheng, Xiaodong Cun, Yong Zhang, Menghan Xia, Fei Yin, Mingrui Zhu, Xuan Wang, Jue Wang, Nannan Wang:
     VideoReTalking: Audio-based Lip Synchronization for Talking Head Video Editing In the Wild. SIGGRAPH Asia 2022.
