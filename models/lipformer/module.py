@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
+from lipsync_bench.models.core.exact_training import plain
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
@@ -24,10 +25,6 @@ _SHARED = ("image_size", "width", "entries", "code_channels", "channels", "multi
 """Arguments that both stages must have alike."""
 
 __all__ = ["LipFormer"]
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value
 
 
 class LipFormer(TalkingFaceModule):
@@ -148,7 +145,7 @@ class LipFormer(TalkingFaceModule):
     )
     def codes(self) -> FrozenCodes:
         stage_1 = read_stage(self, "codebook", LipFormerCodebook)
-        wrong = [name for name in _SHARED if _plain(self.hparams[name]) != _plain(stage_1.hparams[name])]
+        wrong = [name for name in _SHARED if plain(self.hparams[name]) != plain(stage_1.hparams[name])]
         if wrong:
             given = ", ".join(f"{name} {stage_1.hparams[name]}" for name in wrong)
             own = ", ".join(f"{name} {self.hparams[name]}" for name in wrong)
