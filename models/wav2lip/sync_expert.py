@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
-from lipsync_bench.models.core.checkpoints import load_module
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, audio_encoder, scaled, stack_lower_halves
 from lipsync_bench.models.parts.losses import CosineBCE
@@ -129,16 +128,6 @@ class SyncExpertModule(BenchModule):
         module = cls()
         module.network = network
         return module
-
-    @classmethod
-    def load_network(cls, path: Path) -> SyncExpert:
-        """The network of a checkpoint, on the CPU in evaluation mode.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file holds something else.
-        """
-        return load_module(path, [cls]).network
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
