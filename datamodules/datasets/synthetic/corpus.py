@@ -160,35 +160,26 @@ def _write_clip(job: _Job) -> str | OSError:
     return ""
 
 
-def _settle(out: Path, settings: dict[str, object], overwrite: bool) -> None:
-    """Writes corpus.json, or checks the one that is there; with `overwrite` a corpus with other settings is removed."""
+def _settle(out: Path, settings: dict[str, object]) -> None:
+    """Writes corpus.json, or checks the one that is there."""
     path = out / "corpus.json"
     if path.is_file():
         record = read_json(path, "the settings of a synthetic corpus", "Choose another folder with --out")
         found = record.get("settings")
         if not isinstance(found, dict):
             raise ValueError(f"{path}: has no settings. Expected those of a corpus. Choose another folder with --out")
-        if found != settings and not overwrite:
+        if found != settings:
             keys = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
             different = ", ".join(f"{key} {found.get(key)} instead of {settings.get(key)}" for key in keys)
             raise ValueError(
-                f"{out} holds a synthetic corpus with other settings: {different}. Expected the same settings, to go "
-                "on with it. Choose another folder with --out, or replace the corpus with --overwrite."
+                f"{out} holds a synthetic corpus with other settings: {different}. Expected the same settings, to "
+                "resume it. Choose another folder with --out, or delete this one."
             )
     elif any(out.glob("main/*/*.mp4")):
         raise ValueError(
             f"{out} has videos in main but no corpus.json, so they are not a synthetic corpus. Expected an empty "
             "folder, or one that this command made. Choose another folder with --out."
         )
-    if overwrite:
-        for old in (
-            *out.glob("main/s[0-9]*/[0-9]*.mp4"),
-            *out.glob("main/s[0-9]*/[0-9]*.txt"),
-            *out.glob("truth/s[0-9]*/[0-9]*.npz"),
-        ):
-            old.unlink()
-        for split in ("train", "val", "test"):
-            (out / f"{split}.txt").unlink(missing_ok=True)
     speakers = [
         asdict(make_person(index, int(str(settings["seed"])))) for index in range(int(str(settings["speakers"])))
     ]
@@ -221,7 +212,6 @@ def make_corpus(
     val_clips: int = 1,
     test_clips: int = 1,
     workers: int | None = None,
-    overwrite: bool = False,
     progress: bool = True,
 ) -> CorpusReport:
     """Makes a corpus of talking heads, laid out like LRS2; `datamodules.Synthetic` shows the folders and the licence.
@@ -239,7 +229,6 @@ def make_corpus(
         val_clips: how many of each speaker's clips are for validation.
         test_clips: how many are for test.
         workers: processes; without it as many as there are cores.
-        overwrite: replace the corpus that is in `out`.
         progress: show a progress bar.
 
     Raises:
@@ -255,7 +244,7 @@ def make_corpus(
     }  # fmt: skip
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _settle(out, settings, overwrite)
+    _settle(out, settings)
     jobs = [
         _Job(out, speaker, clip, seconds, seed, f"{make_person(speaker, seed).name}/{clip + 1:05d}")
         for speaker in range(speakers)
