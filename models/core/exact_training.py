@@ -155,7 +155,7 @@ class ExactTraining(pl.LightningModule):
         }
         self._check_fits(checkpoint)
         if self._changed and self.trainer.is_global_zero:
-            _log.info("%s: goes on with %s", type(self).__name__, self._differences())
+            _log.info("%s: resumes with %s", type(self).__name__, self._differences())
 
     def refuse_another(self, argument: str, path: str | None, digest: str | None) -> None:
         """Refuse a file that a resumed training is told to use in another's place, whose content the checkpoint holds.
@@ -202,8 +202,8 @@ class ExactTraining(pl.LightningModule):
         path, name = self.trainer.ckpt_path, type(self).__name__
         if self.trainer.state.fn == TrainerFn.FITTING and "optimizer_states" not in checkpoint:
             raise ValueError(
-                f"{path}: holds weights without the state of a training. Expected a checkpoint of lightning fit to go "
-                "on from. To begin a new training with its weights: --model.init_args.init_from"
+                f"{path}: holds weights without the state of a training. Expected a checkpoint of lightning fit to "
+                "resume from. To begin a new training with its weights: --model.init_args.init_from"
             )
         own, stored = self.checkpoint_state(), checkpoint["state_dict"]
         wrong = [key for key in own if key in stored and own[key].shape != stored[key].shape]
