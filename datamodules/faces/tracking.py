@@ -9,12 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
-from lipsync_bench.datamodules.faces.detectors import (
-    Face,
-    FaceDetector,
-    iou,
-    make_detector,
-)
+from lipsync_bench.datamodules.faces.detectors import Face, FaceDetector, iou, make_detector
 from lipsync_bench.datamodules.faces.identity import Sighting
 from lipsync_bench.datamodules.faces.matching import Track, assign
 from lipsync_bench.datamodules.faces.options import DetectorName, FaceChoice
