@@ -47,7 +47,7 @@ _FIELDS = {
 }
 _ENCODINGS = ("utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", "utf-8-sig", "cp037")
 
-__all__ = ["BOMB_BYTES", "PLACES", "Form", "malform"]
+__all__ = ["BOMB_BYTES", "PLACES", "malform"]
 
 Bytes = Callable[[Random, bytes], bytes]
 

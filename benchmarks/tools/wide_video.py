@@ -26,9 +26,9 @@ def write_wide_video(path: Path, size_hw: tuple[int, int], seconds: float) -> np
     height, width = size_hw
     take = make_take(speaker=0, clip=0, seconds=seconds)
     left = (width - height) // 2
-    with VideoWriter(path, FPS, size_hw, audio=take.wave, preset="veryfast") as writer:
+    with VideoWriter(path, FPS, size_hw, audio=take.samples, preset="veryfast") as writer:
         for square in take.frames():
             frame = np.full((height, width, 3), 96, np.uint8)
             frame[:, left : left + height] = cv2.resize(square, (height, height), interpolation=cv2.INTER_CUBIC)
             writer.write(frame)
-    return take.wave
+    return take.samples

@@ -49,7 +49,6 @@ _DUPLICATE_IOU = 0.6  # Face Mesh sometimes tracks one face twice
 __all__ = [
     "DETECTORS",
     "MAX_FACES",
-    "DetectorName",
     "DlibDetector",
     "Face",
     "FaceCheck",

@@ -98,8 +98,8 @@ class Track:
         """Whether the head is upside down."""
         return self._identity.upside_down
 
-    def ends_as_another(self) -> bool:
-        """Whether the face has gradually become another person's. Call it at the end of the track."""
+    def becomes_another_person(self) -> bool:
+        """Whether the track begins with one person and gradually passes to another. Call it at the end of the track."""
         self.lose()
         return self._changed and self._identity.spread > _TWO_PEOPLE
 

@@ -9,18 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
-from lipsync_bench.datamodules.faces.detectors import (
-    MAX_FACES,
-    DlibDetector,
-    Face,
-    FaceDetector,
-    MediaPipeDetector,
-    S3FDDetector,
-    detect_landmarks68,
-    iou,
-    landmarks68,
-    make_detector,
-)
+from lipsync_bench.datamodules.faces.detectors import Face, FaceDetector, iou, make_detector
 from lipsync_bench.datamodules.faces.identity import Sighting
 from lipsync_bench.datamodules.faces.matching import Track, assign
 from lipsync_bench.datamodules.faces.options import DetectorName, FaceChoice
@@ -30,19 +19,7 @@ _MAX_ROLL_DEGREES = 60.0  # people tilt their heads by up to 45
 _COVERED_IOU = 0.1
 _TURN = "Turn the video with: ffmpeg -i INPUT -vf transpose=1 OUTPUT.mp4 (by half: hflip,vflip)"
 
-__all__ = [
-    "MAX_FACES",
-    "DlibDetector",
-    "FaceDetector",
-    "FaceTrack",
-    "FaceTracker",
-    "MediaPipeDetector",
-    "S3FDDetector",
-    "detect_landmarks68",
-    "landmarks68",
-    "make_detector",
-    "runs",
-]
+__all__ = ["FaceTrack", "FaceTracker", "runs"]
 
 
 @dataclass(frozen=True)
@@ -58,7 +35,8 @@ class FaceTrack:
         detected: bool (T,), False where the face was not found and its position is interpolated or held.
         detector: Name of the detector.
         detector_version: Package version and model.
-        covered: bool (T,), True where it was not found and another face is at its position.
+        covered: bool (T,), True where this face was not found, and the detector found another face at its interpolated
+            position: somebody passes in front of it, for example.
     """
 
     boxes: np.ndarray
@@ -98,7 +76,7 @@ def _choose(tracks: Sequence[Track], face: FaceChoice, size_hw: tuple[int, int])
 
 
 def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Runs of True in a row of bool, as (start, stop)."""
+    """Each stretch of consecutive True values in a mask (T,): its first index, and the index after its last."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
     return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
@@ -145,7 +123,7 @@ class FaceTracker:
         self._max_gap = max_gap_frames
         self._keep = keep
         self._tracks: list[Track] = []
-        self._rolled = 0  # frames with only lying or upside-down heads
+        self._frames_not_upright = 0  # that show heads, all of them lying or upside down
 
     def __enter__(self) -> "FaceTracker":
         return self
@@ -166,7 +144,7 @@ class FaceTracker:
             )
         sightings = [Sighting(frame, face) for face in self._detector.detect(frame)]
         upright = [sighting for sighting in sightings if abs(sighting.roll_degrees) <= _MAX_ROLL_DEGREES]
-        self._rolled += len(sightings) > 0 and not upright
+        self._frames_not_upright += len(sightings) > 0 and not upright
         found = assign(self._tracks, self.frames, upright, self._max_gap)
         for k, sighting in enumerate(upright):
             if k in found:
@@ -176,9 +154,10 @@ class FaceTracker:
         self.frames += 1
 
     def provisional_track(self, start: int) -> FaceTrack | None:
-        """The track chosen so far, frames `start` to the newest; None if the face was not found in each of them.
+        """What `finish` would return for the frames from `start` to the newest, if the video ended here.
 
-        The final choice may differ, so this is a guess at what `finish` will return for these frames.
+        With several faces the frames that follow may still change which of them is chosen. None if no face can be
+        chosen yet, or if the chosen one was not found in each of these frames.
         """
         if not self._tracks:
             return None
@@ -200,16 +179,17 @@ class FaceTracker:
         Raises:
             FaceError: There is no face, or the chosen one is missing in more than `max_gap_frames` in a row.
         """
-        rolled = f"; {self._rolled} frames show a head lying or upside down: {_TURN}" if self._rolled else ""
+        not_upright = self._frames_not_upright
+        turn = f"; {not_upright} frames show a head lying or upside down: {_TURN}" if not_upright else ""
         if not self._tracks:
             raise FaceError(
                 f"no face in any of {self.frames} frames; expected an upright one of an eighth of the longer side or "
-                f"more (dlib finds smaller ones, if they are frontal: --detector){rolled}"
+                f"more (dlib finds smaller ones, if they are frontal: --detector){turn}"
             )
         track = _choose(self._tracks, self._face, self.size_hw)
         if track.upside_down:
             raise FaceError(f"the head is upside down; expected it upright. {_TURN}")
-        if track.ends_as_another():
+        if track.becomes_another_person():
             raise FaceError(
                 "the face turns into another person's, as in a dissolve of two shots; expected one person throughout. "
                 "Cut the video there, or choose another face (--face)"
@@ -227,7 +207,7 @@ class FaceTracker:
             raise FaceError(
                 f"face missing in {int(missing.sum())} of {self.frames} frames, {stop - first} in a row from frame "
                 f"{first} on{instead if others else ''}; expected at most {self._max_gap} in a row "
-                f"(--max-gap-frames, --face){rolled}"
+                f"(--max-gap-frames, --face){turn}"
             )
         return result
 
@@ -238,7 +218,7 @@ class FaceTracker:
         return FaceTrack(boxes, landmarks, mesh, detected, self._detector.name, self._detector.version)
 
     def _covered(self, boxes: np.ndarray, detected: np.ndarray) -> np.ndarray:
-        """In which of the missing frames a face of another track overlaps the box."""
+        """In which of the frames without this face the face of another track overlaps its interpolated box."""
         covered = np.zeros(len(detected), bool)
         for track in self._tracks:
             for number, face in zip(track.frames, track.faces, strict=True):

@@ -4,7 +4,8 @@
 import codecs
 import json
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,9 @@ class TextError(ValueError):
     """A text file that cannot be used."""
 
 
-def few(items: Sequence[object], named: int = 5) -> str:
+def few(items: Collection[object], named: int = 5) -> str:
     """The first of many things, for messages: "a, b, c, d, e and 7 more"."""
-    names = ", ".join(str(item) for item in items[:named])
+    names = ", ".join(str(item) for item in islice(items, named))
     return names if len(items) <= named else f"{names} and {len(items) - named} more"
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lipsync_bench.datamodules.errors import of_reading
 from lipsync_bench.datamodules.files.other_files import other_file, script_root
 from lipsync_bench.datamodules.files.safe_pickle import forbidden_name, read_script
+from lipsync_bench.datamodules.files.texts import few
 
 _COUNTER = "num_batches_tracked"  # of batch norms; files of old framework versions lack it, evaluation never reads it
 _Network = TypeVar("_Network", bound=nn.Module)
@@ -94,8 +95,7 @@ def is_state(content: Any) -> TypeGuard[Mapping[str, Tensor]]:
 
 
 def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more or "none"
+    return few(names, _LISTED) or "none"
 
 
 def mismatch(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What data modules of faces share: loaders that know their process and go on where a training stopped, and images that
-travel as 8 bits.
+"""What data modules of faces share: loaders that know their process and resume where a training stopped, and images
+that travel as 8 bits.
 """
 
 from collections.abc import Iterable
@@ -28,7 +28,7 @@ class _Drawn(Protocol):
 
 
 class _Loader(DataLoader[Any]):
-    """A loader that Lightning takes for resumable. Where it goes on is read from the trainer's own counters, so that it
+    """A loader that Lightning takes for resumable. Where it resumes is read from the trainer's own counters, so that it
     has no state: those are right whatever was fetched ahead, and are in older checkpoints too.
     """
 
@@ -77,7 +77,7 @@ class FaceDataModule(pl.LightningDataModule):
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
     def _training_loader(self, dataset: _Drawn, length: int) -> DataLoader[Any]:
-        """A loader of (epoch, index) keys that goes on where the trainer's checkpoint stopped."""
+        """A loader of (epoch, index) keys that resumes where the trainer's checkpoint was written."""
         self._check_batch(self.batch_size, "batch_size", True)
         overfit = self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
         sampler = EpochSampler(length, *self._place(), repeats=overfit)
@@ -129,7 +129,7 @@ def _nearest_sizes(size: int, least: int) -> Iterable[int]:
 
 
 def _reached(trainer: pl.Trainer) -> tuple[int, int]:
-    """The epoch that a training begins or goes on in, and how many of its batches are done.
+    """The epoch that a training begins or resumes in, and how many of its batches are done.
 
     Lightning resumes rightly from a checkpoint written inside an epoch. One that was written with an epoch's last batch
     makes it leave out the next epoch, whether a validation, the batch's end or the epoch's wrote it, and one that was

@@ -85,9 +85,8 @@ def detect_lip_frames(frames: Iterable[np.ndarray]) -> np.ndarray:
     Returns:
         (T, 68, 2) float64 in pixels of the frame; a row of NaN where no face was found.
     """
-    from lipsync_bench.datamodules.faces.tracking import (
-        detect_landmarks68,  # imports dlib and MediaPipe, which lmd itself does not need
-    )
+    # Imports dlib and MediaPipe, which lmd itself does not need.
+    from lipsync_bench.datamodules.faces.detectors import detect_landmarks68
 
     rows = []
     for frame in frames:

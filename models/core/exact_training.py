@@ -13,6 +13,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.files.texts import few
 from lipsync_bench.datamodules.files.weights import is_state
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from lipsync_bench.models.core.checkpoint_files import RECORD, install_atomic_saving, not_finite, refuse_not_finite
@@ -20,16 +21,16 @@ from lipsync_bench.models.core.checkpoint_files import RECORD, install_atomic_sa
 _NAMED = 8  # files or values in a message
 _log = logging.getLogger(__name__)
 
-__all__ = ["ExactTraining"]
+__all__ = ["ExactTraining", "plain"]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """An argument as a YAML has it: tuples as lists."""
     return list(value) if isinstance(value, list | tuple) else value
 
 
 def _few(items: Iterable[object]) -> str:
-    names = list(dict.fromkeys(map(str, items)))
-    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+    return few(dict.fromkeys(map(str, items)), _NAMED)
 
 
 class ExactTraining(pl.LightningModule):
@@ -150,11 +151,11 @@ class ExactTraining(pl.LightningModule):
         self._changed = {
             name: (stored[name], value)
             for name, value in self.hparams.items()
-            if name in stored and not name.startswith("_") and _plain(stored[name]) != _plain(value)
+            if name in stored and not name.startswith("_") and plain(stored[name]) != plain(value)
         }
         self._check_fits(checkpoint)
         if self._changed and self.trainer.is_global_zero:
-            _log.info("%s: goes on with %s", type(self).__name__, self._differences())
+            _log.info("%s: resumes with %s", type(self).__name__, self._differences())
 
     def refuse_another(self, argument: str, path: str | None, digest: str | None) -> None:
         """Refuse a file that a resumed training is told to use in another's place, whose content the checkpoint holds.
@@ -201,8 +202,8 @@ class ExactTraining(pl.LightningModule):
         path, name = self.trainer.ckpt_path, type(self).__name__
         if self.trainer.state.fn == TrainerFn.FITTING and "optimizer_states" not in checkpoint:
             raise ValueError(
-                f"{path}: holds weights without the state of a training. Expected a checkpoint of lightning fit to go "
-                "on from. To begin a new training with its weights: --model.init_args.init_from"
+                f"{path}: holds weights without the state of a training. Expected a checkpoint of lightning fit to "
+                "resume from. To begin a new training with its weights: --model.init_args.init_from"
             )
         own, stored = self.checkpoint_state(), checkpoint["state_dict"]
         wrong = [key for key in own if key in stored and own[key].shape != stored[key].shape]

@@ -28,16 +28,17 @@ class Frozen(Generic[_Network]):
         def vgg_loss(self) -> VGGLoss | None:
             return VGGLoss(self.perceptual_weights) if self.weights["vgg"] > 0 else None
 
-    The network's attribute `weights` is the SHA-256 of the file that it was read from, or "random"; it is stored in the
-    record of a checkpoint.
+    The network's attribute `source_sha256` is the SHA-256 of the file that its weights were read from, or "random"; it
+    is stored in the record of a checkpoint.
 
     Args:
         load: the method.
-        fact: key in the record of a checkpoint under which `weights` is stored.
+        sha256_key: key in the record of a checkpoint under which `source_sha256` is stored.
         argument: of the module's constructor, if it names the checkpoint that the network comes from.
-        empty: makes the network without its weights, from the module and a checkpoint's record. If it is given,
-            checkpoints contain the weights of this network, and its file is not needed to load them.
-        facts: keys in the record for further attributes of the network, which `empty` reads.
+        make_without_weights: makes the network from the module and a checkpoint's record. If it is given, checkpoints
+            contain the weights of this network, and its file is not needed to load them.
+        recorded_attributes: further attributes of the network that the record stores, by their keys there;
+            `make_without_weights` reads them.
         training_mode: whether it stays in training mode (its batch norms use the statistics of a batch), not in
             evaluation mode.
     """
@@ -47,14 +48,15 @@ class Frozen(Generic[_Network]):
     def __init__(
         self,
         load: Callable[[Any], _Network],
-        fact: str,
+        sha256_key: str,
         argument: str = "",
-        empty: Callable[[Any, Mapping[str, Any]], nn.Module] | None = None,
-        facts: Mapping[str, str] | None = None,
+        make_without_weights: Callable[[Any, Mapping[str, Any]], nn.Module] | None = None,
+        recorded_attributes: Mapping[str, str] | None = None,
         training_mode: Callable[[Any], bool] = lambda module: False,
     ) -> None:
-        self.load, self.argument, self.empty, self.training_mode = load, argument, empty, training_mode
-        self.fact, self.facts = fact, {fact: "weights", **(facts or {})}
+        self.load, self.argument, self.training_mode = load, argument, training_mode
+        self.sha256_key, self.make_without_weights = sha256_key, make_without_weights
+        self.recorded_attributes = {sha256_key: "source_sha256", **(recorded_attributes or {})}
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -72,15 +74,15 @@ class Frozen(Generic[_Network]):
             network: Any = self.load(module)
             if network is not None and self.argument:
                 path = Path(module.hparams[self.argument])
-                network.weights = sha256(path)
-                _log.info("%s: %s %s, sha256 %s", type(module).__name__, self.argument, path, network.weights)
+                network.source_sha256 = sha256(path)
+                _log.info("%s: %s %s, sha256 %s", type(module).__name__, self.argument, path, network.source_sha256)
             setattr(module, self.name, network)
         return network
 
 
-def frozen(fact: str, **settings: Any) -> Callable[[Callable[[Any], _Network]], Frozen[_Network]]:
+def frozen(sha256_key: str, **settings: Any) -> Callable[[Callable[[Any], _Network]], Frozen[_Network]]:
     """Declares the frozen network that a method loads; the arguments are those of `Frozen`."""
-    return lambda load: Frozen(load, fact, **settings)
+    return lambda load: Frozen(load, sha256_key, **settings)
 
 
 class FrozenParts(ExactTraining):
@@ -121,7 +123,7 @@ class FrozenParts(ExactTraining):
             try:
                 getattr(self, name)
             except (OSError, ValueError):
-                if part.empty is None:  # else a checkpoint that is loaded later may contain the weights
+                if part.make_without_weights is None:  # else a checkpoint that is loaded later may contain the weights
                     raise
 
     def on_fit_start(self) -> None:
@@ -131,13 +133,14 @@ class FrozenParts(ExactTraining):
                 self._frozen[name] = nn.SyncBatchNorm.convert_sync_batchnorm(network)
 
     def checkpoint_state(self) -> dict[str, Tensor]:
-        return {**super().checkpoint_state(), **self._carried()}
+        return {**super().checkpoint_state(), **self._carried_state()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         for name, part in self.frozen_parts().items():
             network = self.loaded(name)
-            checkpoint[RECORD].update({fact: getattr(network, place, None) for fact, place in part.facts.items()})
-        checkpoint["state_dict"].update(self._carried())
+            for key, attribute in part.recorded_attributes.items():
+                checkpoint[RECORD][key] = getattr(network, attribute, None)
+        checkpoint["state_dict"].update(self._carried_state())
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -145,24 +148,25 @@ class FrozenParts(ExactTraining):
         carried = []
         for name, part in self.frozen_parts().items():
             names = [key for key in state if key.startswith(f"{name}.")]
-            if part.empty is not None and names and set(part.facts) <= set(record):
-                network: Any = part.empty(self, record)
-                network.weights = record[part.fact]
+            if part.make_without_weights is not None and names and part.recorded_attributes.keys() <= record.keys():
+                network: Any = part.make_without_weights(self, record)
+                network.source_sha256 = record[part.sha256_key]
                 setattr(self, name, network)  # also in the place of one that was read from a file
                 carried.append((part, network, names))
         super().on_load_checkpoint(checkpoint)
         for part, network, names in carried:
-            self.refuse_another(part.argument, self.hparams[part.argument], network.weights)
+            self.refuse_another(part.argument, self.hparams[part.argument], network.source_sha256)
             network.load_state_dict({key.removeprefix(f"{part.name}."): state.pop(key) for key in names})
 
-    def _carried(self) -> dict[str, Tensor]:
-        """Weights of the loaded networks that checkpoints carry, by their names there."""
-        return {
-            f"{name}.{key}": value
-            for name, part in self.frozen_parts().items()
-            if part.empty is not None and name in self._frozen
-            for key, value in self._frozen[name].state_dict().items()
-        }
+    def _carried(self) -> dict[str, nn.Module]:
+        """The loaded networks whose weights checkpoints contain."""
+        parts = self.frozen_parts()
+        return {name: network for name, network in self._frozen.items() if parts[name].make_without_weights is not None}
+
+    def _carried_state(self) -> dict[str, Tensor]:
+        """Their weights, by their names in a checkpoint."""
+        states = {name: network.state_dict() for name, network in self._carried().items()}
+        return {f"{name}.{key}": value for name, state in states.items() for key, value in state.items()}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Moves and casts the module, and the frozen networks with it."""
@@ -172,6 +176,4 @@ class FrozenParts(ExactTraining):
 
     def __getstate__(self) -> dict[str, Any]:
         """Copies have the networks that checkpoints carry, and load the others again when they need them."""
-        parts = self.frozen_parts()
-        kept = {name: network for name, network in self._frozen.items() if parts[name].empty is not None}
-        return {**super().__getstate__(), "_frozen": kept}
+        return {**super().__getstate__(), "_frozen": self._carried()}

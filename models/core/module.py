@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every method has in common: one way to generate frames, a frozen expert, one kind of checkpoint."""
+"""What every method has in common: how it generates frames, its frozen lip-sync expert, how a training starts."""
 
 import logging
 from collections.abc import Mapping
@@ -25,10 +25,10 @@ __all__ = ["TalkingFaceModule"]
 class TalkingFaceModule(BenchModule):
     """Base of every method: turns mel windows, faces and reference faces into talking faces.
 
-    A method sets `generator` and `weights`, defines `generate_chunk` and `loss_terms`, and passes its size to this
-    constructor. Batches are windows of the kind `window`, images float32 RGB in [0, 1]: `target`, `reference`
-    (B,T,3,H,W), `mel` (B,1,80,16) for the whole window, `frame_mels` (B,T,1,80,16), unless a method brings its own.
-    The frozen lip-sync expert is neither saved in nor needed by a checkpoint.
+    A method sets `generator` and `weights`, defines `loss_terms`, and `generate_chunk` where its generator needs it,
+    and passes its size to this constructor. Batches are windows of the kind `window`, images float32 RGB in [0, 1]:
+    `target`, `reference` (B,T,3,H,W), `mel` (B,1,80,16) for the whole window, `frame_mels` (B,T,1,80,16), unless a
+    method brings its own. The frozen lip-sync expert is neither saved in nor needed by a checkpoint.
 
     Two more arguments mean the same in every method that has them: `sync_expert`, the path of a checkpoint of
     `sync_expert_module`, and `init_from`, the path of a checkpoint of the method's own class whose networks a training
@@ -44,7 +44,7 @@ class TalkingFaceModule(BenchModule):
     sync_expert_module: ClassVar[Any] = None
     """LightningModule class of the lip-sync expert; None for methods without."""
     method: ClassVar[str] = ""
-    """Name in `list_methods()`; empty: the name of the file."""
+    """Name in `list_methods()`; empty: the names of the folders of its module.py, or of its file."""
     generate_batch: ClassVar[int] = 64
     """Frames that go through the network at once in `generate`."""
 
@@ -113,9 +113,10 @@ class TalkingFaceModule(BenchModule):
     def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
         """Frames (N,3,h,w) for mels (N,1,80,16), unmasked faces and references (N,3,H,W).
 
-        All images are in the network's colour order.
+        All images are in the network's colour order. A generator that takes anything else than a mel, and the face
+        without its lower half joined with the reference, needs a definition of its own.
         """
-        raise NotImplementedError(f"{type(self).__name__} does not define generate_chunk")
+        return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
 
     @torch.no_grad()
     def generate(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:

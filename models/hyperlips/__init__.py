@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HyperLips: speech that writes the weights of convolutions (stage 1, Base), and a decoder for detail (stage 2, HR)."""
+"""HyperLips: audio determines the weights of convolutions (stage 1, Base), and a decoder adds detail (stage 2, HR)."""
 
 from lipsync_bench.models.hyperlips.base.module import HyperLipsBase
 from lipsync_bench.models.hyperlips.hr.module import HyperLipsHR

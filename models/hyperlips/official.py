@@ -32,12 +32,6 @@ def _hr(generator: HRDecoder, discriminator: HRDiscriminator | None) -> HyperLip
     return module
 
 
-def _sync_expert(network: HyperLipsSyncExpert, _: None) -> HyperLipsSyncExpertModule:
-    module = HyperLipsSyncExpertModule()
-    module.network = network
-    return module
-
-
 OFFICIAL = (
     OfficialWeights(
         name="hyperlips_base",
@@ -70,6 +64,6 @@ OFFICIAL = (
         name="hyperlips_sync_expert",
         use="lightning fit -c experiments/hyperlips_base.yaml --model.init_args.sync_expert {out}",
         build=lambda _: HyperLipsSyncExpert(),
-        module=_sync_expert,
+        module=lambda network, _: HyperLipsSyncExpertModule.of_network(network),
     ),
 )

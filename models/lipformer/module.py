@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
+from lipsync_bench.models.core.exact_training import plain
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
@@ -26,12 +27,8 @@ _SHARED = ("image_size", "width", "entries", "code_channels", "channels", "multi
 __all__ = ["LipFormer"]
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, list | tuple) else value
-
-
 class LipFormer(TalkingFaceModule):
-    """LipFormer, stage 2: speech and a warped reference choose entries of a codebook, which a decoder draws.
+    """LipFormer, stage 2: audio and a warped reference choose entries of a codebook, which a decoder draws.
 
     Jiayu Wang, Kang Zhao, Shiwei Zhang, Yingya Zhang, Yujun Shen, Deli Zhao, Jingren Zhou: LipFormer: High-fidelity
     and Generalizable Talking Face Generation with A Pre-learned Facial Codebook. CVPR 2023, pp. 13844-13853.
@@ -141,10 +138,14 @@ class LipFormer(TalkingFaceModule):
     def vgg_loss(self) -> VGGPyramidLoss | None:
         return VGGPyramidLoss(self.perceptual_weights) if self.weights["perceptual"] > 0 else None
 
-    @frozen("codebook_sha256", argument="codebook", empty=lambda module, record: module.empty_codes())
+    @frozen(
+        "codebook_sha256",
+        argument="codebook",
+        make_without_weights=lambda module, record: module.codes_without_weights(),
+    )
     def codes(self) -> FrozenCodes:
         stage_1 = read_stage(self, "codebook", LipFormerCodebook)
-        wrong = [name for name in _SHARED if _plain(self.hparams[name]) != _plain(stage_1.hparams[name])]
+        wrong = [name for name in _SHARED if plain(self.hparams[name]) != plain(stage_1.hparams[name])]
         if wrong:
             given = ", ".join(f"{name} {stage_1.hparams[name]}" for name in wrong)
             own = ", ".join(f"{name} {self.hparams[name]}" for name in wrong)
@@ -155,14 +156,14 @@ class LipFormer(TalkingFaceModule):
         self.generator.decoder.load_state_dict(stage_1.network.decoder.state_dict())
         return FrozenCodes(stage_1.network)
 
-    def empty_codes(self) -> FrozenCodes:
-        """The codes without their weights."""
+    def codes_without_weights(self) -> FrozenCodes:
+        """The network of `codes`, to be filled from a checkpoint."""
         return FrozenCodes(FacialCodebook(**{name: self.hparams[name] for name in _SHARED if name != "image_size"}))
 
     @property
     def codebook_sha256(self) -> str | None:
         """SHA-256 of the codebook's checkpoint; None while it has not been loaded."""
-        return getattr(self.loaded("codes"), "weights", None)
+        return getattr(self.loaded("codes"), "source_sha256", None)
 
     def _start_from(self, path: Path) -> "LipFormer":
         source = super()._start_from(path)

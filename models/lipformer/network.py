@@ -95,14 +95,14 @@ class LipFormerGenerator(nn.Module):
         shape = image_size // (2 * stride), image_size // stride
         self.audio_encoder = audio_encoder(width)
         self.warping = AdaptiveWarping(code_channels, width, keypoints) if keypoints else None
-        speech = scaled(512, width)
-        self.transformer = LipTransformer(shape, code_channels, entries, speech, layers, heads, queries)
+        audio_channels = scaled(512, width)
+        self.transformer = LipTransformer(shape, code_channels, entries, audio_channels, layers, heads, queries)
         self.decoder = FaceDecoder(width, code_channels, channels, multipliers, residual_blocks)
 
     def predict(
         self, audio: Tensor, target_upper: Tensor, reference_upper: Tensor, reference_bottom: Tensor, entries: Tensor
     ) -> LipCodes:
-        """The lip codes for speech.
+        """The lip codes of frames, chosen by their audio.
 
         In evaluation mode the entry with the highest score is taken. In training it is drawn with Gumbel noise, and
         gradients go through the softmax (straight-through, tau = 1).

@@ -96,7 +96,7 @@ class VGGLoss(nn.Module):
     def __init__(self, weights: str = TORCHVISION, normalised: bool = True) -> None:
         super().__init__()
         self.features = torchvision.models.vgg19(init_weights=False).features[:_VGG19_LAYERS]
-        self.weights = load_features(self.features, "vgg19", weights)
+        self.source_sha256 = load_features(self.features, "vgg19", weights)
         self.normalised = normalised
         self.mean: Tensor
         self.std: Tensor
@@ -127,7 +127,7 @@ class VGGPyramidLoss(nn.Module):
     def __init__(self, weights: str = TORCHVISION) -> None:
         super().__init__()
         self.features = torchvision.models.vgg19(init_weights=False).features[: _PYRAMID_LAYERS[-1] + 1]
-        self.weights = load_features(self.features, "vgg19", weights)
+        self.source_sha256 = load_features(self.features, "vgg19", weights)
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
@@ -181,7 +181,7 @@ class LPIPSLoss(nn.Module):
             warnings.simplefilter("ignore")  # the package calls torchvision in an outdated way
             self.network = lpips.LPIPS(net="vgg", pnet_rand=True, verbose=False)
         slices = (layer for part in self.network.net.children() for layer in part)
-        self.weights = load_features(nn.Sequential(*slices), "vgg16", weights)
+        self.source_sha256 = load_features(nn.Sequential(*slices), "vgg16", weights)
         self.normalised = normalised
         self.requires_grad_(False).eval()
 

@@ -134,7 +134,7 @@ class SyncNetS3FD(nn.Module):
         for k, layer in enumerate(self.vgg):
             x = layer(x)
             if k in norms:
-                sources.append(norms[k](x))  # the trunk goes on from the un-normalised map
+                sources.append(norms[k](x))  # the next layer takes the un-normalised map
         for k, layer in enumerate(self.extras):
             x = F.relu(layer(x))
             if k % 2:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""VideoReTalking: L-Net, which draws the mouth for given speech."""
+"""VideoReTalking: L-Net, which draws a mouth that fits the given audio."""
 
 from lipsync_bench.models.videoretalking.lnet.module import VideoReTalkingLNet
 

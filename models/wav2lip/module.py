@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lipsync_bench.models.core.checkpoint_files import RECORD
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
-from lipsync_bench.models.parts.layers import mask_lower_half
 from lipsync_bench.models.parts.losses import AdversarialLoss, DiscriminatorLoss, ReconstructionLoss, SyncLoss
 from lipsync_bench.models.wav2lip.network import QualityDiscriminator, Wav2LipGenerator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
@@ -24,7 +22,7 @@ __all__ = ["Wav2Lip"]
 
 
 class Wav2Lip(TalkingFaceModule):
-    """Wav2Lip and Wav2Lip + GAN: re-draws the lower half of a face for given speech.
+    """Wav2Lip and Wav2Lip + GAN: draws the lower half of a face anew so that it fits the given audio.
 
     K R Prajwal, Rudrabha Mukhopadhyay, Vinay P. Namboodiri, C V Jawahar: A Lip Sync Expert Is All You Need for
     Speech to Lip Generation In The Wild. ACM Multimedia 2020. https://arxiv.org/abs/2008.10010
@@ -32,16 +30,16 @@ class Wav2Lip(TalkingFaceModule):
     non-commercial use.
 
     ```
-    target (B,5,3,96,96), rows 48.. zeroed -+
-    reference (B,5,3,96,96) ----------------+- (B,6,5,96,96) -+
-    frame_mels (B,5,1,80,16) ---------------------------------+- generator - G (B,3,5,96,96) - L1 with target
+    target (B,5,3,96,96), lower half zeroed -+
+    reference (B,5,3,96,96) -----------------+- (B,6,5,96,96) -+
+    frame_mels (B,5,1,80,16) ----------------------------------+- generator - G (B,3,5,96,96) - L1 with target
                                              G, lower halves, and mel (B,1,80,16) - frozen expert - sync
                                              G, lower halves - discriminator - adversarial (gan only)
     ```
-    Loss: s sync + (1 - s) L1, and with GAN s sync + g adversarial + (1 - s - g) L1, where g = 0.07 and s is 0 until a
-    validation ends with a mean sync loss below the threshold, then 0.01 (0.03 with GAN) for good. Training windows
-    come with `frame_mels` that start one frame early, as published; `generate` expects the frame's own window, as
-    the official inference uses.
+    Loss: s sync + (1 - s) L1, and with GAN s sync + g adversarial + (1 - s - g) L1, where g = 0.07. At first s is 0.
+    After the first validation whose mean sync loss is below the threshold, s is 0.01 (0.03 with GAN) to the end of the
+    training. Training windows come with `frame_mels` that start one frame early, as published; `generate` expects the
+    frame's own window, which the official inference uses.
 
     With GAN there are two optimisers, and `trainer.global_step` counts the steps of both: `max_steps` and the step
     in a checkpoint's name are twice the number of batches (val_check_interval counts batches). On several GPUs use
@@ -61,8 +59,9 @@ class Wav2Lip(TalkingFaceModule):
             (the sync loss then depends on the batch and is meaningless for very small ones); "eval" is the cleaner
             reading of the paper.
 
-    Differs: a resumed run keeps s, which the official scripts do not store. No validation or checkpoint after step 1.
-    Without GAN, betas and s are the code's; the paper does not separate the variants.
+    Differs: a resumed training keeps s, which the official scripts do not store. The official scripts also validate and
+    write a checkpoint after the first step; this class does not. Without GAN, betas and s are the official code's; the
+    paper does not separate the variants.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
@@ -125,9 +124,6 @@ class Wav2Lip(TalkingFaceModule):
     def forward(self, audio: Tensor, faces: Tensor) -> Tensor:
         """The generator's forward, BGR: audio (B,T,1,80,16), faces (B,6,T,96,96) -> (B,3,T,96,96), or 4-D without T."""
         return self.generator(audio, faces)
-
-    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
-        return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
 
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
         generated, target = self.windows(batch)

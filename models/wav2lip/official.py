@@ -13,12 +13,6 @@ def _wav2lip(generator: Wav2LipGenerator, discriminator: QualityDiscriminator | 
     return module
 
 
-def _sync_expert(network: SyncExpert, _: None) -> SyncExpertModule:
-    module = SyncExpertModule()
-    module.network = network
-    return module
-
-
 OFFICIAL = (
     OfficialWeights(
         name="wav2lip",
@@ -36,6 +30,6 @@ OFFICIAL = (
         name="sync_expert",
         use="lightning fit -c experiments/wav2lip.yaml --model.init_args.sync_expert {out}",
         build=lambda _: SyncExpert(),
-        module=_sync_expert,
+        module=lambda network, _: SyncExpertModule.of_network(network),
     ),
 )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lip-sync expert, a network that tells whether five frames and 0.2 s of speech belong together; its training."""
+"""The lip-sync expert, a network that tells whether five frames and 0.2 s of audio belong together; its training."""
 
 import logging
 import math
@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
-from lipsync_bench.models.core.checkpoints import load_module
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, audio_encoder, scaled, stack_lower_halves
 from lipsync_bench.models.parts.losses import CosineBCE
@@ -124,14 +123,11 @@ class SyncExpertModule(BenchModule):
         return SyncExpert(width)
 
     @classmethod
-    def load_network(cls, path: Path) -> SyncExpert:
-        """The network of a checkpoint, on the CPU in evaluation mode.
-
-        Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: the file holds something else.
-        """
-        return load_module(path, [cls]).network
+    def of_network(cls, network: SyncExpert) -> "SyncExpertModule":
+        """The module of a network that was trained elsewhere."""
+        module = cls()
+        module.network = network
+        return module
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsync_bench.datamodules.faces.tracking import DetectorName, FaceChoice, FaceTrack, FaceTracker
+from lipsync_bench.datamodules.faces.options import DetectorName, FaceChoice
+from lipsync_bench.datamodules.faces.tracking import FaceTrack, FaceTracker
 
 __all__ = ["track_faces"]
 

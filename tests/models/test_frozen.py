@@ -15,7 +15,7 @@ from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, load_
 from lipsync_bench.models.core.training import BenchModule
 from tests.models.training import MODULES, ExampleData, fit, loader, trainer_for, without_perceptual
 
-FACTS = {
+SHA256_KEYS = {
     "hyperlips_base": {"sync_expert": "sync_expert_sha256", "lpips_loss": "lpips_vgg16"},
     "hyperlips_hr": {"base": "base_sha256", "vgg_loss": "vgg19", "lpips_loss": "lpips_vgg16"},
     "hyperlips_sync_expert": {},
@@ -25,7 +25,7 @@ FACTS = {
     "videoretalking_lnet": {"sync_expert": "sync_expert_sha256", "vgg_loss": "vgg19"},
     "wav2lip": {"sync_expert": "sync_expert_sha256"},
 }
-"""The record's name for what each frozen part's weights are."""
+"""The record's key for the file that each frozen part comes from."""
 CARRIED = {"hyperlips_hr": "base", "lipformer": "codes"}
 FILES = {"base": "base.ckpt", "codes": "codebook.ckpt"}
 
@@ -47,7 +47,7 @@ def prepared(name: str, folder: Path, **changes: Any) -> BenchModule:
 def test_frozen_parts_are_beside_the_module(name: str, tmp_path: Path) -> None:
     module = prepared(name, tmp_path)
     frozen: dict[str, nn.Module] = dict(module._frozen)
-    assert set(frozen) == set(FACTS[name])
+    assert set(frozen) == set(SHA256_KEYS[name])
     own = {id(x) for x in (*module.parameters(), *module.buffers())}
     optimizers: Any = module.configure_optimizers()
     for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
@@ -79,9 +79,9 @@ def test_checkpoints_say_which_frozen_weights_and_hold_those_that_they_carry(nam
     module = prepared(name, tmp_path)
     save_module(module, tmp_path / "module.ckpt")
     checkpoint = load_checkpoint(tmp_path / "module.ckpt")
-    for part, fact in FACTS[name].items():
-        assert checkpoint[RECORD][fact] == ("random" if part.endswith("loss") else getattr(module, part).weights)
-        assert part.endswith("loss") or len(checkpoint[RECORD][fact]) == 64
+    for part, key in SHA256_KEYS[name].items():
+        assert checkpoint[RECORD][key] == ("random" if part.endswith("loss") else getattr(module, part).source_sha256)
+        assert part.endswith("loss") or len(checkpoint[RECORD][key]) == 64
     beginnings = {key.partition(".")[0] for key in checkpoint["state_dict"]}
     assert beginnings - {"generator", "discriminator", "network"} == carried(name)
     for part in carried(name):

@@ -2,10 +2,10 @@
 """A corpus that the package makes itself: talking heads of one public-domain photograph and their synthetic voices.
 
 articulation    what is said: tracks of mouth and voice over time
-speech          the voice
-photograph      the photograph taken apart
-identity        who speaks
-portrait        the photograph dressed as a speaker
+voice           the audio: a voice that follows these tracks
+photograph      the parts of the photograph: head, body, teeth
+person          who speaks
+portrait        the photograph changed into a speaker
 face            the moving picture
 corpus          the files
 datamodule      their LightningDataModule, once prepared

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is said: a random chain of syllables, as continuous tracks of the mouth and of the voice.
 
-The tracks are functions of time, sampled at 1 kHz. The picture and the sound both read them, so neither can lag the
-other: the resonances and the loudness of the voice are computed from the same opening, spread and rounding that move
-the lips.
+The tracks are functions of time, sampled at 1 kHz. The picture and the audio are both computed from them, so neither
+can lag the other: the resonances and the loudness of the voice depend on the same opening, spread and rounding that
+move the lips.
 """
 
 from dataclasses import dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the synthetic corpus: MP4 files laid out like LRS2, with the truth about every frame beside them."""
+"""Writes the synthetic corpus: MP4 files laid out like LRS2, beside them the true state of the mouth in each frame."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.synthetic.articulation import Articulation, make_articulation
 from lipsync_bench.datamodules.datasets.synthetic.face import FRAME_PX, DrawnFace, Pose
 from lipsync_bench.datamodules.datasets.synthetic.person import Person, make_person
-from lipsync_bench.datamodules.datasets.synthetic.speech import synthesise
+from lipsync_bench.datamodules.datasets.synthetic.voice import synthesise
 from lipsync_bench.datamodules.errors import JobsFailed, system_error
 from lipsync_bench.datamodules.files.disk import atomic_path, write_arrays
 from lipsync_bench.datamodules.files.texts import read_json
@@ -26,7 +26,7 @@ from lipsync_bench.datamodules.progress import progress_bar
 
 __all__ = ["CorpusReport", "Take", "make_corpus", "make_take"]
 
-# Changes whenever the same seed would give other frames or other sound.
+# Changes whenever the same seed would give other frames or other audio.
 _FORMAT = 1
 _LICENCE = (
     "Faces are warped from NASA's portrait of astronaut Eileen Collins (public domain), as shipped with scikit-image "
@@ -53,7 +53,7 @@ class Take:
         identity: who speaks.
         articulation: what is said, as tracks over time.
         pose: head motion of each frame.
-        wave: float32 (S,), 16 kHz.
+        samples: of the audio, float32 (S,), 16 kHz.
         opening: of the lips, float32 (T,) in 0..1, at the middle of each frame's time on screen, (k + 0.5) / 25 s.
         jaw: likewise.
         spread: likewise.
@@ -63,7 +63,7 @@ class Take:
     identity: Person
     articulation: Articulation
     pose: Pose
-    wave: np.ndarray
+    samples: np.ndarray
     opening: np.ndarray
     jaw: np.ndarray
     spread: np.ndarray
@@ -108,14 +108,14 @@ def _move_head(frames: int, rng: np.random.Generator) -> Pose:
 def make_take(speaker: int, clip: int, seconds: float = 3.0, seed: int = 0) -> Take:
     """Utterance number `clip` of a speaker, both from 0: the same take in every corpus of this seed."""
     identity = make_person(speaker, seed)
-    speech_rng, voice_rng, head_rng = (np.random.default_rng((seed, speaker, clip, part)) for part in range(3))
+    articulation_rng, voice_rng, head_rng = (np.random.default_rng((seed, speaker, clip, part)) for part in range(3))
     frames = round(seconds * FPS)
-    articulation = make_articulation(frames / FPS, speech_rng)
+    articulation = make_articulation(frames / FPS, articulation_rng)
     times = (np.arange(frames) + 0.5) / FPS
     tracks = (articulation.opening, articulation.jaw, articulation.spread, articulation.rounding)
     opening, jaw, spread, rounding = (articulation.at(track, times).astype(np.float32) for track in tracks)
-    wave = synthesise(articulation, identity, voice_rng)
-    return Take(identity, articulation, _move_head(frames, head_rng), wave, opening, jaw, spread, rounding)
+    samples = synthesise(articulation, identity, voice_rng)
+    return Take(identity, articulation, _move_head(frames, head_rng), samples, opening, jaw, spread, rounding)
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ class _Job:
 
     @property
     def paths(self) -> tuple[Path, Path, Path]:
-        """Video, text and truth; the last one is written last."""
+        """The video, its text, and the state of the mouth in each frame, which is written last."""
         main, truth = self.out / "main" / self.name, self.out / "truth" / self.name
         return main.with_suffix(".mp4"), main.with_suffix(".txt"), truth.with_suffix(".npz")
 
@@ -141,7 +141,7 @@ def _write_clip(job: _Job) -> str | OSError:
         video, text, truth = job.paths
         # One thread: x264 cuts frames into as many slices as there are, and the corpus is the same on any machine.
         sizes = FRAME_PX, FRAME_PX
-        with VideoWriter(video, FPS, sizes, audio=take.wave, metadata={"comment": _LICENCE}, threads=1) as writer:
+        with VideoWriter(video, FPS, sizes, audio=take.samples, metadata={"comment": _LICENCE}, threads=1) as writer:
             for frame in take.frames():
                 writer.write(frame)
         with atomic_path(text) as temporary:
@@ -160,35 +160,26 @@ def _write_clip(job: _Job) -> str | OSError:
     return ""
 
 
-def _settle(out: Path, settings: dict[str, object], overwrite: bool) -> None:
-    """Writes corpus.json, or checks the one that is there; with `overwrite` a corpus with other settings is removed."""
+def _settle(out: Path, settings: dict[str, object]) -> None:
+    """Writes corpus.json, or checks the one that is there."""
     path = out / "corpus.json"
     if path.is_file():
         record = read_json(path, "the settings of a synthetic corpus", "Choose another folder with --out")
         found = record.get("settings")
         if not isinstance(found, dict):
             raise ValueError(f"{path}: has no settings. Expected those of a corpus. Choose another folder with --out")
-        if found != settings and not overwrite:
+        if found != settings:
             keys = sorted(key for key in {*found, *settings} if found.get(key) != settings.get(key))
             different = ", ".join(f"{key} {found.get(key)} instead of {settings.get(key)}" for key in keys)
             raise ValueError(
-                f"{out} holds a synthetic corpus with other settings: {different}. Expected the same settings, to go "
-                "on with it. Choose another folder with --out, or replace the corpus with --overwrite."
+                f"{out} holds a synthetic corpus with other settings: {different}. Expected the same settings, to "
+                "resume it. Choose another folder with --out, or delete this one."
             )
     elif any(out.glob("main/*/*.mp4")):
         raise ValueError(
             f"{out} has videos in main but no corpus.json, so they are not a synthetic corpus. Expected an empty "
             "folder, or one that this command made. Choose another folder with --out."
         )
-    if overwrite:
-        for old in (
-            *out.glob("main/s[0-9]*/[0-9]*.mp4"),
-            *out.glob("main/s[0-9]*/[0-9]*.txt"),
-            *out.glob("truth/s[0-9]*/[0-9]*.npz"),
-        ):
-            old.unlink()
-        for split in ("train", "val", "test"):
-            (out / f"{split}.txt").unlink(missing_ok=True)
     speakers = [
         asdict(make_person(index, int(str(settings["seed"])))) for index in range(int(str(settings["speakers"])))
     ]
@@ -221,15 +212,13 @@ def make_corpus(
     val_clips: int = 1,
     test_clips: int = 1,
     workers: int | None = None,
-    overwrite: bool = False,
     progress: bool = True,
 ) -> CorpusReport:
     """Makes a corpus of talking heads, laid out like LRS2; `datamodules.Synthetic` shows the folders and the licence.
 
     The same seed gives the same frames and samples, on any number of workers: each clip is drawn from (seed, speaker,
-    clip) and encoded
-    by one thread. Files are equal bit for bit under the same versions of the libraries. A run that was stopped goes on
-    where it was; finished clips are left alone.
+    clip) and encoded by one thread. Files are equal bit for bit under the same versions of the libraries. The same
+    call resumes a run that was stopped; finished clips are not rendered again.
 
     Args:
         out: folder of the corpus.
@@ -240,7 +229,6 @@ def make_corpus(
         val_clips: how many of each speaker's clips are for validation.
         test_clips: how many are for test.
         workers: processes; without it as many as there are cores.
-        overwrite: replace the corpus that is in `out`.
         progress: show a progress bar.
 
     Raises:
@@ -256,7 +244,7 @@ def make_corpus(
     }  # fmt: skip
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _settle(out, settings, overwrite)
+    _settle(out, settings)
     jobs = [
         _Job(out, speaker, clip, seconds, seed, f"{make_person(speaker, seed).name}/{clip + 1:05d}")
         for speaker in range(speakers)

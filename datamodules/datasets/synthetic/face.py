@@ -28,7 +28,7 @@ NECK = (222.0, 190.0)  # the head turns about this point
 GAP_PX = 16.0  # distance of the inner lips at opening 1, photograph pixels
 CHIN_PX = 11.0  # the chin's way at jaw 1
 
-# The part of the picture that speech moves: left, top, width, height in photograph pixels.
+# The part of the picture that moves when the mouth does: left, top, width, height in photograph pixels.
 _LEFT, _TOP, _WIDTH, _HEIGHT = 164, 112, 120, 114
 
 

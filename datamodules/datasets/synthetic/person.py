@@ -209,7 +209,7 @@ def make_person(index: int, seed: int = 0) -> Person:
         return float(rng.uniform(low, high))
 
     def colour(low: float, high: float) -> Colour:
-        # People and rooms are seldom gaudy: one brightness, a little hue.
+        # Bright colours are rare in clothes and rooms: all three channels have one brightness and differ a little.
         red, green, blue = np.clip(between(low, high) + rng.uniform(-0.13, 0.13, 3), 0.04, 0.95).tolist()
         return red, green, blue
 

@@ -84,7 +84,7 @@ def mouth_line(x: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Photograph:
-    """The photograph taken apart. Textures are float32 RGB in [0, 1], (N, N, 3); masks float32 in [0, 1], (N, N); N =
+    """The parts of the photograph. Textures are float32 RGB in [0, 1], (N, N, 3); masks float32 in [0, 1], (N, N); N =
     SIDE * SCALE."""
 
     upper: np.ndarray  # the head above the mouth line, closed mouth
@@ -197,7 +197,7 @@ def _behind_chin(image: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def load_photograph() -> Photograph:
-    """Takes the photograph apart (about 0.6 s, once a process)."""
+    """Separates the parts of the photograph (about 0.6 s, once a process)."""
     # scikit-image takes a second to import and only the first speaker of a process needs it.
     from skimage.data import astronaut
 

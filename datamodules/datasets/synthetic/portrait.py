@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The photograph dressed as one speaker: colours, light, shape, teeth, eyelids, background."""
+"""Changes the photograph into one speaker: colours, light, shape, teeth, eyelids, background."""
 
 from dataclasses import dataclass
 
@@ -191,7 +191,7 @@ def _dress(image: np.ndarray, who: Person, skin: np.ndarray, hair: np.ndarray) -
     out = _blend(image, toned, skin)
     if who.hair_colour is not None:
         luminance = np.clip((image @ _LUMINANCE)[..., None] * 2.0, 0.02, 1.5)
-        # Light hair keeps little of the photograph's contrast, or its shadows look like dirt.
+        # Light hair keeps little of the photograph's contrast: its shadows would look like dirt.
         colour = np.array(who.hair_colour, np.float32)
         out = _blend(out, luminance ** (1.15 - 0.55 * float(colour.mean())) * colour, hair)
     return out
@@ -243,7 +243,7 @@ def _face_paint(who: Person, photo: Photograph, x: np.ndarray, y: np.ndarray) ->
 
 
 def make_portrait(who: Person, frame_px: int) -> Portrait:
-    """Dresses the photograph as this speaker (about 0.2 s)."""
+    """Changes the photograph into this speaker (about 0.2 s)."""
     photo = load_photograph()
     x, y = _grid()
     nx, ny = np.clip((x - 224) / 62, -1.3, 1.3), np.clip((y - 115) / 75, -1.3, 1.3)

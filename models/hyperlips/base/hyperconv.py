@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions whose kernels are made from speech: the part of HyperLips that moves the lips.
+"""Convolutions whose kernels are computed from the audio: the part of HyperLips that moves the lips.
 
 HyperLips, section III-B (https://arxiv.org/abs/2310.05720), after Ha, Dai, Le: HyperNetworks. ICLR 2017
 (https://arxiv.org/abs/1609.09106). A mel becomes a code, the code becomes the kernels that the maps of the face are
@@ -78,7 +78,7 @@ class _HyperBlock(nn.ModuleList):
 
 
 class HyperControlNet(nn.Module):
-    """Replaces the four maps of a face by maps that depend on the speech as well.
+    """Replaces the four maps of a face by maps that depend on the audio as well.
 
     ```
     mel (N,1,80,16) - audio_encoder - 16@40x8, 24@20x4, 40@10x2, 960@5x1 - aspp_a - 128@5x1

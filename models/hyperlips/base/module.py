@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""HyperLips-Base: the first stage, which gives a face of 128 x 128 the lips that belong to given speech."""
+"""HyperLips-Base: the first stage, which gives a face of 128 x 128 the lips that fit the given audio."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from lipsync_bench.models.core.frozen import frozen
@@ -15,7 +14,7 @@ from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator
 from lipsync_bench.models.hyperlips.losses import AdversarialName, make_adversarial
 from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpertModule
-from lipsync_bench.models.parts.layers import mask_lower_half, to_time_major
+from lipsync_bench.models.parts.layers import to_time_major
 from lipsync_bench.models.parts.losses import ReconstructionLoss, SyncLoss, check_weights
 from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, LPIPSLoss
 
@@ -39,14 +38,14 @@ def adam_of(
 
 
 class HyperLipsBase(TalkingFaceModule):
-    """HyperLips-Base: speech writes the weights of convolutions that act on the face's features.
+    """HyperLips-Base: audio determines the weights of convolutions that act on the face's features.
 
     Yaosen Chen, Yu Yao, Zhiqiang Li, Wei Wang, Yanru Zhang, Han Yang, Xuming Wen: HyperLips: Hyper Control Lips with
     High Resolution Decoder for Talking Face Generation. 2023. https://arxiv.org/abs/2310.05720
     Official code: github.com/semchan/HyperLips; it has no licence.
 
     ```
-    target (B,5,3,128,128), rows 64.. zeroed -+
+    target (B,5,3,128,128), lower half zeroed +
     reference (B,5,3,128,128) ----------------+- (B,6,5,128,128) - face encoder - HyperConvs - decoder - I_B
     frame_mels (B,5,1,80,16) ---- audio encoder - hypernetworks - weights of the HyperConvs     (B,3,5,128,128)
     I_B - L1, LPIPS with target; lower halves - discriminator; lower halves and mel (B,1,80,16) - frozen expert
@@ -135,9 +134,6 @@ class HyperLipsBase(TalkingFaceModule):
     def forward(self, audio: Tensor, faces: Tensor) -> Tensor:
         """The generator's forward, BGR: audio (B,T,1,80,16), faces (B,6,T,128,128) -> (B,3,T,128,128), or without T."""
         return self.generator(audio, faces)
-
-    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
-        return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
 
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
         generated, target = self.windows(batch)

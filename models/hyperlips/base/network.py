@@ -122,7 +122,7 @@ class _Decoder(nn.Module):
 
 
 class HyperLipsBaseGenerator(nn.Module):
-    """Encodes a face, lets the speech make the convolutions of its maps, and decodes them.
+    """Encodes a face, convolves its maps with kernels that are computed from the audio, and decodes them.
 
     ```
     face (N,6,H,W) - face_encoder - 16, 24, 40, 960 - aspp - 128 -+

@@ -139,8 +139,8 @@ class HyperLipsHR(TalkingFaceModule):
     @frozen(
         "base_sha256",
         argument="base",
-        empty=lambda module, record: HyperLipsBaseGenerator(record["base_width"]),
-        facts={"base_width": "width"},
+        make_without_weights=lambda module, record: HyperLipsBaseGenerator(record["base_width"]),
+        recorded_attributes={"base_width": "width"},
     )
     def base(self) -> HyperLipsBaseGenerator:
         return read_stage(self, "base", HyperLipsBase).generator
@@ -158,7 +158,7 @@ class HyperLipsHR(TalkingFaceModule):
     @property
     def base_sha256(self) -> str | None:
         """SHA-256 of the checkpoint that the base comes from; None while it has not been loaded."""
-        return getattr(self.loaded("base"), "weights", None)
+        return getattr(self.loaded("base"), "source_sha256", None)
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
@@ -180,7 +180,7 @@ class HyperLipsHR(TalkingFaceModule):
             digest: SHA-256 of the checkpoint that it comes from.
         """
         self.base = network
-        self.base.weights = digest  # type: ignore[assignment]
+        self.base.source_sha256 = digest  # type: ignore[assignment]
         return network
 
     def forward(self, base: Tensor, sketch: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fast Fourier convolutions, steered by speech: the residual blocks of VideoReTalking's L-Net.
+"""Fast Fourier convolutions, steered by audio: the residual blocks of VideoReTalking's L-Net.
 
 Lu Chi, Borui Jiang, Yadong Mu: Fast Fourier Convolution. NeurIPS 2020. The channels of a map are split: a local part
 that is convolved as usual, and a global part that is convolved in the frequency domain, where every value depends on
@@ -17,11 +17,11 @@ __all__ = ["FFC", "AdaIN", "FFCResidualBlock", "FFCUnit", "FourierUnit", "Spectr
 
 
 class AdaIN(nn.Module):
-    """IN(x) (1 + gamma(h)) + beta(h) with h = ReLU(W z): speech sets scale and shift of each channel.
+    """IN(x) (1 + gamma(h)) + beta(h) with h = ReLU(W z): audio sets scale and shift of each channel.
 
     Args:
         channels: of x.
-        code: length of the speech code z.
+        code: length of the audio code z.
         hidden: length of h.
     """
 
@@ -119,7 +119,7 @@ class FFCUnit(nn.Module):
     Args:
         local: channels of the local part.
         distant: channels of the global part.
-        code: length of the speech code.
+        code: length of the audio code.
         hidden: of AdaIN.
     """
 
@@ -130,7 +130,7 @@ class FFCUnit(nn.Module):
         self.bn_g = AdaIN(distant, code, hidden)
 
     def forward(self, local: Tensor, distant: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
-        """Local (N,L,H,W), global (N,G,H,W), speech (N,code) -> local, global."""
+        """Local (N,L,H,W), global (N,G,H,W), audio (N,code) -> local, global."""
         local, distant = self.ffc(local, distant)
         return F.leaky_relu(self.bn_l(local, code), _SLOPE), F.leaky_relu(self.bn_g(distant, code), _SLOPE)
 
@@ -140,7 +140,7 @@ class FFCResidualBlock(nn.Module):
 
     Args:
         channels: C; the last int(0.75 C) are the global part.
-        code: length of the speech code.
+        code: length of the audio code.
         hidden: of AdaIN.
     """
 

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
-from lipsync_bench.models.parts.layers import mask_lower_half, to_time_major
+from lipsync_bench.models.parts.layers import to_time_major
 from lipsync_bench.models.parts.losses import ReconstructionLoss, SyncLoss, check_weights
 from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
 from lipsync_bench.models.videoretalking.lnet.network import LNet
@@ -21,7 +20,7 @@ __all__ = ["VideoReTalkingLNet"]
 
 
 class VideoReTalkingLNet(TalkingFaceModule):
-    """L-Net of VideoReTalking: Fourier convolutions, steered by speech, draw the lower half of a face.
+    """L-Net of VideoReTalking: Fourier convolutions, steered by audio, draw the lower half of a face.
 
     Kun Cheng, Xiaodong Cun, Yong Zhang, Menghan Xia, Fei Yin, Mingrui Zhu, Xuan Wang, Jue Wang, Nannan Wang:
     VideoReTalking: Audio-based Lip Synchronization for Talking Head Video Editing In the Wild. SIGGRAPH Asia 2022.
@@ -29,7 +28,7 @@ class VideoReTalkingLNet(TalkingFaceModule):
     Official code: github.com/OpenTalker/video-retalking (Apache-2.0; inference only; for its weights, see its README).
 
     ```
-    target (B,5,3,96,96), rows 48.. zeroed -+- encoder, values of the reference by cross-attention - 1024@12 -+
+    target (B,5,3,96,96), lower half zeroed +- encoder, values of the reference by cross-attention - 1024@12 -+
     reference (B,5,3,96,96) ----------------+                                                                 |
     frame_mels (B,5,1,80,16) - audio encoder - z (B*5,512) - AdaIN of the FFC blocks - decoder ---------------+
     decoder - G (B,3,5,96,96) - L1 with target; VGG features - perceptual
@@ -107,9 +106,6 @@ class VideoReTalkingLNet(TalkingFaceModule):
     def forward(self, audio: Tensor, faces: Tensor) -> Tensor:
         """The generator's forward, BGR: audio (B,T,1,80,16), faces (B,6,T,96,96) -> (B,3,T,96,96), or 4-D without T."""
         return self.generator(audio, faces)
-
-    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
-        return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
 
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
         generated, target = self.windows(batch)

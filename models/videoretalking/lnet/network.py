@@ -233,7 +233,7 @@ class LNetEncoder(nn.Module):
 
 
 class _ResidualBlocks(nn.Module):
-    """FFC residual blocks, one after the other, all with the same speech code."""
+    """FFC residual blocks, one after the other, all with the same audio code."""
 
     def __init__(self, blocks: int, channels: int, code: int, hidden: int) -> None:
         super().__init__()
@@ -269,7 +269,7 @@ class LNetDecoder(nn.Module):
         self.final = _FinalBlock(c(64))
 
     def forward(self, maps: list[Tensor], code: Tensor) -> Tensor:
-        """The encoder's four maps and the speech code (N,512) -> (N,3,H,W) in [0, 1]."""
+        """The encoder's four maps and the audio code (N,512) -> (N,3,H,W) in [0, 1]."""
         x = maps[-1]
         for level in reversed(range(_LEVELS)):
             x = getattr(self, f"res{level}")(x, code)
@@ -278,7 +278,7 @@ class LNetDecoder(nn.Module):
 
 
 class LNet(nn.Module):
-    """L-Net: a face with a hidden mouth, a reference and speech become the face with the mouth.
+    """L-Net: a face with a hidden mouth, a reference and audio become the face with the mouth.
 
     ```
     masked target (N,3,96,96) - 64@96, 128@48, 256@24, 512@12 - cross-attention -+

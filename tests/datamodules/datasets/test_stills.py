@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Single faces: how files are read, the mixture of stills and clips' frames, what is held out, messages."""
+"""Single faces: which files they are, the mixture of stills and clips' frames, what is held out, messages."""
 
 import logging
 import os
 import re
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from jsonargparse import ArgumentParser
 
 from lipsync_bench.datamodules import ClipFolder, FaceImages, Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader, write_clip
-from lipsync_bench.datamodules.datasets.stills import read_clip_frame, read_still
+from lipsync_bench.datamodules.datasets.stills import read_clip_frame
 from lipsync_bench.datamodules.errors import ClipError, MediaError
 from tests.datamodules.fake_trainer import FakeTrainer
 
@@ -36,12 +35,9 @@ def write_stills(root: Path, names: list[str] = NAMES) -> Path:
     for number, name in enumerate(names):
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(np.full((20, 20, 3), STILL_STEP * number, np.uint8), path.suffix))
+        grey = np.full((20, 20, 3), STILL_STEP * number, np.uint8)
+        path.write_bytes(cv2.imencode(path.suffix, grey)[1].tobytes())
     return root
-
-
-def encoded(image: np.ndarray, suffix: str = ".png", parameters: tuple[int, ...] = ()) -> bytes:
-    return cv2.imencode(suffix, image, parameters)[1].tobytes()
 
 
 def write_clips(root: Path) -> Path:
@@ -249,7 +245,7 @@ def test_two_ranks_cover_validation_once_and_share_an_epoch(stills: Path, clips:
 
 def test_mirrored_images(tmp_path: Path) -> None:
     ramp = np.repeat(np.arange(16, dtype=np.uint8)[None, :, None] * 16, 16, axis=0).repeat(3, axis=2)
-    (tmp_path / "a.png").write_bytes(encoded(ramp))
+    (tmp_path / "a.png").write_bytes(cv2.imencode(".png", ramp)[1].tobytes())
     plain, mirrored = (
         images(ready(images=tmp_path, val_images=0, epoch_length=80, mirror=mirror).train_dataloader())
         for mirror in (False, True)
@@ -271,81 +267,6 @@ def test_which_files_are_images(tmp_path: Path) -> None:
     found = [path.relative_to(tmp_path / "in").as_posix() for path in module._stills["train"]]
     assert found == sorted([*kept, "linked/g.png"])
     assert images(module.train_dataloader()).shape == (7, 3, 16, 16)
-
-
-def picture(height: int, width: int) -> np.ndarray:
-    """A smooth image in BGR, so that JPEG keeps it."""
-    rows, columns = np.mgrid[:height, :width]
-    return np.stack([rows % 256, columns % 256, np.full_like(rows, 90)], axis=-1).astype(np.uint8)
-
-
-def test_a_still_is_rgb_cut_to_a_square_and_resized(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    image = np.random.default_rng(0).integers(0, 256, (60, 100, 3), np.uint8)
-    path.write_bytes(encoded(image))
-    middle = np.ascontiguousarray(image[:, 20:80, ::-1])
-    for size, interpolation in ((60, None), (20, cv2.INTER_AREA), (90, cv2.INTER_LINEAR)):
-        expected = middle if interpolation is None else cv2.resize(middle, (size, size), interpolation=interpolation)
-        assert np.array_equal(read_still(path, size).permute(1, 2, 0).numpy(), expected)
-    path.write_bytes(encoded(np.ascontiguousarray(image.transpose(1, 0, 2))))
-    assert torch.equal(read_still(path, 60), torch.from_numpy(middle.transpose(2, 1, 0).copy()))
-
-
-def test_unusual_images(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    plain = picture(16, 16)
-    for image, expected in (
-        (plain.astype(np.uint16) * 256 + 255, plain),
-        (np.dstack([plain, np.zeros((16, 16), np.uint8)]), plain),
-        (plain[..., 0], np.dstack([plain[..., 0]] * 3)),
-    ):
-        path.write_bytes(encoded(image))
-        assert np.array_equal(read_still(path, 16).permute(1, 2, 0).numpy()[..., ::-1], expected)
-
-
-def test_exif_orientation_is_applied(tmp_path: Path) -> None:
-    plain, turned = tmp_path / "plain.jpg", tmp_path / "turned.jpg"
-    data = encoded(picture(64, 64), ".jpg")
-    tag = b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"  # 6: turn clockwise by 90 degrees
-    plain.write_bytes(data)
-    turned.write_bytes(data[:2] + b"\xff\xe1" + struct.pack(">H", len(tag) + 2) + tag + data[2:])
-    assert torch.equal(read_still(turned, 64), read_still(plain, 64).rot90(-1, (1, 2)))
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", "progressive.jpg", ".webp", ".bmp"])
-def test_every_format_is_read_and_a_truncated_file_named(tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"лицо{suffix}"
-    image = picture(128, 128)
-    data = encoded(image, path.suffix, (cv2.IMWRITE_JPEG_PROGRESSIVE, 1) if "progressive" in suffix else ())
-    path.write_bytes(data)
-    difference = read_still(path, 128).permute(1, 2, 0).numpy()[..., ::-1].astype(int) - image
-    assert np.abs(difference).mean() < (3 if path.suffix in (".jpg", ".webp") else 1e-9)
-    for share in (0.02, 0.5, 0.9, 0.99):
-        path.write_bytes(data[: int(share * len(data))])
-        with pytest.raises(MediaError, match=rf"^{re.escape(str(path))}: \d+ bytes that are cut short.*Copy it again"):
-            read_still(path, 128)
-
-
-def test_images_that_cannot_be_read_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    huge = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 54, 0, 0, 54, 40, 1 << 20, 1 << 20, 1, 24, 0, 0, 0, 0, 0, 0)
-    wide = huge[:18] + struct.pack("<ii", 7000, 6000) + huge[26:]
-    for content, message in (
-        (b"", r"the file is empty \(0 bytes\)"),
-        (b"<html>404</html>", "16 bytes .* or no image"),
-        (huge, ".*Expected"),  # a head that promises more pixels than OpenCV takes
-        (wide, "7000x6000 pixels"),  # fewer than that, but half a gigabyte
-        (None, r"cannot be read \(No such file"),
-    ):
-        path.unlink() if content is None else path.write_bytes(content)
-        with pytest.raises(MediaError, match=rf"{re.escape(str(path))}: {message}.*Copy it again"):
-            read_still(path, 16)
-
-
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(MediaError, match="is no file"):
-        read_still(tmp_path / "a.png", 16)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

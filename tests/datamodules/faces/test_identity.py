@@ -11,8 +11,9 @@ from skimage.data import astronaut
 
 from lipsync_bench.datamodules.errors import FaceError
 from lipsync_bench.datamodules.faces import matching as face_matching
+from lipsync_bench.datamodules.faces.detectors import MediaPipeDetector
 from lipsync_bench.datamodules.faces.identity import Identity, Sighting
-from lipsync_bench.datamodules.faces.tracking import FaceTrack, FaceTracker, MediaPipeDetector
+from lipsync_bench.datamodules.faces.tracking import FaceTrack, FaceTracker
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.inference.face_path import find_face
 from tests.datamodules.tracks import track_faces

@@ -12,13 +12,8 @@ from skimage.data import astronaut
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces import detectors
 from lipsync_bench.datamodules.faces.crops import crop_boxes
-from lipsync_bench.datamodules.faces.tracking import (
-    FaceTracker,
-    MediaPipeDetector,
-    detect_landmarks68,
-    landmarks68,
-    make_detector,
-)
+from lipsync_bench.datamodules.faces.detectors import MediaPipeDetector, detect_landmarks68, landmarks68, make_detector
+from lipsync_bench.datamodules.faces.tracking import FaceTracker
 from tests import golden
 from tests.datamodules.tracks import track_faces
 

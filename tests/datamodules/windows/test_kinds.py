@@ -180,6 +180,7 @@ def test_a_kind_in_a_file_of_the_user(tmp_path: Path, monkeypatch: pytest.Monkey
         """)
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)  # where the command leaves its config.yaml
     init = {"root": str(tmp_path / "clips"), "overfit": True, "batch_size": 2, "num_workers": 0, "val_length": 2}
     config = {
         "model": {"class_path": "their_method.Theirs", "init_args": {"width": 0.125, "sync_weight": 0.0}},

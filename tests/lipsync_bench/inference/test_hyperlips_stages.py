@@ -19,7 +19,7 @@ from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.inference.base_frames import FAILURES
 from lipsync_bench.models import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule, load_method
-from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, save_module
+from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, load_module, save_module
 from lipsync_bench.models.hyperlips.hr.base_frames import BaseFrames, base_frames_path, write_base_frames
 from tests import golden
 from tests.commands import run_bench
@@ -89,7 +89,7 @@ def test_an_hr_file_needs_its_base_and_others_have_none(official, tmp_path, capl
 def test_the_expert_of_128_pixels_is_imported(official, tmp_path):
     out = tmp_path / "expert.ckpt"
     assert run_bench("import", "hyperlips_sync_expert", official("hyperlips_sync_expert"), "--out", out) == 0
-    network = HyperLipsSyncExpertModule.load_network(out)
+    network = load_module(out, [HyperLipsSyncExpertModule]).network
     audio, faces = network(torch.rand(1, 1, 80, 16), torch.rand(1, 15, 64, 128))
     assert audio.shape == faces.shape == (1, 512)
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lipsync_bench.datamodules.faces.s3fd import S3FD, load_s3fd
 from lipsync_bench.datamodules.files.weights import is_state
 from lipsync_bench.models import Wav2Lip, load_method
-from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint
+from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, load_module
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
 from lipsync_bench.models.hyperlips.hr.network import HRDecoder
@@ -382,7 +382,7 @@ def test_an_l_net_becomes_a_method(imported, official, states):
 
 
 def test_an_expert_becomes_the_expert_of_a_training(imported, states):
-    assert same(SyncExpertModule.load_network(imported("sync_expert")), states("sync_expert"))
+    assert same(load_module(imported("sync_expert"), [SyncExpertModule]).network, states("sync_expert"))
     method = Wav2Lip(width=0.125, sync_expert=str(imported("sync_expert")))
     method.setup("fit")
     assert method.sync_expert is not None

@@ -38,9 +38,7 @@ def test_an_official_file_is_the_method_that_its_import_makes(files: Path, tmp_p
 def test_a_second_stage_takes_its_first_from_the_store(files: Path, tmp_path: Path) -> None:
     module = load_any("hyperlips_hr", files / "hyperlipshr_mead_128.pth", "cpu", Store([files]))
     import_file("hyperlips_base", files / "hyperlipsbase_mead.pth", tmp_path / "base.ckpt")
-    import_file(
-        "hyperlips_hr", files / "hyperlipshr_mead_128.pth", tmp_path / "hr.ckpt", base=tmp_path / "base.ckpt"
-    )
+    import_file("hyperlips_hr", files / "hyperlipshr_mead_128.pth", tmp_path / "hr.ckpt", base=tmp_path / "base.ckpt")
     torch.testing.assert_close(
         module.checkpoint_state(), load_method(tmp_path / "hr.ckpt").checkpoint_state(), rtol=0, atol=0
     )

@@ -11,8 +11,8 @@ import pytest
 import skimage
 import torch
 
+from lipsync_bench.datamodules.faces.detectors import detect_landmarks68
 from lipsync_bench.datamodules.faces.dlib_models import EMBEDDING, dlib_model
-from lipsync_bench.datamodules.faces.tracking import detect_landmarks68
 from lipsync_bench.metrics.face.csim_dlib import CSIMDlib, FaceEmbedding, csim_dlib, load, scorer
 from lipsync_bench.metrics.metric import Audio, ScoredClip, View
 from tests.metrics.conftest import blur

@@ -6,7 +6,7 @@ import pytest
 import skimage
 import torch
 
-from lipsync_bench.datamodules.faces.tracking import detect_landmarks68, landmarks68
+from lipsync_bench.datamodules.faces.detectors import detect_landmarks68, landmarks68
 from lipsync_bench.metrics.face.lmd import LMD, detect_lip_frames, lmd
 from tests import golden
 

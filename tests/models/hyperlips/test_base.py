@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.files.disk import sha256
-from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.models.core.checkpoints import load_module, save_module
 from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
 from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
 from lipsync_bench.models.parts.losses import SyncLoss
@@ -76,7 +76,7 @@ def small_expert(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_sync_loss_equals_the_official_one(mode: str, official_expert: str) -> None:
-    expert = HyperLipsSyncExpertModule.load_network(Path(official_expert)).train(mode == "train")
+    expert = load_module(Path(official_expert), [HyperLipsSyncExpertModule]).network.train(mode == "train")
     generated, mel = (
         uniform("hyperlips.loss.base.g", (4, 3, 5, 128, 128)),
         uniform("hyperlips.loss.base.mel", (4, 1, 80, 16), -4, 4),
@@ -303,7 +303,7 @@ def test_expert_trains_and_gives_the_generator_its_network(tmp_path: Path) -> No
     assert set(trainer.callback_metrics) == {"train/loss", "val/loss", "val/accuracy"}
     assert any(not torch.equal(value, before[name]) for name, value in module.state_dict().items())
     trainer.save_checkpoint(tmp_path / "expert.ckpt")
-    network = HyperLipsSyncExpertModule.load_network(tmp_path / "expert.ckpt")
+    network = load_module(tmp_path / "expert.ckpt", [HyperLipsSyncExpertModule]).network
     assert isinstance(network, HyperLipsSyncExpert)
     assert not network.training
     assert all(torch.equal(value, module.network.state_dict()[name]) for name, value in network.state_dict().items())

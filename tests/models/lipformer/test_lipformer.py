@@ -83,7 +83,7 @@ def test_the_conditional_norm_starts_as_a_layer_norm_and_then_obeys_speech() -> 
 
 def test_queries_come_from_the_state_or_from_the_reference() -> None:
     torch.manual_seed(0)
-    arguments = {"shape": (2, 4), "channels": 16, "entries": 12, "speech": 8, "heads": 4}
+    arguments = {"shape": (2, 4), "channels": 16, "entries": 12, "audio_channels": 8, "heads": 4}
     state, reference = (LipTransformer(layers=2, queries=kind, **arguments) for kind in ("state", "reference"))  # type: ignore[arg-type]
     reference.load_state_dict(state.state_dict())
     inputs = torch.randn(3, 16, 2, 4), torch.randn(12, 16), torch.randn(3, 8)

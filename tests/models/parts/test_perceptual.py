@@ -131,7 +131,7 @@ def test_weights_are_those_of_the_file_frozen_and_known_by_their_hash(
     loss: Any, name: str, file: str, imagenet_weights: Path
 ) -> None:
     module = loss(str(imagenet_weights))
-    assert module.weights == hashlib.sha256((imagenet_weights / file).read_bytes()).hexdigest()
+    assert module.source_sha256 == hashlib.sha256((imagenet_weights / file).read_bytes()).hexdigest()
     state = torch.load(imagenet_weights / file, weights_only=True)
     convolutions = [
         layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d) and layer.out_channels > 1
@@ -148,7 +148,7 @@ def test_weights_are_those_of_the_file_frozen_and_known_by_their_hash(
 def test_random_weights_are_announced(loss: Any, name: str, file: str, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, logger="lipsync_bench.models.parts.perceptual"):
         module = loss(RANDOM)
-    assert module.weights == "random"
+    assert module.source_sha256 == "random"
     (record,) = caplog.records
     assert record.getMessage().startswith(f"{name} has RANDOM weights, as asked for")
 
@@ -205,7 +205,7 @@ def test_the_pyramid_sums_five_layers_over_the_sizes_that_are_large_enough(
     size: tuple[int, int], scales: int, imagenet_weights: Path
 ) -> None:
     loss = VGGPyramidLoss(str(imagenet_weights))
-    assert len(loss.weights) == 64
+    assert len(loss.source_sha256) == 64
     network = torchvision.models.vgg19(init_weights=False)
     state = torch.load(imagenet_weights / "vgg19-dcbb9e9d.pth", weights_only=True)
     features = network.features[:30]

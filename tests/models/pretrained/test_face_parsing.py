@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The face parser against stored outputs of the official class, and the loading of its weight file."""
+"""The face parser against stored outputs of the official class."""
 
 from pathlib import Path
 
@@ -43,9 +43,6 @@ def image_rgb() -> np.ndarray:
     """(160,208,3); the stored labels belong to it as BGR."""
     small_bgr = np.floor(256 * golden.uniform("hyperlips.parsing.img", (20, 26, 3))).astype(np.uint8)
     return small_bgr.repeat(8, axis=0).repeat(8, axis=1)[..., ::-1]
-
-
-# Network and labels
 
 
 def test_names_and_shapes_are_the_official_ones_in_order() -> None:
@@ -103,43 +100,3 @@ def test_image_is_resized_as_bytes_and_normalised(image_rgb: np.ndarray) -> None
 def test_other_images_are_refused(parser: FaceParser, image: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"image_rgb has shape .*Expected \(H, W, 3\) uint8, RGB"):
         parse_face(parser, image)
-
-
-# The weight file
-
-
-def test_counters_of_batches_may_be_missing(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    old = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
-    torch.save(old, tmp_path / "old.pth")
-    network = load_face_parser(str(tmp_path / "old.pth"))
-    assert torch.equal(network.state_dict()["ffm.conv1.weight"], weights["ffm.conv1.weight"])
-
-
-def test_other_names_and_shapes_are_listed(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    changed = dict(weights)
-    changed["ffm.conv9.weight"] = changed.pop("ffm.conv1.weight")
-    changed["cp.resnet.bn1.bias"] = torch.zeros(3)
-    torch.save(changed, tmp_path / "changed.pth")
-    with pytest.raises(ValueError, match=r"Missing: ffm\.conv1\.weight\. Unknown: ffm\.conv9\.weight\.") as error:
-        load_face_parser(tmp_path / "changed.pth")
-    assert "cp.resnet.bn1.bias (3,) instead of (64,)" in str(error.value)
-    assert "--parsing PATH" in str(error.value)
-
-
-def test_missing_file_says_where_to_get_it_and_which_flag_names_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"face_segmentation\.pth.*HyperLips.*face-parsing.*--parsing PATH"):
-        load_face_parser(tmp_path / "none.pth")
-
-
-@pytest.mark.parametrize("content", [b"", b"<html>not found</html>"])
-def test_damaged_file_is_reported_with_its_path(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "damaged.pth"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"damaged\.pth: (cannot be read|is a web page).*the file face_segmentation"):
-        load_face_parser(path)
-
-
-def test_wrapped_state_dict_is_refused(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    torch.save({"state_dict": weights}, tmp_path / "wrapped.pth")
-    with pytest.raises(ValueError, match="no flat mapping"):
-        load_face_parser(tmp_path / "wrapped.pth")

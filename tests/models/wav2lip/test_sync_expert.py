@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
-from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.models.core.checkpoints import load_module, save_module
 from lipsync_bench.models.core.training import Terms
 from lipsync_bench.models.parts.losses import CosineBCE
 from lipsync_bench.models.wav2lip.module import Wav2Lip
@@ -126,13 +126,13 @@ def test_announces_itself_and_names_the_causes_of_chance_level(
         assert cause in warnings[0]
 
 
-def test_load_network_gives_the_saved_weights_and_refuses_other_files(tmp_path: Path) -> None:
+def test_loading_gives_the_saved_weights_and_refuses_other_files(tmp_path: Path) -> None:
     module = SyncExpertModule(width=0.125)
     save_module(module, tmp_path / "expert.ckpt")
-    network = SyncExpertModule.load_network(tmp_path / "expert.ckpt")
+    network = load_module(tmp_path / "expert.ckpt", [SyncExpertModule]).network
     assert not network.training
     for name, value in network.state_dict().items():
         assert torch.equal(value, module.network.state_dict()[name])
     save_module(Wav2Lip(width=0.125), tmp_path / "wav2lip.ckpt")
     with pytest.raises(ValueError, match=r"holds a lipsync_bench\.models\.Wav2Lip.*SyncExpertModule"):
-        SyncExpertModule.load_network(tmp_path / "wav2lip.ckpt")
+        load_module(tmp_path / "wav2lip.ckpt", [SyncExpertModule])

@@ -15,7 +15,7 @@ from lipsync_bench.datamodules.media.audio import SAMPLE_RATE
 
 __all__ = ["formants", "synthesise"]
 
-_BLOCK = 80  # samples (5 ms) for which the resonators stand still
+_BLOCK = 80  # samples (5 ms) for which the resonators do not change
 _BANDWIDTHS = (70.0, 95.0, 140.0, 220.0)
 _PEAK = 0.85
 
@@ -41,13 +41,13 @@ def _resonators(centre_hz: np.ndarray, bandwidth_hz: np.ndarray, unit_peak: bool
     return np.stack([gain, zero, zero, one, a1, a2], axis=-1)
 
 
-def _filter_in_blocks(wave: np.ndarray, sections: np.ndarray) -> np.ndarray:
-    """Runs the wave through sections (blocks, K, 6), each for one block, the state going on from block to block."""
-    out = np.empty_like(wave)
+def _filter_in_blocks(samples: np.ndarray, sections: np.ndarray) -> np.ndarray:
+    """Filters samples (S,) by sections (blocks, K, 6), each for one block; their state is kept from block to block."""
+    out = np.empty_like(samples)
     state = np.zeros((sections.shape[1], 2))
     for index, section in enumerate(np.ascontiguousarray(sections)):
         cut = slice(index * _BLOCK, (index + 1) * _BLOCK)
-        out[cut], state = sosfilt(section, wave[cut], zi=state)
+        out[cut], state = sosfilt(section, samples[cut], zi=state)
     return out
 
 
@@ -65,7 +65,7 @@ def _glottis(pitch_hz: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def synthesise(articulation: Articulation, speaker: Person, rng: np.random.Generator) -> np.ndarray:
-    """Speaks. Gives float32 (S,), 16 kHz, S = seconds * 16000, peak below 0.9."""
+    """The voice of an utterance: float32 (S,), 16 kHz, S = seconds * 16000, peak below 0.9."""
     count = round(articulation.seconds * SAMPLE_RATE)
     times = (np.arange(count) + 0.5) / SAMPLE_RATE
     blocks = -(-count // _BLOCK)
@@ -84,8 +84,8 @@ def synthesise(articulation: Articulation, speaker: Person, rng: np.random.Gener
     voice, breath = articulation.at(articulation.voice, times), articulation.at(articulation.noise, times)
     source = _glottis(speaker.pitch_hz * articulation.at(articulation.pitch, times), rng)
     hiss = rng.normal(0.0, 1.0, count)
-    # A voice is never without some air in it.
-    wave = _filter_in_blocks((source + 0.012 * hiss) * voice, vocal_tract)
+    # Every voice contains some noise of breath.
+    samples = _filter_in_blocks((source + 0.012 * hiss) * voice, vocal_tract)
 
     noise_hz = slow(articulation.noise_hz)
     noise_level = breath.copy()
@@ -94,8 +94,8 @@ def synthesise(articulation: Articulation, speaker: Person, rng: np.random.Gener
         noise_level += loudness * np.exp(-np.maximum(since, 0.0) / 0.008) * np.clip(since / 0.002 + 1.0, 0.0, 1.0)
         noise_hz[np.abs(middles - start_s) < 0.02] = centre_hz
     frication = _resonators(noise_hz, np.maximum(700.0, 0.30 * noise_hz), unit_peak=True)[:, None]
-    wave += 0.8 * _filter_in_blocks(rng.normal(0.0, 1.0, count) * noise_level, np.repeat(frication, 2, axis=1))
+    samples += 0.8 * _filter_in_blocks(rng.normal(0.0, 1.0, count) * noise_level, np.repeat(frication, 2, axis=1))
 
     ends = np.clip(np.minimum(times, times[::-1]) / 0.01, 0.0, 1.0)
-    wave = wave * ends
-    return (wave * (_PEAK / max(float(np.abs(wave).max()), 1e-6))).astype(np.float32)
+    samples = samples * ends
+    return (samples * (_PEAK / max(float(np.abs(samples).max()), 1e-6))).astype(np.float32)
