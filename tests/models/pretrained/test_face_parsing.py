@@ -123,11 +123,11 @@ def test_other_names_and_shapes_are_listed(weights: dict[str, torch.Tensor], tmp
     with pytest.raises(ValueError, match=r"Missing: ffm\.conv1\.weight\. Unknown: ffm\.conv9\.weight\.") as error:
         load_face_parser(tmp_path / "changed.pth")
     assert "cp.resnet.bn1.bias (3,) instead of (64,)" in str(error.value)
-    assert "--parsing PATH" in str(error.value)
+    assert "--weights face_segmentation=PATH" in str(error.value)
 
 
 def test_missing_file_says_where_to_get_it_and_which_flag_names_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"face_segmentation\.pth.*HyperLips.*face-parsing.*--parsing PATH"):
+    with pytest.raises(FileNotFoundError, match=r"HyperLips.*face-parsing.*--weights face_segmentation=PATH"):
         load_face_parser(tmp_path / "none.pth")
 
 

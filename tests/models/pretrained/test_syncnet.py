@@ -67,7 +67,7 @@ def test_other_names_and_shapes_are_listed(weights: dict[str, torch.Tensor], tmp
 
 
 def test_missing_file_says_where_to_get_it_and_which_flag_names_it(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"software/lipsync/data/syncnet_v2\.model.*--syncnet"):
+    with pytest.raises(FileNotFoundError, match=r"software/lipsync/data/syncnet_v2\.model.*--weights syncnet_v2=PATH"):
         load_syncnet(tmp_path / "none.model")
 
 
