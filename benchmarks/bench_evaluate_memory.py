@@ -2,8 +2,8 @@
 """The memory of `bench evaluate --pred --target` on a short and a long 720p clip, with all metric networks.
 
 LIPSYNC_BENCH_EVALUATE_SECONDS sets the length of the long one; 15 by default. The aim, the same memory for 60 s as for
-5, needs 60. LIPSYNC_BENCH_EVALUATE_NETWORKS names the networks, separated by commas; by default all but FID's Inception,
-which takes as long as the others together. Their weights are random.
+5, needs 60. LIPSYNC_BENCH_EVALUATE_NETWORKS names the networks, separated by commas; by default all but FID's
+Inception, which takes as long as the others together. Their weights are random.
 
 The prediction is a copy of the target: it is read, searched and scored like any other file.
 """

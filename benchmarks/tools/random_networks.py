@@ -5,7 +5,7 @@ Time and memory equal those of the published weights; scores are meaningless. Th
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -30,8 +30,8 @@ class RandomNetworks:
     """Options of an evaluation with random weights, and the networks that they name."""
 
     names: frozenset[str] = frozenset()
-    metrics: MetricOptions = MetricOptions()
-    weights: WeightOptions = WeightOptions()
+    metrics: MetricOptions = field(default_factory=MetricOptions)
+    weights: WeightOptions = field(default_factory=WeightOptions)
 
 
 def _inception() -> nn.Module:

@@ -68,9 +68,9 @@ counts: list[tuple[str, str]] = []
 
 
 def counting(row):
-    def counted(self):
+    def counted(self, *arguments):
         counts.append((self.candidate.name, self.ids[0]))
-        return row(self)
+        return row(self, *arguments)
 
     return counted
 
