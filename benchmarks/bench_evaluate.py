@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from benchmarks.tools.comparison import Aim, Comparison, Rounds
-from benchmarks.tools.random_networks import write_random_networks
+from benchmarks.tools.random_networks import RandomNetworks, write_random_networks
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import load_audio, mel_spectrogram, to_int16
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
@@ -27,7 +27,7 @@ from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation.evaluate import evaluate_videos
 from lipsync_bench.evaluation.networks import MetricNetworks
-from lipsync_bench.evaluation.options import Running, ScorerFiles, Selection
+from lipsync_bench.evaluation.options import Running, Selection
 from lipsync_bench.evaluation.regions import Regions, compare_crops
 from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
 from lipsync_bench.evaluation.task.protocol import VIDEO_PAIRS, load_protocol
@@ -64,7 +64,7 @@ class _Pair:
     target: Path
     mine: Path
     clips: Path
-    networks: ScorerFiles
+    networks: RandomNetworks
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def parts(pair: _Pair) -> Parts:
         list(_planes([cv2.resize(c, (SCRIPT_PX, SCRIPT_PX), interpolation=cv2.INTER_AREA) for c in images]).split(1))
         for images in crops
     ]
-    loaded = MetricNetworks(pair.networks).loaded
+    loaded = MetricNetworks(pair.networks.metrics, pair.networks.weights.store).loaded
     syncnet, expert, inception, alex = (loaded[name] for name in ("lse", "expert", "fid", "lpips_alex"))
     side = expert.image_size
     shown = [_planes(compare_crops(images, boxes, (side, side))).float() / 255 for images in frames]
@@ -147,7 +147,7 @@ def parts(pair: _Pair) -> Parts:
         "CPBD": lambda: _one_by_one(cpbd, [*faces[0], *faces[1]]),
         "PSNR, SSIM, MSE": compare,
         "8-bit PSNR": lambda: _one_by_one(psnr_uint8, *script),
-        "reading weights": lambda: MetricNetworks(pair.networks),
+        "reading weights": lambda: MetricNetworks(pair.networks.metrics, pair.networks.weights.store),
         "SyncNet": score_sync,
         "expert": score_by_expert,
         "LPIPS": lambda: _one_by_one(lambda x, y: lpips(x, y, alex), *faces),
@@ -155,7 +155,7 @@ def parts(pair: _Pair) -> Parts:
     }
 
 
-def _evaluation(pair: _Pair, out: Path, networks: ScorerFiles) -> Callable[[], None]:
+def _evaluation(pair: _Pair, out: Path, networks: RandomNetworks) -> Callable[[], None]:
     """A function that evaluates; it first removes the results of the previous round, but not the prepared target."""
     shutil.copytree(pair.clips, out / "targets")
 
@@ -167,7 +167,8 @@ def _evaluation(pair: _Pair, out: Path, networks: ScorerFiles) -> Callable[[], N
             pair.target,
             out,
             running=Running(device="cpu"),
-            scorers=networks,
+            metrics=networks.metrics,
+            weights=networks.weights,
             select=Selection(only=["mine"]),
             workers=1,
             progress=False,
@@ -176,8 +177,8 @@ def _evaluation(pair: _Pair, out: Path, networks: ScorerFiles) -> Callable[[], N
         assert rows["status"].to_dict() == {"ground_truth": "ok", "mine": "ok"}
         assert rows.loc["mine", "frames"] == 125
         assert np.isfinite(rows.loc["mine", "psnr"])
-        assert rows["lse_d_wav2lip_lrs"].notna().all() == (networks.syncnet is not None)
-        assert rows["lpips_alex"].notna().all() == (networks.lpips is not None)
+        assert rows["lse_d_wav2lip_lrs"].notna().all() == ("syncnet_v2" in networks.names)
+        assert rows["lpips_alex"].notna().all() == ("alexnet" in networks.names)
 
     return evaluate
 
@@ -190,7 +191,7 @@ def _sum(parts: dict[str, Rounds]) -> Rounds:
 
 
 def _measure(
-    comparison: Comparison, pair: _Pair, out: Path, name: str, networks: ScorerFiles, parts: Parts, rounds: int
+    comparison: Comparison, pair: _Pair, out: Path, name: str, networks: RandomNetworks, parts: Parts, rounds: int
 ) -> None:
     own, others = comparison.alternate(_evaluation(pair, out, networks), parts, rounds=rounds, warm_up=False)
     row = comparison.record(name, "s", own, "sum of its parts", _sum(others), AIM)
@@ -208,8 +209,8 @@ def _chosen(parts: Parts, names: Collection[str]) -> Parts:
 def test_evaluate_without_networks(comparison: Comparison, pair: _Pair, parts: Parts, tmp_path: Path) -> None:
     """Without networks, whose time would dominate."""
     needed = _chosen(parts, WITHOUT_NETWORKS)
-    _evaluation(pair, tmp_path / "warm_up", ScorerFiles())()
-    _measure(comparison, pair, tmp_path / "timed", "`bench evaluate`, no networks", ScorerFiles(), needed, rounds=3)
+    _evaluation(pair, tmp_path / "warm_up", RandomNetworks())()
+    _measure(comparison, pair, tmp_path / "timed", "`bench evaluate`, no networks", RandomNetworks(), needed, rounds=3)
 
 
 def test_evaluate(comparison: Comparison, pair: _Pair, parts: Parts, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that metrics respond to known degradations of real clips, scored by `bench evaluate`.
 
-    python -m benchmarks.degraded_clips --clips DIR --out DIR [--expert CKPT] [--syncnet FILE] [--lpips DIR]
+    python -m benchmarks.degraded_clips --clips DIR --out DIR [--expert CKPT] [--weights DIR|ID=FILE ...]
 
 Writes the degraded videos, the results of one evaluation, `table.md`, `curves.png`, and `checks.md`: the expected
 responses, and whether they were observed. Returns 1 if one was not. Existing files are not made again.
@@ -27,7 +27,7 @@ from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, load_audio, to_in
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
-from lipsync_bench.evaluation import COLUMNS, ScorerFiles, evaluate_videos
+from lipsync_bench.evaluation import COLUMNS, MetricOptions, WeightOptions, evaluate_videos
 from lipsync_bench.evaluation.targets import in_frame
 from lipsync_bench.metrics.metric import LIPS
 
@@ -221,15 +221,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     for name in ("clips", "out"):
         parser.add_argument(f"--{name}", type=Path, required=True)
-    for name in ("expert", "syncnet"):
-        parser.add_argument(f"--{name}", type=Path)
-    parser.add_argument("--lpips")
+    parser.add_argument("--expert", type=Path)
+    parser.add_argument("--weights", action="append", default=[])
     given = parser.parse_args()
     results = given.out / "results"
     prepare(given.clips, results / "targets", PrepareOptions("folder"))
     folders = degrade(given.clips, results / "targets", given.out / "videos")
-    scorers = ScorerFiles(given.syncnet, None, given.expert, given.lpips)
-    result = evaluate_videos(folders, given.clips, results, scorers=scorers)
+    options = {"metrics": MetricOptions(given.expert), "weights": WeightOptions(tuple(given.weights))}
+    result = evaluate_videos(folders, given.clips, results, **options)
     board = result.leaderboard.set_index("method").loc[["ground_truth", "repeated_frame", *folders]]
     found = checks(board, result.rows)
     answers = {True: "held", False: "**did not hold**", None: "could not be checked"}

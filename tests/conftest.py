@@ -2,11 +2,25 @@
 """Fixtures for the tests of every layer."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No weight file of this machine takes part: variables, caches and working folder point at an empty folder."""
+    empty = tmp_path_factory.mktemp("machine")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("LIPSYNC_WEIGHTS", "HF_HUB_CACHE"):
+            patch.delenv(name, raising=False)
+        for name in ("TORCH_HOME", "XDG_CACHE_HOME", "HF_HOME"):
+            patch.setenv(name, str(empty / name))
+        patch.chdir(empty)
+        yield
 
 
 @pytest.fixture(scope="session")

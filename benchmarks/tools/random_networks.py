@@ -5,6 +5,7 @@ Time and memory equal those of the published weights; scores are meaningless. Th
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,17 +13,25 @@ import torch
 import torchvision
 from torch import nn
 
-from lipsync_bench.evaluation import ScorerFiles
-from lipsync_bench.metrics.image.inception import FILE as INCEPTION
+from lipsync_bench.datamodules.weights.options import WeightOptions
+from lipsync_bench.evaluation import MetricOptions
 from lipsync_bench.models import SyncExpertModule
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.models.pretrained.syncnet import SyncNetV2
 
-ALEXNET = "alexnet-owt-7be5be79.pth"
-NetworkName = Literal["syncnet", "expert", "lpips", "inception"]
+NetworkName = Literal["syncnet_v2", "expert", "alexnet", "inception_fid"]
 NETWORKS: tuple[NetworkName, ...] = get_args(NetworkName)
 
-__all__ = ["NETWORKS", "NetworkName", "write_random_networks"]
+__all__ = ["NETWORKS", "NetworkName", "RandomNetworks", "write_random_networks"]
+
+
+@dataclass(frozen=True)
+class RandomNetworks:
+    """Options of an evaluation with random weights, and the networks that they name."""
+
+    names: frozenset[str] = frozenset()
+    metrics: MetricOptions = field(default_factory=MetricOptions)
+    weights: WeightOptions = field(default_factory=WeightOptions)
 
 
 def _inception() -> nn.Module:
@@ -34,29 +43,20 @@ def _inception() -> nn.Module:
     return network
 
 
-def write_random_networks(folder: Path, names: Collection[NetworkName] = NETWORKS) -> ScorerFiles:
+def write_random_networks(folder: Path, names: Collection[NetworkName] = NETWORKS) -> RandomNetworks:
     """Write files for these networks, all at full width; for LPIPS only its AlexNet trunk.
 
     Args:
         folder: An empty folder.
-        names: The networks.
-
-    Returns:
-        Their paths, for an evaluation.
+        names: The expert, or ids of official files.
     """
     torch.manual_seed(0)
-    syncnet, expert = folder / "syncnet_v2.model", folder / "expert.ckpt"
-    if "syncnet" in names:
-        torch.save(SyncNetV2().state_dict(), syncnet)
-    if "expert" in names:
+    builders = {"syncnet_v2": SyncNetV2, "alexnet": torchvision.models.alexnet, "inception_fid": _inception}
+    files = {id: folder / f"{id}.pth" for id in builders if id in names}
+    for id, path in files.items():
+        torch.save(builders[id]().state_dict(), path)
+    expert = folder / "expert.ckpt" if "expert" in names else None
+    if expert is not None:
         save_module(SyncExpertModule(), expert)
-    if "lpips" in names:
-        torch.save(torchvision.models.alexnet().state_dict(), folder / ALEXNET)
-    if "inception" in names:
-        torch.save(_inception().state_dict(), folder / INCEPTION)
-    return ScorerFiles(
-        syncnet=syncnet if "syncnet" in names else None,
-        expert=expert if "expert" in names else None,
-        lpips=str(folder) if "lpips" in names else None,
-        inception=str(folder) if "inception" in names else None,
-    )
+    weights = WeightOptions(tuple(f"{id}={path}" for id, path in files.items()))
+    return RandomNetworks(frozenset(names), MetricOptions(expert), weights)

@@ -126,6 +126,10 @@ def _face_models() -> Iterator[Check]:
 
 def _weights(store: Store) -> Iterator[Check]:
     """Every official file that something here uses, and what it is for."""
+    from lipsync_bench.weights import KINDS
+
+    own = {file.id: file.model_copy(update={"use": kind.use}) for kind in KINDS.values() for file in kind.own}
+    store.files = {**store.files, **own}  # of methods that come from another package
     for file in store.files.values():
         if not file.use or file.use.startswith(("nothing here yet", "comes with")):
             continue

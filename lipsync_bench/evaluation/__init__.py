@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lipsync_bench.datamodules.weights.options import WeightOptions
     from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
     from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
     from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
@@ -25,6 +26,7 @@ _HOMES = {
     ".options": ("Inputs", "Rules", "Running", "MetricOptions", "Selection"),
     ".task.protocol": ("Protocol", "list_protocols", "load_protocol"),
     ".task.selection": ("Result",),
+    "lipsync_bench.datamodules.weights.options": ("WeightOptions",),
     "lipsync_bench.metrics.metric": ("Column",),
     "lipsync_bench.metrics.registry": ("COLUMNS", "column"),
     "lipsync_bench.results.ranks": ("intervals", "paired_tests"),
@@ -41,6 +43,7 @@ __all__ = [
     "Rules",
     "Running",
     "Selection",
+    "WeightOptions",
     "column",
     "evaluate_dataset",
     "evaluate_videos",

@@ -84,8 +84,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     for i, source in enumerate(sources):
         absent = [PAPER_METRICS[m] for m in table.metrics if i not in comparison.measured(m)]
         if absent:
-            needs = sorted({metric.need for metric in absent if metric.need})
-            because = f" (needs {' and '.join(needs)})" if needs else ""
+            files = sorted({metric.weights for metric in absent if metric.weights})
+            because = f" (run: bench weights fetch {' '.join(files)})" if files else ""
             yield f"{source.heading}: not measured: {', '.join(metric.title for metric in absent)}{because}."
         others = sorted(set(source.names) - {row.row.name for row in comparison.rows})
         if others:

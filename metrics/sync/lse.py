@@ -341,7 +341,7 @@ class LSE(Metric):
             raise ValueError(
                 f"protocol {protocol} {'without' if detector is None else 'with'} a face detector. Expected a "
                 "detector for lse_wav2lip_real and none for lse_wav2lip_lrs. Load one by "
-                "lipsync_bench.models.pretrained.syncnet_s3fd.load_syncnet_s3fd (--syncnet_s3fd FILE)"
+                "lipsync_bench.models.pretrained.syncnet_s3fd.load_syncnet_s3fd (bench weights fetch sfd_face)"
             )
         if not weights:
             raise ValueError('weights is empty. Expected the identity of SyncNet\'s weights. Set weights="sha256:..."')
@@ -454,7 +454,7 @@ METRIC = Description(
         Column("lse_d_wav2lip_real", "LSE-D (Wav2Lip real)", "", False, 3, (0, INF), "audio", network="lse", order=180),
     ),
     source="Chung and Zisserman, ACCV-W 2016; Prajwal et al., ACM MM 2020",
-    checked="golden arrays; `lse_*_real`, on face tracks, needs `--syncnet_s3fd FILE` too",
+    checked="golden arrays; `lse_*_real`, on face tracks, needs both files",
     curves=(Field("lse_curve_wav2lip_lrs", "SyncNet's distance"),),
     networks=(
         Network("lse", "syncnet_v2"),

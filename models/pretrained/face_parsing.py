@@ -31,7 +31,7 @@ _EXPECTED = (
     "the file face_segmentation.pth of the HyperLips project page (it is the 19-class model of the "
     "face-parsing.PyTorch project page)"
 )
-_REPAIR = "Download it and name it with --parsing PATH"
+_REPAIR = "Name it with --weights face_segmentation=PATH, or run: bench weights fetch face_segmentation"
 
 __all__ = ["CLASSES", "MEAN_RGB", "SIZE", "STD_RGB", "FaceParser", "load_face_parser", "parse_face"]
 
@@ -188,7 +188,7 @@ def load_face_parser(path: Path | str) -> FaceParser:
 OFFICIAL = (
     OfficialWeights(
         name="face_parsing",
-        use="bench evaluate --parsing {out} or bench dub --parsing {out}",
+        use="bench evaluate and bench dub --parsing, with --weights face_segmentation={out}",
         build=lambda _: FaceParser(),
     ),
 )

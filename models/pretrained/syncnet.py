@@ -16,7 +16,7 @@ _EXPECTED = (
     "the file syncnet_v2.model of Oxford VGG (www.robots.ox.ac.uk/~vgg), path software/lipsync/data/syncnet_v2.model, "
     "about 54.5 MB"
 )
-_REPAIR = "Download it and name it with --syncnet PATH"
+_REPAIR = "Name it with --weights syncnet_v2=PATH, or run: bench weights fetch syncnet_v2"
 
 __all__ = ["SyncNetV2", "load_syncnet"]
 
@@ -110,7 +110,7 @@ class SyncNetV2(nn.Module):
 OFFICIAL = (
     OfficialWeights(
         name="syncnet_v2",
-        use="bench evaluate --syncnet {out}",
+        use="bench evaluate --weights syncnet_v2={out}",
         build=lambda _: SyncNetV2(),
     ),
 )

@@ -191,4 +191,9 @@ def load_syncnet_s3fd(path: str | Path) -> SyncNetS3FD:
         ValueError: the file is not a state dict with exactly the expected entries and shapes.
     """
     expected = "sfd_face.pth, the face detector of the SyncNet evaluation (65 tensors)"
-    return load_weights(SyncNetS3FD(), Path(path), expected, "Set --syncnet_s3fd FILE")
+    return load_weights(
+        SyncNetS3FD(),
+        Path(path),
+        expected,
+        "Name it with --weights sfd_face=PATH, or run: bench weights fetch sfd_face",
+    )

@@ -30,8 +30,11 @@ def kill_when(reached: Callable[[], bool], *args: object, alone: bool = False) -
     """
     process = subprocess.Popen(
         [sys.executable, "-m", "lipsync_bench.bench", *map(str, args)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},  # numbers to the last digit
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": str(torch.get_num_threads()),  # numbers to the last digit
+            "PYTHONPATH": str(ROOT),
+        },
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

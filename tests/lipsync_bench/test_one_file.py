@@ -107,6 +107,7 @@ clips = Path(sys.argv[2])
 import torch
 from lipsync_bench import bench
 from lipsync_bench.cli import demo, doctor, lightning
+from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.weights import import_file
 
 lightning.main([
@@ -128,7 +129,7 @@ print(json.dumps({
     "same": torch.equal(models.load_method("imported.ckpt").generator.mix.weight, method.generator.mix.weight),
     "steps": torch.load("runs/paint/last.ckpt", weights_only=True)["global_step"],
     "demo": demo.trainings("paint"),
-    "doctor": [check.found for check in doctor.checks(clips, Path("weights")) if check.name == "weights paint"],
+    "doctor": [check.found for check in doctor.checks(clips, Store()) if check.name == "weights paint"],
 }))
 """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lipsync_bench.datamodules.weights.registry import official_file
 from lipsync_bench.metrics import registry
 from lipsync_bench.metrics.image.inception import FILE as INCEPTION
 from lipsync_bench.metrics.image.lpips import TRUNKS
@@ -38,7 +39,7 @@ def test_names_of_fields_and_networks_are_unique():
     names = [column.name for column in COLUMNS] + [field.name for field in (*registry.COUNTS, *registry.CURVES)]
     names += [network.sha256_field for _, network in NETWORKS]
     assert len(names) == len(set(names))
-    files = {network.name: network.file for _, network in NETWORKS}
+    files = {network.name: official_file(network.weights).file for _, network in NETWORKS if network.weights}
     assert {f"lpips_{net}": file for net, (_, file) in TRUNKS.items()}.items() <= files.items()
     assert files["fid"] == INCEPTION
 

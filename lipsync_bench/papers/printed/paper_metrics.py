@@ -44,11 +44,6 @@ class PaperMetric:
         return next((network.weights for _, network in NETWORKS if network.name == self.network), "")
 
     @property
-    def need(self) -> str:
-        """The command that fetches what it is measured with; empty for a formula."""
-        return f"bench weights fetch {self.weights}" if self.weights else ""
-
-    @property
     def pooled(self) -> bool:
         """Whether it is one value of all clips together, which counts frames and has no interval."""
         return bool(self.column) and our_column(self.column).kind == "pooled"

@@ -26,6 +26,7 @@ from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from tests import golden
 from tests.datamodules.tracks import track_faces
+from tests.weight_files import given
 
 ROOT = Path(__file__).parents[3]
 FACE = (110, 20, 190, 140)  # in the photograph below: forehead to chin
@@ -130,7 +131,7 @@ def test_load(network: S3FD, weights: Path) -> None:
 
 
 def test_load_refuses_missing_and_other_weights(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none\.pth: no such file\. .*face-alignment.*--detector_weights"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: no such file\. .*face-alignment.*--weights s3fd=PATH"):
         load_s3fd(tmp_path / "none.pth")
     (tmp_path / "text.pth").write_text("<html>not found</html>")
     with pytest.raises(ValueError, match=r"text\.pth: is a web page.*s3fd"):
@@ -192,13 +193,13 @@ def test_the_rectangle_of_the_frame_itself_is_found(weights: Path, monkeypatch: 
 
 
 def test_weights_are_asked_for_and_checked(tmp_path: Path, weights: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"s3fd-619a316812\.pth.*face-alignment.*--detector_weights PATH"):
+    with pytest.raises(FileNotFoundError, match=r"s3fd: no weights.*s3fd-619a316812\.pth.*bench weights fetch s3fd"):
         make_detector("s3fd")
-    with pytest.raises(FileNotFoundError, match=r"none\.pth: no S3FD weights"):
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: no weights"):
         make_detector("s3fd", tmp_path / "none.pth")
-    with pytest.raises(ValueError, match=r"detector 'dlib' with detector_weights .*Expected .*--detector s3fd"):
+    with pytest.raises(ValueError, match=r"detector 'dlib' with the weights .*Expected .*--detector s3fd"):
         make_detector("dlib", weights)
-    with pytest.raises(FileNotFoundError, match="--detector_weights"):
+    with pytest.raises(FileNotFoundError, match=r"weights s3fd: not in .*619a3168.*Run: bench weights fetch s3fd"):
         prepare(tmp_path, tmp_path / "out", faces=FaceOptions(detector="s3fd"))
     assert not (tmp_path / "out").exists()
 
@@ -206,7 +207,7 @@ def test_weights_are_asked_for_and_checked(tmp_path: Path, weights: Path) -> Non
 def test_a_wrong_weight_file_is_one_error_not_one_a_clip(tmp_path: Path) -> None:
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"(?s)other\.pth: does not fit.*conv1_1\.weight"):
-        prepare(tmp_path, tmp_path / "out", faces=FaceOptions(detector="s3fd", detector_weights=tmp_path / "other.pth"))
+        prepare(tmp_path, tmp_path / "out", faces=FaceOptions("s3fd"), weights=given(s3fd=tmp_path / "other.pth"))
     assert not (tmp_path / "out").exists()
 
 
@@ -223,7 +224,8 @@ def test_prepare_records_the_weights_not_their_path(
             tmp_path / "in",
             tmp_path / "out",
             PrepareOptions(workers=1),
-            faces=FaceOptions(detector="s3fd", detector_weights=path, crop="detector"),
+            faces=FaceOptions(detector="s3fd", crop="detector"),
+            weights=given(s3fd=path),
             progress=False,
         )
         return report.done, report.skipped, report.failed

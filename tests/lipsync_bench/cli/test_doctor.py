@@ -6,6 +6,9 @@ import pytest
 
 from lipsync_bench.cli import doctor
 from lipsync_bench.cli.doctor import checks
+from lipsync_bench.datamodules.weights.options import WeightOptions
+from lipsync_bench.datamodules.weights.store import Store
+from tests.weight_files import make_official
 
 
 @pytest.fixture
@@ -18,14 +21,15 @@ def by_name(report):
 
 
 def test_a_working_installation_has_no_failure_and_every_warning_says_what_to_do(corpus, tmp_path, quick):
-    report = checks(corpus, tmp_path)
+    report = checks(corpus, Store([tmp_path]))
     assert [check for check in report if check.status == "fail"] == []
     assert [check for check in report if check.status == "warn" and not check.advice] == []
     found = by_name(report)
     assert found["mediapipe"].found == "0.10.21"
     assert "6 clips, 0 failed" in found[f"data {corpus / 'clips'}"].found
     assert "windows/s" in found[f"loader {corpus / 'clips'}"].found
-    assert "none in" in found["weights syncnet_v2"].found
+    assert found["weights syncnet_v2"].found == "not here"
+    assert found["weights syncnet_v2"].advice.endswith(": bench weights fetch syncnet_v2")
 
 
 def test_broken_versions_are_named_with_the_command_that_mends_them(monkeypatch):
@@ -52,17 +56,19 @@ def test_somebody_elses_lightning_is_noticed(monkeypatch, tmp_path):
     assert "python -m lipsync_bench" in check.advice
 
 
-def test_weights_are_found_by_their_names(tmp_path):
+def test_weights_are_found_by_their_content(tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "syncnet_v2.model").write_bytes(b"x")
-    found = by_name(doctor._weights(tmp_path))
+    (tmp_path / "deep" / "any name").write_bytes(b"x")
+    (tmp_path / "deep" / "wav2lip.pth").write_bytes(b"y")
+    make_official(monkeypatch, "syncnet_v2", tmp_path / "deep" / "any name")
+    found = by_name(doctor._weights(Store([tmp_path])))
     assert found["weights syncnet_v2"].status == "ok"
-    assert "2d711642b726" in found["weights syncnet_v2"].found  # the hash of b"x"
+    assert found["weights syncnet_v2"].found == str(tmp_path / "deep" / "any name")
     assert found["weights wav2lip"].status == "warn"
-    assert "github.com/Rudrabha/Wav2Lip" in found["weights wav2lip"].advice
+    assert found["weights wav2lip"].advice.endswith(": bench weights fetch wav2lip")
 
 
 def test_the_json_form_is_json(corpus, tmp_path, quick, capsys):
-    assert doctor.doctor(data=corpus, weights=tmp_path, as_json=True) == 0
+    assert doctor.doctor(data=corpus, weights=WeightOptions((str(tmp_path),)), as_json=True) == 0
     report = json.loads(capsys.readouterr().out)
     assert {"name", "status", "found", "advice"} == set(report[0])

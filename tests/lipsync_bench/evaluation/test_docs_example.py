@@ -10,7 +10,7 @@ DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
 
 def test_the_example_runs_and_gives_tables(corpus, tmp_path, monkeypatch, capsys):
     (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
-    weights = 'syncnet=Path("weights/syncnet_v2.model")'
+    weights = 'weights=WeightOptions(("weights",)),'
     assert weights in code
     sources = sorted((corpus / "videos" / "main").glob("*/*.mp4"))[:3]
     for folder, chosen in (("real_videos", sources[:2]), ("my_videos", sources[1:]), ("their_videos", sources[:2])):

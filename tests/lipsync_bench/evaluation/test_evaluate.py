@@ -21,7 +21,8 @@ from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, to_int
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import candidates, regions, run, targets
 from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
-from lipsync_bench.evaluation.options import Inputs, ScorerFiles, Selection
+from lipsync_bench.evaluation.networks import MetricNetworks
+from lipsync_bench.evaluation.options import Inputs, MetricOptions, Selection
 from lipsync_bench.metrics.image.psnr import psnr
 from lipsync_bench.metrics.image.ssim import ssim
 from lipsync_bench.metrics.metric import Audio, ScoredClip, View
@@ -33,6 +34,7 @@ from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.leaderboard import write_leaderboard
 from lipsync_bench.results.rows import read_rows
 from tests.quick_networks import QuickSyncNet
+from tests.weight_files import given
 
 WITHOUT_TIME = ["seconds", "generate_seconds"]
 
@@ -54,7 +56,7 @@ def result(corpus, weights, tmp_path_factory):
 
 def evaluate(corpus, weights, out, root=None, methods=None, **more):
     methods = {"wav2lip": weights / "wav2lip.ckpt"} if methods is None else methods
-    more = {"scorers": ScorerFiles(expert=weights / "expert.ckpt"), **more}
+    more = {"metrics": MetricOptions(expert=weights / "expert.ckpt"), **more}
     return evaluate_dataset("synthetic", out, inputs=Inputs(root or corpus / "clips", methods), progress=False, **more)
 
 
@@ -164,7 +166,7 @@ def test_lse_appears_with_syncnet_weights_under_the_name_of_its_protocol(corpus,
         "synthetic",
         tmp_path / "out",
         inputs=Inputs(root=corpus / "clips", methods={}),
-        scorers=ScorerFiles(syncnet=weights),
+        weights=given(syncnet_v2=weights),
         select=Selection(limit=1),
         progress=False,
     )
@@ -177,25 +179,27 @@ def test_lse_appears_with_syncnet_weights_under_the_name_of_its_protocol(corpus,
 
 
 def test_a_missing_syncnet_says_where_it_comes_from(corpus, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"syncnet_v2\.model.*--syncnet"):
+    with pytest.raises(FileNotFoundError, match=r"none\.model: no such file.*syncnet_v2\.model.*weights where sync"):
         evaluate_dataset(
             "synthetic",
             tmp_path / "out",
             inputs=Inputs(root=corpus / "clips"),
-            scorers=ScorerFiles(syncnet=tmp_path / "none.model"),
+            weights=given(syncnet_v2=tmp_path / "none.model"),
         )
-    with pytest.raises(ValueError, match="without --syncnet"):
-        evaluate_dataset(
-            "synthetic",
-            tmp_path / "out",
-            inputs=Inputs(root=corpus / "clips"),
-            scorers=ScorerFiles(syncnet_s3fd=tmp_path / "x.pth"),
-        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_pipelines_detector_alone_is_not_used(tmp_path):
+    """It finds faces for SyncNet; its file need not even be read."""
+    (tmp_path / "sfd_face.pth").write_bytes(b"no weights")
+    networks = MetricNetworks(MetricOptions(), given(sfd_face=tmp_path / "sfd_face.pth").store)
+    assert networks.loaded == {}
+    assert set(networks.identity.values()) == {""}
 
 
 def test_rows_of_other_scorers_are_not_mixed(corpus, weights, result):
     with pytest.raises(ValueError, match=r"another scorers.*--out"):
-        evaluate(corpus, weights, result.folder, scorers=ScorerFiles())
+        evaluate(corpus, weights, result.folder, metrics=MetricOptions())
 
 
 def test_a_missing_checkpoint_names_the_command_that_makes_it(corpus, weights, tmp_path):
@@ -412,7 +416,7 @@ def test_the_audio_of_a_clip_is_embedded_once_for_all_candidates_without_audio(c
     for pred, embedded in ((silent, [20, 15]), (audible, [20, 20, 15, 15])):  # 40 frames have 35 windows
         network.audio_batches.clear()
         result = evaluate_videos(
-            pred, target, tmp_path / f"{pred.name}_out", scorers=ScorerFiles(syncnet=weights), workers=1, progress=False
+            pred, target, tmp_path / f"{pred.name}_out", weights=given(syncnet_v2=weights), workers=1, progress=False
         )
         assert network.audio_batches == embedded
         rows[pred] = read_rows(result.folder).set_index("method")

@@ -10,7 +10,7 @@ import pytest
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.audio import load_audio
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
-from lipsync_bench.evaluation import ScorerFiles, Selection, evaluate_videos
+from lipsync_bench.evaluation import MetricOptions, Selection, evaluate_videos
 from lipsync_bench.evaluation.candidates import TargetChunk, VideoFolder
 from lipsync_bench.evaluation.task.protocol import load_protocol
 from lipsync_bench.models import SyncExpertModule
@@ -69,7 +69,7 @@ def scored(corpus, tmp_path_factory):
         {name: folder / name for name in names},
         folder / "target",
         folder / "out",
-        scorers=ScorerFiles(expert=folder / "expert.ckpt"),
+        metrics=MetricOptions(expert=folder / "expert.ckpt"),
         select=Selection(only=names),
         workers=1,
         progress=False,

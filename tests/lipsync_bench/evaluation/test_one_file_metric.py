@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from lipsync_bench.cli.metric_table import metric_table, with_table
+from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.networks import MetricNetworks
-from lipsync_bench.evaluation.options import ScorerFiles
+from lipsync_bench.evaluation.options import MetricOptions
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -70,7 +71,7 @@ METRIC = Description(
     source="this test",
     checked="nothing",
     counts=(Field("brightness_frames", "Frames whose brightness is in the mean."),),
-    networks=(Network("level", "darkness", "level.txt"),),
+    networks=(Network("level", option="darkness"),),
 )
 '''
 
@@ -81,8 +82,7 @@ from lipsync_bench import metrics
 metrics.__path__.append(sys.argv[1])
 
 from rich.console import Console
-from lipsync_bench.cli import doctor
-from lipsync_bench.evaluation import Inputs, Running, ScorerFiles, Selection, evaluate_dataset
+from lipsync_bench.evaluation import Inputs, MetricOptions, Running, Selection, evaluate_dataset
 from lipsync_bench.results.leaderboard import rich_table
 from lipsync_bench.cli.metric_table import metric_table
 from lipsync_bench.results.row_schema import row_schema
@@ -91,14 +91,13 @@ from lipsync_bench.results.rows import FIELDS, NETWORK_HASHES
 root, out, level = Path(sys.argv[2]), Path(sys.argv[3]), Path(sys.argv[4])
 result = evaluate_dataset(
     "synthetic", out, inputs=Inputs(root), select=Selection(limit=1), running=Running(device="cpu"), progress=False,
-    scorers=ScorerFiles(metrics={"darkness": str(level)}),
+    metrics=MetricOptions(metrics={"darkness": str(level)}),
 )
 console = Console(width=120, record=True, file=open("/dev/null", "w"))
 console.print(rich_table(result.leaderboard, "x"))
 print(json.dumps({
     "fields": FIELDS, "scorers": NETWORK_HASHES, "schema": row_schema()["properties"], "docs": metric_table(),
     "screen": console.export_text(), "class": metrics.Brightness.__module__,
-    "doctor": [[c.name, c.advice] for c in doctor.checks(out, level.parent)],
 }))
 """
 
@@ -136,8 +135,7 @@ def test_a_file_in_another_folder_is_a_metric_everywhere(corpus, tmp_path):
     assert board.loc["ground_truth", "brightness"] == rows.set_index("method").loc["ground_truth", "brightness"]
     assert {"brightness_low", "brightness_n", "brightness_rank", "darkness_group", "level_sha256"} <= set(board)
     assert "Brightness (levels) ↑" in found["screen"]
-    assert "| `brightness` ↑, `darkness` ↓ | `--metrics darkness=FILE` | nothing |" in found["docs"]
-    assert ["weights level", f"bench evaluate --metrics darkness={tmp_path / 'level.txt'}"] in found["doctor"]
+    assert "| `brightness` ↑, `darkness` ↓ | `--metrics darkness` | nothing |" in found["docs"]
     assert found["class"] == "lipsync_bench.metrics.brightness"
 
 
@@ -152,5 +150,5 @@ def test_the_documentation_has_the_table_of_the_descriptions():
 
 @pytest.mark.parametrize("name", ["csim", "psnr", "syncnet"])
 def test_unknown_and_default_metrics_cannot_be_named(name):
-    with pytest.raises(ValueError, match=rf"--metrics {name}: no metric of that name. Expected one of csim_dlib; "):
-        MetricNetworks(ScorerFiles(metrics={name: ""}))
+    with pytest.raises(ValueError, match=rf"--metrics {name}: no such metric. Expected one of csim_dlib; "):
+        MetricNetworks(MetricOptions(metrics={name: ""}), Store())

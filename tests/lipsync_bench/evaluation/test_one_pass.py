@@ -11,9 +11,10 @@ import torch
 
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import candidates, evaluate_videos, regions, targets
-from lipsync_bench.evaluation.options import Rules, Running, ScorerFiles, Selection
+from lipsync_bench.evaluation.options import Rules, Running, Selection
 from lipsync_bench.metrics.sync import face_tracks, lse
 from tests.quick_networks import QuickSyncNet
+from tests.weight_files import given
 
 FRAMES = 40
 BOX = np.array([60, 60, 200, 220], np.float32)
@@ -123,14 +124,14 @@ class OneFace(torch.nn.Module):
 
 def test_lse_on_face_tracks_alone_reads_a_file_again_twice(videos, counts, monkeypatch):
     """Tracks are known only at the end of the video, then their crops are cut: nothing is kept in between."""
-    weights = {name: videos / name for name in ("syncnet", "syncnet_s3fd")}
+    weights = {name: videos / name for name in ("syncnet_v2", "sfd_face")}
     for path in weights.values():
         path.write_bytes(b"stands for the weights in the rows")
     monkeypatch.setattr(lse, "load_syncnet", lambda path: QuickSyncNet())
     monkeypatch.setattr(lse, "load_syncnet_s3fd", lambda path: OneFace())
     for limit in ("MIN_SHOT_FRAMES", "MIN_DETECTIONS"):  # 4 s, which the corpus does not have
         monkeypatch.setattr(face_tracks, limit, 20)
-    rows = evaluate(videos, ["one"], scorers=ScorerFiles(**weights)).set_index("method")
+    rows = evaluate(videos, ["one"], weights=given(**weights)).set_index("method")
     assert rows["lse_d_wav2lip_lrs"].notna().all()
     assert rows["lse_d_wav2lip_real"].notna().to_dict() == {"ground_truth": True, "repeated_frame": False, "one": True}
     assert (counts["read target"], counts["read one"]) == (1 + 2, 1 + 2)
@@ -141,7 +142,7 @@ def test_without_face_tracks_lse_reads_no_file_again(videos, counts, monkeypatch
     weights = videos / "syncnet"
     weights.write_bytes(b"stands for the weights in the rows")
     monkeypatch.setattr(lse, "load_syncnet", lambda path: QuickSyncNet())
-    rows = evaluate(videos, ["one", "two"], scorers=ScorerFiles(syncnet=weights))
+    rows = evaluate(videos, ["one", "two"], weights=given(syncnet_v2=weights))
     assert rows["lse_d_wav2lip_lrs"].notna().all()
     assert {name: n for name, n in counts.items() if name.startswith("read")} == {
         "read target": 1,

@@ -10,7 +10,7 @@ from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.evaluation import evaluate_dataset, list_protocols, load_protocol
 from lipsync_bench.evaluation import regions as regions_module
-from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
+from lipsync_bench.evaluation.options import Inputs, Rules, Running, Selection
 from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
 from lipsync_bench.evaluation.task.pairs import draw_pairs, read_pairs
 from lipsync_bench.evaluation.task.protocol import Protocol
@@ -18,6 +18,7 @@ from lipsync_bench.evaluation.videos import through_h264, video_path
 from lipsync_bench.metrics.image import fid as fid_module
 from lipsync_bench.metrics.image.fid import fid
 from tests.commands import run_bench
+from tests.weight_files import given
 
 TARGETS = {"psnr", "ssim", "psnr_mouth", "ssim_mouth", "mse", "lmd", "lmd_centred", "psnr_uint8"}
 
@@ -179,10 +180,17 @@ def test_lipformer_cuts_both_by_dlibs_box_of_the_target(corpus, tmp_path):
 
 
 def test_hyperlips_without_the_detectors_weights_says_where_they_come_from(corpus, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"s3fd-619a316812\.pth.*--detector_weights"):
-        run(corpus, tmp_path, "hyperlips")
-    with pytest.raises(ValueError, match=r"--detector_weights .* with paired_face_box-v1"):
-        run(corpus, tmp_path, "paired_face_box", scorers=ScorerFiles(detector_weights=tmp_path / "x.pth"))
+    with pytest.raises(FileNotFoundError, match=r"weights s3fd: not in .*s3fd-619a316812\.pth.*weights fetch s3fd"):
+        run(corpus, tmp_path / "out", "hyperlips")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_detectors_weights_are_not_read_for_a_protocol_without_its_boxes(corpus, tmp_path):
+    (tmp_path / "s3fd.pth").write_bytes(b"no weights")
+    here = given(s3fd=tmp_path / "s3fd.pth")
+    assert (run(corpus, tmp_path / "out", "paired_face_box", weights=here).rows["status"] == "ok").all()
+    with pytest.raises(ValueError, match=r"s3fd\.pth"):
+        run(corpus, tmp_path / "other", "hyperlips", weights=here)
 
 
 def test_with_own_boxes_each_video_is_cut_by_boxes_detected_in_it(corpus, tmp_path, monkeypatch):
@@ -214,7 +222,7 @@ def test_with_own_boxes_each_video_is_cut_by_boxes_detected_in_it(corpus, tmp_pa
         tmp_path / "out",
         "hyperlips",
         split="train",
-        scorers=ScorerFiles(detector_weights=weights),
+        weights=given(s3fd=weights),
         select=Selection(clips=[ids[0]]),
     )
     rows = result.rows.set_index("method")
@@ -270,13 +278,15 @@ class Colours(torch.nn.Module):
 
 def test_fid_is_one_number_of_all_frames_and_survives_an_interruption(corpus, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fid_module, "InceptionFeatures", Colours)
-    scorers = ScorerFiles(inception="anywhere")
-    few = run(corpus, tmp_path / "few", "paired_face_box", scorers=scorers, select=Selection()).leaderboard
+    weights = tmp_path / "inception"
+    weights.write_bytes(b"stands for the weights")
+    here = given(inception_fid=weights)
+    few = run(corpus, tmp_path / "few", "paired_face_box", weights=here, select=Selection()).leaderboard
     assert "fid" not in few
     assert "no FID" in caplog.text
     monkeypatch.setattr(fid_module, "MIN_FRAMES", 2)
-    run(corpus, tmp_path / "out", "paired_face_box", scorers=scorers)
-    board = run(corpus, tmp_path / "out", "paired_face_box", scorers=scorers, select=Selection()).leaderboard
+    run(corpus, tmp_path / "out", "paired_face_box", weights=here)
+    board = run(corpus, tmp_path / "out", "paired_face_box", weights=here, select=Selection()).leaderboard
     board = board.set_index("method")
     assert board["fid_n"].to_dict() == {"ground_truth": 40, "repeated_frame": 80}
     rows = board.reset_index().itertuples()
@@ -297,7 +307,7 @@ def test_fid_is_one_number_of_all_frames_and_survives_an_interruption(corpus, tm
     assert board.loc["ground_truth", "fid"] == pytest.approx(float(fid(*halves)), rel=1e-4)
     assert board["fid_sha256"].unique().tolist() == [Colours.weights]
     sorted((tmp_path / "out" / "features").rglob("*.f32"))[0].unlink()  # its row does not hold without it
-    again = run(corpus, tmp_path / "out", "paired_face_box", scorers=scorers, select=Selection()).leaderboard
+    again = run(corpus, tmp_path / "out", "paired_face_box", weights=here, select=Selection()).leaderboard
     assert again["fid"].tolist() == board["fid"].tolist()
 
 
@@ -314,13 +324,13 @@ def test_lpips_of_both_nets_with_given_weights(corpus, tmp_path):
     path = folder / "alexnet-owt-7be5be79.pth"
     torch.save(torchvision.models.alexnet().state_dict(), path)
     text = written(tmp_path, "short", "version: 1\nseconds: {synthetic: 0.2}\n")
-    rows = run(corpus, tmp_path / "out", text, scorers=ScorerFiles(lpips=str(folder))).rows.set_index("method")
+    rows = run(corpus, tmp_path / "out", text, weights=given(alexnet=path)).rows.set_index("method")
     assert rows.loc["ground_truth", "lpips_alex"] == 0
     assert rows.loc["repeated_frame", "lpips_alex"] > 0
     assert set(rows["lpips_alex_sha256"]) == {sha256(path)}
     assert rows["lpips_vgg"].isna().all()
-    with pytest.raises(FileNotFoundError, match=r"alexnet-owt-7be5be79\.pth"):
-        run(corpus, tmp_path / "other", text, scorers=ScorerFiles(lpips=str(tmp_path)))
+    with pytest.raises(FileNotFoundError, match=r"none\.pth: no such file.*alexnet-owt-7be5be79\.pth"):
+        run(corpus, tmp_path / "other", text, weights=given(alexnet=tmp_path / "none.pth"))
 
 
 def test_saved_videos_are_complete_and_have_audio(corpus, tmp_path):

@@ -170,7 +170,7 @@ def test_rows_record_pasting_and_fallback_frames(stages, corpus, parser_weights,
     # An untrained base shows no face to Face Mesh: every frame is the enlarged base frame, and the row says so.
     assert int(rows.loc["hyperlips_hr", "fallback_frames"]) == int(rows.loc["hyperlips_hr", "frames"])
     assert int(rows.loc["hyperlips_base", "fallback_frames"]) == 0
-    assert run_bench(*command, "--parsing", parser_weights) == 0
+    assert run_bench(*command, "--weights", f"face_segmentation={parser_weights}") == 0
     rows = pd.read_csv(out / "clips.csv", keep_default_na=False)
     assert len(rows) == 6  # those with the parser are other rows; the two without a mask are not repeated
     assert set(rows[rows["method"] == "hyperlips_hr"]["paste"]) == {
@@ -186,7 +186,7 @@ def test_dub_with_the_parser_says_so_in_the_file(stages, corpus, parser_weights,
     video = sorted((corpus / "videos").rglob("*.mp4"))[0]
     out = tmp_path / "dubbed.mp4"
     command = ("dub", "--checkpoint", stages / "hr.ckpt", "--video", video, "--audio", video, "--out", out)
-    assert run_bench(*command, "--parsing", parser_weights) == 0
+    assert run_bench(*command, "--parsing", "--weights", f"face_segmentation={parser_weights}") == 0
     frames = list(read_frames(out, 25.0))
     assert f"{len(frames)} of them fallback frames of the method" in caplog.text
     import av

@@ -11,11 +11,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lipsync_bench.papers import LeaderboardSource, TableOptions, comparable, compare, load_table, read_sources, table
+from lipsync_bench.papers import LeaderboardSource, TableOptions, compare, load_table, read_sources, table
 from lipsync_bench.papers.comparison import NOT_RUN, PAPER_ONLY
 from lipsync_bench.papers.render import latex_escape, to_csv, to_latex, to_markdown, to_text
 from lipsync_bench.results.leaderboard import leaderboard
 from lipsync_bench.results.rows import FIELDS
+from tests.weight_files import make_official
 
 SYNCNET = "5c" * 32
 
@@ -105,7 +106,7 @@ def test_a_table_without_the_ground_truth_gets_ours(tmp_path):
 
 def test_missing_and_unmatched_methods_are_noted(joined):
     notes = "\n".join(joined.notes)
-    assert re.search(r"not measured: LSE-C, LSE-D \(needs SyncNet's weights: bench evaluate --syncnet", notes)
+    assert re.search(r"not measured: LSE-C, LSE-D \(run: bench weights fetch syncnet_v2\)", notes)
     assert "methods without a row in this table: repeated_frame" in notes
     assert "very likely a misprint" in notes
     assert "whether LMD's lips are centred" in notes
@@ -198,9 +199,9 @@ def test_lse_is_compared_only_with_the_official_weights_and_pairs(monkeypatch):
     lse["protocol"] = "hyperlips_unpaired-v1"
     unknown = why("hyperlips-1", "lse_c", source_of(**lse))
     assert re.search(
-        r"^Not to be compared: metric network weights \(ours: 5c5c5c5c5c5c;.*official SyncNet", unknown.why
+        r"^Not to be compared: metric network weights \(ours: 5c5c5c5c5c5c; not those of syncnet_v2\.model", unknown.why
     )
-    monkeypatch.setattr(comparable, "OFFICIAL_SYNCNET_SHA256", frozenset({SYNCNET}))
+    make_official(monkeypatch, "syncnet_v2", SYNCNET)
     assert why("hyperlips-1", "lse_c", source_of(**lse)).comparable
     pairs = why("hyperlips-1", "lse_d", source_of(**{**lse, "protocol": "hyperlips-v1"})).why
     assert pairs == "Not to be compared: other pairs (ours: paired; the paper's: unpaired)."

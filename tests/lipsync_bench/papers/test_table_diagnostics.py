@@ -134,9 +134,7 @@ def test_fid_may_be_compared_on_the_papers_clips_with_the_published_network():
 def test_a_table_without_our_fid_notes_what_it_needs():
     joined = compare(load_table("videoretalking-1"), [source_of(rows_of("wav2lip", "videoretalking-v1"))])
     notes = "\n".join(joined.notes)
-    assert re.search(
-        r"not measured: FID, LSE-D, LSE-C \(needs Inception's weights: .*--inception DIR and SyncNet", notes
-    )
+    assert "not measured: FID, LSE-D, LSE-C (run: bench weights fetch inception_fid syncnet_v2)." in notes
     assert "FID is one value" not in notes
 
 

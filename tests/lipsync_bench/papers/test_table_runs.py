@@ -18,8 +18,8 @@ from lipsync_bench.evaluation import evaluate
 from lipsync_bench.evaluation import run as scoring_run
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
-from lipsync_bench.papers import RunOptions, TableOptions, table
-from lipsync_bench.papers.running import plan, runs
+from lipsync_bench.papers import TableOptions, table
+from lipsync_bench.papers.running import plan
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.rows import read_rows
 from tests.commands import run_bench
@@ -68,9 +68,9 @@ counts: list[tuple[str, str]] = []
 
 
 def counting(row):
-    def counted(self):
+    def counted(self, *arguments):
         counts.append((self.candidate.name, self.ids[0]))
-        return row(self)
+        return row(self, *arguments)
 
     return counted
 
@@ -192,7 +192,8 @@ def test_a_protocol_whose_metric_networks_are_missing_is_not_run(here, caplog):
     assert run_bench("table", "mine-1", "--run") == 1
     assert "nothing can be run" in caplog.text
     assert (
-        "Not run on lrs2: videoretalking-v1, of which this table has only LSE-C. Run it with --syncnet" in caplog.text
+        "Not run on lrs2: videoretalking-v1, of which this table has only LSE-C. Run: bench weights fetch syncnet_v2."
+        in caplog.text
     )
     assert counts == []
     assert run_bench("table", "videoretalking-1", "--run", "--limit", 1) == 0
@@ -263,10 +264,14 @@ def test_the_hint_depends_on_the_class_of_the_error_not_on_its_text(here, monkey
         (["--run", "--paper_only"], "--run with --paper-only. Expected one of the two"),
         (["--run", "--results", "wav2lip.ckpt"], "--run with --results wav2lip.ckpt, a file"),
         (
-            ["--limit", "1", "--methods.wav2lip", "a.ckpt", "--syncnet", "b"],
-            "--limit, --methods.wav2lip, --syncnet without",
+            ["--limit", "1", "--methods.wav2lip", "a.ckpt", "--weights", "b"],
+            "--limit, --methods.wav2lip, --weights without",
         ),
-        (["--run", "--detector_weights", "s3fd.pth"], "--detector_weights s3fd.pth with lipformer-v1"),
+        (["--run", "--weights", "nowhere"], "--weights nowhere: no such folder"),
+        (
+            ["--run", "--weights", "s4fd=wav2lip.ckpt"],
+            "weights 's4fd': no such id. Expected one of the",
+        ),
     ],
 )
 def test_options_that_do_not_fit_are_refused_before_anything_is_computed(here, caplog, args, message):
@@ -275,10 +280,11 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_computed(here, c
     assert counts == []
 
 
-def test_missing_detector_weights_are_the_error_of_evaluate(here, caplog):
+def test_protocols_whose_detectors_weights_are_missing_are_not_run(here, caplog):
     assert run_bench("table", "hyperlips-1", "--run") == 1
-    assert "s3fd-619a316812.pth" in caplog.text
-    assert "--detector_weights" in caplog.text
+    assert "Not run on lrs2: hyperlips-v1, whose boxes are S3FD's. Run: bench weights fetch s3fd." in caplog.text
+    assert "nothing can be run" in caplog.text
+    assert counts == []
 
 
 def test_a_user_study_cannot_be_run(here, caplog):
@@ -305,17 +311,6 @@ def test_without_run_the_hint_names_it(here, caplog, capsys):
         assert run_bench("table", "lipformer-1") == 0
     assert "or with --run" in caplog.text
     assert "ours" not in capsys.readouterr().out
-
-
-def test_the_detectors_weights_go_to_the_protocols_that_need_them(tmp_path):
-    from lipsync_bench.evaluation import Protocol, ScorerFiles
-
-    options = RunOptions(scorers=ScorerFiles(detector_weights=tmp_path, lpips="torchvision"))
-    cut, whole = Protocol(1, "a", boxes="s3fd"), Protocol(1, "b", boxes="frame", size_hw=None)
-    assert runs._scorers(options, cut, [cut, whole]).detector_weights == tmp_path
-    assert runs._scorers(options, whole, [cut, whole]).detector_weights is None
-    assert runs._scorers(options, whole, [whole]).detector_weights == tmp_path  # refused there
-    assert runs._scorers(options, whole, [cut, whole]).lpips == "torchvision"
 
 
 def test_a_closed_pipe_ends_the_command_quietly():

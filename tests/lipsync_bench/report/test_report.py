@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from lipsync_bench.metrics.registry import column
-from lipsync_bench.papers import comparable
 from lipsync_bench.report import charts as charts_of
 from lipsync_bench.report import write_report
 from lipsync_bench.report.boards import boards
@@ -37,6 +36,7 @@ from tests.lipsync_bench.report.report_fixture import (
     write_board,
     write_rows,
 )
+from tests.weight_files import make_official
 
 VOID = {"meta", "link", "br", "wbr", "img", "input", "use", "path", "line"}
 
@@ -236,18 +236,20 @@ def test_a_leaderboard_older_than_the_rows_or_missing_is_derived(tmp_path):
 
 def test_lse_by_other_weights_is_labelled_wherever_it_is_printed(site, results, monkeypatch):
     found = read_results(results)
-    label = f"weights {SYNCNET[:12]}, not on record as official"
+    label = f"unofficial weights {SYNCNET[:12]}"
     assert heading(found, PAIRED, column("lse_d_wav2lip_lrs")).note == label
     clip = site / "clips" / f"{found.clips['../x']}.html"
     for path in (site / "index.html", site / "plots.html", site / "clips.html", clip):
         text = path.read_text(encoding="utf-8")
         assert len(re.findall("LSE-[CD]", text)) > 0
         assert label in text
-    assert f"metric network weights (ours: {SYNCNET[:12]}; not on record here" in (site / "papers.html").read_text()
-    monkeypatch.setattr("lipsync_bench.report.numbers.OFFICIAL_SYNCNET_SHA256", frozenset({SYNCNET}))
+    assert (
+        f"metric network weights (ours: {SYNCNET[:12]}; not those of syncnet_v2.model"
+        in (site / "papers.html").read_text()
+    )
+    make_official(monkeypatch, "syncnet_v2", SYNCNET)
     assert heading(found, PAIRED, column("lse_d_wav2lip_lrs")).note == f"official weights {SYNCNET[:12]}"
     assert heading(found, PAIRED, column("psnr")).note == ""
-    assert not comparable.OFFICIAL_SYNCNET_SHA256 & {SYNCNET}
 
 
 def test_speed_is_all_frames_by_all_seconds_of_the_method(results):

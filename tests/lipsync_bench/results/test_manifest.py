@@ -15,8 +15,9 @@ import pandas as pd
 import pytest
 
 from lipsync_bench.datamodules.clips.clip import read_header
+from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
-from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
+from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.manifest import (
     Run,
@@ -242,9 +243,9 @@ def test_an_evaluation_is_repeated_from_the_manifest(corpus, tmp_path, monkeypat
     )
     (entry,) = read_manifest(first.folder)["sessions"]
     config = {**entry["config"], "root": Path(entry["config"]["root"])}
-    groups = {"inputs": Inputs, "rules": Rules, "running": Running}
+    groups = {"inputs": Inputs, "rules": Rules, "running": Running, "weights": WeightOptions}
     again = {name: group(**{f.name: config.pop(f.name) for f in fields(group)}) for name, group in groups.items()}
-    again |= {"scorers": ScorerFiles(**config.pop("scorers")), "select": Selection(**config.pop("select"))}
+    again |= {"metrics": MetricOptions(**config.pop("metrics")), "select": Selection(**config.pop("select"))}
     assert config.keys() == {"dataset", "out"}
     second = evaluate_dataset(config["dataset"], tmp_path / "second", progress=False, **again)
     rows = [result.rows.drop(columns=["seconds", "generate_seconds"]) for result in (first, second)]

@@ -270,7 +270,7 @@ def test_syncnet_is_not_part_of_an_enclosing_module():
 def test_constructor_refuses_contradictions():
     with pytest.raises(ValueError, match=r"protocol is 'lse'. Expected one of lse_wav2lip_lrs, lse_wav2lip_real"):
         LSE(QuickSyncNet(), "test", "lse")
-    with pytest.raises(ValueError, match=r"lse_wav2lip_real without a face detector.*--syncnet_s3fd FILE"):
+    with pytest.raises(ValueError, match=r"lse_wav2lip_real without a face detector.*bench weights fetch sfd_face"):
         LSE(QuickSyncNet(), "test", "lse_wav2lip_real")
     with pytest.raises(ValueError, match="lse_wav2lip_lrs with a face detector"):
         LSE(QuickSyncNet(), "test", detector=lambda frame: np.empty((0, 5)))

@@ -90,7 +90,7 @@ def test_load(tmp_path, network):
 
 
 def test_load_refuses_what_is_missing_or_other(tmp_path, network):
-    with pytest.raises(FileNotFoundError, match=r"sfd_face\.pth: no such file\. Expected .* Set --syncnet_s3fd FILE"):
+    with pytest.raises(FileNotFoundError, match=r"sfd_face\.pth: no such file\. Expected .* --weights sfd_face=PATH"):
         load_syncnet_s3fd(tmp_path / "sfd_face.pth")
     state = network.state_dict()
     del state["loc.0.bias"]
