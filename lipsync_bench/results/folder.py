@@ -4,6 +4,7 @@
     clips*.csv             rows, one file for each process            leaderboard.csv    derived from them
     manifest.json          what they were measured with               targets/           prepared target videos
     videos/, features/     saved videos, and FID's features, of rows
+    generated/             videos that commands of other repositories made, with their logs
 
 In tables an empty text cell is "", a missing number NaN, and a missing rank NA.
 """
@@ -19,7 +20,18 @@ from lipsync_bench.results.leaderboard import COUNTS, GROUPS, HEAD, NUMBERS, RAN
 from lipsync_bench.results.manifest import MANIFEST, read_identity, read_manifest
 from lipsync_bench.results.rows import BOARD, CURVES, FIELDS, IDENTITY, INPUTS, ROWS, SCORERS, read_rows
 
-_TEXTS = (*IDENTITY, *INPUTS, *CURVES, *SCORERS, "speaker", "status", "reason", "package_version", *GROUPS)
+_TEXTS = (
+    *IDENTITY,
+    *INPUTS,
+    *CURVES,
+    *SCORERS,
+    "speaker",
+    "status",
+    "reason",
+    "method_version",
+    "package_version",
+    *GROUPS,
+)
 _FLOATS = (*(column.name for column in CLIP_COLUMNS), "frames", "generate_seconds")
 _NEEDED = (*HEAD[:4], "generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version")
 

@@ -4,13 +4,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
+from lipsync_bench.datamodules.datasets.dataset import dataset_class
 from lipsync_bench.datamodules.datasets.splits import Split
 from lipsync_bench.datamodules.files.texts import flat, read_yaml
-from lipsync_bench.experiment_files import named_file
+from lipsync_bench.experiment_files import experiment_file, named_file
 from lipsync_bench.old_names import renamed
 
 __all__ = ["Benchmark", "load_benchmark"]
@@ -33,13 +35,22 @@ class Benchmark:
     split: Split
 
 
+def _read(name: str) -> tuple[Path, Any]:
+    """Where a benchmark is described, and how; a data set of another package needs no YAML."""
+    kind = "" if experiment_file("benchmarks", name) else dataset_class(name)
+    if kind:
+        return Path(f"{name}.yaml"), {"data": {"class_path": kind, "init_args": {"root": f"data/{name}"}}}
+    path = named_file("benchmarks", name, "--dataset")
+    return path, renamed(read_yaml(path, "a benchmark", "See experiments/benchmarks/"))
+
+
 def load_benchmark(
     name: str, root: Path | None = None, methods: Mapping[str, Path] | None = None, split: str | None = None
 ) -> Benchmark:
     """Read a benchmark's YAML and apply what the command line says instead.
 
     Args:
-        name: Of a benchmark, or the path of a YAML.
+        name: Of a benchmark, or of a data set of another package; or the path of a YAML.
         root: Folder of prepared clips, instead of the YAML's.
         methods: Checkpoints, each instead of or beside the YAML's.
         split: Instead of the YAML's.
@@ -48,8 +59,7 @@ def load_benchmark(
         FileNotFoundError: No such YAML.
         ValueError: The YAML has other keys or types than expected.
     """
-    path = named_file("benchmarks", name, "--dataset")
-    node = renamed(read_yaml(path, "a benchmark", "See experiments/benchmarks/"))
+    path, node = _read(name)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ClipDataModule, "data")
     parser.add_argument("--methods", type=dict[str, Path], default={})
