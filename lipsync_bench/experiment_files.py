@@ -7,15 +7,25 @@ class with arguments.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import lipsync_bench
 from lipsync_bench.datamodules.files.texts import flat, read_yaml
 
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
 HERE = Path("experiments")
 _Model = TypeVar("_Model")
 
-__all__ = ["experiment_file", "experiment_names", "installed_experiments", "named_file", "read_experiment"]
+__all__ = [
+    "experiment_file",
+    "experiment_names",
+    "first_fault",
+    "installed_experiments",
+    "named_file",
+    "read_experiment",
+]
 
 
 def installed_experiments() -> Path:
@@ -63,6 +73,17 @@ def named_file(kind: str, name: str, option: str) -> Path:
     return path
 
 
+def first_fault(error: "ValidationError") -> str:
+    """What pydantic found first, in words."""
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(map(str, fault["loc"]))
+    return {
+        "missing": f"has no {key}",
+        "extra_forbidden": f"has the unknown key {key}",
+        "unexpected_keyword_argument": f"has the unknown key {key}",
+    }.get(fault["type"], f"{key} is {fault['input']!r:.80} ({fault['msg']})" if key else fault["msg"])
+
+
 def read_experiment(kind: str, path: Path, model: Callable[..., _Model], *, printed: bool = False) -> _Model:
     """What a YAML holds as a pydantic model; keys, types and values that the model does not take are refused.
 
@@ -83,13 +104,7 @@ def read_experiment(kind: str, path: Path, model: Callable[..., _Model], *, prin
     try:
         return model(**node)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        key = ".".join(map(str, fault["loc"]))
-        found = {
-            "missing": f"has no {key}",
-            "extra_forbidden": f"has the unknown key {key}",
-            "unexpected_keyword_argument": f"has the unknown key {key}",
-        }.get(fault["type"], f"{key} is {fault['input']!r:.80} ({fault['msg']})" if key else fault["msg"])
+        found = first_fault(error)
     except TypeError as error:  # no mapping, keys that are no texts, or one that the model is given already
         found = f"holds {node!r:.80} ({error})"
     raise ValueError(f"{path}: {flat(found)}. Expected {expected}. {repair}")

@@ -17,6 +17,7 @@ from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
+from lipsync_bench.evaluation.commands.candidate import CommandVideos
 from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
 from lipsync_bench.evaluation.regions import Regions
@@ -24,6 +25,7 @@ from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
 from lipsync_bench.evaluation.scorers import Scorers
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import Standing
+from lipsync_bench.evaluation.task.listing import list_pairs, own_share
 from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
 from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
 from lipsync_bench.evaluation.task.selection import Result, methods_of, pairs_of, refuse_names
@@ -58,9 +60,9 @@ def _run(
     out.mkdir(parents=True, exist_ok=True)
     if world == 1:  # other ranks may be writing
         remove_leftovers(out)
-    own = {"protocol": protocol.key, "rules": _rules(protocol, run.dataset), "scorers": scorers.identity}
+    shared = {"protocol": protocol.key, "rules": _rules(protocol, run.dataset), "scorers": scorers.identity}
     session = manifest.Run(
-        identity={**own, "boxes": run.regions.version, **identity},
+        identity={**shared, "boxes": run.regions.version, **identity},
         protocol=asdict(protocol),
         methods={candidate.name: candidate.sha256 for candidate in run.candidates},
         config=config,
@@ -84,9 +86,12 @@ def _run(
 
     return_memory()  # of preparing targets and loading weights
     with (manifest.session if rank == 0 else manifest.other_process)(out, session) as ending:
+        own = own_share(pairs)
+        for candidate in run.candidates:
+            candidate.make(own, progress and rank == 0)
         rows = RowFile(out / ("clips.csv" if world == 1 else f"clips.rank{rank}.csv"), standing(again=True))
-        try:  # each rank takes its own pairs, none twice: no padding to equal shares
-            evaluate_pairs(pairs[rank::world], run, rows, progress and rank == 0)
+        try:
+            evaluate_pairs(own, run, rows, progress and rank == 0)
         finally:
             rows.close()
             run.regions.close()
@@ -135,8 +140,8 @@ def evaluate_dataset(
     Args:
         dataset: Name or path of a benchmark YAML.
         out: Results folder; a folder of an interrupted run is gone on with.
-        inputs: Clips, checkpoints and folders of videos, beside or instead of the YAML's; see `VideoFolder` for the
-            names of videos.
+        inputs: Clips, checkpoints and folders of videos, beside or instead of the YAML's methods; see `VideoFolder`
+            for the names of videos.
         rules: How clips are drawn, paired and compared.
         scorers: Weights of the networks that metrics need.
         select: A part of the methods or clips.
@@ -150,31 +155,30 @@ def evaluate_dataset(
     protocol = load_protocol(rules.protocol or PAIRED_FACE_BOX)
     benchmark = load_benchmark(dataset, inputs.root, inputs.methods, rules.split)
     folders = {name: Path(folder) for name, folder in inputs.pred.items()}
-    checkpoints = {name: path for name, path in benchmark.methods.items() if name not in folders}
-    refuse_names([*checkpoints, *folders])
-    names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders])
+    checkpoints = {name: Path(path) for name, path in benchmark.methods.items() if name not in folders}
+    commands = {name: command for name, command in benchmark.commands.items() if name not in folders}
+    refuse_names([*checkpoints, *folders, *commands])
+    names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders, *commands])
     for name, folder in folders.items():
         if not folder.is_dir():
             raise FileNotFoundError(f"--pred {name}={folder} is no folder. Expected one that holds videos.")
-    benchmark.data.prepare_data()
     where = device_of(running.device)
-    clips = benchmark.data.clips(benchmark.split)
-    everything = draw_pairs(clips, protocol, benchmark.name, rules.pairs)
-    headers = {clip: read_header(clip) for pair in everything for clip in (pair.video, pair.audio)}
-    chosen = pairs_of(select, everything, {clip: header.id for clip, header in headers.items()})
-    sources = {header.id: header.source for header in headers.values()}
+    listing = list_pairs(benchmark, protocol, rules, select)
 
     def candidates() -> Iterator[Candidate]:
-        yield GroundTruth(benchmark.data.source_root, sources)
+        root, sources = benchmark.data.source_root, listing.sources
+        yield GroundTruth(root, sources)
         if REPEATED_FRAME in names:
             yield RepeatedFrame()
         for name, path in checkpoints.items():
             if name in names:
-                yield Checkpoint(name, Path(path), where, inputs.parsing)
+                yield Checkpoint(name, path, where, inputs.parsing)
         for name, folder in folders.items():
             if name in names:
-                excluded = (out, benchmark.data.source_root, *folders.values())
-                yield VideoFolder(name, folder, sources, excluded, _sources_of(clips))
+                yield VideoFolder(name, folder, sources, (out, root, *folders.values()), _sources_of(listing.clips))
+        for name, command in commands.items():
+            if name in names:
+                yield CommandVideos(name, command, out, root, listing, running.command_workers)
 
     run = Evaluation(
         benchmark.data.source_root,
@@ -194,12 +198,13 @@ def evaluate_dataset(
         "dataset": dataset,
         "out": out,
         **vars(replace(inputs, methods=checkpoints, pred=folders)),
+        "commands": {name: {**asdict(command), "env": sorted(command.env)} for name, command in commands.items()},
         **vars(replace(rules, protocol=rules.protocol or PAIRED_FACE_BOX, split=benchmark.split)),
         "scorers": asdict(scorers),
         "select": asdict(select),
         **vars(replace(running, device=where)),
     }
-    return _run(run, everything, chosen, headers, identity, config, progress)
+    return _run(run, listing.everything, listing.chosen, listing.headers, identity, config, progress)
 
 
 def evaluate_videos(

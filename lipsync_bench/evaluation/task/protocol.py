@@ -81,6 +81,12 @@ class Protocol:
         """Name and version, as rows carry them."""
         return f"{self.name}-v{self.version}"
 
+    def frames(self, dataset: str, video: int, audio: int) -> int:
+        """How many frames of a pair are compared: the shorter of the two clips, up to the limit."""
+        limit = self.seconds.get(dataset)
+        longest = video if limit is None else min(video, round(limit * self.fps))
+        return min(longest, audio)
+
     @property
     def cut(self) -> str:
         """What is compared, in the words of the papers' tables."""

@@ -15,6 +15,7 @@ from lipsync_bench.metrics.registry import METRICS, OTHER_FIELDS
 from lipsync_bench.results.rows import FIELDS
 from tests.lipsync_bench.foreign.installing import REPOSITORY, bench, install, python
 
+START = "import lipsync_bench.bench"
 METRIC = (
     'METRIC = Description(columns=(Column("{name}", "Mine", "", None, 1, (0, 255), "none", "x"),), checked="nothing")\n'
 )
