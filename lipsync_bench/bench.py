@@ -12,7 +12,7 @@ from lipsync_bench.cli.doctor import doctor
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.cli.method_commands import demo, dub, import_
-from lipsync_bench.cli.scoring_commands import evaluate, leaderboard_merge, report, sync, table
+from lipsync_bench.cli.scoring_commands import evaluate, export, leaderboard_merge, report, sync, table
 
 WRONG_USAGE = 2
 INTERRUPTED = 130
@@ -22,6 +22,7 @@ SUBCOMMANDS: dict[str, Subcommands] = {
     "Data": {"prepare": prepare, "synthetic": synthetic, "cut": cut, "base-frames": base_frames},
     "Evaluation": {
         "evaluate": evaluate,
+        "export": export,
         "table": table,
         "report": report,
         "leaderboard": sub_app("leaderboard", "Join several results in one leaderboard.", {"merge": leaderboard_merge}),

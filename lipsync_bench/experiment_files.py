@@ -81,7 +81,10 @@ def first_fault(error: "ValidationError") -> str:
         "missing": f"has no {key}",
         "extra_forbidden": f"has the unknown key {key}",
         "unexpected_keyword_argument": f"has the unknown key {key}",
-    }.get(fault["type"], f"{key} is {fault['input']!r:.80} ({fault['msg']})" if key else fault["msg"])
+    }.get(
+        fault["type"],
+        f"{key} is {fault['input']!r:.80} ({fault['msg']})" if key else fault["msg"].removeprefix("Value error, "),
+    )
 
 
 def read_experiment(kind: str, path: Path, model: Callable[..., _Model], *, printed: bool = False) -> _Model:

@@ -50,7 +50,7 @@ def describe(path: Path, folder: Path, package: str = PACKAGE) -> Description | 
     Raises:
         ValueError: The last statement is not a description.
     """
-    _, clause, text = path.read_text(encoding="utf-8").rpartition(CLAUSE)
+    _, clause, text = f"\n{path.read_text(encoding='utf-8')}".rpartition(CLAUSE)
     if not clause:
         return None
     try:

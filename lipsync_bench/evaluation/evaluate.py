@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bench evaluate`: a data set's test clips, or folders of videos, to clips.csv and leaderboard.csv."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -27,7 +25,7 @@ from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import Standing
 from lipsync_bench.evaluation.task.listing import list_pairs, own_share
 from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
-from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
+from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, load_protocol, rules_sha256
 from lipsync_bench.evaluation.task.selection import Result, methods_of, pairs_of, refuse_names
 from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world, return_memory, wait_for_all
 from lipsync_bench.results import manifest
@@ -37,13 +35,6 @@ from lipsync_bench.results.rows import BOARD, GROUND_TRUTH, IDENTITY, REPEATED_F
 _log = logging.getLogger(__name__)
 
 __all__ = ["Result", "evaluate_dataset", "evaluate_videos"]
-
-
-def _rules(protocol: Protocol, dataset: str) -> str:
-    """SHA-256 of what a protocol says of this data set: in a YAML of one's own the version is soon forgotten."""
-    values = {key: value for key, value in asdict(protocol).items() if key not in ("about", "paper")}
-    values |= {key: dict(values[key]).get(dataset) for key in ("pairs", "seconds")}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _run(
@@ -60,7 +51,7 @@ def _run(
     out.mkdir(parents=True, exist_ok=True)
     if world == 1:  # other ranks may be writing
         remove_leftovers(out)
-    shared = {"protocol": protocol.key, "rules": _rules(protocol, run.dataset), "scorers": scorers.identity}
+    shared = {"protocol": protocol.key, "rules": rules_sha256(protocol, run.dataset), "scorers": scorers.identity}
     session = manifest.Run(
         identity={**shared, "boxes": run.regions.version, **identity},
         protocol=asdict(protocol),
