@@ -115,6 +115,8 @@ class CommandVideos(VideoFiles):
                 processes.stop()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
+        failed = sum(self._listing.ids(pair) in self._failures for pair in pairs)
+        _log.info("%s: %d videos made or there already, %d failed", self.name, len(pairs) - failed, failed)
 
     def _make(self, pair: Pair, processes: Processes) -> None:
         ids = self._listing.ids(pair)

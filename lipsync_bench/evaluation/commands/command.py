@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated
@@ -56,7 +57,9 @@ class Command:
         wrong = [name for name in self.env if not name or "=" in name]
         if wrong:
             raise ValueError(f"{wrong[0]!r} is no name of an environment variable")
-        object.__setattr__(self, "cwd", self.cwd.expanduser().resolve())
+        with suppress(RuntimeError):  # there is no such user
+            object.__setattr__(self, "cwd", self.cwd.expanduser())
+        object.__setattr__(self, "cwd", self.cwd.absolute())
 
     def words(self, video: Path, audio: Path, out: Path) -> list[str]:
         """The program and its arguments for a pair."""

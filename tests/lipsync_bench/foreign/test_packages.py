@@ -237,5 +237,36 @@ def test_a_metric_that_fails_leaves_its_cells_empty(corpus: Path, tmp_path: Path
     assert {(row["fails"], row["late"]) for row in rows} == {("", "")}
 
 
+@pytest.mark.slow
+def test_a_metric_that_is_installed_later_is_measured_and_one_that_is_gone_is_named(
+    corpus: Path, tmp_path: Path
+) -> None:
+    text = "import numpy as np\nfrom lipsync_bench.metrics.metric import FrameScorer\n\n"
+    text += (
+        "class S(FrameScorer):\n    def update(self, view):\n        self.add('late', np.ones(len(view.frames)))\n\n"
+    )
+    text += "def scorer(clip):\n    return S()\n\n" + METRIC.format(name="late")
+    install(tmp_path / "site", "late", {"metrics": "late = late.metric"}, metric=text)
+    out = tmp_path / "out"
+    arguments = ("evaluate", "--dataset", "synthetic", "--root", corpus / "clips", "--out", out, "--device", "cpu")
+    assert bench(tmp_path, *arguments, cwd=tmp_path).returncode == 0
+    before = list(csv.DictReader((out / "clips.csv").open()))
+    assert "late" not in before[0]
+
+    done = bench(tmp_path / "site", *arguments, "--clips", "s01/*", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader((out / "clips.csv").open()))
+    assert sorted((row["clip"], row["late"]) for row in rows) == [
+        ("s01/00003", "1.0"), ("s01/00003", "1.0"), ("s02/00003", ""), ("s02/00003", "")
+    ]  # fmt: skip
+    assert {row["psnr"] for row in rows} == {row["psnr"] for row in before}
+    superseded = list(csv.DictReader((out / "superseded.csv").open()))
+    assert [row["clip"] for row in superseded] == ["s01/00003"] * 2
+
+    done = bench(tmp_path, *arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "(late may be of a metric whose package is not installed)" in done.stderr
+
+
 def test_names_of_other_fields_are_those_of_rows() -> None:
     assert set(OTHER_FIELDS) == set(FIELDS) - set().union(*(metric.fields for metric in METRICS))
