@@ -7,7 +7,6 @@ They are listed, and the files of their modules found, without importing anythin
 import importlib.metadata
 import importlib.util
 import logging
-import multiprocessing
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -70,6 +69,8 @@ class Foreign:
 
 @cache
 def _warn(text: str) -> None:
+    import multiprocessing  # takes time, which help need not spend
+
     if multiprocessing.parent_process() is None:  # else a worker, whose parent has said so
         _log.warning("%s", printable(" ".join(text.split())))
 

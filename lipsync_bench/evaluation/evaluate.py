@@ -189,7 +189,7 @@ def evaluate_dataset(
         "dataset": dataset,
         "out": out,
         **vars(replace(inputs, methods=checkpoints, pred=folders)),
-        "commands": {name: {**asdict(command), "env": sorted(command.env)} for name, command in commands.items()},
+        **({"commands": {name: command.stated() for name, command in commands.items()}} if commands else {}),
         **vars(replace(rules, protocol=rules.protocol or PAIRED_FACE_BOX, split=benchmark.split)),
         "scorers": asdict(scorers),
         "select": asdict(select),

@@ -71,6 +71,10 @@ class Command:
         ours = {name: value for name, value in os.environ.items() if not _LAUNCHERS.fullmatch(name)}
         return {**ours, **self.env}
 
+    def stated(self) -> dict[str, object]:
+        """What manifests say of it; of the environment the names alone, because values may be secret."""
+        return {**vars(self), "env": sorted(self.env)}
+
     def sha256(self, version: str) -> str:
         """Identifies the method in rows, where others have the SHA-256 of their weights."""
         return hashlib.sha256(json.dumps([self.command, version]).encode(errors="surrogateescape")).hexdigest()

@@ -197,7 +197,10 @@ def test_a_run_that_is_ended_leaves_no_process_and_resumes(corpus: Path, place: 
     if how == "kill":
         kill_when(lambda: (place / "children.txt").is_file(), *arguments)
     else:
-        process = subprocess.Popen([sys.executable, "-m", "lipsync_bench.bench", *map(str, arguments)])
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lipsync_bench.bench", *map(str, arguments)],
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in background
+        )
         wait_for((place / "children.txt").is_file)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
