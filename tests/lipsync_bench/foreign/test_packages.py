@@ -241,7 +241,7 @@ def test_a_metric_that_fails_leaves_its_cells_empty(corpus: Path, tmp_path: Path
 def test_a_metric_that_is_installed_later_is_measured_and_one_that_is_gone_is_named(
     corpus: Path, tmp_path: Path
 ) -> None:
-    text = "import numpy as np\nfrom lipsync_bench.metrics.metric import FrameScorer\n\n"
+    text = "import numpy as np\nfrom lipsync_bench.metrics.metric import Column, Description, FrameScorer\n\n"
     text += (
         "class S(FrameScorer):\n    def update(self, view):\n        self.add('late', np.ones(len(view.frames)))\n\n"
     )
