@@ -13,7 +13,7 @@ from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.experiment_commands import experiments_copy, experiments_list
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.cli.method_commands import demo, dub, import_
-from lipsync_bench.cli.scoring_commands import evaluate, leaderboard_merge, report, sync, table
+from lipsync_bench.cli.scoring_commands import evaluate, export, leaderboard_merge, report, sync, table
 from lipsync_bench.cli.weights_commands import weights_fetch, weights_list, weights_verify, weights_where
 
 WRONG_USAGE = 2
@@ -24,6 +24,7 @@ SUBCOMMANDS: dict[str, Subcommands] = {
     "Data": {"prepare": prepare, "synthetic": synthetic, "cut": cut, "base-frames": base_frames},
     "Evaluation": {
         "evaluate": evaluate,
+        "export": export,
         "table": table,
         "report": report,
         "leaderboard": sub_app("leaderboard", "Join several results in one leaderboard.", {"merge": leaderboard_merge}),

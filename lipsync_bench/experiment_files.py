@@ -8,10 +8,13 @@ class with arguments.
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import lipsync_bench
 from lipsync_bench.datamodules.files.texts import flat, read_yaml
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 HERE = Path("experiments")
 _LONGEST = 200  # name of a file, which a file system may refuse to look up
@@ -21,6 +24,7 @@ __all__ = [
     "experiment_file",
     "experiment_folders",
     "experiment_names",
+    "first_fault",
     "installed_experiments",
     "named_file",
     "read_experiment",
@@ -100,6 +104,20 @@ def run_file(name: str) -> Path:
     return known
 
 
+def first_fault(error: "ValidationError") -> str:
+    """What pydantic found first, in words."""
+    fault = error.errors(include_url=False)[0]
+    key = ".".join(map(str, fault["loc"]))
+    return {
+        "missing": f"has no {key}",
+        "extra_forbidden": f"has the unknown key {key}",
+        "unexpected_keyword_argument": f"has the unknown key {key}",
+    }.get(
+        fault["type"],
+        f"{key} is {fault['input']!r:.80} ({fault['msg']})" if key else fault["msg"].removeprefix("Value error, "),
+    )
+
+
 def read_experiment(kind: str, path: Path, model: Callable[..., _Model], *, printed: bool = False) -> _Model:
     """What a YAML holds as a pydantic model; keys, types and values that the model does not take are refused.
 
@@ -120,13 +138,7 @@ def read_experiment(kind: str, path: Path, model: Callable[..., _Model], *, prin
     try:
         return model(**node)
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        key = ".".join(map(str, fault["loc"]))
-        found = {
-            "missing": f"has no {key}",
-            "extra_forbidden": f"has the unknown key {key}",
-            "unexpected_keyword_argument": f"has the unknown key {key}",
-        }.get(fault["type"], f"{key} is {fault['input']!r:.80} ({fault['msg']})" if key else fault["msg"])
+        found = first_fault(error)
     except TypeError as error:  # no mapping, keys that are no texts, or one that the model is given already
         found = f"holds {node!r:.80} ({error})"
     raise ValueError(f"{path}: {flat(found)}. Expected {expected}. {repair}")

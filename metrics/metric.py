@@ -26,6 +26,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.foreign import Foreign
+
 __all__ = [
     "INF",
     "LIPS",
@@ -135,6 +138,7 @@ class Description:
         networks: The networks whose weights it needs.
         files: Folder and suffix of the files that its scorers write for `pool`.
         module: The file's module; set by the registry.
+        entry: Of a metric of another package; set by the registry.
     """
 
     columns: tuple[Column, ...]
@@ -145,15 +149,35 @@ class Description:
     networks: tuple[Network, ...] = ()
     files: tuple[str, str] = ("", "")
     module: str = ""
+    entry: Foreign | None = None
 
     def __post_init__(self) -> None:
         columns = tuple(replace(column, source=column.source or self.source) for column in self.columns)
         object.__setattr__(self, "columns", columns)
 
+    @property
+    def fields(self) -> set[str]:
+        """Names of its fields of a row."""
+        fields = {x.name for x in (*self.counts, *self.curves)}
+        return fields.union((c.name for c in self.columns), (n.sha256_field for n in self.networks))
+
     def scorer(self, clip: "ScoredClip") -> "Scorer | None":
         """The file's `scorer(clip)`: a new scorer, or None where the metric does not apply."""
-        scorer: Scorer | None = import_module(self.module).scorer(clip)
+        if self.entry is not None:
+            return _Guarded(self, self.entry, clip)
+        scorer: Scorer | None = self._file().scorer(clip)
         return scorer
+
+    def _file(self) -> Any:
+        try:
+            return import_module(self.module)
+        except Exception as error:
+            if self.entry is None:
+                raise
+            raise ValueError(
+                f"{self.entry.package}: its metric cannot be imported ({type(error).__name__}: {error}). Expected a "
+                "package that works. Correct it, or leave out its option"
+            ) from error
 
     def load(self, network: Network, given: str | Path, device: str) -> tuple[Any, str]:
         """The file's `load(name, given, device)`: the network on its device, and the SHA-256 of its weights.
@@ -162,7 +186,7 @@ class Description:
             FileNotFoundError: The weights are missing; the message says where they come from.
             ValueError: The file holds something else.
         """
-        loaded: tuple[Any, str] = import_module(self.module).load(network.name, given, device)
+        loaded: tuple[Any, str] = self._file().load(network.name, given, device)
         return loaded
 
     def pool(self, network: Any, pred: Sequence[Path], target: Sequence[Path]) -> tuple[float, int]:
@@ -170,7 +194,7 @@ class Description:
 
         `pred` and `target` are the files that its scorers wrote.
         """
-        pooled: tuple[float, int] = import_module(self.module).pool(network, pred, target)
+        pooled: tuple[float, int] = self._file().pool(network, pred, target)
         return pooled
 
     def is_complete(self, network: Any, path: Path, crops: int) -> bool:
@@ -178,7 +202,7 @@ class Description:
 
         `crops` is the number of crops that the scorer was given.
         """
-        complete: bool = import_module(self.module).is_complete(network, path, crops)
+        complete: bool = self._file().is_complete(network, path, crops)
         return complete
 
 
@@ -313,6 +337,48 @@ class Scorer(ABC):
 
     def close(self, keep: bool) -> None:  # noqa: B027 (most write nothing)
         """Finish the row: keep the files written for it, or remove them."""
+
+
+class _Guarded(Scorer):
+    """A scorer of another package. Its errors are warnings and leave its values empty; a MediaError fails the clip."""
+
+    def __init__(self, description: Description, entry: Foreign, clip: ScoredClip) -> None:
+        self._entry = entry
+        self._fields = description.fields
+        self._scorer: Scorer | None = None
+        self._scorer = self._run(lambda: import_module(description.module).scorer(clip))
+
+    def _run(self, call: Callable[[], Any]) -> Any:
+        failed: MediaError | None = None
+        with self._entry.warned():
+            try:
+                return call()
+            except MediaError as error:
+                failed = error
+        self._scorer = None  # not asked again
+        if failed is not None:
+            raise failed
+        return None
+
+    def update(self, view: View) -> None:
+        scorer = self._scorer
+        if scorer is not None:
+            self._run(lambda: scorer.update(view))
+
+    def _result(self, scorer: Scorer) -> dict[str, Value]:
+        values = scorer.result()
+        if unknown := sorted(set(values) - self._fields):
+            raise ValueError(f"values for {', '.join(unknown)}, expected those of its description")
+        return values
+
+    def result(self) -> dict[str, Value]:
+        scorer = self._scorer
+        return (self._run(lambda: self._result(scorer)) or {}) if scorer is not None else {}
+
+    def close(self, keep: bool) -> None:
+        scorer = self._scorer
+        if scorer is not None:
+            self._run(lambda: scorer.close(keep))
 
 
 class FrameScorer(Scorer):

@@ -2,7 +2,7 @@
 """Talking-face methods: a folder each, with its LightningModule in module.py and its networks in network.py.
 
 `models.Wav2Lip` and the like are the classes. Nothing lists them: a class is looked for in the files when it is first
-asked for.
+asked for. Other packages add theirs by entry points (`lipsync_bench.methods`).
 """
 
 import importlib
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from lipsync_bench.datamodules.foreign import Foreign, foreign, joined
 from lipsync_bench.datamodules.lookup import find_class
 from lipsync_bench.models.core.checkpoints import BenchModule, load_module
 from lipsync_bench.models.core.module import TalkingFaceModule
@@ -38,10 +39,32 @@ def _subclasses(base: type[_Kind]) -> Iterator[type[_Kind]]:
                 yield kind
 
 
-def list_methods() -> dict[str, type[TalkingFaceModule]]:
-    """Every method by name, sorted: all subclasses of TalkingFaceModule in the files of this folder, however deep.
+def _foreign(base: type[_Kind]) -> Iterator[tuple[str, Foreign, type[_Kind]]]:
+    """The subclasses of a class that other packages announce; their packages are imported."""
+    for entry in foreign(__name__):
+        kind = None
+        with entry.warned():
+            kind = entry.load()
+            if not inspect.isclass(kind) or not issubclass(kind, BenchModule):
+                raise TypeError(f"{kind!r:.60}, expected module:Class with a subclass of TalkingFaceModule")
+        if inspect.isclass(kind) and issubclass(kind, base):
+            yield entry.name, entry, kind
 
-    A method is called as the folders of its module are: hyperlips/hr/module.py is `hyperlips_hr`.
+
+def _known(base: type[_Kind]) -> Iterator[type[_Kind]]:
+    """Ours first: packages of others are imported only where none of ours is meant."""
+    yield from _subclasses(base)
+    yield from (kind for _, _, kind in _foreign(base))
+
+
+def list_methods() -> dict[str, type[TalkingFaceModule]]:
+    """Every method by name, sorted: all subclasses of TalkingFaceModule in the files of this folder, however deep, and
+    those of other packages, which are called as their entry points are.
+
+    A method of ours is called as the folders of its module are: hyperlips/hr/module.py is `hyperlips_hr`.
+
+    Raises:
+        ValueError: Two packages announce one name.
     """
     methods: dict[str, type[TalkingFaceModule]] = {}
     for kind in _subclasses(TalkingFaceModule):
@@ -54,7 +77,7 @@ def list_methods() -> dict[str, type[TalkingFaceModule]]:
                 "one name each. Set the class attribute `method` of one of them."
             )
         methods[name] = kind
-    return dict(sorted(methods.items()))
+    return dict(sorted(joined("method", methods, _foreign(TalkingFaceModule)).items()))
 
 
 def load_expert(path: Path | str) -> SyncExpertModule:
@@ -64,7 +87,7 @@ def load_expert(path: Path | str) -> SyncExpertModule:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, not ours, or holds something else than an expert.
     """
-    return load_module(Path(path), _subclasses(SyncExpertModule))
+    return load_module(Path(path), _known(SyncExpertModule))
 
 
 def load_method(path: Path | str, device: torch.device | str = "cpu") -> TalkingFaceModule:
@@ -74,4 +97,4 @@ def load_method(path: Path | str, device: torch.device | str = "cpu") -> Talking
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, not ours, or holds something else than a method.
     """
-    return load_module(Path(path), list_methods().values()).to(device)
+    return load_module(Path(path), _known(TalkingFaceModule)).to(device)

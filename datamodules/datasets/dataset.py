@@ -3,18 +3,23 @@
 
 A data set is one file, `NAME.py` or `NAME/datamodule.py`, with a subclass of `ClipDataModule` that says all of it:
 `name`, `videos`, `audio` and `lists` as literals, splits in `split_ids`, sizes in `official_counts`, licence and origin
-in the docstring. Preparing clips needs the literals alone, and reads them from the text: importing the class would
-import Lightning, which takes seconds and hundreds of megabytes.
+in the docstring. Other packages add theirs by entry points (`lipsync_bench.datasets`). Preparing clips needs the
+literals alone, and reads them from the text: importing the class would import Lightning, which takes seconds and
+hundreds of megabytes.
 """
 
 import ast
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from lipsync_bench.datamodules.datasets import __path__ as FOLDERS
+from lipsync_bench.datamodules.foreign import Foreign, foreign, joined, unshadowed
 
-__all__ = ["Dataset", "dataset_names", "find_dataset"]
+_PACKAGE = "lipsync_bench.datamodules"
+
+__all__ = ["Dataset", "dataset_class", "dataset_names", "find_dataset"]
 
 
 @dataclass(frozen=True)
@@ -58,34 +63,60 @@ def _literals(path: Path, node: ast.ClassDef) -> dict[str, Any]:
     return found
 
 
-def _all() -> dict[str, Dataset]:
+def _datasets(path: Path, node: ast.ClassDef) -> Iterator[Dataset]:
+    literals = _literals(path, node)
+    if {"name", "videos"} <= literals.keys():
+        yield Dataset(**literals)
+
+
+def _classes(path: Path) -> list[ast.ClassDef]:
+    return [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ClassDef)]
+
+
+def _ours() -> dict[str, Dataset]:
     paths = [path for folder in FOLDERS for kind in ("*.py", "*/datamodule.py") for path in Path(folder).glob(kind)]
     found: dict[str, Dataset] = {}
     for path in sorted(paths):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            literals = _literals(path, node) if isinstance(node, ast.ClassDef) else {}
-            if {"name", "videos"} <= literals.keys():
-                dataset = Dataset(**literals)
-                if dataset.name in found:
-                    raise ValueError(
-                        f"{path}: another data set is called {dataset.name!r} too. Expected one. Rename it."
-                    )
-                found[dataset.name] = dataset
+        for dataset in (dataset for node in _classes(path) for dataset in _datasets(path, node)):
+            if dataset.name in found:
+                raise ValueError(f"{path}: another data set is called {dataset.name!r} too. Expected one. Rename it.")
+            found[dataset.name] = dataset
     return dict(sorted(found.items()))
+
+
+def _foreign() -> Iterator[tuple[str, Foreign, Dataset]]:
+    for entry in foreign(_PACKAGE):
+        with entry.warned():
+            classes = ((path, node) for path in entry.modules.values() for node in _classes(path))
+            found = [d for path, node in classes if node.name == entry.attribute for d in _datasets(path, node)]
+            if len(found) != 1 or found[0].name != entry.name:
+                raise ValueError(
+                    f"expected module:Class with a class that says name = {entry.name!r} and videos as literals"
+                )
+            yield entry.name, entry, found[0]
 
 
 def dataset_names() -> list[str]:
     """Names of the data sets that can be prepared, sorted; found without importing them."""
-    return list(_all())
+    ours = _ours()
+    return sorted({*ours, *(name for name, _, _ in unshadowed("data set", ours, _foreign()))})
+
+
+def dataset_class(name: str) -> str:
+    """The import path of a data set of another package; empty if there is none of that name."""
+    theirs = joined("data set", {}, ((found, entry, entry) for found, entry, _ in _foreign()))
+    return theirs[name].value.replace(":", ".") if name in theirs else ""
 
 
 def find_dataset(name: str) -> Dataset:
     """The data set of that name.
 
     Raises:
-        ValueError: There is none; lists those there are.
+        ValueError: There is none, and the message lists those there are; or two packages have one.
     """
-    found = _all()
+    found = _ours()
+    if name not in found:  # packages that disagree do not matter to ours
+        found = joined("data set", found, _foreign())
     if name not in found:
-        raise ValueError(f"dataset {name!r}, expected one of {', '.join(found)} (--dataset)")
+        raise ValueError(f"dataset {name!r}, expected one of {', '.join(sorted(found))} (--dataset)")
     return found[name]

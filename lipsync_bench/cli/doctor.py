@@ -148,6 +148,32 @@ def _home(home: str) -> Path | None:
     return Path(spec.origin).parent / below if spec is not None and spec.origin else None
 
 
+def _foreign() -> Iterator[Check]:
+    """What other packages add; each is imported, to see whether it can be."""
+    from lipsync_bench import models
+    from lipsync_bench.datamodules.datasets.dataset import dataset_names, find_dataset
+    from lipsync_bench.datamodules.foreign import GROUPS, foreign
+    from lipsync_bench.metrics.registry import METRICS
+
+    taken = {
+        "method": lambda name, kind: models.list_methods().get(name) is kind,
+        "metric": lambda name, _: any(metric.entry and metric.entry.name == name for metric in METRICS),
+        "dataset": lambda name, _: name in dataset_names() and find_dataset(name).name == name,
+    }
+    for package, group in GROUPS.items():
+        kind = group.rpartition(".")[2].removesuffix("s")
+        for entry in foreign(package):
+            found = f"{entry.package}: {entry.value}"
+            try:
+                there = taken[kind](entry.name, entry.load())
+            except (Exception, SystemExit) as error:
+                advice = f"{type(error).__name__}: {error}. Correct the package, or uninstall it"
+                yield Check(f"{kind} {entry.name}", "warn", found, advice)
+                continue
+            advice = "" if there else "left out, see the warning; correct the package, or uninstall it"
+            yield Check(f"{kind} {entry.name}", "ok" if there else "warn", found, advice)
+
+
 def _data(folder: Path) -> Iterator[Check]:
     manifests = sorted(folder.glob("*/manifest.json")) + sorted(folder.glob("manifest.json"))
     if not manifests:
@@ -191,7 +217,7 @@ def checks(data: Path, store: Store) -> list[Check]:
     """Everything that `bench doctor` looks at."""
     parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
     report = [check for part in parts for check in part()]
-    return [*report, *_weights(store), *_data(data)]
+    return [*report, *_weights(store), *_foreign(), *_data(data)]
 
 
 def doctor(

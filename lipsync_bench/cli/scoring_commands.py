@@ -14,7 +14,7 @@ from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
 from lipsync_bench.papers.options import RunOptions, TableOptions
 
-__all__ = ["evaluate", "leaderboard_merge", "report", "sync", "table"]
+__all__ = ["evaluate", "export", "leaderboard_merge", "report", "sync", "table"]
 
 
 def evaluate(
@@ -83,6 +83,26 @@ def evaluate(
         logging.getLogger(__name__).error("every clip failed for %s", ", ".join(result.without_any_score))
         return 1
     return 0
+
+
+def export(
+    *, dataset: str, out: Path, root: Path | None = None, rules: Rules = Rules(), select: Selection = Selection()
+) -> int:
+    """Write the pairs of a protocol as files, for methods that run elsewhere.
+
+    Videos (mp4, 25 fps), audio (wav, 16 kHz), pairs.csv with the names under which bench evaluate --pred expects what
+    the method makes of them, and README.txt. Resumes where an interrupted run stopped.
+
+    Args:
+        dataset: Name of a YAML in experiments/benchmarks/, or the path of one.
+        out: Folder for the files.
+        root: Folder of prepared clips, instead of the benchmark's.
+    """
+    from lipsync_bench.evaluation.export import export as run
+
+    report = run(dataset, out, root=root, rules=rules, select=select)
+    logging.getLogger(__name__).info("%s", report.summary())
+    return 1 if report.done + report.skipped == 0 else 0
 
 
 def sync(

@@ -18,6 +18,7 @@ from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.media.video_files import find_videos
 from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
 from lipsync_bench.inference.lip_sync import lip_sync, paste, paste_crop
@@ -29,7 +30,16 @@ _EVEN_PX = 3  # largest difference from rounding the sides of target and predict
 _MACROBLOCK_PX = 16  # some writers (imageio) round sides to multiples of this
 _STRETCH = 0.03  # largest relative difference from that rounding, for predictions of another scale
 
-__all__ = ["Candidate", "Checkpoint", "GroundTruth", "RepeatedFrame", "TargetChunk", "VideoFolder"]
+__all__ = [
+    "Candidate",
+    "Checkpoint",
+    "GroundTruth",
+    "RepeatedFrame",
+    "TargetChunk",
+    "VideoFiles",
+    "VideoFolder",
+    "expected_name",
+]
 
 
 @dataclass(frozen=True)
@@ -99,6 +109,13 @@ class Candidate(ABC):
     def prediction_sha256(self, clip: str, audio_clip: str) -> str:
         """SHA-256 of a video that was made elsewhere; empty for all other candidates."""
         return ""
+
+    def make(self, pairs: Sequence[Pair], progress: bool) -> None:  # noqa: B027 (most make frames on the fly)
+        """Make the videos of these pairs before they are scored."""
+
+    def facts(self, clip: str, audio_clip: str) -> Mapping[str, object]:
+        """Further fields of its row."""
+        return {}
 
 
 class GroundTruth(Candidate):
@@ -213,77 +230,31 @@ def _plain(path: PurePath) -> str:
     return unicodedata.normalize("NFC", path.with_name(path.stem).as_posix())
 
 
-class VideoFolder(Candidate):
-    """Videos made elsewhere, one for each target, matched by name.
+def expected_name(source: str, clip: str, audio_clip: str) -> PurePosixPath:
+    """The path, without suffix, at which the video of a clip with the audio of another is looked for in a folder."""
+    path = PurePosixPath(source)
+    audio = "" if audio_clip == clip else f"--{audio_clip.replace('/', '_')}"
+    return path.with_name(f"{path.stem}{audio}")
 
-    Args:
-        name: Its method name in the rows.
-        folder: Folder of the videos. A video belongs to the clip whose source has the same path below its root,
-            whatever the suffix, or else the same name, if no other target has that name. With the audio of another
-            clip, `--` and that clip's id, with `/` as `_`, are appended: `S1/00007--S2_00003.mp4`.
-            Names with accents match in either Unicode form.
-        targets: Source path of each clip, relative to the targets' folder, by clip id.
-        exclude: Folders below `folder` that hold other videos.
-        others: Source paths of targets that are not evaluated, so that their predictions match no other clip.
-    """
+
+class VideoFiles(Candidate):
+    """Videos made elsewhere, in files."""
 
     own_audio = True
 
-    def __init__(
-        self,
-        name: str,
-        folder: Path,
-        targets: Mapping[str, str],
-        exclude: Iterable[Path] = (),
-        others: Iterable[str] = (),
-    ) -> None:
-        super().__init__(name)
-        self.folder = folder
-        self.targets = targets
-        self._path = folder
-        self._videos: defaultdict[str, list[Path]] = defaultdict(list)
-        for path in find_videos(folder, exclude):
-            self._videos[_plain(path.relative_to(folder))].append(path)
-        self._targets: defaultdict[str, list[str]] = defaultdict(list)
-        for target in sorted(set(targets.values())):
-            self._targets[_plain(PurePosixPath(target))].append(target)
-        all_targets = {_plain(PurePosixPath(target)) for target in (*targets.values(), *others)}
-        self._named = Counter(PurePosixPath(key).name for key in all_targets)
+    def __init__(self, name: str, sha256: str = "") -> None:
+        super().__init__(name, sha256)
+        self._path = Path()
         self._stream: Iterator[np.ndarray] = iter(())
         self._damage = Damage()
+
+    @abstractmethod
+    def file(self, clip: str, audio_clip: str) -> Path:
+        """The video of a clip. Raises MediaError if there is not exactly one."""
 
     def damaged_frames(self) -> int:
         """Damaged frames as the decoder counts them."""
         return self._damage.frames
-
-    def file(self, clip: str, audio_clip: str) -> Path:
-        """The video of a clip. Raises MediaError if there is not exactly one, or another target has its name."""
-        relative = PurePosixPath(self.targets[clip])
-        own = _plain(relative)
-        if len(same := self._targets[own]) > 1:
-            raise MediaError(
-                f"{clip}: {len(same)} targets have the name {own} ({', '.join(same[:3])}), and a prediction belongs to "
-                "one. Expected a different name for each. Rename them and their predictions."
-            )
-        if audio_clip != clip:
-            relative = relative.with_name(f"{relative.stem}--{audio_clip.replace('/', '_')}{relative.suffix}")
-        found = self._videos[_plain(relative)]
-        if not found and self._named[PurePosixPath(own).name] == 1:  # in another folder, if the name is unique
-            name = PurePosixPath(_plain(relative)).name
-            found = [path for key, paths in self._videos.items() for path in paths if PurePosixPath(key).name == name]
-        if len(found) > 1:  # a GIF preview beside the video does not count
-            found = [path for path in found if path.suffix.lower() != ".gif"] or found
-        if len(found) == 1:
-            return found[0]
-        if found:
-            raise MediaError(
-                f"{clip}: {len(found)} predictions ({', '.join(p.name for p in found[:3])}). "
-                f"Expected one in {self.folder}. Remove the others."
-            )
-        raise MediaError(
-            f"{clip}: no prediction in {self.folder}. Expected {relative.with_name(relative.stem)}.mp4 or "
-            "another video suffix."
-        )
 
     def prediction_sha256(self, clip: str, audio_clip: str) -> str:
         """SHA-256 of the video's file; empty if there is none."""
@@ -304,3 +275,64 @@ class VideoFolder(Candidate):
             self._stream = read_frames(self._path, FPS, self._damage)
         height, width = chunk.frames[0].shape[:2]
         return [_fit(frame, (height, width), self._path) for frame in islice(self._stream, len(chunk.frames))]
+
+
+class VideoFolder(VideoFiles):
+    """Videos made elsewhere, one for each target, matched by name.
+
+    Args:
+        name: Its method name in the rows.
+        folder: Folder of the videos. A video belongs to the clip whose source has the same path below its root,
+            whatever the suffix, or else the same name, if no other target has that name. With the audio of another
+            clip, `--` and that clip's id, with `/` as `_`, are appended: `S1/00007--S2_00003.mp4`.
+            Names with accents match in either Unicode form.
+        targets: Source path of each clip, relative to the targets' folder, by clip id.
+        exclude: Folders below `folder` that hold other videos.
+        others: Source paths of targets that are not evaluated, so that their predictions match no other clip.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        targets: Mapping[str, str],
+        exclude: Iterable[Path] = (),
+        others: Iterable[str] = (),
+    ) -> None:
+        super().__init__(name)
+        self.folder = folder
+        self.targets = targets
+        self._videos: defaultdict[str, list[Path]] = defaultdict(list)
+        for path in find_videos(folder, exclude):
+            self._videos[_plain(path.relative_to(folder))].append(path)
+        self._targets: defaultdict[str, list[str]] = defaultdict(list)
+        for target in sorted(set(targets.values())):
+            self._targets[_plain(PurePosixPath(target))].append(target)
+        all_targets = {_plain(PurePosixPath(target)) for target in (*targets.values(), *others)}
+        self._named = Counter(PurePosixPath(key).name for key in all_targets)
+
+    def file(self, clip: str, audio_clip: str) -> Path:
+        """The video of a clip. Raises MediaError if there is not exactly one, or another target has its name."""
+        relative = PurePosixPath(self.targets[clip])
+        own = _plain(relative)
+        if len(same := self._targets[own]) > 1:
+            raise MediaError(
+                f"{clip}: {len(same)} targets have the name {own} ({', '.join(same[:3])}), and a prediction belongs to "
+                "one. Expected a different name for each. Rename them and their predictions."
+            )
+        relative = expected_name(self.targets[clip], clip, audio_clip)
+        wanted = unicodedata.normalize("NFC", str(relative))
+        found = self._videos[wanted]
+        if not found and self._named[PurePosixPath(own).name] == 1:  # in another folder, if the name is unique
+            name = PurePosixPath(wanted).name
+            found = [path for key, paths in self._videos.items() for path in paths if PurePosixPath(key).name == name]
+        if len(found) > 1:  # a GIF preview beside the video does not count
+            found = [path for path in found if path.suffix.lower() != ".gif"] or found
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise MediaError(
+                f"{clip}: {len(found)} predictions ({', '.join(p.name for p in found[:3])}). "
+                f"Expected one in {self.folder}. Remove the others."
+            )
+        raise MediaError(f"{clip}: no prediction in {self.folder}. Expected {relative}.mp4 or another video suffix.")

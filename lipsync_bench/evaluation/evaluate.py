@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`bench evaluate`: a data set's test clips, or folders of videos, to clips.csv and leaderboard.csv."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +17,7 @@ from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
+from lipsync_bench.evaluation.commands.candidate import CommandVideos
 from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
@@ -26,8 +25,9 @@ from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import Standing
+from lipsync_bench.evaluation.task.listing import list_pairs, own_share
 from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
-from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
+from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol, rules_sha256
 from lipsync_bench.evaluation.task.selection import Result, methods_of, pairs_of, refuse_names
 from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world, return_memory, wait_for_all
 from lipsync_bench.results import manifest
@@ -38,13 +38,6 @@ from lipsync_bench.weights.methods import is_word, method_file, official_id
 _log = logging.getLogger(__name__)
 
 __all__ = ["Result", "evaluate_dataset", "evaluate_videos"]
-
-
-def _rules(protocol: Protocol, dataset: str) -> str:
-    """SHA-256 of what a protocol says of this data set: in a YAML of one's own the version is soon forgotten."""
-    values = {key: value for key, value in asdict(protocol).items() if key not in ("about", "paper")}
-    values |= {key: dict(values[key]).get(dataset) for key in ("pairs", "seconds")}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _run(
@@ -61,9 +54,9 @@ def _run(
     out.mkdir(parents=True, exist_ok=True)
     if world == 1:  # other ranks may be writing
         remove_leftovers(out)
-    own = {"protocol": protocol.key, "rules": _rules(protocol, run.dataset), "scorers": networks.identity}
+    shared = {"protocol": protocol.key, "rules": rules_sha256(protocol, run.dataset), "scorers": networks.identity}
     session = manifest.Run(
-        identity={**own, "boxes": run.regions.version, **identity},
+        identity={**shared, "boxes": run.regions.version, **identity},
         protocol=asdict(protocol),
         methods={candidate.name: candidate.sha256 for candidate in run.candidates},
         config=config,
@@ -87,9 +80,12 @@ def _run(
 
     return_memory()  # of preparing targets and loading weights
     with (manifest.session if rank == 0 else manifest.other_process)(out, session) as ending:
+        own = own_share(pairs)
+        for candidate in run.candidates:
+            candidate.make(own, progress and rank == 0)
         rows = RowFile(out / ("clips.csv" if world == 1 else f"clips.rank{rank}.csv"), standing(again=True))
-        try:  # each rank takes its own pairs, none twice: no padding to equal shares
-            evaluate_pairs(pairs[rank::world], run, rows, progress and rank == 0)
+        try:
+            evaluate_pairs(own, run, rows, progress and rank == 0)
         finally:
             rows.close()
             run.regions.close()
@@ -161,8 +157,8 @@ def evaluate_dataset(
     Args:
         dataset: Name or path of a benchmark YAML.
         out: Results folder; an interrupted run is resumed.
-        inputs: Clips, checkpoints and folders of videos, beside or instead of the YAML's; see `VideoFolder` for the
-            names of videos.
+        inputs: Clips, checkpoints and folders of videos, beside or instead of the YAML's methods; see `VideoFolder`
+            for the names of videos.
         rules: How clips are drawn, paired and compared.
         metrics: Metrics beyond those that are always computed.
         weights: Where the networks' weights are looked for.
@@ -177,33 +173,32 @@ def evaluate_dataset(
     protocol = load_protocol(rules.protocol or PAIRED_FACE_BOX)
     benchmark = load_benchmark(dataset, inputs.root, inputs.methods, rules.split)
     folders = {name: Path(folder) for name, folder in inputs.pred.items()}
-    given = {name: path for name, path in benchmark.methods.items() if name not in folders}
+    given = {name: Path(path) for name, path in benchmark.methods.items() if name not in folders}
     checkpoints = _checkpoints(given, {*inputs.methods, *select.only}, weights.store)
-    refuse_names([*checkpoints, *folders])
-    names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders])
+    commands = {name: command for name, command in benchmark.commands.items() if name not in folders}
+    refuse_names([*checkpoints, *folders, *commands])
+    names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders, *commands])
     for name, folder in folders.items():
         if not folder.is_dir():
             raise FileNotFoundError(f"--pred {name}={folder} is no folder. Expected one that holds videos.")
-    benchmark.data.prepare_data()
     where = device_of(running.device)
-    clips = benchmark.data.clips(benchmark.split)
-    everything = draw_pairs(clips, protocol, benchmark.name, rules.pairs)
-    headers = {clip: read_header(clip) for pair in everything for clip in (pair.video, pair.audio)}
-    chosen = pairs_of(select, everything, {clip: header.id for clip, header in headers.items()})
-    sources = {header.id: header.source for header in headers.values()}
-    all_sources = list(_sources_of(clips)) if folders else []
+    listing = list_pairs(benchmark, protocol, rules, select)
+    all_sources = list(_sources_of(listing.clips)) if folders else []
 
     def candidates() -> Iterator[Candidate]:
-        yield GroundTruth(benchmark.data.source_root, sources)
+        root, sources = benchmark.data.source_root, listing.sources
+        yield GroundTruth(root, sources)
         if REPEATED_FRAME in names:
             yield RepeatedFrame()
         for name, path in checkpoints.items():
             if name in names:
-                yield Checkpoint(name, Path(path), where, weights.store)
+                yield Checkpoint(name, path, where, weights.store)
         for name, folder in folders.items():
             if name in names:
-                excluded = (out, benchmark.data.source_root, *folders.values())
-                yield VideoFolder(name, folder, sources, excluded, all_sources)
+                yield VideoFolder(name, folder, sources, (out, root, *folders.values()), all_sources)
+        for name, command in commands.items():
+            if name in names:
+                yield CommandVideos(name, command, out, root, listing, running.command_workers)
 
     run = Evaluation(
         benchmark.data.source_root,
@@ -223,13 +218,14 @@ def evaluate_dataset(
         "dataset": dataset,
         "out": out,
         **vars(replace(inputs, methods=checkpoints, pred=folders)),
+        **({"commands": {name: command.stated() for name, command in commands.items()}} if commands else {}),
         **vars(replace(rules, protocol=rules.protocol or PAIRED_FACE_BOX, split=benchmark.split)),
         "metrics": asdict(metrics),
         **asdict(weights),
         "select": asdict(select),
         **vars(replace(running, device=where)),
     }
-    return _run(run, everything, chosen, headers, identity, config, progress)
+    return _run(run, listing.everything, listing.chosen, listing.headers, identity, config, progress)
 
 
 def evaluate_videos(

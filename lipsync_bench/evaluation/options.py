@@ -128,7 +128,12 @@ class Running:
     Args:
         save_videos: Save the scored videos, for the players of bench report.
         device: auto, cpu or cuda:N.
+        command_workers: Commands of other repositories that run at once, where the benchmark states such methods.
     """
 
     save_videos: bool = False
     device: str = "auto"
+    command_workers: Whole = 1
+
+    def __post_init__(self) -> None:
+        within("command_workers", self.command_workers, 1)

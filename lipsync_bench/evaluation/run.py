@@ -17,7 +17,7 @@ from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader
 from lipsync_bench.datamodules.errors import ClipError, MediaError
 from lipsync_bench.datamodules.media.audio import load_audio, mel_spectrogram, to_float, to_int16
 from lipsync_bench.datamodules.media.damage import Damage
-from lipsync_bench.datamodules.media.video import FPS, probe
+from lipsync_bench.datamodules.media.video import probe
 from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import remove_files
 from lipsync_bench.evaluation.live import RunningTable
@@ -64,9 +64,7 @@ class Evaluation:
 
     def frames(self, video: Clip, audio: Clip) -> int:
         """How many frames of a pair are scored: the shorter of the two, up to the protocol's limit."""
-        limit = self.regions.protocol.seconds.get(self.dataset)
-        longest = len(video) if limit is None else min(len(video), round(limit * FPS))
-        return longest if audio is video else min(longest, len(audio))
+        return self.regions.protocol.frames(self.dataset, len(video), len(audio))
 
 
 def _own_audio(samples: np.ndarray) -> Audio:
@@ -302,6 +300,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
                 "generator_sha256": score.candidate.sha256,
                 "paste": score.candidate.paste,
                 "prediction_sha256": score.prediction_sha256,
+                **score.candidate.facts(*score.ids),
                 **clip_inputs(source_sha256, run.regions, header, score.audio_clip.header),
             }
             row = {**common, "method": score.candidate.name, **inputs, "audio_clip": score.ids[1], **score.row()}

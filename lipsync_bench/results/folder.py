@@ -4,6 +4,7 @@
     clips*.csv             rows, one file for each process            leaderboard.csv    derived from them
     manifest.json          what they were measured with               targets/           prepared target videos
     videos/, features/     saved videos, and FID's features, of rows
+    generated/             videos that commands of other repositories made, with their logs
 
 In tables an empty text cell is "", a missing number NaN, and a missing rank NA.
 """

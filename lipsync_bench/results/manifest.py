@@ -36,6 +36,7 @@ from lipsync_bench import datamodules, metrics, models
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.files.disk import printable, write_atomic
 from lipsync_bench.datamodules.files.texts import TextError, read_json
+from lipsync_bench.datamodules.foreign import packages
 from lipsync_bench.datamodules.versions import versions
 from lipsync_bench.processes import rank_and_world
 from lipsync_bench.results.errors import OtherResultsError
@@ -142,7 +143,7 @@ def _versions() -> dict[str, str | None]:
     import av
 
     libraries = {name: ".".join(map(str, numbers)) for name, numbers in sorted(av.library_versions.items())}
-    return {"python": platform.python_version(), **versions(), **libraries}
+    return {"python": platform.python_version(), **versions(), **libraries, **packages()}
 
 
 def _processor() -> str:

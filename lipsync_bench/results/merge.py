@@ -35,7 +35,7 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
 from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns
-from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, NETWORK_HASHES
+from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, NETWORK_HASHES, is_readable
 
 TOLERANCE = 1e-3
 """Relative: two machines compute the last digits of a network's output differently."""
@@ -97,7 +97,7 @@ def _folder_part(name: str, folder: ResultsFolder, rows: pd.DataFrame | None = N
         for file in folder.row_files:
             expected, repair = "rows of bench evaluate", "Remove the file, or evaluate again"
             columns = next(read_cells(file, expected, repair, growing=True))
-            if tuple(columns) != FIELDS:
+            if not is_readable(columns):
                 raise ValueError(
                     f"{file} was written by another version: its columns are {', '.join(columns) or 'none'}. Expected "
                     f"{', '.join(FIELDS)}. Write it again with: bench evaluate --out NEW"
@@ -132,8 +132,8 @@ def read_input(path: Path) -> MergeInput:
     if path.name == BOARD and folder.row_files:
         return _folder_part(str(path), folder)
     table = read_table(path)
-    if tuple(table.columns) == FIELDS:
-        return _folder_part(str(path), folder, table)
+    if is_readable(list(table.columns)):
+        return _folder_part(str(path), folder, table.reindex(columns=list(FIELDS)))
     _refuse_other_version(path, list(table.columns))
     return MergeInput(str(path), entries=table)
 

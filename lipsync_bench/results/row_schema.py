@@ -71,7 +71,7 @@ def _properties() -> dict[str, dict[str, object]]:
     return {
         "protocol": _text("Name and version of the protocol.", pattern="^[a-z0-9_]+-v[0-9]+$"),
         "method": _text("What was scored; ground_truth is the reference entry, repeated_frame the trivial baseline."),
-        "generator_sha256": _sha256("SHA-256 of the method's weights; null without weights."),
+        "generator_sha256": _sha256("SHA-256 of the method's weights, or of its command and version; null without."),
         "paste": _text_or_none("How faces were pasted into the frames, such as box; null for whole videos."),
         "clip": _text("Id of the clip, such as <speaker>/<name>."),
         "audio_clip": _text("Id of the clip whose audio was used."),
@@ -97,10 +97,12 @@ def _properties() -> dict[str, dict[str, object]]:
         **{c.name: _text_or_none(f"{c.about} {shifts} between.", pattern=curve) for c in CURVES},
         "generate_seconds": _seconds("Time that the method took."),
         "seconds": _seconds("Time that the method and its scores took."),
+        "command_seconds": _seconds("Time that the command of another repository took; null without a command."),
         **{
             f"{name}_sha256": _sha256(f"SHA-256 of the metric network's weights: {name}; null without them.")
             for name in names
         },
+        "method_version": _text_or_none("Version of the method that a command ran, as the benchmark states it."),
         "package_version": _text("Version of lipsync_bench.", pattern="^[0-9]+[.][0-9]+[.][0-9]+"),
     }
 

@@ -14,7 +14,7 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import compress
 from pathlib import Path
@@ -24,7 +24,7 @@ import pandas as pd
 from lipsync_bench.datamodules.files.csv_files import are_numbers, quoted, unquoted
 from lipsync_bench.datamodules.files.disk import atomic_path
 from lipsync_bench.datamodules.files.texts import TextError
-from lipsync_bench.metrics.registry import CLIP_COLUMNS, NETWORKS
+from lipsync_bench.metrics.registry import CLIP_COLUMNS, METRICS, NETWORKS
 from lipsync_bench.metrics.registry import COUNTS as METRIC_COUNTS
 from lipsync_bench.metrics.registry import CURVES as METRIC_CURVES
 from lipsync_bench.results.csv_tables import read_table
@@ -62,11 +62,15 @@ FIELDS = (
     *CURVES,
     "generate_seconds",
     "seconds",
+    "command_seconds",
     *NETWORK_HASHES,
+    "method_version",
     "package_version",
 )
+_LATER = {"command_seconds", "method_version"}.union(*(metric.fields for metric in METRICS if metric.entry))
+"""Fields that a file may lack: of metrics of packages installed later, and those that version 0.1 did not have."""
 
-TEXTS = (*IDENTITY, *INPUTS, *CURVES, *NETWORK_HASHES, "speaker", "reason", "package_version")
+TEXTS = (*IDENTITY, *INPUTS, *CURVES, *NETWORK_HASHES, "speaker", "reason", "method_version", "package_version")
 """Fields of text, beside `status`."""
 ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
 SUPERSEDED = "superseded.csv"  # rows that are no longer valid
@@ -87,6 +91,7 @@ __all__ = [
     "SUPERSEDED",
     "TEXTS",
     "RowFile",
+    "is_readable",
     "read_rows",
     "rows_in",
 ]
@@ -110,12 +115,18 @@ def _cell(value: object) -> str:
     return " ".join(str(value).splitlines())  # a line break in a cell would break the repair of a half-written line
 
 
+def is_readable(columns: Sequence[str]) -> bool:
+    """Whether a file with these columns holds rows that this version reads; later fields may be absent."""
+    return set(FIELDS) - _LATER <= set(columns) <= set(FIELDS) and len(set(columns)) == len(columns)
+
+
 def _records(path: Path) -> Iterator[dict[str, str] | None]:
-    """The rows of a file as texts; None for an incomplete line, as after a loss of power.
+    """The rows of a file as texts, with the fields that it has; None for an incomplete line, as after a loss of power.
 
     Raises:
         OtherResultsError: The header is of another version, or not CSV; or a complete line is not UTF-8.
     """
+    header: list[str] = []
     for number, line in enumerate(_whole_lines(path)):
         try:
             cells = next(csv.reader([line.decode()], strict=True))
@@ -126,14 +137,23 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
                 f"{path}: line {number + 1} is not UTF-8. Expected rows of bench evaluate. Correct the line or remove "
                 "it, or choose another folder with --out."
             ) from error
-        if number == 0 and tuple(cells) != FIELDS:
-            raise OtherResultsError(
-                f"{path} was written by another version: its columns are {', '.join(cells) or 'unreadable'}. "
-                f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
-            )
-        if number > 0:
-            complete = len(cells) == len(FIELDS)
-            yield dict(zip(FIELDS, map(unquoted, cells), strict=True)) if complete else None
+        if number == 0:
+            header = cells
+            _refuse_other(path, header)
+        else:
+            complete = len(cells) == len(header)
+            yield dict(zip(header, map(unquoted, cells), strict=True)) if complete else None
+
+
+def _refuse_other(path: Path, columns: Sequence[str]) -> None:
+    if is_readable(columns):
+        return
+    more = sorted(set(columns) - set(FIELDS))
+    metrics = f" ({', '.join(more)} may be of a metric whose package is not installed)" if more else ""
+    raise OtherResultsError(
+        f"{path} was written by another version: its columns are {', '.join(columns) or 'unreadable'}{metrics}. "
+        f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
+    )
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
@@ -204,26 +224,40 @@ def _write_whole(descriptor: int, data: bytes, path: Path) -> None:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
+def _superseded(path: Path, head: bytes) -> Path:
+    """The file for rows that are no longer valid; another one for each head."""
+    place, number = path.with_name(SUPERSEDED), 1
+    while place.is_file() and next(_whole_lines(place), head) != head:
+        number += 1
+        place = path.with_name(f"superseded.{number}.csv")
+    return place
+
+
 def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
     """Remove incomplete lines and rows that are no longer valid, unless a process is appending to the file."""
     with path.open("rb") as file:
         if not _locked(file.fileno(), path, shared=False):
             return
         kept, lost, spoilt = [True], [False], 0  # the head
+        head = next(_whole_lines(path), _line(None))
         for row in _records(path):
             spoilt += row is None
             kept.append(row is not None and holds(row))
             lost.append(row is not None and not kept[-1] and row["status"] == "ok")
         if any(lost):
-            aside = path.with_name(SUPERSEDED)
+            aside = _superseded(path, head)
             with aside.open("ab") as old:
-                old.write(b"" if old.tell() else _line(None))
+                old.write(b"" if old.tell() else head)
                 old.writelines(compress(_whole_lines(path), lost))
             path.with_name(BOARD).unlink(missing_ok=True)  # it counted them
             _log.info("%s: %d rows are of files that changed or are missing, see %s", path, sum(lost), aside.name)
         if spoilt:
             _log.warning("%s: %d lines are not complete rows and are removed", path, spoilt)
-        if sum(map(len, compress(_whole_lines(path), kept))) < path.stat().st_size:
+        if head != _line(None):  # of a file that lacks later fields
+            with atomic_path(path) as temporary, temporary.open("wb") as new:
+                new.write(_line(None))
+                new.writelines(_line(row) for row in compress(_records(path), kept[1:]) if row is not None)
+        elif sum(map(len, compress(_whole_lines(path), kept))) < path.stat().st_size:
             with atomic_path(path) as temporary, temporary.open("wb") as new:
                 new.writelines(compress(_whole_lines(path), kept))
 
@@ -297,7 +331,8 @@ def _table(file: Path) -> pd.DataFrame:
         )
     except TextError as error:
         raise OtherResultsError(str(error)) from error
-    missing = [name for name in FIELDS if name not in table]
+    missing = [name for name in FIELDS if name not in table and name not in _LATER]
+    table = table.reindex(columns=[*FIELDS, *(name for name in table if name not in FIELDS)])
     strange = sorted({*map(str, table["status"])} - {"ok", "failed"})
     curves = [name for name in CURVES if name in table and not table[name].dropna().map(are_numbers).all()]
     found = [

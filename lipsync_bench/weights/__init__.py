@@ -6,7 +6,6 @@ What there is of them, the modules of their networks say (`OFFICIAL`); here it i
 
 import logging
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from lipsync_bench import datamodules, models
 from lipsync_bench.datamodules.files.disk import atomic_path, sha256
 from lipsync_bench.datamodules.files.weights import is_state, mismatch, read_torch
+from lipsync_bench.datamodules.foreign import Foreign, imported, joined
 from lipsync_bench.datamodules.lookup import modules_with
 from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.models.core.checkpoints import load_module, save_module
@@ -30,8 +30,14 @@ def _kinds() -> dict[str, OfficialWeights]:
         for package in (datamodules, models)
         for name in modules_with(package.__name__, package.__path__, "OFFICIAL =")
     ]
-    records: list[OfficialWeights] = [record for name in names for record in import_module(name).OFFICIAL]
-    return {record.name: record for record in sorted(records, key=lambda record: record.name)}
+    ours: dict[str, OfficialWeights] = {}
+    theirs: list[tuple[str, Foreign, OfficialWeights]] = []
+    for module, entry in imported(names):
+        if entry is None:
+            ours |= {record.name: record for record in module.OFFICIAL}
+        else:
+            theirs += [(record.name, entry, record) for record in module.OFFICIAL]
+    return dict(sorted(joined("kind of weights", ours, theirs).items()))
 
 
 KINDS = _kinds()

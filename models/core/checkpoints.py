@@ -175,12 +175,16 @@ def load_module(path: Path, classes: Iterable[type[_Module]]) -> _Module:
         ValueError: the file is damaged, not ours, or holds another class.
     """
     checkpoint = load_checkpoint(path)
-    known = {class_path(kind): kind for kind in classes}
     stored, made = _record(path, checkpoint)
-    if stored not in known and stored.startswith(_FIRST_EDITION):
-        new = OURS + stored.rpartition(".")[2]
-        _log.info("%s: holds a %s, which is called %s now.", path, stored, new)
-        stored = new
+    called = (stored, OURS + stored.rpartition(".")[2] if stored.startswith(_FIRST_EDITION) else stored)
+    known: dict[str, type[_Module]] = {}
+    for kind in classes:  # which may import a package for each
+        known[class_path(kind)] = kind
+        if class_path(kind) in called:
+            break
+    if stored not in known and stored != called[1]:
+        _log.info("%s: holds a %s, which is called %s now.", path, stored, called[1])
+        stored = called[1]
     if stored not in known:
         raise ValueError(
             f"{path}: holds a {stored} ({made}). Expected one of: {', '.join(sorted(known))}. Name another checkpoint."

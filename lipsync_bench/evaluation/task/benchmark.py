@@ -2,15 +2,19 @@
 """experiments/benchmarks/NAME.yaml: which data, which methods, which checkpoints make a leaderboard."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
+from pydantic import ValidationError
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
+from lipsync_bench.datamodules.datasets.dataset import dataset_class
 from lipsync_bench.datamodules.datasets.splits import Split
 from lipsync_bench.datamodules.files.texts import flat, read_yaml
-from lipsync_bench.experiment_files import named_file
+from lipsync_bench.evaluation.commands.command import Command
+from lipsync_bench.experiment_files import experiment_file, first_fault, named_file
 from lipsync_bench.old_names import renamed
 
 __all__ = ["Benchmark", "load_benchmark"]
@@ -23,14 +27,49 @@ class Benchmark:
     Args:
         name: Of the YAML file.
         data: The data set, not yet set up.
-        methods: Checkpoint of each method.
+        methods: Checkpoint of each method, or the word `official`.
         split: Which clips are scored.
+        commands: Methods of other repositories.
     """
 
     name: str
     data: ClipDataModule
-    methods: Mapping[str, Path]
+    methods: Mapping[str, Path | Literal["official"]]
     split: Split
+    commands: Mapping[str, Command] = field(default_factory=dict)
+
+
+def _read(name: str) -> tuple[Path, Any]:
+    """Where a benchmark is described, and how; a data set of another package needs no YAML."""
+    kind = "" if experiment_file("benchmarks", name) else dataset_class(name)
+    if kind:
+        return Path(f"{name}.yaml"), {"data": {"class_path": kind, "init_args": {"root": f"data/{name}"}}}
+    path = named_file("benchmarks", name, "--dataset")
+    return path, renamed(read_yaml(path, "a benchmark", "See experiments/benchmarks/"))
+
+
+def _commands(path: Path, node: Any) -> dict[str, Command]:
+    """The methods that a benchmark states as mappings; they are taken out of it."""
+    methods = node.get("methods") if isinstance(node, dict) else None
+    if not isinstance(methods, dict):
+        return {}
+    stated = {name: x for name, x in methods.items() if isinstance(x, dict)}
+    out: dict[str, Command] = {}
+    for name, method in stated.items():
+        try:
+            out[str(name)] = Command(**method)
+        except ValidationError as error:
+            found = first_fault(error)
+        except TypeError:  # keys that are no texts
+            found = f"is {method!r:.80}"
+        else:
+            continue
+        raise ValueError(
+            f"{path}: method {name}: {flat(found)}. Expected a path, or the keys command (which names {{video}}, "
+            "{audio} and {out}), cwd, env, timeout, version. Correct it; see docs/other_methods.md"
+        )
+    node["methods"] = {name: x for name, x in methods.items() if name not in stated}
+    return out
 
 
 def load_benchmark(
@@ -39,7 +78,7 @@ def load_benchmark(
     """Read a benchmark's YAML and apply what the command line says instead.
 
     Args:
-        name: Of a benchmark, or the path of a YAML.
+        name: Of a benchmark, or of a data set of another package; or the path of a YAML.
         root: Folder of prepared clips, instead of the YAML's.
         methods: Checkpoints, each instead of or beside the YAML's.
         split: Instead of the YAML's.
@@ -48,11 +87,11 @@ def load_benchmark(
         FileNotFoundError: No such YAML.
         ValueError: The YAML has other keys or types than expected.
     """
-    path = named_file("benchmarks", name, "--dataset")
-    node = renamed(read_yaml(path, "a benchmark", "See experiments/benchmarks/"))
+    path, node = _read(name)
+    commands = _commands(path, node)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(ClipDataModule, "data")
-    parser.add_argument("--methods", type=dict[str, Path], default={})
+    parser.add_argument("--methods", type=dict[str, Literal["official"] | Path], default={})
     parser.add_argument("--split", type=Split, default="test")
     parser.add_argument("--in_papers", type=str, default="")  # read by lipsync_bench.papers.comparable
     try:
@@ -69,4 +108,6 @@ def load_benchmark(
             f"{path} is not a benchmark: {flat(error)[:500]}. Expected the keys data, methods, split, in_papers. "
             "See experiments/benchmarks/"
         ) from error
-    return Benchmark(path.stem, data, {**config["methods"], **(methods or {})}, config["split"])
+    paths = {**config["methods"], **(methods or {})}
+    commands = {name: command for name, command in commands.items() if name not in paths}
+    return Benchmark(path.stem, data, paths, config["split"], commands)

@@ -12,7 +12,10 @@ from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import has_files
 from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.task.pairs import Pair
+from lipsync_bench.metrics.registry import CLIP_COLUMNS
 from lipsync_bench.results.rows import GROUND_TRUTH, IDENTITY
+
+_MEASURED = {column.name for column in CLIP_COLUMNS}
 
 __all__ = ["Standing", "clip_inputs", "identity_of", "target_sha256"]
 
@@ -123,6 +126,8 @@ class Standing:
             return True
         if row["status"] != "ok":
             return not self._again or tuple(row[name] for name in IDENTITY) not in self.expected
+        if not row.keys() >= _MEASURED and tuple(row[name] for name in IDENTITY) in self.expected:
+            return False  # a metric was installed since then
         return self._prediction(candidate, ids) == row["prediction_sha256"] and self._has_files(entry, ids, row)
 
     def _prediction(self, candidate: Candidate, ids: tuple[str, str]) -> str:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a row was measured under: experiments/protocols/NAME.yaml. Rows of two protocols never share a table column."""
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import asdict, field
 from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
@@ -14,7 +16,7 @@ _Count = Annotated[int, Field(ge=1, le=10**9)]
 _Side = Annotated[int, Field(ge=16, le=4096)]  # SSIM's window has 11 pixels
 _Seconds = Annotated[float, Field(ge=1 / 25, le=1e6, strict=False)]  # YAML takes 1e3 for a text
 
-__all__ = ["PAIRED_FACE_BOX", "VIDEO_PAIRS", "Protocol", "list_protocols", "load_protocol"]
+__all__ = ["PAIRED_FACE_BOX", "VIDEO_PAIRS", "Protocol", "list_protocols", "load_protocol", "rules_sha256"]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -81,6 +83,12 @@ class Protocol:
         """Name and version, as rows carry them."""
         return f"{self.name}-v{self.version}"
 
+    def frames(self, dataset: str, video: int, audio: int) -> int:
+        """How many frames of a pair are compared: the shorter of the two clips, up to the limit."""
+        limit = self.seconds.get(dataset)
+        longest = video if limit is None else min(video, round(limit * self.fps))
+        return min(longest, audio)
+
     @property
     def cut(self) -> str:
         """What is compared, in the words of the papers' tables."""
@@ -106,6 +114,13 @@ def load_protocol(name: str) -> Protocol:
     """
     path = named_file("protocols", name, "--protocol")
     return read_experiment("protocols", path, lambda **node: Protocol(**node, name=path.stem))
+
+
+def rules_sha256(protocol: Protocol, dataset: str) -> str:
+    """SHA-256 of what a protocol says of this data set: in a YAML of one's own the version is soon forgotten."""
+    values = {key: value for key, value in asdict(protocol).items() if key not in ("about", "paper")}
+    values |= {key: dict(values[key]).get(dataset) for key in ("pairs", "seconds")}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 PAIRED_FACE_BOX = "paired_face_box"

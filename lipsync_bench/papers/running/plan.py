@@ -196,7 +196,7 @@ def plan_of(table: PaperTable, dataset: str, options: RunOptions, folders: Seque
     names = {row.name for row in table.rows if row.dataset == dataset} - {GROUND_TRUTH}
     names &= {*options.select.only} or names
     pred = {method: folder for method, folder in options.inputs.pred.items() if method in names}
-    known = {**benchmark.methods, **options.inputs.methods}
+    known = {name: Path(path) for name, path in {**benchmark.methods, **options.inputs.methods}.items()}
     wanted = {method: path for method, path in known.items() if method in names and method not in pred}
     existing = {method: path for method, path in wanted.items() if path.is_file()}
     finished = frozenset.intersection(*map(methods_in, folders))

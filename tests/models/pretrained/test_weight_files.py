@@ -45,7 +45,7 @@ NETWORKS = {
         "netfclip.0.bias",
         512,
         r"syncnet_v2\.model",
-        r"software/lipsync/data/syncnet_v2\.model.*--syncnet PATH",
+        r"software/lipsync/data/syncnet_v2\.model.*--weights syncnet_v2=PATH",
     ),
     "face_parsing": Network(
         load_face_parser,
@@ -54,7 +54,7 @@ NETWORKS = {
         "cp.resnet.bn1.bias",
         64,
         r"face_segmentation\.pth",
-        r"face_segmentation\.pth.*HyperLips.*face-parsing.*--parsing PATH",
+        r"face_segmentation\.pth.*HyperLips.*face-parsing.*--weights face_segmentation=PATH",
     ),
 }
 

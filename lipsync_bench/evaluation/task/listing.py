@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pairs of a data set under a protocol: what evaluation, commands of other repositories and export work through."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lipsync_bench.datamodules.clips.clip import ClipHeader, read_header
+from lipsync_bench.evaluation.options import Rules, Selection
+from lipsync_bench.evaluation.task.benchmark import Benchmark
+from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
+from lipsync_bench.evaluation.task.protocol import Protocol
+from lipsync_bench.evaluation.task.selection import pairs_of
+from lipsync_bench.processes import rank_and_world
+
+__all__ = ["Listing", "list_pairs", "own_share"]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The pairs of an evaluation.
+
+    Args:
+        protocol: Its rules.
+        dataset: Name of the data set, for the protocol's limits.
+        clips: All clips of the split.
+        everything: All pairs.
+        chosen: Those that were asked for.
+        headers: Of all clips in pairs.
+    """
+
+    protocol: Protocol
+    dataset: str
+    clips: Sequence[Path]
+    everything: Sequence[Pair]
+    chosen: Sequence[Pair]
+    headers: Mapping[Path, ClipHeader]
+
+    def ids(self, pair: Pair) -> tuple[str, str]:
+        """Ids of the video's clip and of the audio's."""
+        return self.headers[pair.video].id, self.headers[pair.audio].id
+
+    def frames(self, pair: Pair) -> int:
+        """How many frames of a pair are compared."""
+        video, audio = (self.headers[clip].frames for clip in (pair.video, pair.audio))
+        return self.protocol.frames(self.dataset, video, audio)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """Path of each clip's video below the folder of the source videos, by clip id."""
+        return {header.id: header.source for header in self.headers.values()}
+
+
+def list_pairs(benchmark: Benchmark, protocol: Protocol, rules: Rules, select: Selection) -> Listing:
+    """The pairs of a benchmark.
+
+    Raises:
+        FileNotFoundError: A data folder or list is missing.
+        ValueError: As `draw_pairs` and `pairs_of`.
+    """
+    benchmark.data.prepare_data()
+    clips = benchmark.data.clips(benchmark.split)
+    everything = draw_pairs(clips, protocol, benchmark.name, rules.pairs)
+    headers = {clip: read_header(clip) for pair in everything for clip in (pair.video, pair.audio)}
+    chosen = pairs_of(select, everything, {clip: header.id for clip, header in headers.items()})
+    return Listing(protocol, benchmark.name, clips, everything, chosen, headers)
+
+
+def own_share(pairs: Sequence[Pair]) -> Sequence[Pair]:
+    """The pairs of this process, none of which another has: no padding to equal shares."""
+    rank, world = rank_and_world()
+    return pairs[rank::world]
