@@ -16,6 +16,7 @@ from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
+from lipsync_bench.datamodules.slices import rank_and_world
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
 from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
@@ -27,7 +28,7 @@ from lipsync_bench.evaluation.task.inputs import Standing
 from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
 from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol
 from lipsync_bench.evaluation.task.selection import Result, methods_of, pairs_of, refuse_names
-from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world, return_memory, wait_for_all
+from lipsync_bench.processes import device_of, has_meeting_place, return_memory, wait_for_all
 from lipsync_bench.results import manifest
 from lipsync_bench.results.leaderboard import write_leaderboard
 from lipsync_bench.results.rows import BOARD, GROUND_TRUTH, IDENTITY, REPEATED_FRAME, RowFile, read_rows, rows_in

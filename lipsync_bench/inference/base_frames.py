@@ -19,6 +19,7 @@ from lipsync_bench.datamodules.files.csv_files import write_csv
 from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.progress import progress_bar
+from lipsync_bench.datamodules.slices import rank_and_world
 from lipsync_bench.inference.lip_sync import generate_faces
 from lipsync_bench.models.core.checkpoints import load_module
 from lipsync_bench.models.hyperlips.base.module import HyperLipsBase
@@ -31,7 +32,7 @@ from lipsync_bench.models.hyperlips.hr.base_frames import (
 )
 from lipsync_bench.models.hyperlips.hr.face_mesh import find_meshes
 from lipsync_bench.models.hyperlips.hr.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
-from lipsync_bench.processes import device_of, rank_and_world
+from lipsync_bench.processes import device_of
 
 CHUNK_FRAMES = 64
 FAILURES = "base_frames_failures.csv"

@@ -36,8 +36,8 @@ from lipsync_bench import datamodules, metrics, models
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.files.disk import printable, write_atomic
 from lipsync_bench.datamodules.files.texts import TextError, read_json
+from lipsync_bench.datamodules.slices import rank_and_world
 from lipsync_bench.datamodules.versions import versions
-from lipsync_bench.processes import rank_and_world
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.version import __version__
 

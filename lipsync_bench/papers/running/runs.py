@@ -121,7 +121,8 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
         FileNotFoundError: A given checkpoint, folder or weight file is missing, or nothing can be run.
         ValueError: A method is in no row; one root is given for several data sets; results of other metric networks.
     """
-    from lipsync_bench.processes import has_meeting_place, rank_and_world
+    from lipsync_bench.datamodules.slices import rank_and_world
+    from lipsync_bench.processes import has_meeting_place
 
     if rank_and_world()[1] > 1 and not has_meeting_place():
         raise ValueError(
