@@ -97,7 +97,7 @@ def _array_task() -> Slice:
         f"{told} in the environment. Expected the id, the least id and the number of the array's tasks, with one step "
         f"between ids, as of sbatch --array=0-7. Give --slice I/N, or --slice {WHOLE} where each task is to do all"
     )
-    values = {name: int(text) for name, text in found.items() if text is not None and re.fullmatch(r"\d{1,9}", text)}
+    values = {name: int(text) for name, text in found.items() if text is not None and re.fullmatch(r"[0-9]{1,9}", text)}
     if len(values) < sum(text is not None for text in found.values()) or not {"MIN", "COUNT"} <= values.keys():
         raise wrong
     count, least, most = values["COUNT"], values["MIN"], values.get("MAX")
@@ -115,7 +115,7 @@ def parse_slice(text: str) -> Slice:
     Raises:
         ValueError: It is none.
     """
-    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     index, count = (int(match[1]), int(match[2])) if match else (0, 0)
     if not 1 <= index <= count:
         raise ValueError(f"--slice {text}. Expected I/N with I from 1 to N, such as --slice 2/8")

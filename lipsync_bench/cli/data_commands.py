@@ -8,6 +8,7 @@ from typing import Literal
 from lipsync_bench.cli.command_line import From0, From1, Seconds
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
+from lipsync_bench.datamodules.splitting import Splitting
 
 _log = logging.getLogger(__name__)
 
@@ -15,7 +16,12 @@ __all__ = ["base_frames", "cut", "prepare", "synthetic"]
 
 
 def prepare(
-    *, source: Path, out: Path, options: PrepareOptions = PrepareOptions(), faces: FaceOptions = FaceOptions()
+    *,
+    source: Path,
+    out: Path,
+    options: PrepareOptions = PrepareOptions(),
+    faces: FaceOptions = FaceOptions(),
+    splitting: Splitting = Splitting(),
 ) -> int:
     """Turn raw videos into clips: face found and cut, 25 fps, 16 kHz.
 
@@ -28,9 +34,11 @@ def prepare(
     """
     from lipsync_bench.datamodules.prepare.prepare import prepare as run
 
-    report = run(source, out, options, faces)
+    if options.join and splitting != Splitting():
+        raise ValueError("--join joins all slices. Expected no --slice and no --executor beside it. Leave them out")
+    report = run(source, out, options, faces, splitting)
     _log.info("%s", report.summary())
-    return 1 if report.done + report.skipped == 0 else 0
+    return 1 if report.done + report.skipped == 0 and splitting.part().count == 1 else 0
 
 
 def cut(*, video: Path, out: Path, val_seconds: Seconds = 18.0, test_seconds: Seconds = 18.0) -> int:
