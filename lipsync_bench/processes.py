@@ -5,6 +5,7 @@ import ctypes
 import functools
 import itertools
 import os
+import socket
 from contextlib import suppress
 from datetime import timedelta
 
@@ -28,6 +29,12 @@ def has_meeting_place() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _store(rank: int, world: int) -> torch.distributed.Store:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if rank == 0 and address == "127.0.0.1" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        listener = socket.create_server((address, port))  # the store itself would listen to all networks
+        return torch.distributed.TCPStore(
+            *(address, port, world, True, LONGEST_WAIT), wait_for_workers=False, master_listen_fd=listener.detach()
+        )
     found = torch.distributed.rendezvous("env://", rank=rank, world_size=world, timeout=LONGEST_WAIT)
     return next(iter(found))[0]
 

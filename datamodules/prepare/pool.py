@@ -29,7 +29,7 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["WorkerDied", "run_jobs"]
+__all__ = ["WorkerDied", "quiet_native_stderr", "run_jobs"]
 
 
 class WorkerDied(RuntimeError):
@@ -43,7 +43,7 @@ class _Worker(Generic[Job]):
     job: Job | None = None
 
 
-def _quiet_native_stderr() -> None:
+def quiet_native_stderr() -> None:
     """Send file descriptor 2 nowhere, and Python's own messages to where it pointed.
 
     MediaPipe and TensorFlow Lite write several lines for every clip, and not all of them can be switched off.
@@ -57,7 +57,7 @@ def _quiet_native_stderr() -> None:
 def _work(connection: Connection, function: Callable[[Job], Result]) -> None:
     """Answer jobs until the parent is gone or sends None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    _quiet_native_stderr()
+    quiet_native_stderr()
     cv2.setNumThreads(1)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (job := connection.recv()) is not None:

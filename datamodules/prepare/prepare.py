@@ -62,6 +62,7 @@ class PrepareReport:
         out: The prepared folder.
         clips: Ids of the clips that hold.
         sources: Paths of all videos, relative to their root.
+        listed: Name of the list of failures.
     """
 
     done: int
@@ -71,12 +72,13 @@ class PrepareReport:
     out: Path = Path()
     clips: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    listed: str = "failures.csv"
 
     def summary(self) -> str:
         """One line for people."""
         counts = f"{self.done} clips prepared, {self.skipped} already there, {self.failed} failed"
         text = f"{counts} in {self.seconds:.1f} s: {self.out}"
-        return f"{text} (reasons in {self.out / 'failures.csv'})" if self.failed else text
+        return f"{text} (reasons in {self.out / self.listed})" if self.failed else text
 
 
 class _Tick(Protocol):
@@ -165,7 +167,7 @@ def prepare(
 
     def report(done: int, skipped: int, failed: int) -> PrepareReport:
         names = tuple(sorted(record.entries)), tuple(item.path.relative_to(root).as_posix() for item in sources)
-        return PrepareReport(done, skipped, failed, time.monotonic() - start, out, *names)
+        return PrepareReport(done, skipped, failed, time.monotonic() - start, out, *names, record.listed)
 
     if options.join:
         record.join_finished()

@@ -18,7 +18,7 @@ from lipsync_bench.datamodules.prepare.pool import WorkerDied
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-__all__ = ["run_jobs_ray"]
+__all__ = ["room", "run_jobs_ray"]
 
 
 def _connected(address: str) -> Any:
@@ -39,6 +39,13 @@ def _connected(address: str) -> Any:
                 "of a running cluster, such as ray:10.0.0.1:6379, or ray:local for one on this machine alone"
             ) from error
     return ray
+
+
+def room(executor: str, gpus: float | None) -> int:
+    """How many jobs of `gpus` GPUs the cluster runs at once; without GPUs, its cores."""
+    has = _connected(executor.partition(":")[2]).cluster_resources()
+    each = 1.0 if gpus is None else gpus
+    return max(1, int(has.get("GPU", 0.0) / each if has.get("GPU") and each else has.get("CPU", 1.0)))
 
 
 def _answer(function: Callable[[Job], Result], folder: str, job: Job) -> Result:

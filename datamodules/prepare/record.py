@@ -61,6 +61,7 @@ class Record:
         self.entries: dict[str, dict[str, Any]] = {}
         self.failures: list[tuple[str, ...]] = []
         self._out, self._head, self._part, self._sources = out, dict(head), part, sources
+        self.listed = "failures.csv" if part.count == 1 else f"failures.{part.index + 1}-of-{part.count}.csv"
         listed = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
         self._parts = Parts(out, "manifest", {**head, "sources_sha256": listed})
 
@@ -84,7 +85,7 @@ class Record:
         """Write the lists, and join the slices if this was the last one."""
         remove_leftovers(self._out)
         if self._part.count > 1:
-            write_csv(self._failures_of(self._part), _COLUMNS, sorted(self.failures))
+            write_csv(self._out / self.listed, _COLUMNS, sorted(self.failures))
             self._write_part(complete)
             if complete:
                 self._join_if_last()
@@ -192,6 +193,3 @@ class Record:
     def _write_part(self, complete: bool) -> None:
         clips = [self.entries[name] for name in sorted(self.entries)]
         self._parts.write(self._part, complete, {"failures": sorted(self.failures), "clips": clips})
-
-    def _failures_of(self, part: Slice) -> Path:
-        return self._out / f"failures.{part.index + 1}-of-{part.count}.csv"

@@ -93,6 +93,8 @@ def base_frames(
     mesh_order: Literal["rgb", "bgr"] = "rgb",
     overwrite: bool = False,
     device: str = "auto",
+    workers: From1 | None = None,
+    splitting: Splitting = Splitting(),
 ) -> int:
     """Run a trained HyperLips-Base over prepared clips, for its second stage.
 
@@ -105,9 +107,18 @@ def base_frames(
         mesh_order: Channel order of the images that Face Mesh sees; bgr as in the released preparation.
         overwrite: Make finished files anew.
         device: auto, cpu or cuda:N.
+        workers: On Ray: clips at once.
     """
     from lipsync_bench.inference.base_frames import make_base_frames
 
-    report = make_base_frames(checkpoint, root, mesh_order=mesh_order, overwrite=overwrite, device=device)
+    report = make_base_frames(
+        checkpoint,
+        root,
+        mesh_order=mesh_order,
+        overwrite=overwrite,
+        device=device,
+        splitting=splitting,
+        workers=workers,
+    )
     _log.info("%s", report.summary())
-    return 1 if report.done + report.skipped == 0 else 0
+    return 1 if report.done + report.skipped == 0 and splitting.part().count == 1 else 0

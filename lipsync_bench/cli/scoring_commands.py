@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from lipsync_bench.cli.command_line import From1
 from lipsync_bench.datamodules.option_types import Words
+from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, ScorerFiles, Selection
 from lipsync_bench.papers.options import RunOptions, TableOptions
 
@@ -27,6 +28,7 @@ def evaluate(
     scorers: ScorerFiles = ScorerFiles(),
     select: Selection = Selection(),
     running: Running = Running(),
+    splitting: Splitting = Splitting(),
 ) -> int:
     """Rank methods on a data set, or score your own videos.
 
@@ -55,12 +57,27 @@ def evaluate(
     out = out or Path("results") / f"{name}{suffix}"
     if dataset is not None:
         result = evaluate_dataset(
-            dataset, out, inputs=inputs, rules=rules, scorers=scorers, select=select, running=running
+            dataset,
+            out,
+            inputs=inputs,
+            rules=rules,
+            scorers=scorers,
+            select=select,
+            running=running,
+            splitting=splitting,
         )
     else:
         assert target is not None
         result = evaluate_videos(
-            inputs.pred, target, out, rules=rules, scorers=scorers, select=select, running=running, workers=workers
+            inputs.pred,
+            target,
+            out,
+            rules=rules,
+            scorers=scorers,
+            select=select,
+            running=running,
+            splitting=splitting,
+            workers=workers,
         )
     if result.missing:
         return 0

@@ -150,7 +150,12 @@ class Running:
     Args:
         save_videos: Save the scored videos, for the players of bench report.
         device: auto, cpu or cuda:N.
+        devices: Processes that share the work on this machine, one a GPU; on Ray: slices, one a GPU if not given.
     """
 
     save_videos: bool = False
     device: str = "auto"
+    devices: Whole | None = None
+
+    def __post_init__(self) -> None:
+        within("devices", self.devices, 1)

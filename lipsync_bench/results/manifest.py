@@ -36,7 +36,6 @@ from lipsync_bench import datamodules, metrics, models
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.files.disk import printable, write_atomic
 from lipsync_bench.datamodules.files.texts import TextError, read_json
-from lipsync_bench.datamodules.slices import rank_and_world
 from lipsync_bench.datamodules.versions import versions
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.version import __version__
@@ -75,6 +74,7 @@ class Run:
         weights: SHA-256 of every other weight file, by purpose; "" where none was given.
         seeds: Every seed, by purpose.
         command: The command line; that of this process if None.
+        processes: How many slices there are.
     """
 
     identity: Mapping[str, object]
@@ -85,6 +85,7 @@ class Run:
     weights: Mapping[str, str] = field(default_factory=dict)
     seeds: Mapping[str, int] = field(default_factory=dict)
     command: Sequence[str] | None = None
+    processes: int = 1
 
 
 def clip_list_sha256(clips: Mapping[str, str]) -> str:
@@ -306,7 +307,7 @@ def session(out: Path, run: Run) -> Iterator[Ending]:
         },
         "versions": _versions(),
         "machine": machine(),
-        "processes": rank_and_world()[1],
+        "processes": run.processes,
     }
     head = {"format": FORMAT, "identity": identity, "protocol": _plain(run.protocol, typed)}
     methods = {**old["methods"], **run.methods}
