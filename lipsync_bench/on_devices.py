@@ -118,7 +118,8 @@ def on_devices(count: int, call: Callable[..., Result], **arguments: Any) -> Res
                     process.join()
                     raise JobsFailed(
                         f"process {rank + 1} of {count} ended with status {process.exitcode} (out of memory, or a "
-                        "crash in a codec). Expected all to end well. What is finished is kept; the same command resumes"
+                        "crash in a codec). Expected all to end well. What is finished is kept; the same command "
+                        "resumes"
                     ) from None
                 if error is not None:
                     raise error from RuntimeError(f"in process {rank + 1} of {count}:\n{text}")

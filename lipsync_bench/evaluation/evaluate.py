@@ -115,7 +115,8 @@ def _run(
             if part.count > 1:
                 there = {tuple(row[name] for name in IDENTITY) for row in rows_in(out) if holds(row)}
                 missing = len(holds.expected.keys() - there)
-            table = read_rows(out)
+            table, order = read_rows(out), list(holds.expected)
+            del holds  # which has the metric networks
         finally:  # not earlier: while its rows are open, no other process joins and removes files
             rows.close()
             run.regions.close()
@@ -128,7 +129,7 @@ def _run(
             )
         if missing or (meet and rank_and_world()[0] != 0):
             return Result(out, pd.DataFrame(), table, missing)
-        join_rows(out, holds.expected)
+        join_rows(out, order)
         scorers.release()
         return_memory()  # for the statistics, and for FID's matrices of 34 MB each
         pooled = pooled_values(out, table, scorers.networks)

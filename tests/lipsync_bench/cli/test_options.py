@@ -236,4 +236,4 @@ def test_the_groups_reach_the_functions_as_they_are(monkeypatch, tmp_path):
         run()
     for name in ("select", "scorers"):
         assert taken[name] is run.keywords[name]
-    assert taken.keys() == {"inputs", "rules", "scorers", "select", "running"}
+    assert taken.keys() == {"inputs", "rules", "scorers", "select", "running", "splitting"}
