@@ -1,67 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which of several processes this is, which device is its own, and its memory."""
+"""Processes that work together: their meeting place, the device that is each one's own, and their memory."""
 
 import ctypes
 import functools
 import itertools
 import os
+import socket
 from contextlib import suppress
 from datetime import timedelta
 
 import torch
 import torch.distributed
 
+from lipsync_bench.datamodules.slices import rank_and_world
+
 LONGEST_WAIT = timedelta(days=7)  # of the quickest process for the slowest
-_LAUNCHERS = (  # torchrun; Open MPI; MPICH and Intel MPI
-    ("RANK", "WORLD_SIZE"),
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
-    ("PMI_RANK", "PMI_SIZE"),
-)
 _LOCAL_RANKS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "MPI_LOCALRANKID", "SLURM_LOCALID")
 
 _meetings = itertools.count()
 
-__all__ = ["device_of", "has_meeting_place", "rank_and_world", "return_memory", "wait_for_all"]
-
-
-def _slurm() -> tuple[str, str] | None:
-    """Task and tasks of a step of srun. The script of sbatch is no task, though it is told the job's number of them."""
-    task = os.environ.get("SLURM_PROCID")
-    tasks = os.environ.get("SLURM_STEP_NUM_TASKS") or os.environ.get("SLURM_NTASKS")
-    in_step = "SLURM_STEP_ID" in os.environ or task != "0"
-    return (task, tasks) if task is not None and tasks is not None and in_step else None
-
-
-def _announced() -> tuple[str, str, str] | None:
-    """Rank, number of processes, and the names of the variables that tell them."""
-    for names in _LAUNCHERS:
-        rank, world = (os.environ.get(name) for name in names)
-        if rank is not None and world is not None:
-            return rank, world, " and ".join(names)
-    rank, world = os.environ.get("RANK"), os.environ.get("WORLD_SIZE")
-    if rank not in (None, "0") or world not in (None, "1"):
-        return rank or "unset", world or "unset", "RANK and WORLD_SIZE"
-    slurm = _slurm()
-    return None if slurm is None else (*slurm, "SLURM_PROCID and SLURM_NTASKS")
-
-
-def rank_and_world() -> tuple[int, int]:
-    """Rank and number of processes as torchrun, mpirun or srun announce them; (0, 1) for a process alone.
-
-    Raises:
-        ValueError: One of the two is missing, or they are no rank among processes: each process would take itself for
-            another, and a part of the work would be done by nobody.
-    """
-    announced = _announced()
-    if announced is None:
-        return 0, 1
-    rank, world, names = announced
-    if not (rank.isascii() and rank.isdigit() and world.isascii() and world.isdigit() and int(rank) < int(world)):
-        raise ValueError(
-            f"{names} are {rank} and {world} in the environment. Expected a rank below the number of processes. Start "
-            "with torchrun, mpirun or srun, or unset both"
-        )
-    return int(rank), int(world)
+__all__ = ["device_of", "has_meeting_place", "return_memory", "wait_for_all"]
 
 
 def has_meeting_place() -> bool:
@@ -71,6 +29,12 @@ def has_meeting_place() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def _store(rank: int, world: int) -> torch.distributed.Store:
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if rank == 0 and address == "127.0.0.1" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        listener = socket.create_server((address, port))  # the store itself would listen to all networks
+        return torch.distributed.TCPStore(
+            *(address, port, world, True, LONGEST_WAIT), wait_for_workers=False, master_listen_fd=listener.detach()
+        )
     found = torch.distributed.rendezvous("env://", rank=rank, world_size=world, timeout=LONGEST_WAIT)
     return next(iter(found))[0]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README and docs/evaluation.md tell to type exists: make targets, commands, flags and files."""
+"""What the README and two files of docs tell to type exists: make targets, commands, flags and files."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from lipsync_bench import bench
 
 ROOT = Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text() + (ROOT / "docs" / "evaluation.md").read_text()
+TEXT = "".join((ROOT / name).read_text() for name in ("README.md", "docs/evaluation.md", "docs/clusters.md"))
 CODE = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) + re.findall(r"`([^`\n]+)`", TEXT)
 LINES = [line.split("  #")[0].strip() for block in CODE for line in block.splitlines()]
 BENCH = [line for line in LINES if re.search(r"(^|/)bench [a-z]|lipsync_bench\.bench [a-z]", line)]

@@ -27,8 +27,9 @@ class PrepareOptions:
         dataset: Layout of the source folder.
         max_crop_px: Longer side of a stored crop; larger ones are made smaller.
         max_failures: Share of the clips (0 to 1) that may fail before the run ends with an error.
-        workers: Processes; one for each core if not given. With 1 there is only this process.
+        workers: Processes; one for each core if not given. With 1 there is only this process. On Ray: clips at once.
         overwrite: Also prepare finished clips again.
+        join: Prepare nothing; only join what slices have made, where the last of them did not.
     """
 
     dataset: DatasetName = "folder"
@@ -36,6 +37,7 @@ class PrepareOptions:
     max_failures: float = 1.0
     workers: Whole | None = None
     overwrite: bool = False
+    join: bool = False
 
     def __post_init__(self) -> None:
         find_dataset(self.dataset)

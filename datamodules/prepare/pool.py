@@ -22,12 +22,14 @@ from typing import Generic, TypeVar, cast
 
 import cv2
 
+from lipsync_bench.datamodules.cores import usable_cores
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["WorkerDied", "run_jobs"]
+__all__ = ["WorkerDied", "quiet_native_stderr", "run_jobs"]
 
 
 class WorkerDied(RuntimeError):
@@ -41,7 +43,7 @@ class _Worker(Generic[Job]):
     job: Job | None = None
 
 
-def _quiet_native_stderr() -> None:
+def quiet_native_stderr() -> None:
     """Send file descriptor 2 nowhere, and Python's own messages to where it pointed.
 
     MediaPipe and TensorFlow Lite write several lines for every clip, and not all of them can be switched off.
@@ -55,7 +57,7 @@ def _quiet_native_stderr() -> None:
 def _work(connection: Connection, function: Callable[[Job], Result]) -> None:
     """Answer jobs until the parent is gone or sends None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    _quiet_native_stderr()
+    quiet_native_stderr()
     cv2.setNumThreads(1)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (job := connection.recv()) is not None:
@@ -88,7 +90,11 @@ def _stop(workers: Sequence[_Worker[Job]], *, kill: bool) -> list[int]:
 
 
 def run_jobs(
-    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    workers: int | None = None,
+    executor: str = "local",
+    gpus: float | None = 0.0,
 ) -> Generator[tuple[Job, Result | WorkerDied], None, None]:
     """Yield every job with its result, in the order of completion.
 
@@ -97,8 +103,20 @@ def run_jobs(
     Args:
         function: Importable by name; it has to catch its own exceptions, for one that it raises ends the worker.
         jobs: Picklable.
-        workers: Processes; with 1 everything runs in this process, where a crash is not survived.
+        workers: Processes; one for each core (of Ray's cluster) if None. With 1, everything runs in this process, where
+            a crash is not survived; not on Ray.
+        executor: "local", or "ray" or "ray:ADDRESS", see `ray_pool`.
+        gpus: With Ray, GPUs for each job; see there.
+
+    Raises:
+        ValueError: Ray is not installed, or there is no cluster at the address.
     """
+    if executor != "local":
+        from lipsync_bench.datamodules.prepare.ray_pool import run_jobs_ray
+
+        yield from run_jobs_ray(function, jobs, workers, executor.partition(":")[2], gpus)
+        return
+    workers = min(len(jobs), workers or usable_cores())
     if workers <= 1:
         for job in jobs:
             yield job, function(job)

@@ -7,6 +7,8 @@ Output::
     <out>/splits/{train,val,test}.txt       the data set's lists, one id a line (where it has some)
     <out>/failures.csv                      id, source, error, reason of clips that could not be made
     <out>/manifest.json                     settings, versions, clips; "complete" is false until a run has ended
+
+Slices of a run have a manifest and a list of failures each, until the last one joins them: `record`.
 """
 
 import dataclasses
@@ -18,27 +20,26 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.progress import ProgressColumn, Task
 from rich.text import Text
 
 from lipsync_bench.datamodules.clips.clip import SCHEMA
-from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.dataset import find_dataset
 from lipsync_bench.datamodules.datasets.splits import read_splits
 from lipsync_bench.datamodules.errors import JobsFailed
 from lipsync_bench.datamodules.faces.detectors import detector_file, make_detector
 from lipsync_bench.datamodules.faces.options import FaceOptions
-from lipsync_bench.datamodules.files.csv_files import write_csv
 from lipsync_bench.datamodules.files.disk import printable, remove_leftovers, write_atomic
-from lipsync_bench.datamodules.files.texts import read_json
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome, Settings, is_current, prepare_one
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
+from lipsync_bench.datamodules.prepare.record import Record
 from lipsync_bench.datamodules.prepare.sources import Source, find_sources, source_root
 from lipsync_bench.datamodules.progress import progress_bar
+from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 
@@ -62,6 +63,7 @@ class PrepareReport:
         out: The prepared folder.
         clips: Ids of the clips that hold.
         sources: Paths of all videos, relative to their root.
+        listed: Name of the list of failures.
     """
 
     done: int
@@ -71,12 +73,13 @@ class PrepareReport:
     out: Path = Path()
     clips: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    listed: str = "failures.csv"
 
     def summary(self) -> str:
         """One line for people."""
         counts = f"{self.done} clips prepared, {self.skipped} already there, {self.failed} failed"
         text = f"{counts} in {self.seconds:.1f} s: {self.out}"
-        return f"{text} (reasons in {self.out / 'failures.csv'})" if self.failed else text
+        return f"{text} (reasons in {self.out / self.listed})" if self.failed else text
 
 
 class _Tick(Protocol):
@@ -112,27 +115,13 @@ def _progress(total: int, shown: bool) -> Iterator[_Tick]:
         yield lambda failed: bar.update(task, advance=1, description=f"prepare ({failed} failed)")
 
 
-def _old_entries(out: Path) -> dict[str, dict[str, Any]]:
-    try:
-        content = read_json(out / "manifest.json", "the manifest of prepared clips", "It is made anew")
-        return {entry["id"]: {**entry} for entry in content["clips"]}
-    except FileNotFoundError:
-        return {}
-    except (ValueError, KeyError, TypeError) as error:
-        logger.warning("%s: unreadable (%r), made anew", out / "manifest.json", error)
-        return {}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomic(path, (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
-
-
 def prepare(
     source: Path,
     out: Path,
     options: PrepareOptions = PrepareOptions(),
     faces: FaceOptions = FaceOptions(),
     weights: WeightOptions = WeightOptions(),
+    splitting: Splitting = Splitting(),
     *,
     progress: bool = True,
     exclude: Sequence[Path] = (),
@@ -141,7 +130,7 @@ def prepare(
 
     Clips are whole or absent at any time. A clip is finished if its file is whole, its settings and detector version
     are these, and its source has the same size and times as in the manifest, or the same SHA-256. Two videos of one id
-    are two failures.
+    are two failures. A slice takes its part of the videos and reports on it alone; the one that ends last joins all.
 
     Args:
         source: Folder of the videos.
@@ -149,6 +138,7 @@ def prepare(
         options: What is prepared, and how the run goes.
         faces: How faces are found and cut out.
         weights: Where a detector's weights are looked for.
+        splitting: Which part of the videos is prepared, and where.
         progress: Show a bar on a terminal, or log a line every 30 s.
         exclude: Folders below `source` whose videos are not taken; `out` never is, nor what this suite has written.
 
@@ -165,33 +155,10 @@ def prepare(
     version = settings.detector_version
     if settings.detector_weights is not None:
         make_detector(faces.detector, settings.detector_weights).close()  # a wrong file is one error, not one a clip
+    part = splitting.part()
     sources = find_sources(source, options.dataset, (out, *exclude))
     root = source_root(source, options.dataset)
-    out.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
-
-    entries: dict[str, dict[str, Any]] = {}
-    failures: list[tuple[str, str, str, str]] = []
-    jobs: list[Job] = []
-    old = _old_entries(out)
-    users = Counter(item.id for item in sources)
-
-    def fail(item: Source, error: str, reason: str) -> None:
-        where = printable(item.path.relative_to(root).as_posix())
-        failures.append((item.id, where, error, printable(reason)))
-        logger.warning("%s: %s: %s", *map(printable, (item.id, error, reason)))
-
-    for item in sources:
-        if users[item.id] > 1:
-            fail(item, "ValueError", f"{users[item.id]} videos have the id {item.id}. Expected one. Rename the others")
-            continue
-        job = Job(item, root, out / f"{item.id}{SUFFIX}", settings, options.overwrite)
-        entry = old.get(item.id)
-        if entry is not None and not options.overwrite and is_current(job, entry):
-            entries[item.id] = entry
-        else:
-            jobs.append(job)
-    manifest = {
+    head = {
         "schema": SCHEMA,
         "complete": False,
         "dataset": options.dataset,
@@ -200,48 +167,70 @@ def prepare(
         "detector_version": version,
         "versions": {DISTRIBUTION: installed(DISTRIBUTION), **versions()},
     }
+    places = [(item.id, printable(item.path.relative_to(root).as_posix())) for item in sources]
+    record = Record(out, head, places, part)
 
-    def write_manifest(complete: bool) -> None:
-        clips = [entries[name] for name in sorted(entries)]
-        _write_json(out / "manifest.json", {**manifest, "complete": complete, "failed": len(failures), "clips": clips})
+    def report(done: int, skipped: int, failed: int) -> PrepareReport:
+        names = tuple(sorted(record.entries)), tuple(item.path.relative_to(root).as_posix() for item in sources)
+        return PrepareReport(done, skipped, failed, time.monotonic() - start, out, *names, record.listed)
 
-    def write_lists(complete: bool) -> None:
-        remove_leftovers(out)
-        write_csv(out / "failures.csv", ("id", "source", "error", "reason"), sorted(failures))
-        write_manifest(complete)
+    if options.join:
+        record.join_finished()
+        return report(0, len(record.entries), len(record.failures))
+    out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
+    mine = part.of(sources)
+    if part.count > 1:
+        logger.info("%s: slice %s (%s), %d of %d videos", out, part, part.said_by, len(mine), len(sources))
 
+    jobs: list[Job] = []
+    old = record.old_entries()
+    users = Counter(item.id for item in sources)
+
+    def fail(item: Source, error: str, reason: str) -> None:
+        where = printable(item.path.relative_to(root).as_posix())
+        record.failures.append((item.id, where, error, printable(reason)))
+        logger.warning("%s: %s: %s", *map(printable, (item.id, error, reason)))
+
+    for item in mine:
+        if users[item.id] > 1:
+            fail(item, "ValueError", f"{users[item.id]} videos have the id {item.id}. Expected one. Rename the others")
+            continue
+        job = Job(item, root, out / f"{item.id}{SUFFIX}", settings, options.overwrite)
+        entry = old.get(item.id)
+        if entry is not None and not options.overwrite and is_current(job, entry):
+            record.entries[item.id] = entry
+        else:
+            jobs.append(job)
     if find_dataset(options.dataset).lists:
         for split, ids in read_splits(root, partial=True).items():
             write_atomic(out / "splits" / f"{split}.txt", "".join(f"{name}\n" for name in ids).encode())
-    skipped = len(entries)
+    skipped = len(record.entries)
     try:
-        if jobs:
-            write_manifest(False)
-        count = min(len(jobs), options.workers or usable_cores())
-        with closing(run_jobs(prepare_one, jobs, count)) as results, _progress(len(jobs), progress) as tick:
+        record.begin(anything_to_do=bool(jobs))
+        run = run_jobs(prepare_one, jobs, options.workers, splitting.executor, splitting.ray_gpus or 0.0)
+        with closing(run) as results, _progress(len(jobs), progress) as tick:
             for job, outcome in results:
                 if isinstance(outcome, WorkerDied):
                     outcome = Outcome(error="WorkerDied", reason=f"{outcome} (out of memory, or a crash in a codec)")
                 if outcome.system is not None:
                     raise outcome.system
                 if outcome.entry is not None:
-                    entries[job.source.id] = outcome.entry
+                    record.entries[job.source.id] = outcome.entry
                     skipped += outcome.skipped
                     Damage(outcome.entry.get("damaged_frames", 0)).warn(job.source.path)
                 else:
                     fail(job.source, outcome.error, outcome.reason)
-                tick(len(failures))
+                tick(len(record.failures))
     except OSError:
         with suppress(OSError):  # the first one is to be told, and on a full disk a failure to list is one more of it
-            write_lists(False)
+            record.write(False)
         raise
     except BaseException:
-        write_lists(False)
+        record.write(False)
         raise
-    write_lists(True)
-    seconds = time.monotonic() - start
-    names = tuple(sorted(entries)), tuple(item.path.relative_to(root).as_posix() for item in sources)
-    report = PrepareReport(len(entries) - skipped, skipped, len(failures), seconds, out, *names)
-    if report.failed > options.max_failures * len(sources):
-        raise JobsFailed(f"{report.summary()}; expected at most {options.max_failures:.0%} failures (--max-failures)")
-    return report
+    record.write(True)
+    done = report(len(record.entries) - skipped, skipped, len(record.failures))
+    if done.failed > options.max_failures * len(mine):
+        raise JobsFailed(f"{done.summary()}; expected at most {options.max_failures:.0%} failures (--max-failures)")
+    return done

@@ -8,6 +8,7 @@ from typing import Literal
 from lipsync_bench.cli.command_line import From0, From1, Seconds
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
+from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
 
 _log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ def prepare(
     options: PrepareOptions = PrepareOptions(),
     faces: FaceOptions = FaceOptions(),
     weights: WeightOptions = WeightOptions(),
+    splitting: Splitting = Splitting(),
 ) -> int:
     """Turn raw videos into clips: face found and cut, 25 fps, 16 kHz.
 
@@ -34,9 +36,11 @@ def prepare(
     """
     from lipsync_bench.datamodules.prepare.prepare import prepare as run
 
-    report = run(source, out, options, faces, weights)
+    if options.join and splitting != Splitting():
+        raise ValueError("--join joins all slices. Expected no --slice and no --executor beside it. Leave them out")
+    report = run(source, out, options, faces, weights, splitting)
     _log.info("%s", report.summary())
-    return 1 if report.done + report.skipped == 0 else 0
+    return 1 if report.done + report.skipped == 0 and splitting.part().count == 1 else 0
 
 
 def cut(*, video: Path, out: Path, val_seconds: Seconds = 18.0, test_seconds: Seconds = 18.0) -> int:
@@ -91,6 +95,8 @@ def base_frames(
     mesh_order: Literal["rgb", "bgr"] = "rgb",
     overwrite: bool = False,
     device: str = "auto",
+    workers: From1 | None = None,
+    splitting: Splitting = Splitting(),
 ) -> int:
     """Run a trained HyperLips-Base over prepared clips, for its second stage.
 
@@ -103,9 +109,18 @@ def base_frames(
         mesh_order: Channel order of the images that Face Mesh sees; bgr as in the released preparation.
         overwrite: Make finished files anew.
         device: auto, cpu or cuda:N.
+        workers: On Ray: clips at once.
     """
     from lipsync_bench.inference.base_frames import make_base_frames
 
-    report = make_base_frames(checkpoint, root, mesh_order=mesh_order, overwrite=overwrite, device=device)
+    report = make_base_frames(
+        checkpoint,
+        root,
+        mesh_order=mesh_order,
+        overwrite=overwrite,
+        device=device,
+        splitting=splitting,
+        workers=workers,
+    )
     _log.info("%s", report.summary())
-    return 1 if report.done + report.skipped == 0 else 0
+    return 1 if report.done + report.skipped == 0 and splitting.part().count == 1 else 0

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 
 from lipsync_bench.cli.command_line import From1
 from lipsync_bench.datamodules.option_types import Words
+from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
 from lipsync_bench.papers.options import RunOptions, TableOptions
@@ -29,6 +30,7 @@ def evaluate(
     weights: WeightOptions = WeightOptions(),
     select: Selection = Selection(),
     running: Running = Running(),
+    splitting: Splitting = Splitting(),
 ) -> int:
     """Rank methods on a data set, or score your own videos.
 
@@ -57,7 +59,15 @@ def evaluate(
     out = out or Path("results") / f"{name}{suffix}"
     if dataset is not None:
         result = evaluate_dataset(
-            dataset, out, inputs=inputs, rules=rules, metrics=metrics, weights=weights, select=select, running=running
+            dataset,
+            out,
+            inputs=inputs,
+            rules=rules,
+            metrics=metrics,
+            weights=weights,
+            select=select,
+            running=running,
+            splitting=splitting,
         )
     else:
         assert target is not None
@@ -70,6 +80,7 @@ def evaluate(
             weights=weights,
             select=select,
             running=running,
+            splitting=splitting,
             workers=workers,
         )
     if result.missing:
@@ -86,7 +97,13 @@ def evaluate(
 
 
 def export(
-    *, dataset: str, out: Path, root: Path | None = None, rules: Rules = Rules(), select: Selection = Selection()
+    *,
+    dataset: str,
+    out: Path,
+    root: Path | None = None,
+    rules: Rules = Rules(),
+    select: Selection = Selection(),
+    splitting: Splitting = Splitting(),
 ) -> int:
     """Write the pairs of a protocol as files, for methods that run elsewhere.
 
@@ -100,9 +117,9 @@ def export(
     """
     from lipsync_bench.evaluation.export import export as run
 
-    report = run(dataset, out, root=root, rules=rules, select=select)
+    report = run(dataset, out, root=root, rules=rules, select=select, splitting=splitting)
     logging.getLogger(__name__).info("%s", report.summary())
-    return 1 if report.done + report.skipped == 0 else 0
+    return 1 if report.done + report.skipped == 0 and splitting.part().count == 1 else 0
 
 
 def sync(

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,8 @@ from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
+from lipsync_bench.datamodules.slices import WHOLE, Slice, rank_and_world
+from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
@@ -23,21 +26,36 @@ from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
 from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
+from lipsync_bench.evaluation.several import Several
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import Standing
-from lipsync_bench.evaluation.task.listing import list_pairs, own_share
+from lipsync_bench.evaluation.task.listing import list_pairs
 from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
 from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, VIDEO_PAIRS, Protocol, load_protocol, rules_sha256
 from lipsync_bench.evaluation.task.selection import Result, methods_of, pairs_of, refuse_names
-from lipsync_bench.processes import device_of, has_meeting_place, rank_and_world, return_memory, wait_for_all
+from lipsync_bench.processes import device_of, has_meeting_place, return_memory, wait_for_all
 from lipsync_bench.results import manifest
 from lipsync_bench.results.leaderboard import write_leaderboard
-from lipsync_bench.results.rows import BOARD, GROUND_TRUTH, IDENTITY, REPEATED_FRAME, RowFile, read_rows, rows_in
+from lipsync_bench.results.rows import (
+    BOARD,
+    GROUND_TRUTH,
+    IDENTITY,
+    REPEATED_FRAME,
+    RowFile,
+    join_rows,
+    read_rows,
+    rows_in,
+)
 from lipsync_bench.weights.methods import is_word, method_file, official_id
 
 _log = logging.getLogger(__name__)
 
 __all__ = ["Result", "evaluate_dataset", "evaluate_videos"]
+
+
+def _meet(part: Slice) -> bool:
+    """Whether the slices are processes that wait for each other, as those of torchrun."""
+    return part.count > 1 and rank_and_world()[1] > 1 and part.said_by != "--slice" and has_meeting_place()
 
 
 def _run(
@@ -48,11 +66,12 @@ def _run(
     identity: Mapping[str, object],
     config: Mapping[str, object],
     progress: bool,
+    part: Slice,
 ) -> Result:
-    rank, world = rank_and_world()
+    meet = _meet(part)
     out, protocol, networks = run.out, run.regions.protocol, run.networks
     out.mkdir(parents=True, exist_ok=True)
-    if world == 1:  # other ranks may be writing
+    if part.count == 1:  # other processes may be writing
         remove_leftovers(out)
     shared = {"protocol": protocol.key, "rules": rules_sha256(protocol, run.dataset), "scorers": networks.identity}
     session = manifest.Run(
@@ -63,46 +82,52 @@ def _run(
         clips={headers[clip].id: headers[clip].source_sha256 for pair in pairs for clip in (pair.video, pair.audio)},
         weights=networks.identity,
         seeds={"pairs": protocol.seed},
+        processes=part.count,
     )
 
-    def standing(again: bool) -> Standing:
+    def standing(chosen: Sequence[Pair], again: bool) -> Standing:
         return Standing(
             run.source_root,
             run.regions,
             run.candidates,
             headers,
             everything,
-            pairs,
+            chosen,
             out=out,
             networks=networks.loaded,
             again=again,
         )
 
     return_memory()  # of preparing targets and loading weights
-    with (manifest.session if rank == 0 else manifest.other_process)(out, session) as ending:
-        own = own_share(pairs)
+    with (manifest.session if part.index == 0 else manifest.other_process)(out, session) as ending:
+        own = part.of(pairs)  # none twice: no padding to equal shares
         for candidate in run.candidates:
-            candidate.make(own, progress and rank == 0)
-        rows = RowFile(out / ("clips.csv" if world == 1 else f"clips.rank{rank}.csv"), standing(again=True))
+            candidate.make(own, progress and part.index == 0)
+        name = "clips.csv" if part.count == 1 else f"clips.rank{part.index}.csv"
+        rows = RowFile(out / name, standing(own, again=True))
         try:
-            evaluate_pairs(own, run, rows, progress and rank == 0)
-        finally:
+            evaluate_pairs(own, run, rows, progress and part.index == 0)
+            if meet:
+                wait_for_all()
+            holds, missing = standing(pairs, again=False), 0
+            if part.count > 1:
+                there = {tuple(row[name] for name in IDENTITY) for row in rows_in(out) if holds(row)}
+                missing = len(holds.expected.keys() - there)
+            table, order = read_rows(out), list(holds.expected)
+            del holds  # which has the metric networks
+        finally:  # not earlier: while its rows are open, no other process joins and removes files
             rows.close()
             run.regions.close()
-        missing = 0
-        if world > 1:
-            if has_meeting_place():
-                wait_for_all()
-            holds = standing(again=False)
-            missing = len(holds.expected - {tuple(row[n] for n in IDENTITY) for row in rows_in(out) if holds(row)})
-        table = read_rows(out)
+        if meet:
+            wait_for_all()  # until nobody reads
         if missing:
             ending.outcome = "share done"
             _log.info(
                 "%s: %d rows of other processes are still to come; the last one writes leaderboard.csv", out, missing
             )
-        if missing or (rank != 0 and has_meeting_place()):
+        if missing or (meet and rank_and_world()[0] != 0):
             return Result(out, pd.DataFrame(), table, missing)
+        join_rows(out, order)
         networks.release()
         return_memory()  # for the statistics, and for FID's matrices of 34 MB each
         pooled = pooled_values(out, table, networks.loaded)
@@ -150,6 +175,7 @@ def evaluate_dataset(
     weights: WeightOptions = WeightOptions(),
     select: Selection = Selection(),
     running: Running = Running(),
+    splitting: Splitting = Splitting(),
     progress: bool = True,
 ) -> Result:
     """Rank methods on a data set. The ground truth always takes part, and the repeated frame unless left out.
@@ -164,12 +190,26 @@ def evaluate_dataset(
         weights: Where the networks' weights are looked for.
         select: A part of the methods or clips.
         running: Device, and what is kept.
+        splitting: Which part is scored, and where.
         progress: Show progress and the means so far.
 
     Raises:
         FileNotFoundError: A benchmark, protocol, checkpoint, weight file or data folder is missing.
         ValueError: The results folder belongs to another protocol, data set or scorer; or a name is not known.
     """
+    if Several.wanted(running, splitting):
+        call = partial(
+            evaluate_dataset,
+            dataset,
+            out,
+            inputs=inputs,
+            rules=rules,
+            metrics=metrics,
+            weights=weights,
+            select=select,
+        )
+        return Several(call, running, splitting, progress).run()
+    part = splitting.part()
     protocol = load_protocol(rules.protocol or PAIRED_FACE_BOX)
     benchmark = load_benchmark(dataset, inputs.root, inputs.methods, rules.split)
     folders = {name: Path(folder) for name, folder in inputs.pred.items()}
@@ -225,7 +265,7 @@ def evaluate_dataset(
         "select": asdict(select),
         **vars(replace(running, device=where)),
     }
-    return _run(run, listing.everything, listing.chosen, listing.headers, identity, config, progress)
+    return _run(run, listing.everything, listing.chosen, listing.headers, identity, config, progress, part)
 
 
 def evaluate_videos(
@@ -238,6 +278,7 @@ def evaluate_videos(
     weights: WeightOptions = WeightOptions(),
     select: Selection = Selection(),
     running: Running = Running(),
+    splitting: Splitting = Splitting(),
     workers: int | None = None,
     progress: bool = True,
 ) -> Result:
@@ -259,6 +300,7 @@ def evaluate_videos(
         FileNotFoundError: A folder or weight file is missing, or no target could be prepared.
         ValueError: As for `evaluate_dataset`.
     """
+    part = splitting.part()
     protocol = load_protocol(rules.protocol or VIDEO_PAIRS)
     if protocol.pairing != "paired":
         raise ValueError(
@@ -274,14 +316,16 @@ def evaluate_videos(
     refuse_names(folders)
     names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *folders])
     others = (out, *folders.values())
-    rank, world = rank_and_world()
-    in_turn = world > 1 and has_meeting_place()
-    if in_turn and rank > 0:  # the first process prepares, the others find everything there
+    several = Several.wanted(running, splitting)
+    in_turn, first = _meet(part), rank_and_world()[0] == 0
+    if in_turn and not first:  # the first process prepares, the others find everything there
         wait_for_all()
     try:
-        report = prepare(target, out / "targets", PrepareOptions(workers=workers), progress=progress, exclude=others)
+        where_to = Splitting(WHOLE, splitting.executor, splitting.ray_gpus)
+        preparing = PrepareOptions(workers=workers)
+        report = prepare(target, out / "targets", preparing, splitting=where_to, progress=progress, exclude=others)
     finally:
-        if in_turn and rank == 0:
+        if in_turn and first:
             wait_for_all()
     if report.failed:
         _log.warning("%d of the targets could not be prepared; see %s", report.failed, out / "targets" / "failures.csv")
@@ -290,6 +334,19 @@ def evaluate_videos(
             f"none of the {report.failed} videos in --target {target} could be prepared. Expected at least one with a "
             f"face and audio. Reasons are in {out / 'targets' / 'failures.csv'}"
         )
+    if several:
+        call = partial(
+            evaluate_videos,
+            pred,
+            target,
+            out,
+            rules=rules,
+            metrics=metrics,
+            weights=weights,
+            select=select,
+            workers=workers,
+        )
+        return Several(call, running, splitting, progress).run()
     everything = draw_pairs([out / "targets" / f"{name}{SUFFIX}" for name in report.clips], protocol, "videos")
     headers = {pair.video: read_header(pair.video) for pair in everything}
     chosen = pairs_of(select, everything, {clip: header.id for clip, header in headers.items()})
@@ -314,4 +371,4 @@ def evaluate_videos(
         "select": asdict(select),
         **vars(replace(running, device=where)),
     }
-    return _run(run, everything, chosen, headers, {"dataset": "videos", "split": "all"}, config, progress)
+    return _run(run, everything, chosen, headers, {"dataset": "videos", "split": "all"}, config, progress, part)

@@ -28,12 +28,13 @@ from lipsync_bench.datamodules.files.disk import remove_leftovers, write_atomic
 from lipsync_bench.datamodules.files.texts import read_json
 from lipsync_bench.datamodules.media.video import FPS
 from lipsync_bench.datamodules.progress import progress_bar
+from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.evaluation.candidates import expected_name
 from lipsync_bench.evaluation.options import Rules, Selection
 from lipsync_bench.evaluation.pair_files import LOSSLESS_CRF, Record, write_audio, write_video
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import target_sha256
-from lipsync_bench.evaluation.task.listing import Listing, list_pairs, own_share
+from lipsync_bench.evaluation.task.listing import Listing, list_pairs
 from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, load_protocol, rules_sha256
 
@@ -149,7 +150,7 @@ def _write_csv(path: Path, columns: tuple[str, ...], lines: Sequence[Mapping[str
     write_atomic(path, text.getvalue())
 
 
-def _begin(out: Path, identity: Mapping[str, object]) -> None:
+def _begin(out: Path, identity: Mapping[str, object], alone: bool) -> None:
     """Refuse a folder that holds the pairs of another export."""
     path = out / "export.json"
     if path.is_file():
@@ -158,7 +159,8 @@ def _begin(out: Path, identity: Mapping[str, object]) -> None:
             raise ValueError(f"{out} holds the pairs of {found}. Expected {identity}. Choose another folder with --out")
     else:
         write_atomic(path, json.dumps(identity, indent=1, ensure_ascii=False) + "\n")
-    remove_leftovers(out)
+    if alone:  # other processes may be writing
+        remove_leftovers(out)
 
 
 def export(
@@ -168,6 +170,7 @@ def export(
     root: Path | None = None,
     rules: Rules = Rules(),
     select: Selection = Selection(),
+    splitting: Splitting = Splitting(),
     progress: bool = True,
 ) -> ExportReport:
     """Write the pairs of a data set under a protocol as files; those that are there and unchanged stay.
@@ -178,6 +181,7 @@ def export(
         root: Folder of prepared clips, instead of the benchmark's.
         rules: How clips are drawn and paired.
         select: A part of the pairs; the rest can follow later in the same folder.
+        splitting: Which part of these is written by this process; the last one leaves pairs.csv with all of them.
         progress: Show a progress bar.
 
     Raises:
@@ -186,17 +190,20 @@ def export(
     """
     if select.only:
         raise ValueError(f"--only {','.join(select.only)}: an export has no methods. Expected --clips or --limit")
+    if splitting.on_ray:
+        raise ValueError(f"--executor {splitting.executor}: an export is split by slices alone. Set --slice I/N")
+    part = splitting.part()
     protocol = load_protocol(rules.protocol or PAIRED_FACE_BOX)
     benchmark = load_benchmark(dataset, root, None, rules.split)
     listing = list_pairs(benchmark, protocol, rules, select)
     source_root = benchmark.data.source_root
     identity = {"dataset": benchmark.name, "split": benchmark.split, "protocol": protocol.key}
-    _begin(out, {**identity, "rules": rules_sha256(protocol, benchmark.name)})
+    _begin(out, {**identity, "rules": rules_sha256(protocol, benchmark.name)}, alone=part.count == 1)
     work = _Export(listing, source_root, out)
     done = skipped = 0
     failed: dict[tuple[str, str], str] = {}
     with progress_bar(progress) as bar:
-        for pair in bar.track(own_share(listing.chosen), description="export"):
+        for pair in bar.track(part.of(listing.chosen), description="export"):
             try:
                 made = work.make(pair)
                 done, skipped = done + made, skipped + (not made)
@@ -205,7 +212,8 @@ def export(
                 _log.warning("%s with the audio of %s failed: %s", *listing.ids(pair), error)
     _write_csv(out / "pairs.csv", _COLUMNS, work.lines())
     reasons = [{"clip": clip, "audio_clip": audio, "reason": text} for (clip, audio), text in failed.items()]
-    _write_csv(out / "failures.csv", ("clip", "audio_clip", "reason"), reasons)
+    failures = "failures.csv" if part.count == 1 else f"failures.{part.index + 1}-of-{part.count}.csv"
+    _write_csv(out / failures, ("clip", "audio_clip", "reason"), reasons)
     facts = {**identity, "protocol_name": rules.protocol or PAIRED_FACE_BOX, "fps": FPS, "crf": LOSSLESS_CRF}
     write_atomic(out / "README.txt", _README.format(**facts))
     return ExportReport(done, skipped, failed)

@@ -129,11 +129,14 @@ class Running:
         save_videos: Save the scored videos, for the players of bench report.
         device: auto, cpu or cuda:N.
         command_workers: Commands of other repositories that run at once, where the benchmark states such methods.
+        devices: Processes that share the work on this machine, one a GPU; on Ray: slices, one a GPU if not given.
     """
 
     save_videos: bool = False
     device: str = "auto"
     command_workers: Whole = 1
+    devices: Whole | None = None
 
     def __post_init__(self) -> None:
         within("command_workers", self.command_workers, 1)
+        within("devices", self.devices, 1)

@@ -3,9 +3,12 @@
 faces, their sketches and the outline of the true lips beside the clip, where the second stage's windows find them.
 """
 
+import functools
+import hashlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,11 +17,16 @@ import numpy as np
 from lipsync_bench.datamodules.clip_datamodule import prepared_clips
 from lipsync_bench.datamodules.clips.checksums import verify_clip
 from lipsync_bench.datamodules.clips.clip import Clip
-from lipsync_bench.datamodules.errors import ClipError, MediaError
+from lipsync_bench.datamodules.errors import ClipError, MediaError, system_error
 from lipsync_bench.datamodules.files.csv_files import write_csv
 from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
+from lipsync_bench.datamodules.files.parts import Parts
+from lipsync_bench.datamodules.files.texts import few
 from lipsync_bench.datamodules.media.audio import frame_mels
+from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.progress import progress_bar
+from lipsync_bench.datamodules.slices import Slice
+from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.inference.lip_sync import generate_faces
 from lipsync_bench.models.core.checkpoints import load_module
 from lipsync_bench.models.hyperlips.base.module import HyperLipsBase
@@ -31,10 +39,11 @@ from lipsync_bench.models.hyperlips.hr.base_frames import (
 )
 from lipsync_bench.models.hyperlips.hr.face_mesh import find_meshes
 from lipsync_bench.models.hyperlips.hr.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
-from lipsync_bench.processes import device_of, rank_and_world
+from lipsync_bench.processes import device_of
 
 CHUNK_FRAMES = 64
 FAILURES = "base_frames_failures.csv"
+_COLUMNS = ("clip", "reason")
 _log = logging.getLogger(__name__)
 
 __all__ = ["FAILURES", "BaseFramesReport", "make_base_frames"]
@@ -52,6 +61,7 @@ class BaseFramesReport:
         without_mesh: How many of them show no face to Face Mesh; they have no sketch.
         seconds: Time taken.
         root: The prepared folder.
+        listed: Name of the list of failures.
     """
 
     done: int
@@ -61,6 +71,7 @@ class BaseFramesReport:
     without_mesh: int
     seconds: float
     root: Path
+    listed: str = FAILURES
 
     def summary(self) -> str:
         """One line for people."""
@@ -68,7 +79,7 @@ class BaseFramesReport:
             f"base frames of {self.done} clips made, {self.skipped} already there, {self.failed} failed; Face Mesh saw "
             f"no face in {self.without_mesh} of {self.frames} frames; {self.seconds:.0f} s: {self.root}"
         )
-        return f"{text} (reasons in {self.root / FAILURES})" if self.failed else text
+        return f"{text} (reasons in {self.root / self.listed})" if self.failed else text
 
 
 def _is_current(clip: Clip, header: BaseFramesHeader) -> bool:
@@ -111,6 +122,49 @@ def _make(module: HyperLipsBase, clip: Clip, header: BaseFramesHeader) -> int:
     return int((~found).sum())
 
 
+@dataclass(frozen=True)
+class _Job:
+    clip: Path
+    root: Path
+    checkpoint: Path
+    checkpoint_sha256: str
+    mesh_order: MeshOrder
+    overwrite: bool
+    device: str
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    frames: int = 0
+    without_mesh: int = 0
+    skipped: bool = False
+    failure: str = ""
+    system: OSError | None = None
+
+
+@functools.lru_cache(maxsize=1)
+def _base(checkpoint: Path, checkpoint_sha256: str, device: str) -> HyperLipsBase:
+    return load_module(checkpoint, [HyperLipsBase]).to(device_of(device))
+
+
+def _run(job: _Job) -> _Outcome:
+    try:
+        with Clip(job.clip, read="file") as clip:
+            header = BaseFramesHeader.of(clip.header, job.checkpoint_sha256, mesh_order=job.mesh_order)
+            if not job.overwrite and _is_current(clip, header):
+                return _Outcome(skipped=True)
+            verify_clip(job.clip)
+            module = _base(job.checkpoint, job.checkpoint_sha256, job.device)
+            return _Outcome(len(clip), _make(module, clip, header))
+    except (ClipError, MediaError) as error:
+        return _Outcome(failure=str(error))
+    except OSError as error:
+        system = system_error(error)
+        if system is None:
+            raise
+        return _Outcome(system=system)
+
+
 def make_base_frames(
     checkpoint: Path,
     root: Path,
@@ -118,11 +172,13 @@ def make_base_frames(
     mesh_order: MeshOrder = "rgb",
     overwrite: bool = False,
     device: str = "auto",
+    splitting: Splitting = Splitting(),
+    workers: int | None = None,
 ) -> BaseFramesReport:
     """Make the base frames of every prepared clip; files that this checkpoint made already are kept.
 
-    A file is whole or absent at any time. Under torchrun each rank takes every n-th clip. Memory holds the faces of one
-    clip, 50 KB a frame. The first process shows a bar on standard error.
+    A file is whole or absent at any time. A slice takes its part of the clips; the one that ends last joins the
+    lists of failures. Memory holds the faces of one clip, 50 KB a frame.
 
     Args:
         checkpoint: Of HyperLipsBase.
@@ -130,34 +186,77 @@ def make_base_frames(
         mesh_order: Channel order of the images that Face Mesh sees: "rgb", or "bgr" as in the released preparation.
         overwrite: Make finished files anew.
         device: "auto", "cpu", "cuda:0" ...
+        splitting: Which part of the clips, and where.
+        workers: On Ray: clips at once.
 
     Raises:
         FileNotFoundError: No such checkpoint; no clips in `root`.
         ValueError: The checkpoint holds something else.
+        OSError: The disk is full or read-only; what is finished stays.
     """
     began = time.perf_counter()
-    module = load_module(checkpoint, [HyperLipsBase])
-    module = module.to(device_of(device))
+    part = splitting.part()
     digest = sha256(checkpoint)
-    rank, world = rank_and_world()
-    clips = prepared_clips(root)[rank::world]
-    if world == 1:  # other ranks may be writing
+    if splitting.on_ray:
+        load_module(checkpoint, [HyperLipsBase])  # a wrong one is one error, not one a clip
+    else:
+        _base(checkpoint, digest, device)
+    everything = prepared_clips(root)
+    clips = part.of(everything)
+    if part.count == 1:  # other slices may be writing
         remove_leftovers(root)
-    done = skipped = frames = without_mesh = 0
-    failures: list[tuple[str, str]] = []
-    with progress_bar(rank == 0) as bar:
-        for path in bar.track(clips, description="base frames"):
-            try:
-                with Clip(path, read="file") as clip:
-                    header = BaseFramesHeader.of(clip.header, digest, mesh_order=mesh_order)
-                    if not overwrite and _is_current(clip, header):
-                        skipped += 1
-                        continue
-                    verify_clip(path)
-                    without_mesh += _make(module, clip, header)
-                    done, frames = done + 1, frames + len(clip)
-            except (ClipError, MediaError) as error:
-                failures.append((path.relative_to(root).as_posix(), str(error)))
-                _log.warning("%s", error)
-    write_csv(root / (FAILURES if world == 1 else f"base_frames_failures.rank{rank}.csv"), ("clip", "reason"), failures)
-    return BaseFramesReport(done, skipped, len(failures), frames, without_mesh, time.perf_counter() - began, root)
+    else:
+        _log.info("%s: slice %s (%s), %d of %d clips", root, part, part.said_by, len(clips), len(everything))
+    listed = "\n".join(clip.relative_to(root).as_posix() for clip in everything).encode(errors="surrogateescape")
+    key = {"checkpoint": digest, "mesh_order": mesh_order, "clips": hashlib.sha256(listed).hexdigest()}
+    record = _Record(root, key, part)
+    jobs = [_Job(clip, root, checkpoint, digest, mesh_order, overwrite, device) for clip in clips]
+    outcomes: list[_Outcome] = []
+    results = run_jobs(_run, jobs, workers if splitting.on_ray else 1, splitting.executor, splitting.ray_gpus)
+    with closing(results), progress_bar(part.index == 0) as bar:
+        for job, outcome in bar.track(results, total=len(jobs), description="base frames"):
+            if isinstance(outcome, WorkerDied):
+                outcome = _Outcome(failure=f"{outcome} (out of memory, or a crash)")
+            if outcome.system is not None:
+                raise outcome.system
+            if outcome.failure:
+                record.failures.append((job.clip.relative_to(root).as_posix(), outcome.failure))
+                _log.warning("%s", outcome.failure)
+            outcomes.append(outcome)
+    _base.cache_clear()
+    record.finish()
+    skipped, failed = sum(outcome.skipped for outcome in outcomes), len(record.failures)
+    frames, without = (sum(getattr(outcome, name) for outcome in outcomes) for name in ("frames", "without_mesh"))
+    seconds = time.perf_counter() - began
+    return BaseFramesReport(
+        len(outcomes) - skipped - failed, skipped, failed, frames, without, seconds, root, record.path.name
+    )
+
+
+class _Record:
+    """The list of failures, of all clips or joined from slices."""
+
+    def __init__(self, root: Path, key: Mapping[str, object], part: Slice) -> None:
+        self.failures: list[tuple[str, str]] = []
+        self._root, self._part = root, part
+        self._parts = Parts(root, Path(FAILURES).stem, key)
+        self.path = root / FAILURES if part.count == 1 else self._parts.path(part, ".csv")
+        if part.count > 1:
+            self._parts.write(part, False, {})
+
+    def finish(self) -> None:
+        """Write the list, and join the slices if this was the last one."""
+        failures, part = sorted(self.failures), self._part
+        if part.count > 1:
+            write_csv(self.path, _COLUMNS, failures)
+            self._parts.write(part, True, {"failures": failures})
+            found, missing = self._parts.read(part.count)
+            if missing:
+                if self._parts.path(part).is_file():  # else another that ended just now has joined all
+                    _log.info(
+                        "%s: slice %s is done. Missing: %s. The last one joins all", self._root, part, few(missing)
+                    )
+                return
+            failures = sorted(tuple(row) for content in found for row in content["failures"])
+        write_csv(self._root / FAILURES, _COLUMNS, failures)
+        self._parts.remove()

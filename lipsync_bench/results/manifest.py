@@ -38,7 +38,6 @@ from lipsync_bench.datamodules.files.disk import printable, write_atomic
 from lipsync_bench.datamodules.files.texts import TextError, read_json
 from lipsync_bench.datamodules.foreign import packages
 from lipsync_bench.datamodules.versions import versions
-from lipsync_bench.processes import rank_and_world
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.version import __version__
 
@@ -76,6 +75,7 @@ class Run:
         weights: SHA-256 of every other weight file, by purpose; "" where none was given.
         seeds: Every seed, by purpose.
         command: The command line; that of this process if None.
+        processes: How many slices there are.
     """
 
     identity: Mapping[str, object]
@@ -86,6 +86,7 @@ class Run:
     weights: Mapping[str, str] = field(default_factory=dict)
     seeds: Mapping[str, int] = field(default_factory=dict)
     command: Sequence[str] | None = None
+    processes: int = 1
 
 
 def clip_list_sha256(clips: Mapping[str, str]) -> str:
@@ -307,7 +308,7 @@ def session(out: Path, run: Run) -> Iterator[Ending]:
         },
         "versions": _versions(),
         "machine": machine(),
-        "processes": rank_and_world()[1],
+        "processes": run.processes,
     }
     head = {"format": FORMAT, "identity": identity, "protocol": _plain(run.protocol, typed)}
     methods = {**old["methods"], **run.methods}

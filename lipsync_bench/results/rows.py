@@ -14,9 +14,10 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from itertools import compress
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from itertools import compress, islice
 from pathlib import Path
 
 import pandas as pd
@@ -72,7 +73,8 @@ _LATER = {"command_seconds", "method_version"}.union(*(metric.fields for metric 
 
 TEXTS = (*IDENTITY, *INPUTS, *CURVES, *NETWORK_HASHES, "speaker", "reason", "method_version", "package_version")
 """Fields of text, beside `status`."""
-ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
+ROWS = "clips*.csv"  # clips.csv; clips.rankN.csv of several processes, until the last one joins them
+_JOIN_TRIALS, _JOIN_WAIT_S = 20, 0.1
 SUPERSEDED = "superseded.csv"  # rows that are no longer valid
 BOARD = "leaderboard.csv"
 
@@ -92,6 +94,7 @@ __all__ = [
     "TEXTS",
     "RowFile",
     "is_readable",
+    "join_rows",
     "read_rows",
     "rows_in",
 ]
@@ -260,6 +263,59 @@ def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
         elif sum(map(len, compress(_whole_lines(path), kept))) < path.stat().st_size:
             with atomic_path(path) as temporary, temporary.open("wb") as new:
                 new.writelines(compress(_whole_lines(path), kept))
+
+
+def _lock_all(folder: Path, stack: ExitStack) -> list[Path] | None:
+    """The files with rows, none of which a process is appending to until the stack is closed; None if one is."""
+    first = folder / "clips.csv"  # which decides who of several processes may go on
+    descriptor = os.open(first, os.O_RDWR | os.O_CREAT, 0o644)
+    stack.callback(os.close, descriptor)
+    if not _locked(descriptor, first, shared=False):
+        return None
+    files = _files(folder)
+    for path in files:
+        if path != first:
+            file = stack.enter_context(path.open("rb"))
+            if not _locked(file.fileno(), path, shared=False):
+                if not first.stat().st_size:
+                    first.unlink()
+                return None
+    return files
+
+
+def join_rows(folder: Path, order: Iterable[tuple[str, ...]]) -> None:
+    """Bring the rows of several processes into clips.csv, as one process would have written them.
+
+    Files that a process is still appending to are left as they are; so are all others then.
+
+    Args:
+        folder: A results folder.
+        order: Identities of rows; rows that are not among them come last.
+    """
+    for _ in range(_JOIN_TRIALS):
+        if all(path.name == "clips.csv" for path in _files(folder)):
+            return
+        with ExitStack() as stack, suppress(FileNotFoundError):  # another process has joined them
+            files = _lock_all(folder, stack)
+            if files is not None:
+                _join(folder / "clips.csv", files, {identity: place for place, identity in enumerate(order)})
+                return
+        time.sleep(_JOIN_WAIT_S)
+
+
+def _join(whole: Path, files: Sequence[Path], places: Mapping[tuple[str, ...], int]) -> None:
+    lines = {
+        tuple(row[name] for name in IDENTITY): line
+        for path in files
+        for row, line in zip(_records(path), islice(_whole_lines(path), 1, None), strict=True)
+        if row is not None
+    }
+    with atomic_path(whole) as temporary, temporary.open("wb") as file:
+        file.write(_line(None))
+        file.writelines(lines[name] for name in sorted(lines, key=lambda name: (places.get(name, len(places)), name)))
+    for path in files:
+        if path != whole:
+            path.unlink()
 
 
 class RowFile:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.synthetic.articulation import Articulation, make_articulation
 from lipsync_bench.datamodules.datasets.synthetic.face import FRAME_PX, DrawnFace, Pose
 from lipsync_bench.datamodules.datasets.synthetic.person import Person, make_person
@@ -251,7 +250,6 @@ def make_corpus(
         for clip in range(clips_per_speaker)
     ]
     todo = [job for job in jobs if not all(path.is_file() for path in job.paths)]
-    workers = min(workers or usable_cores(), max(1, len(todo)))
     failures = []
     with (
         progress_bar(progress) as bar,

@@ -96,13 +96,15 @@ class Standing:
         return self._headers[pair.video].id, self._headers[pair.audio].id
 
     @cached_property
-    def expected(self) -> set[tuple[str, ...]]:
-        """Identity of every row that this run is to have."""
-        out = set()
-        for clip, audio_clip in map(self._ids, self._chosen):
+    def expected(self) -> dict[tuple[str, ...], None]:
+        """Identity of every row that this run is to have, in the order in which one process writes them."""
+        out: dict[tuple[str, ...], None] = {}
+        for pair in self._chosen:
+            clip, audio_clip = self._ids(pair)
             for candidate in self._candidates.values():
-                audio = clip if candidate.undubbed else audio_clip
-                out.add(identity_of(self._regions.protocol.key, candidate, clip, audio))
+                if not candidate.undubbed or audio_clip == clip or pair.first:
+                    audio = clip if candidate.undubbed else audio_clip
+                    out[identity_of(self._regions.protocol.key, candidate, clip, audio)] = None
         return out
 
     def __call__(self, row: Mapping[str, str]) -> bool:

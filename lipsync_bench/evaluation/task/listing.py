@@ -11,9 +11,8 @@ from lipsync_bench.evaluation.task.benchmark import Benchmark
 from lipsync_bench.evaluation.task.pairs import Pair, draw_pairs
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.evaluation.task.selection import pairs_of
-from lipsync_bench.processes import rank_and_world
 
-__all__ = ["Listing", "list_pairs", "own_share"]
+__all__ = ["Listing", "list_pairs"]
 
 
 @dataclass(frozen=True)
@@ -64,9 +63,3 @@ def list_pairs(benchmark: Benchmark, protocol: Protocol, rules: Rules, select: S
     headers = {clip: read_header(clip) for pair in everything for clip in (pair.video, pair.audio)}
     chosen = pairs_of(select, everything, {clip: header.id for clip, header in headers.items()})
     return Listing(protocol, benchmark.name, clips, everything, chosen, headers)
-
-
-def own_share(pairs: Sequence[Pair]) -> Sequence[Pair]:
-    """The pairs of this process, none of which another has: no padding to equal shares."""
-    rank, world = rank_and_world()
-    return pairs[rank::world]

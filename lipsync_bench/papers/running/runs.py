@@ -116,12 +116,14 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
         FileNotFoundError: A given checkpoint, folder or weight file is missing, or nothing can be run.
         ValueError: A method is in no row; one root is given for several data sets; results of other metric networks.
     """
-    from lipsync_bench.processes import has_meeting_place, rank_and_world
+    from lipsync_bench.datamodules.slices import rank_and_world, slice_of
+    from lipsync_bench.processes import has_meeting_place
 
-    if rank_and_world()[1] > 1 and not has_meeting_place():
+    if slice_of().count > (rank_and_world()[1] if has_meeting_place() else 1):
         raise ValueError(
-            "--run on several processes that have no MASTER_ADDR and MASTER_PORT. Expected both, because the table "
-            "waits for all. Start with torchrun, or run bench evaluate first, then show its results without --run"
+            f"--run on several processes ({slice_of().said_by}) that have no MASTER_ADDR and MASTER_PORT. Expected "
+            "both, because the table waits for all. Start with torchrun or --devices N, or run bench evaluate first, "
+            "then show its results without --run"
         )
     check_options(table, options)
     protocols = protocols_of(table, options)

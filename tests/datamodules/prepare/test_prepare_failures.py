@@ -176,7 +176,7 @@ def test_a_worker_that_dies_in_the_middle_of_its_answer_costs_one_job() -> None:
 
 
 def test_a_dead_worker_is_a_failed_clip(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def died(function: Any, jobs: Any, workers: int) -> Iterator[Any]:
+    def died(function: Any, jobs: Any, *_: Any) -> Iterator[Any]:
         for job in jobs:
             yield job, (WorkerDied("status -9") if job.source.id == "bob/1" else function(job))
 

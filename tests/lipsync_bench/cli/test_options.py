@@ -250,4 +250,4 @@ def test_the_groups_reach_the_functions_as_they_are(monkeypatch, tmp_path):
         run()
     for name in ("select", "metrics"):
         assert taken[name] is run.keywords[name]
-    assert taken.keys() == {"inputs", "rules", "metrics", "weights", "select", "running"}
+    assert taken.keys() == {"inputs", "rules", "metrics", "weights", "select", "running", "splitting"}
