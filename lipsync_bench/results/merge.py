@@ -34,8 +34,17 @@ import pandas as pd
 from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
-from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns
-from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, NETWORK_HASHES
+from lipsync_bench.results.leaderboard import GROUPS, HEAD, NEWER, RANKS, TAIL, leaderboard, metric_columns
+from lipsync_bench.results.rows import (
+    BOARD,
+    ENTRY,
+    FIELDS,
+    GROUND_TRUTH,
+    IDENTITY,
+    NETWORK_HASHES,
+    are_fields,
+    with_fields,
+)
 
 TOLERANCE = 1e-3
 """Relative: two machines compute the last digits of a network's output differently."""
@@ -78,8 +87,8 @@ class MergeInput:
 
 def _refuse_other_version(path: Path, columns: Sequence[str]) -> None:
     """Refuse a file that is not a leaderboard.csv of this version."""
-    needed = (*HEAD, *TAIL)
-    known = {*needed, *(name for column in COLUMNS for name in metric_columns(column))}
+    needed = tuple(name for name in (*HEAD, *TAIL) if name not in NEWER)
+    known = {*needed, *NEWER, *(name for column in COLUMNS for name in metric_columns(column))}
     of_metrics = {name for c in COLUMNS if c.name in columns for name in metric_columns(c)}
     missing = sorted({*needed, *of_metrics} - set(columns), key=[*needed, *sorted(of_metrics)].index)
     unknown = sorted(set(columns) - known)
@@ -97,7 +106,7 @@ def _folder_part(name: str, folder: ResultsFolder, rows: pd.DataFrame | None = N
         for file in folder.row_files:
             expected, repair = "rows of bench evaluate", "Remove the file, or evaluate again"
             columns = next(read_cells(file, expected, repair, growing=True))
-            if tuple(columns) != FIELDS:
+            if not are_fields(columns):
                 raise ValueError(
                     f"{file} was written by another version: its columns are {', '.join(columns) or 'none'}. Expected "
                     f"{', '.join(FIELDS)}. Write it again with: bench evaluate --out NEW"
@@ -132,8 +141,8 @@ def read_input(path: Path) -> MergeInput:
     if path.name == BOARD and folder.row_files:
         return _folder_part(str(path), folder)
     table = read_table(path)
-    if tuple(table.columns) == FIELDS:
-        return _folder_part(str(path), folder, table)
+    if are_fields(table.columns):
+        return _folder_part(str(path), folder, with_texts(with_fields(table)))
     _refuse_other_version(path, list(table.columns))
     return MergeInput(str(path), entries=table)
 

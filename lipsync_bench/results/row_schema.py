@@ -101,6 +101,11 @@ def _properties() -> dict[str, dict[str, object]]:
             f"{name}_sha256": _sha256(f"SHA-256 of the metric network's weights: {name}; null without them.")
             for name in names
         },
+        "generator_weights": {
+            "enum": ["official", "unofficial", None],
+            "description": "Whose the method's weights are: those of an official file by its hash, or others; null "
+            "without weights, and in rows of earlier versions.",
+        },
         "package_version": _text("Version of lipsync_bench.", pattern="^[0-9]+[.][0-9]+[.][0-9]+"),
     }
 

@@ -14,7 +14,7 @@ import io
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import compress
 from pathlib import Path
@@ -63,10 +63,15 @@ FIELDS = (
     "generate_seconds",
     "seconds",
     *NETWORK_HASHES,
+    "generator_weights",
     "package_version",
 )
+"""`generator_weights` is "official" or "unofficial", which the hash of an imported checkpoint does not tell. For metric
+networks it does, so that their rows say no more; leaderboards and reports do."""
+_EARLIER = tuple(name for name in FIELDS if name != "generator_weights")
+"""Fields of files that earlier versions wrote."""
 
-TEXTS = (*IDENTITY, *INPUTS, *CURVES, *NETWORK_HASHES, "speaker", "reason", "package_version")
+TEXTS = (*IDENTITY, *INPUTS, *CURVES, *NETWORK_HASHES, "generator_weights", "speaker", "reason", "package_version")
 """Fields of text, beside `status`."""
 ROWS = "clips*.csv"  # clips.csv of a single process, clips.rankN.csv of several
 SUPERSEDED = "superseded.csv"  # rows that are no longer valid
@@ -87,9 +92,22 @@ __all__ = [
     "SUPERSEDED",
     "TEXTS",
     "RowFile",
+    "are_fields",
     "read_rows",
     "rows_in",
+    "with_fields",
 ]
+
+
+def are_fields(columns: Iterable[str]) -> bool:
+    """Whether a header is of rows, of this version or an earlier one."""
+    return tuple(columns) in (FIELDS, _EARLIER)
+
+
+def with_fields(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of this version or an earlier one with all fields; texts that it did not have are missing."""
+    new = [name for name in FIELDS if name not in table]
+    return table.assign(**{name: pd.Series(dtype=object) for name in new})[list(FIELDS)]
 
 
 def _line(values: Mapping[str, object] | None) -> bytes:
@@ -126,14 +144,17 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
                 f"{path}: line {number + 1} is not UTF-8. Expected rows of bench evaluate. Correct the line or remove "
                 "it, or choose another folder with --out."
             ) from error
-        if number == 0 and tuple(cells) != FIELDS:
+        if number == 0:
+            names = tuple(cells)
+        if not are_fields(names):
             raise OtherResultsError(
-                f"{path} was written by another version: its columns are {', '.join(cells) or 'unreadable'}. "
+                f"{path} was written by another version: its columns are {', '.join(names) or 'unreadable'}. "
                 f"Expected {', '.join(FIELDS)}. Choose another folder with --out."
             )
         if number > 0:
-            complete = len(cells) == len(FIELDS)
-            yield dict(zip(FIELDS, map(unquoted, cells), strict=True)) if complete else None
+            complete = len(cells) == len(names)
+            row = dict.fromkeys(FIELDS, "") | dict(zip(names, map(unquoted, cells), strict=False))
+            yield row if complete else None
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
@@ -204,6 +225,16 @@ def _write_whole(descriptor: int, data: bytes, path: Path) -> None:
         raise OSError(error.errno, os.strerror(error.errno or 0), str(path)) from error
 
 
+def _renew(path: Path) -> None:
+    """Give a file of an earlier version all fields, unless a process is appending to it."""
+    with path.open("rb") as file:
+        header = next(csv.reader([file.readline().decode(errors="replace")]), [])
+        if tuple(header) == _EARLIER and _locked(file.fileno(), path, shared=False):
+            with atomic_path(path) as temporary, temporary.open("wb") as new:
+                new.write(_line(None))
+                new.writelines(_line(row) for row in _records(path) if row is not None)
+
+
 def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
     """Remove incomplete lines and rows that are no longer valid, unless a process is appending to the file."""
     with path.open("rb") as file:
@@ -216,6 +247,8 @@ def _tidy(path: Path, holds: Callable[[Mapping[str, str]], bool]) -> None:
             lost.append(row is not None and not kept[-1] and row["status"] == "ok")
         if any(lost):
             aside = path.with_name(SUPERSEDED)
+            if aside.is_file():
+                _renew(aside)
             with aside.open("ab") as old:
                 old.write(b"" if old.tell() else _line(None))
                 old.writelines(compress(_whole_lines(path), lost))
@@ -244,6 +277,7 @@ class RowFile:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         for file in _files(path.parent):
+            _renew(file)
             _tidy(file, holds)
         self._descriptor = self._open()
         if os.fstat(self._descriptor).st_size == 0:
@@ -297,7 +331,7 @@ def _table(file: Path) -> pd.DataFrame:
         )
     except TextError as error:
         raise OtherResultsError(str(error)) from error
-    missing = [name for name in FIELDS if name not in table]
+    missing = [name for name in _EARLIER if name not in table]
     strange = sorted({*map(str, table["status"])} - {"ok", "failed"})
     curves = [name for name in CURVES if name in table and not table[name].dropna().map(are_numbers).all()]
     found = [
@@ -307,7 +341,7 @@ def _table(file: Path) -> pd.DataFrame:
     ]
     if found:
         raise OtherResultsError(f"{file}: {', '.join(found)}. Expected {expected}. {repair}")
-    return table
+    return with_fields(table)
 
 
 def read_rows(folder: Path) -> pd.DataFrame:

@@ -29,7 +29,16 @@ _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torc
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["RECORD", "BenchModule", "class_path", "load_checkpoint", "load_module", "read_stage", "save_module"]
+__all__ = [
+    "RECORD",
+    "BenchModule",
+    "class_path",
+    "load_checkpoint",
+    "load_module",
+    "read_origin",
+    "read_stage",
+    "save_module",
+]
 
 
 def save_module(module: BenchModule, path: Path, origin: Mapping[str, str] | None = None) -> None:
@@ -117,6 +126,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "again with: lightning fit -c FILE"
         )
     return checkpoint
+
+
+def read_origin(path: Path) -> dict[str, str]:
+    """Where the weights of a checkpoint come from, as `save_module` stored it; empty if they were trained here, or if
+    the file is no checkpoint of this package.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_torch`.
+    """
+    entries = read_torch(path, "a .ckpt file", "Write it with: lightning fit -c FILE", mapped=True)
+    record = entries.get(RECORD) if isinstance(entries, Mapping) else None
+    origin = record.get("origin") if isinstance(record, Mapping) else None
+    return {str(key): str(value) for key, value in origin.items()} if isinstance(origin, Mapping) else {}
 
 
 _Module = TypeVar("_Module", bound=BenchModule)
