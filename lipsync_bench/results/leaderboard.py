@@ -37,6 +37,7 @@ __all__ = [
     "metric_columns",
     "read_leaderboard",
     "rich_table",
+    "with_weights",
     "write_leaderboard",
 ]
 
@@ -128,11 +129,16 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
         entry["generator_sha256"], entry["paste"] = key[2:]
         # Of failed clips too: an entry without a score had networks.
         values = {name: sorted({str(v) for v in group[name].dropna() if v != ""}) for name in _OF_ROWS}
-        values |= {name: [whose(values[n.sha256_field], n.weights)] for name, n in _WEIGHTS.items()}
-        entries.append(entry | {name: " ".join(values[name]) for name in TAIL[2:]})
-    table = pd.DataFrame(entries) if entries else pd.DataFrame(columns=[*HEAD, *TAIL])
+        entries.append(entry | {name: " ".join(values.get(name, ())) for name in TAIL[2:]})
+    table = with_weights(pd.DataFrame(entries) if entries else pd.DataFrame(columns=[*HEAD, *TAIL]))
     order = [name for name in table if str(name).endswith("_rank")]
     return table.astype(dict.fromkeys(order, "Int64"))
+
+
+def with_weights(table: pd.DataFrame) -> pd.DataFrame:
+    """A leaderboard with the columns that say whose weights its metric networks have."""
+    hashes = {name: table[n.sha256_field].fillna("").astype(str) for name, n in _WEIGHTS.items()}
+    return table.assign(**{name: [whose(h.split(), _WEIGHTS[name].weights) for h in hashes[name]] for name in hashes})
 
 
 def read_leaderboard(path: Path) -> pd.DataFrame:

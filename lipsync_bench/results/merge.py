@@ -34,7 +34,16 @@ import pandas as pd
 from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
-from lipsync_bench.results.leaderboard import GROUPS, HEAD, NEWER, RANKS, TAIL, leaderboard, metric_columns
+from lipsync_bench.results.leaderboard import (
+    GROUPS,
+    HEAD,
+    NEWER,
+    RANKS,
+    TAIL,
+    leaderboard,
+    metric_columns,
+    with_weights,
+)
 from lipsync_bench.results.rows import (
     BOARD,
     ENTRY,
@@ -144,7 +153,8 @@ def read_input(path: Path) -> MergeInput:
     if are_fields(table.columns):
         return _folder_part(str(path), folder, with_texts(with_fields(table)))
     _refuse_other_version(path, list(table.columns))
-    return MergeInput(str(path), entries=table)
+    absent = [name for name in NEWER if name not in table]
+    return MergeInput(str(path), entries=with_weights(table.assign(**dict.fromkeys(absent, ""))))
 
 
 def _one_value(parts: Sequence[MergeInput], column: str, what: str) -> None:
