@@ -2,7 +2,6 @@
 """Where a command takes weight files from: an option of all that need some."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Annotated
 
@@ -26,9 +25,9 @@ class WeightOptions:
 
     weights: Annotated[tuple[str, ...], Parameter(negative="", json_list=False)] = ()
 
-    @cached_property
+    @property
     def store(self) -> Store:
-        """The files that there are.
+        """The files that there are now: options are also defaults of functions, which live as long as the process.
 
         Raises:
             FileNotFoundError: A folder or a file that was given does not exist.

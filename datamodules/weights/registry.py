@@ -5,7 +5,7 @@ import difflib
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -16,7 +16,16 @@ _EXPECTED, _REPAIR = "a registry of weight files", "Install the package again"
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 _Address = Annotated[str, Field(pattern=r"^https?://\S+$")]
 
-__all__ = ["REGISTRY", "WeightFile", "chosen_files", "files_of_kind", "is_official", "official_file", "official_files"]
+__all__ = [
+    "REGISTRY",
+    "WeightFile",
+    "chosen_files",
+    "files_of_kind",
+    "is_official",
+    "official_file",
+    "official_files",
+    "whose",
+]
 
 
 class WeightFile(BaseModel):
@@ -114,6 +123,22 @@ def official_file(id: str) -> WeightFile:
 def is_official(id: str, sha256: str) -> bool:
     """Whether a hash is that of an official file."""
     return bool(sha256) and official_file(id).sha256 == sha256
+
+
+def whose(hashes: Iterable[str], id: str = "") -> Literal["official", "unofficial", ""]:
+    """Whose weights rows, leaderboards and reports are of.
+
+    Args:
+        hashes: Their SHA-256; empty ones do not count.
+        id: The file that they should be; any official file if not given.
+
+    Returns:
+        "official" if each is that of an official file; "" without any.
+    """
+    ids, found = [id] if id else list(official_files()), [sha256 for sha256 in hashes if sha256]
+    if not found:
+        return ""
+    return "official" if all(any(is_official(id, sha256) for id in ids) for sha256 in found) else "unofficial"
 
 
 def chosen_files(ids: Iterable[str], groups: Iterable[str]) -> list[WeightFile]:

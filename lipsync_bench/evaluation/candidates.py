@@ -17,12 +17,14 @@ from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.media.video_files import find_videos
+from lipsync_bench.datamodules.weights.registry import whose
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
 from lipsync_bench.inference.lip_sync import lip_sync, paste, paste_crop
 from lipsync_bench.models import TalkingFaceModule
+from lipsync_bench.models.core.checkpoints import read_origin
 from lipsync_bench.results.rows import GROUND_TRUTH, REPEATED_FRAME
 from lipsync_bench.weights.methods import load_any
 
@@ -73,6 +75,7 @@ class Candidate(ABC):
     Args:
         name: Its method name in the rows.
         sha256: SHA-256 of its weights; empty without weights.
+        weights: Whose they are: "official" or "unofficial"; empty without weights.
     """
 
     paste = ""
@@ -83,9 +86,10 @@ class Candidate(ABC):
     undubbed = False
     """True for the ground truth: under an unpaired protocol it is scored with its own audio."""
 
-    def __init__(self, name: str, sha256: str = "") -> None:
+    def __init__(self, name: str, sha256: str = "", weights: str = "") -> None:
         self.name = name
         self.sha256 = sha256
+        self.weights = weights
 
     @abstractmethod
     def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
@@ -182,6 +186,13 @@ def _fit(image: np.ndarray, size_hw: tuple[int, int], path: Path) -> np.ndarray:
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
 
+def _whose(path: Path, digest: str) -> str:
+    """Whose weights a file holds: an official file as it is, or a checkpoint that was imported from official ones."""
+    origin = read_origin(path)
+    second = ["base_origin_sha256"] if "base_sha256" in origin else []
+    return "official" if whose([digest]) == "official" else whose([origin.get(k, "-") for k in ("sha256", *second)])
+
+
 class Checkpoint(Candidate):
     """A method of this suite with trained weights.
 
@@ -203,6 +214,7 @@ class Checkpoint(Candidate):
                 f"RUN; runs: bench experiments list), or name another with --methods.{name} PATH"
             )
         super().__init__(name, sha256(path))
+        self.weights = _whose(path, self.sha256)
         self.module: TalkingFaceModule = load_any(name, path, device, store or Store())
         self._mask = FaceMaskPaste(parser_in(store or Store()), device) if self.module.face_mask else None
         self.paste = "box" if self._mask is None else self._mask.name

@@ -298,6 +298,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         for score in scores:
             inputs = {
                 "generator_sha256": score.candidate.sha256,
+                "generator_weights": score.candidate.weights,
                 "paste": score.candidate.paste,
                 "prediction_sha256": score.prediction_sha256,
                 **score.candidate.facts(*score.ids),

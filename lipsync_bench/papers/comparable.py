@@ -5,6 +5,7 @@ The facts are in the protocols' YAML and in small tables here. A protocol that n
 verdict still says if the paper leaves something open.
 """
 
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -38,6 +39,7 @@ class Measured:
         key: Name and version of the protocol.
         protocol: The result of `known_protocol` for that key.
         network_sha256: SHA-256 of the metric network's weights; empty for a formula.
+        boxes: The detector that cut the faces, as the manifest has it; empty if not known.
     """
 
     dataset: str
@@ -48,6 +50,7 @@ class Measured:
     key: str
     protocol: Protocol | None
     network_sha256: str
+    boxes: str = ""
 
 
 def name_in_papers(benchmark: str) -> str:
@@ -105,6 +108,14 @@ def _network(facts: PaperMetric, ours: Measured) -> str:
     return f"metric network weights (ours: {ours.network_sha256[:12] or 'not stated'}; not those of {file.file})"
 
 
+def _detector(protocol: Protocol, ours: Measured) -> str:
+    found = re.search(r"sha256 ([0-9a-f]{64})", ours.boxes)
+    if protocol.boxes != "s3fd" or (found and is_official("s3fd", found[1])):
+        return ""
+    whose = f"ours: {found[1][:12]}" if found else "ours: not stated"
+    return f"detector weights ({whose}; not those of {official_file('s3fd').file})"
+
+
 def comparability(table: PaperTable, row: PaperRow, metric: str, ours: Measured) -> Verdict:
     """Whether a number of ours may be compared with the paper's, and a sentence that says why.
 
@@ -120,6 +131,7 @@ def comparability(table: PaperTable, row: PaperRow, metric: str, ours: Measured)
         reasons.append(f"another protocol ({ours.key}, which is not the paper's)")
     else:
         reasons.append(_pairs(table, metric, ours.protocol))
+        reasons.append(_detector(ours.protocol, ours))
         if facts.kind == "frames" and ours.protocol.paper != table.paper.key:
             reasons += _frames(table, ours.protocol)
     if facts.network:

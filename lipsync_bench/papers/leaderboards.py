@@ -41,12 +41,13 @@ class LeaderboardSource(ScoreSource):
         place: Where it was read.
         dataset: Our name of the data set; empty if not known.
         split: The split; empty if not known.
+        boxes: The detector that cut the faces; empty if not known.
 
     Raises:
         ValueError: Two entries have the same method, or a metric was computed by two networks.
     """
 
-    def __init__(self, board: pd.DataFrame, place: str, dataset: str = "", split: str = "") -> None:
+    def __init__(self, board: pd.DataFrame, place: str, dataset: str = "", split: str = "", boxes: str = "") -> None:
         methods = [str(name) for name in board["method"]]
         doubled = sorted({name for name in methods if methods.count(name) > 1})
         if doubled:
@@ -64,7 +65,7 @@ class LeaderboardSource(ScoreSource):
                     "with --results"
                 )
         self._entries = {str(entry["method"]): entry for _, entry in board.iterrows()}
-        self._place, self._dataset, self._split = place, dataset, split
+        self._place, self._dataset, self._split, self._boxes = place, dataset, split, boxes
         self._in_papers = name_in_papers(dataset)
         self._protocol = str(board["protocol"].iloc[0])
         self._rules = known_protocol(self._protocol)
@@ -96,7 +97,15 @@ class LeaderboardSource(ScoreSource):
         scored = int(self._entries[row.name]["clips"]) if facts.pooled else score.n
         sha256 = self._networks.get(facts.network, "")
         ours = Measured(
-            self._dataset, self._in_papers, self._split, score.tried, scored, self._protocol, self._rules, sha256
+            self._dataset,
+            self._in_papers,
+            self._split,
+            score.tried,
+            scored,
+            self._protocol,
+            self._rules,
+            sha256,
+            self._boxes,
         )
         return replace(score, verdict=comparability(table, row, metric, ours))
 
@@ -128,8 +137,8 @@ def _pairs(entries: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _split(board: pd.DataFrame, place: str, identity: Mapping[str, Any]) -> list[LeaderboardSource]:
-    dataset, split = (str(identity.get(name, "")) for name in ("dataset", "split"))
-    return [LeaderboardSource(entries, place, dataset, split) for _, entries in board.groupby("protocol", sort=True)]
+    known = [str(identity.get(name, "")) for name in ("dataset", "split", "boxes")]
+    return [LeaderboardSource(entries, place, *known) for _, entries in board.groupby("protocol", sort=True)]
 
 
 def methods_in(folder: Path) -> frozenset[str]:

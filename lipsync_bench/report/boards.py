@@ -40,9 +40,14 @@ class BoardCell:
 
 @dataclass(frozen=True)
 class BoardEntry:
-    """An entry with its numbers in a leaderboard."""
+    """An entry with its numbers in a leaderboard.
+
+    Args:
+        weights: Whose the method's are: "official", "unofficial" or "".
+    """
 
     entry: Entry
+    weights: str
     clips: int
     failures: int
     fallback_frames: int
@@ -114,7 +119,9 @@ def _board(results: Results, protocol: str) -> Board:
         clips, failures = int(values["clips"]), int(values["failures"])
         cells = [_cell(values, c, clips + failures, None if entry.is_reference else best[c.name]) for c in columns]
         fallback = number(values, "fallback_frames")
-        return BoardEntry(entry, clips, failures, 0 if math.isnan(fallback) else int(fallback), cells)
+        weights = values.get("generator_weights")
+        whose = weights if isinstance(weights, str) else ""  # earlier versions' leaderboards have no such column
+        return BoardEntry(entry, whose, clips, failures, 0 if math.isnan(fallback) else int(fallback), cells)
 
     first = next((i for i, c in enumerate(columns) if c.higher_is_better is not None), None)
     competitors = [shown(entry) for entry in entries if not entry.is_reference]

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lipsync_bench.datamodules.weights.registry import is_official
+from lipsync_bench.datamodules.weights.registry import whose
 from lipsync_bench.metrics.metric import Column
 from lipsync_bench.metrics.registry import NETWORKS
 from lipsync_bench.report.contents import Results
@@ -48,7 +48,7 @@ def _note(network: str, found: list[str]) -> str:
         return ""
     id = next((n.weights for _, n in NETWORKS if n.name == network), "")
     shown = f"weights {' and '.join(sha[:12] for sha in found)}"
-    return f"{'' if all(is_official(id, sha) for sha in found) else 'un'}official {shown}" if id else shown
+    return f"{whose(found, id)} {shown}" if id else shown
 
 
 def heading(results: Results, protocol: str, column: Column) -> Heading:

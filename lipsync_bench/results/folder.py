@@ -16,11 +16,11 @@ import pandas as pd
 
 from lipsync_bench.metrics.registry import CLIP_COLUMNS
 from lipsync_bench.results import csv_tables
-from lipsync_bench.results.leaderboard import COUNTS, GROUPS, HEAD, NUMBERS, RANKS, leaderboard, read_leaderboard
+from lipsync_bench.results.leaderboard import COUNTS, GROUPS, HEAD, NEWER, NUMBERS, RANKS, leaderboard, read_leaderboard
 from lipsync_bench.results.manifest import MANIFEST, read_identity, read_manifest
 from lipsync_bench.results.rows import BOARD, FIELDS, ROWS, TEXTS, read_rows
 
-_TEXTS = (*TEXTS, "status", *GROUPS)
+_TEXTS = (*TEXTS, "status", *GROUPS, *NEWER)
 _FLOATS = (*(column.name for column in CLIP_COLUMNS), "frames", "generate_seconds")
 _NEEDED = (*HEAD[:4], "generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version")
 

@@ -10,20 +10,36 @@ from rich.markup import escape
 from rich.table import Table
 
 from lipsync_bench.datamodules.files.disk import printable, write_atomic
+from lipsync_bench.datamodules.weights.registry import whose
 from lipsync_bench.metrics.metric import Column
-from lipsync_bench.metrics.registry import COLUMNS, RANKED
+from lipsync_bench.metrics.registry import COLUMNS, NETWORKS, RANKED
 from lipsync_bench.results.csv_tables import csv_text, read_table
 from lipsync_bench.results.ranks import intervals, paired_tests, ranks
 from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH, NETWORK_HASHES
 from lipsync_bench.results.statistics import Estimate
 
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")
-TAIL = ("generator_sha256", "paste", *NETWORK_HASHES, "package_version")
+_WEIGHTS = {f"{n.name}_weights": n for _, n in NETWORKS if n.recorded and n.weights}
+"""Columns that say whose weights a metric network has. They follow from its hash, which is why rows have none."""
+NEWER = ("generator_weights", *_WEIGHTS)
+"""Columns that leaderboards of earlier versions lack."""
+TAIL = ("generator_sha256", "paste", *NETWORK_HASHES, *NEWER, "package_version")
+_OF_ROWS = (*NETWORK_HASHES, "generator_weights", "package_version")
 _ONE_LINE = 4  # up to so many methods 120 characters hold mean and interval in one line
 _PIECES = ("", "_low", "_high", "_n")
 _NONE = Estimate(math.nan, math.nan, math.nan, 0, "clips", 0)  # for a metric that only another protocol has
 
-__all__ = ["HEAD", "TAIL", "leaderboard", "metric_columns", "read_leaderboard", "rich_table", "write_leaderboard"]
+__all__ = [
+    "HEAD",
+    "NEWER",
+    "TAIL",
+    "leaderboard",
+    "metric_columns",
+    "read_leaderboard",
+    "rich_table",
+    "with_weights",
+    "write_leaderboard",
+]
 
 
 def metric_columns(column: Column) -> tuple[str, ...]:
@@ -80,7 +96,8 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
         Columns: protocol, method, clips (scored), failures, fallback frames; then for each metric that any row has its
         mean, `_low` and `_high` (95% bootstrap interval), `_n` (clips in the mean), `_rank` (from 1; empty without one)
         and `_group` (letters; entries that share a letter are not separated); then the SHA-256 of the weights of
-        generator and metric networks, the way of pasting and the package version. `fid` has no interval (NaN), frames
+        generator and metric networks, the way of pasting, whose these weights are ("official", "unofficial", or "" for
+        none and for networks that have no official file) and the package version. `fid` has no interval (NaN), frames
         as `_n`, and neither rank nor group.
 
     Raises:
@@ -110,12 +127,18 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
                 value, count = pooled_values[c.name].get(key, (math.nan, 0))
                 entry |= dict(zip(metric_columns(c), (float(value), math.nan, math.nan, int(count)), strict=True))
         entry["generator_sha256"], entry["paste"] = key[2:]
-        for name in (*NETWORK_HASHES, "package_version"):  # of failed clips too: an entry without a score had networks
-            entry[name] = " ".join(sorted({str(value) for value in group[name].dropna() if value != ""}))
-        entries.append(entry)
-    table = pd.DataFrame(entries) if entries else pd.DataFrame(columns=[*HEAD, *TAIL])
+        # Of failed clips too: an entry without a score had networks.
+        values = {name: sorted({str(v) for v in group[name].dropna() if v != ""}) for name in _OF_ROWS}
+        entries.append(entry | {name: " ".join(values.get(name, ())) for name in TAIL[2:]})
+    table = with_weights(pd.DataFrame(entries) if entries else pd.DataFrame(columns=[*HEAD, *TAIL]))
     order = [name for name in table if str(name).endswith("_rank")]
     return table.astype(dict.fromkeys(order, "Int64"))
+
+
+def with_weights(table: pd.DataFrame) -> pd.DataFrame:
+    """A leaderboard with the columns that say whose weights its metric networks have."""
+    hashes = {name: table[n.sha256_field].fillna("").astype(str) for name, n in _WEIGHTS.items()}
+    return table.assign(**{name: [whose(h.split(), _WEIGHTS[name].weights) for h in hashes[name]] for name in hashes})
 
 
 def read_leaderboard(path: Path) -> pd.DataFrame:

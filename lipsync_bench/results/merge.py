@@ -34,7 +34,16 @@ import pandas as pd
 from lipsync_bench.metrics.registry import CLIP_COLUMNS, COLUMNS
 from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder, read_table, with_texts
-from lipsync_bench.results.leaderboard import GROUPS, HEAD, RANKS, TAIL, leaderboard, metric_columns
+from lipsync_bench.results.leaderboard import (
+    GROUPS,
+    HEAD,
+    NEWER,
+    RANKS,
+    TAIL,
+    leaderboard,
+    metric_columns,
+    with_weights,
+)
 from lipsync_bench.results.rows import BOARD, ENTRY, FIELDS, GROUND_TRUTH, IDENTITY, NETWORK_HASHES, is_readable
 
 TOLERANCE = 1e-3
@@ -78,8 +87,8 @@ class MergeInput:
 
 def _refuse_other_version(path: Path, columns: Sequence[str]) -> None:
     """Refuse a file that is not a leaderboard.csv of this version."""
-    needed = (*HEAD, *TAIL)
-    known = {*needed, *(name for column in COLUMNS for name in metric_columns(column))}
+    needed = tuple(name for name in (*HEAD, *TAIL) if name not in NEWER)
+    known = {*needed, *NEWER, *(name for column in COLUMNS for name in metric_columns(column))}
     of_metrics = {name for c in COLUMNS if c.name in columns for name in metric_columns(c)}
     missing = sorted({*needed, *of_metrics} - set(columns), key=[*needed, *sorted(of_metrics)].index)
     unknown = sorted(set(columns) - known)
@@ -135,7 +144,8 @@ def read_input(path: Path) -> MergeInput:
     if is_readable(list(table.columns)):
         return _folder_part(str(path), folder, table.reindex(columns=list(FIELDS)))
     _refuse_other_version(path, list(table.columns))
-    return MergeInput(str(path), entries=table)
+    absent = [name for name in NEWER if name not in table]
+    return MergeInput(str(path), entries=with_weights(table.assign(**dict.fromkeys(absent, ""))))
 
 
 def _one_value(parts: Sequence[MergeInput], column: str, what: str) -> None:

@@ -103,6 +103,11 @@ def _properties() -> dict[str, dict[str, object]]:
             for name in names
         },
         "method_version": _text_or_none("Version of the method that a command ran, as the benchmark states it."),
+        "generator_weights": {
+            "enum": ["official", "unofficial", None],
+            "description": "Whose the method's weights are: those of an official file by its hash, or others; null "
+            "without weights, and in rows of earlier versions.",
+        },
         "package_version": _text("Version of lipsync_bench.", pattern="^[0-9]+[.][0-9]+[.][0-9]+"),
     }
 

@@ -65,13 +65,24 @@ FIELDS = (
     "seconds",
     "command_seconds",
     *NETWORK_HASHES,
+    "generator_weights",
     "method_version",
     "package_version",
 )
-_LATER = {"command_seconds", "method_version"}.union(*(metric.fields for metric in METRICS if metric.entry))
+"""`generator_weights` is "official" or "unofficial", which the hash of an imported checkpoint does not tell. For metric
+networks it does, so that their rows say no more; leaderboards and reports do."""
+_LATER = {"command_seconds", "generator_weights", "method_version"}.union(
+    *(metric.fields for metric in METRICS if metric.entry)
+)
 """Fields that a file may lack: of metrics of packages installed later, and those that version 0.1 did not have."""
 
-TEXTS = (*IDENTITY, *INPUTS, *CURVES, *NETWORK_HASHES, "speaker", "reason", "method_version", "package_version")
+TEXTS = (
+    *IDENTITY,
+    *INPUTS,
+    *CURVES,
+    *NETWORK_HASHES,
+    *("generator_weights", "speaker", "reason", "method_version", "package_version"),
+)
 """Fields of text, beside `status`."""
 ROWS = "clips*.csv"  # clips.csv; clips.rankN.csv of several processes, until the last one joins them
 _JOIN_TRIALS, _JOIN_WAIT_S = 20, 0.1

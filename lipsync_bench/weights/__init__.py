@@ -17,7 +17,7 @@ from lipsync_bench.datamodules.files.weights import is_state, mismatch, read_tor
 from lipsync_bench.datamodules.foreign import Foreign, imported, joined
 from lipsync_bench.datamodules.lookup import modules_with
 from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
-from lipsync_bench.models.core.checkpoints import load_module, save_module
+from lipsync_bench.models.core.checkpoints import load_module, read_origin, save_module
 
 _log = logging.getLogger(__name__)
 
@@ -161,6 +161,7 @@ def import_file(kind: str, path: Path, out: Path, disc: Path | None = None, base
         module = record.module(network, partner)
         if base is not None and record.first_stage is not None:
             origin["base_sha256"] = sha256(base)
+            origin["base_origin_sha256"] = read_origin(base).get("sha256", "")
             module.attach_base(load_module(base, [record.first_stage]).generator, origin["base_sha256"])
         save_module(module, out, origin)
     else:

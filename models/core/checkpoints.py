@@ -38,6 +38,7 @@ __all__ = [
     "is_checkpoint",
     "load_checkpoint",
     "load_module",
+    "read_origin",
     "read_stage",
     "save_module",
 ]
@@ -138,6 +139,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             "again with: lightning fit -c FILE"
         )
     return checkpoint
+
+
+def read_origin(path: Path) -> dict[str, str]:
+    """Where the weights of a checkpoint come from, as `save_module` stored it; empty if they were trained here, or if
+    the file is no checkpoint of this package.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_torch`.
+    """
+    entries = read_torch(path, _EXPECTED, "Name another file", mapped=True)
+    record = entries.get(RECORD) if isinstance(entries, Mapping) else None
+    origin = record.get("origin") if isinstance(record, Mapping) else None
+    return {str(key): str(value) for key, value in origin.items()} if isinstance(origin, Mapping) else {}
 
 
 _Module = TypeVar("_Module", bound=BenchModule)

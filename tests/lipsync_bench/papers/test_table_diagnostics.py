@@ -9,13 +9,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lipsync_bench.datamodules.weights.registry import official_file
 from lipsync_bench.papers import LeaderboardSource, compare, load_table, read_sources
 from lipsync_bench.papers.render import to_csv, to_latex, to_markdown, to_text
 from lipsync_bench.results.leaderboard import leaderboard
 from lipsync_bench.results.rows import FIELDS
 
-INCEPTION = "6726825d" + "0" * 56
-ALEXNET = "7be5be79" + "0" * 56
+INCEPTION, ALEXNET = (official_file(id).sha256 for id in ("inception_fid", "alexnet"))
 
 
 def rows_of(method: str, protocol: str, clips: int = 80, **values: object) -> list[dict]:
@@ -124,7 +124,7 @@ def test_fid_may_be_compared_on_the_papers_clips_with_the_published_network():
     score = row_of(fid_table(), "wav2lip", "hdtf").cells["fid"].ours[0]
     assert score.verdict.comparable
     assert "as far as the paper states" in score.verdict.why
-    assert any("Inception 6726825d0000" in note for note in fid_table().notes)
+    assert any(f"Inception {INCEPTION[:12]}" in note for note in fid_table().notes)
     other = row_of(fid_table("ab" * 32), "wav2lip", "hdtf").cells["fid"].ours[0].verdict
     assert not other.comparable
     assert "metric network weights (ours: abababababab; not those of pt_inception-2015-12-05-6726825d.pth)" in other.why
@@ -146,7 +146,7 @@ def test_lpips_needs_the_published_trunk():
     rows = rows_of("wav2lip", "g4g-v1", 45, **values, lpips_alex_sha256=ALEXNET)
     joined = compare(load_table("g4g-1"), [source_of(rows)])
     assert row_of(joined, "wav2lip").cells["lpips"].ours[0].verdict.comparable
-    assert any("AlexNet 7be5be790000" in note for note in joined.notes)
+    assert any(f"AlexNet {ALEXNET[:12]}" in note for note in joined.notes)
     rows = rows_of("wav2lip", "g4g-v1", 45, **values, lpips_alex_sha256="ab" * 32)
     cells = row_of(compare(load_table("g4g-1"), [source_of(rows)]), "wav2lip").cells
     assert "not those of alexnet-owt-7be5be79.pth" in cells["lpips"].ours[0].verdict.why

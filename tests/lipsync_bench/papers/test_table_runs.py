@@ -16,6 +16,7 @@ import torch
 from lipsync_bench import bench
 from lipsync_bench.evaluation import evaluate
 from lipsync_bench.evaluation import run as scoring_run
+from lipsync_bench.metrics.sync import lse
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.papers import TableOptions, table
@@ -23,6 +24,8 @@ from lipsync_bench.papers.running import plan
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.rows import read_rows
 from tests.commands import run_bench
+from tests.quick_networks import QuickSyncNet
+from tests.weight_files import make_official
 
 BENCHMARK = """\
 data:
@@ -183,12 +186,17 @@ def test_a_method_of_which_every_clip_failed_is_an_error_below_the_table(here, c
     assert "every clip failed for pc_avs (results/lrs2-lipformer)" in caplog.text
 
 
-def test_a_protocol_whose_metric_networks_are_missing_is_not_run(here, caplog):
-    (here / "experiments" / "tables").mkdir()
-    (here / "experiments" / "tables" / "mine-1.yaml").write_text(
+def write_lse_table(folder: Path) -> None:
+    """mine-1 has LSE-C alone, under a protocol that needs no detector's weights."""
+    (folder / "experiments" / "tables").mkdir()
+    (folder / "experiments" / "tables" / "mine-1.yaml").write_text(
         "id: mine-1\npaper: {key: videoretalking, title: T, year: 2022, ref: R}\ncaption: C\ndataset: lrs2\n"
         "protocol: {lse_c: unpaired}\nmetrics: [lse_c]\nrows:\n- {method: wav2lip, lse_c: 1.0}\n"
     )
+
+
+def test_a_protocol_whose_metric_networks_are_missing_is_not_run(here, caplog):
+    write_lse_table(here)
     assert run_bench("table", "mine-1", "--run") == 1
     assert "nothing can be run" in caplog.text
     assert (
@@ -201,6 +209,23 @@ def test_a_protocol_whose_metric_networks_are_missing_is_not_run(here, caplog):
     assert run_bench("table", "mine-1", "--run") == 0
     assert "Shown as found, not run on lrs2: videoretalking-v1, of which" in caplog.text
     assert len(counts) == 2
+
+
+def test_lse_is_of_the_papers_network_exactly_if_its_hash_is_the_registrys(here, monkeypatch, capsys):
+    """The number of clips differs all the same; the cell says whether the network does."""
+    monkeypatch.setattr(lse, "load_syncnet", lambda path: QuickSyncNet())
+    (here / "weights").mkdir()
+    (here / "weights" / "any name").write_bytes(b"stands for the weights")
+    (here / "other.model").write_bytes(b"stands for others")
+    official = make_official(monkeypatch, "syncnet_v2", here / "weights" / "any name")
+    write_lse_table(here)
+    args = ("table", "mine-1", "--run", "--limit", 1, "--only", "wav2lip", "--format", "csv")
+    for more, same in (((), True), (("--weights", f"syncnet_v2={here / 'other.model'}"), False)):
+        assert run_bench(*args, "--results", f"results-{same}", *more) == 0
+        ours = cell(shown(capsys), "wav2lip", "lse_c")
+        assert (ours["lse_sha256"] == official) == same
+        assert ("metric network weights" in ours["why"]) != same
+        assert "number of clips" in ours["why"]
 
 
 def test_unprepared_data_is_noted_and_finished_results_are_shown(here, capsys, caplog):

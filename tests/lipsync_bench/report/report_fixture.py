@@ -26,6 +26,8 @@ METHODS = {
     "hyperlips_hr": "b2" * 32,
     "lipformer": "c3" * 32,
 }
+WEIGHTS = {"wav2lip": "official", "hyperlips_hr": "unofficial"}
+
 METRICS = {
     "psnr": (31.0, 1.5),
     "ssim": (0.90, 0.02),
@@ -59,6 +61,7 @@ def _row(rng: np.random.Generator, protocol: str, method: str, clip: str, number
         "protocol": protocol,
         "method": method,
         "generator_sha256": METHODS[method],
+        "generator_weights": WEIGHTS.get(method, ""),
         "paste": "box" if METHODS[method] else "",
         "clip": clip,
         "audio_clip": clip,

@@ -29,6 +29,7 @@ from tests.lipsync_bench.report.report_fixture import (
     PAIRED,
     SYNCNET,
     UNPAIRED,
+    WEIGHTS,
     clip_ids,
     copy_results,
     make_results,
@@ -250,6 +251,16 @@ def test_lse_by_other_weights_is_labelled_wherever_it_is_printed(site, results, 
     make_official(monkeypatch, "syncnet_v2", SYNCNET)
     assert heading(found, PAIRED, column("lse_d_wav2lip_lrs")).note == f"official weights {SYNCNET[:12]}"
     assert heading(found, PAIRED, column("psnr")).note == ""
+
+
+def test_the_leaderboard_says_whose_weights_a_method_has(site, results):
+    (board, *_) = boards(read_results(results))
+    found = {entry.entry.method: entry.weights for entry in (*board.competitors, *board.references)}
+    assert {name: found[name] for name in WEIGHTS} == WEIGHTS
+    assert found["ground_truth"] == ""
+    text = (site / "index.html").read_text(encoding="utf-8")
+    for method, weights in WEIGHTS.items():
+        assert f'<code title="{METHODS[method]}">{METHODS[method][:12]}</code> <small>{weights}</small>' in text
 
 
 def test_speed_is_all_frames_by_all_seconds_of_the_method(results):

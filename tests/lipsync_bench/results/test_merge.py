@@ -18,6 +18,7 @@ from lipsync_bench.results.leaderboard import leaderboard, metric_columns, write
 from lipsync_bench.results.manifest import Run, session
 from lipsync_bench.results.merge import MergeInput, merge_leaderboards, read_input
 from lipsync_bench.results.rows import ENTRY, NETWORK_HASHES, RowFile, read_rows
+from tests.weight_files import make_official
 
 
 def row(method: str, clip: str, **values: object) -> dict[str, object]:
@@ -68,6 +69,22 @@ def b(tmp_path) -> Path:
     return results(
         tmp_path / "b", *two_clips("ground_truth", math.inf, math.inf), *two_clips("hyperlips", 33, 35, lmd=1.5)
     )
+
+
+def test_results_of_the_version_before_are_merged(tmp_path, a, monkeypatch):
+    make_official(monkeypatch, "syncnet_v2", "5c" * 32)
+    new = {"lse_sha256": "5c" * 32, "generator_sha256": "ab" * 32, "generator_weights": "official"}
+    b = results(tmp_path / "b", *two_clips("hyperlips", 33, 35, **new))
+    other = results(tmp_path / "c", *two_clips("lipformer", 30, 31, lse_sha256="5c" * 32))
+    drop = ["generator_weights", *(n for n in pd.read_csv(other / "leaderboard.csv") if n.endswith("_weights"))]
+    for name in ("clips.csv", "leaderboard.csv"):
+        table = pd.read_csv(other / name, dtype=str)
+        table.drop(columns=[n for n in dict.fromkeys(drop) if n in table]).to_csv(other / name, index=False)
+    for parts in ((b, other), (b, other / "clips.csv"), (b, alone(other, "alone.csv"))):
+        board = merged(*parts).set_index("method")
+        assert board["generator_weights"].to_dict() == {"hyperlips": "official", "lipformer": ""}
+        assert board["lse_weights"].to_dict() == {"hyperlips": "official", "lipformer": "official"}
+        assert set(board["fid_weights"]) == {""}
 
 
 def alone(folder: Path, name: str) -> Path:

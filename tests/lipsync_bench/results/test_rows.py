@@ -85,6 +85,35 @@ def test_a_file_of_another_version_is_refused(tmp_path):
         RowFile(path)
 
 
+def as_earlier(path):
+    """The file as versions without `generator_weights` wrote it."""
+    at = FIELDS.index("generator_weights")
+    lines = list(csv.reader(path.read_text().splitlines()))
+    text = "".join(f"{','.join(line[:at] + line[at + 1 :])}\n" for line in lines)
+    path.write_text(text)
+
+
+def test_rows_of_the_version_before_are_read_and_new_ones_appended(tmp_path):
+    path = tmp_path / "clips.csv"
+    write(path, row("a/1"), row("a/2"), row("a/3"))
+    with_it = read_rows(tmp_path)
+    as_earlier(path)
+    assert "generator_weights" not in path.read_text()
+    before = path.read_bytes()
+    pd.testing.assert_frame_equal(read_rows(tmp_path), with_it, check_dtype=False)
+    assert path.read_bytes() == before  # reading changes nothing
+    path.write_bytes(before[:-3])  # killed while it wrote
+    file = RowFile(path, holds=lambda row: row["clip"] != "a/2")
+    assert {identity[4] for identity in file.done} == {"a/1"}
+    file.append(row("a/4", generator_weights="official"))
+    file.close()
+    rows = read_rows(tmp_path).set_index("clip")
+    assert rows["generator_weights"].fillna("").to_dict() == {"a/1": "", "a/4": "official"}
+    superseded = list(csv.reader((tmp_path / "superseded.csv").read_text().splitlines()))
+    assert superseded[0] == [name for name in FIELDS if name != "generator_weights"]  # as they were
+    assert {len(line) for line in superseded} == {len(FIELDS) - 1}
+
+
 def test_unknown_fields_are_refused(tmp_path):
     file = RowFile(tmp_path / "clips.csv")
     with pytest.raises(ValueError, match="psrn"):
