@@ -225,6 +225,17 @@ def test_a_file_in_weights_is_used_under_any_name_and_rows_say_whose_weights_wer
     assert set(other["lse_weights"]) == {"unofficial"}
 
 
+def test_a_second_stage_is_official_only_with_an_official_first(tmp_path, monkeypatch):
+    make_official(monkeypatch, "hyperlips_base", "ab" * 32)
+    make_official(monkeypatch, "hyperlips_hr", "cd" * 32)
+    module, whose = Wav2Lip(width=0.125), {}
+    for base in ("ab" * 32, "ef" * 32, ""):
+        origin = {"sha256": "cd" * 32, "base_sha256": "12" * 32, "base_origin_sha256": base}
+        save_module(module, tmp_path / "hr.ckpt", origin)
+        whose[base] = candidates.Checkpoint("hr", tmp_path / "hr.ckpt").weights
+    assert list(whose.values()) == ["official", "unofficial", "unofficial"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
