@@ -277,7 +277,9 @@ def test_rows_of_other_scorers_are_not_mixed(corpus, weights, result):
 
 
 def test_a_missing_checkpoint_names_the_command_that_makes_it(corpus, weights, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"lightning fit -c experiments/wav2lip.yaml"):
+    with pytest.raises(
+        FileNotFoundError, match=r"lightning fit -c RUN; runs: bench experiments list.*--methods\.wav2lip PATH"
+    ):
         evaluate(corpus, weights, tmp_path, methods={"wav2lip": tmp_path / "none.ckpt"})
 
 
