@@ -190,7 +190,7 @@ def _whose(path: Path, digest: str) -> str:
     """Whose weights a file holds: an official file as it is, or a checkpoint that was imported from official ones."""
     origin = read_origin(path)
     second = ["base_origin_sha256"] if "base_sha256" in origin else []
-    return "official" if whose([digest]) == "official" else whose([origin.get(k, "-") for k in ("sha256", *second)])
+    return "official" if whose([digest]) == "official" else whose([origin.get(k) or "-" for k in ("sha256", *second)])
 
 
 class Checkpoint(Candidate):

@@ -113,13 +113,13 @@ from lipsync_bench.weights import import_file
 lightning.main([
     "fit", "-c", "experiments/paint.yaml", "-c", "experiments/synthetic/paint.yaml", f"--data.init_args.root={clips}"
 ])
-method = models.load_method("runs/paint/last.ckpt")
+method = models.load_method("runs/paint+synthetic/last.ckpt")
 Path("weights").mkdir()
 torch.save(method.generator.state_dict(), "weights/paint.pth")
 import_file("paint", Path("weights/paint.pth"), Path("imported.ckpt"))
 try:
     bench.main([
-        "evaluate", "--dataset", "synthetic", "--root", str(clips), "--methods.paint", "runs/paint/last.ckpt",
+        "evaluate", "--dataset", "synthetic", "--root", str(clips), "--methods.paint", "runs/paint+synthetic/last.ckpt",
         "--out", "results", "--limit", "1", "--device", "cpu",
     ])
 except SystemExit as ended:
@@ -127,7 +127,7 @@ except SystemExit as ended:
 print(json.dumps({
     "listed": models.list_methods()["paint"] is models.Paint,
     "same": torch.equal(models.load_method("imported.ckpt").generator.mix.weight, method.generator.mix.weight),
-    "steps": torch.load("runs/paint/last.ckpt", weights_only=True)["global_step"],
+    "steps": torch.load("runs/paint+synthetic/last.ckpt", weights_only=True)["global_step"],
     "demo": demo.trainings("paint"),
     "doctor": [check.found for check in doctor.checks(clips, Store()) if check.name == "weights paint"],
 }))
@@ -213,7 +213,7 @@ def test_a_file_in_another_folder_is_a_method_everywhere(corpus, tmp_path):
     rows = list(csv.DictReader((tmp_path / "results" / "clips.csv").open()))
     assert [row["method"] for row in rows] == ["ground_truth", "repeated_frame", "paint"]
     assert 5 < float(rows[2]["psnr"]) < 60
-    assert found["doctor"][0].startswith("weights/paint.pth (sha256 ")
+    assert found["doctor"][0].startswith("weights/paint.pth, of which no official SHA-256")
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from lipsync_bench.datamodules.weights.registry import official_file
 from lipsync_bench.papers import LeaderboardSource, TableOptions, compare, load_table, read_sources, table
 from lipsync_bench.papers.comparison import NOT_RUN, PAPER_ONLY
 from lipsync_bench.papers.render import latex_escape, to_csv, to_latex, to_markdown, to_text
@@ -143,8 +144,27 @@ def board_of(rows: list[dict]) -> pd.DataFrame:
     return leaderboard(pd.DataFrame([{name: r.get(name) for name in FIELDS} for r in rows]))
 
 
-def source_of(clips: int = 80, dataset: str = "lrs2", split: str = "test", protocol: str = "hyperlips-v1", **values):
-    return LeaderboardSource(board_of(rows_of("wav2lip", clips, protocol, **values)), "here", dataset, split)
+S3FD = f"s3fd, mediapipe 0.10.21 face_mesh refine, weights sha256 {official_file('s3fd').sha256}"
+
+
+def source_of(
+    clips: int = 80,
+    dataset: str = "lrs2",
+    split: str = "test",
+    protocol: str = "hyperlips-v1",
+    boxes: str = S3FD,
+    **values,
+):
+    return LeaderboardSource(board_of(rows_of("wav2lip", clips, protocol, **values)), "here", dataset, split, boxes)
+
+
+@pytest.mark.parametrize("boxes", ["", S3FD[:-1] + "0", "s3fd, weights sha256 unknown"])
+def test_faces_cut_with_other_weights_than_the_official_detectors_are_not_compared(boxes):
+    for metric in ("psnr", "lmd"):
+        verdict = why("hyperlips-1", metric, source_of(boxes=boxes))
+        assert not verdict.comparable
+        assert "detector weights" in verdict.why
+        assert "s3fd-619a316812.pth" in verdict.why
 
 
 def test_the_papers_own_protocol_on_its_clips_may_be_compared():
@@ -183,7 +203,7 @@ def test_what_differs_is_named_in_one_sentence(changed, table, message):
 def test_a_mean_over_fewer_clips_than_the_papers_is_not_comparable():
     rows = rows_of("wav2lip", 80, "hyperlips-v1")
     rows[0] |= {"lmd": None}
-    source = LeaderboardSource(board_of(rows), "here", "lrs2", "test")
+    source = LeaderboardSource(board_of(rows), "here", "lrs2", "test", S3FD)
     assert why("hyperlips-1", "psnr", source).comparable
     assert "another number of clips in the mean (the paper's: 80)" in why("hyperlips-1", "lmd", source).why
 
