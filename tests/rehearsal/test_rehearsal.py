@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[2]
 SECTIONS = ("Train and rank on a data set", "Official weights", "Compare with the papers")
 TIMES = re.compile(r"seconds|_s$|time|date|started|ended")
 STEPS = 2
+BASE_STEPS = 40
 
 
 def readme_commands() -> list[list[str]]:
@@ -89,6 +90,11 @@ def added(words: list[str]) -> list[str]:
         more |= {"data.init_args.check_counts": "warn"}
         if run == "hyperlips_hr":  # max_steps counts the steps of both optimisers
             more["trainer.max_steps"] = 2 * STEPS
+        if run == "hyperlips_base":  # whose faces Face Mesh has to find
+            more |= {"model.init_args.width": 0.25, "model.init_args.lr": 0.002, "data.init_args.batch_size": 4}
+            more |= {"model.init_args.adversarial_weight": 0, "model.init_args.lpips_weight": 0}
+            more |= {"trainer.max_steps": BASE_STEPS, "trainer.val_check_interval": BASE_STEPS}
+            more |= {"data.init_args.epoch_length": 4 * BASE_STEPS}
         return [f"--{name}={value}" for name, value in more.items()]
     if command[:2] == ["bench", "prepare"]:
         return ["--workers", "2"]
