@@ -3,11 +3,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Group, Parameter
 
-from lipsync_bench.datamodules.weights.store import Store
+if TYPE_CHECKING:
+    from lipsync_bench.datamodules.weights.store import Store
 
 __all__ = ["WeightOptions"]
 
@@ -26,13 +27,15 @@ class WeightOptions:
     weights: Annotated[tuple[str, ...], Parameter(negative="", json_list=False)] = ()
 
     @property
-    def store(self) -> Store:
+    def store(self) -> "Store":
         """The files that there are now: options are also defaults of functions, which live as long as the process.
 
         Raises:
             FileNotFoundError: A folder or a file that was given does not exist.
             ValueError: An ID that no file has.
         """
+        from lipsync_bench.datamodules.weights.store import Store  # takes pydantic, which would slow down every --help
+
         pairs = [text.partition("=") for text in self.weights if not Path(text).is_dir()]
         for text, equals, file in pairs:
             if not equals or not file:

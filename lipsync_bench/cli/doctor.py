@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -21,7 +21,9 @@ from lipsync_bench.datamodules.files.disk import printable
 from lipsync_bench.datamodules.files.texts import read_json
 from lipsync_bench.datamodules.versions import versions
 from lipsync_bench.datamodules.weights.options import WeightOptions
-from lipsync_bench.datamodules.weights.store import Store
+
+if TYPE_CHECKING:
+    from lipsync_bench.datamodules.weights.store import Store
 
 PYTHONS = ((3, 10), (3, 12))
 SPEED_SECONDS = 3.0
@@ -124,7 +126,7 @@ def _face_models() -> Iterator[Check]:
         )
 
 
-def _weights(store: Store) -> Iterator[Check]:
+def _weights(store: "Store") -> Iterator[Check]:
     """Every official file that something here uses, and what it is for."""
     from lipsync_bench.weights import KINDS
 
@@ -213,7 +215,7 @@ def _loader_speed(root: Path) -> Check:
     return Check(f"loader {root}", "ok" if not advice else "warn", f"{speed:.0f} windows/s in one process", advice)
 
 
-def checks(data: Path, store: Store) -> list[Check]:
+def checks(data: Path, store: "Store") -> list[Check]:
     """Everything that `bench doctor` looks at."""
     parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
     report = [check for part in parts for check in part()]
