@@ -221,7 +221,7 @@ def _experiment(path: Path) -> None:
 def _make_options(folder: Path) -> None:
     (folder / "mine.yaml").write_text(
         "dataset: synthetic\nmethods: {wav2lip: a.ckpt, mine: b.ckpt}\npred: [c, d=e]\nonly: [wav2lip, mine]\n"
-        "limit: 3\nsave_videos: true\nsyncnet: f.model\nworkers: 2\n"
+        "limit: 3\nsave_videos: true\nweights: [syncnet_v2=f.model]\nworkers: 2\n"
     )
 
 

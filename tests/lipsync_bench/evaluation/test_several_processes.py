@@ -204,7 +204,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_base_frames_by_slices_and_on_ray(prepared: Callable[[str], Path], base: Path, tmp_path: Path) -> None:
     root = prepared("one")
-    report = make_base_frames(base, root, progress=False)
+    report = make_base_frames(base, root)
     assert (report.done, report.failed) == (5, 1)
     expected = [(name, data.replace(bytes(root), b"")) for name, data in contents(root).items()]
     sliced = prepared("sliced")
@@ -216,5 +216,5 @@ def test_base_frames_by_slices_and_on_ray(prepared: Callable[[str], Path], base:
         assert len(list(csv.DictReader(file))) == 1
     with two_ray_workers(tmp_path / "home"):
         root = prepared("ray")
-        make_base_frames(base, root, splitting=Splitting(executor="ray"), workers=2, progress=False)
+        make_base_frames(base, root, splitting=Splitting(executor="ray"), workers=2)
         assert [(name, data.replace(bytes(root), b"")) for name, data in contents(root).items()] == expected
