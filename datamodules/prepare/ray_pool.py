@@ -5,6 +5,7 @@ Tasks of Ray Core, not Ray Data, which waits without end when many workers die: 
 Files are not sent: all machines see the same ones, at the same paths.
 """
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
@@ -32,7 +33,7 @@ def _connected(address: str) -> Any:
         ) from error
     if not ray.is_initialized():
         try:
-            ray.init(address=address or None, include_dashboard=False, log_to_driver=False, logging_level="WARNING")
+            ray.init(address=address or None, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"--executor ray{address and f':{address}'}: {str(error).partition(chr(10))[0]}. Expected the address "
