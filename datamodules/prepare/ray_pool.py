@@ -33,8 +33,12 @@ def _connected(address: str) -> Any:
         ) from error
     if not ray.is_initialized():
         try:
-            quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": logging.WARNING}
-            ray.init(address=address or None, **quiet)
+            ray.init(
+                address=address or None,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise ValueError(
                 f"--executor ray{address and f':{address}'}: {str(error).partition(chr(10))[0]}. Expected the address "
