@@ -18,7 +18,6 @@ from lipsync_bench.models.core.weight_files import TORCHVISION, WeightsFile
 __all__ = ["FILE", "InceptionFeatures", "inception_input"]
 
 FILE = "pt_inception-2015-12-05-6726825d.pth"
-ADDRESS = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}"
 
 _INPUT_PX = 299
 _CLASSES = 1008
@@ -104,8 +103,8 @@ class InceptionFeatures(nn.Module):
             FILE,
             weights,
             f"the weights of pytorch-fid, {FILE}",
-            f'Fetch it where there is a network: python -c "import torch; torch.hub.load_state_dict_from_url('
-            f"'{ADDRESS}')\", or name its folder with InceptionFeatures(weights=DIR)",
+            "Run where there is a network: bench weights fetch inception_fid; or name its folder with "
+            "InceptionFeatures(weights=DIR)",
         )
         state = file.read()
         blocks = [

@@ -59,8 +59,8 @@ class LPIPSNetwork(nn.Module):
             name,
             weights,
             f"torchvision's ImageNet weights of {trunk}, {name}",
-            f'Fetch it where there is a network: python -c "import torchvision; torchvision.models.{trunk}(weights='
-            "'IMAGENET1K_V1')\", or name its folder with LPIPSNetwork(weights=DIR)",
+            f"Run where there is a network: bench weights fetch {trunk}; or name its folder with "
+            "LPIPSNetwork(weights=DIR)",
         )
         state = file.read()
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), WithoutInit():

@@ -3,6 +3,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.files.weights import mismatch, read_state
+from lipsync_bench.datamodules.weights.registry import official_files
+from lipsync_bench.datamodules.weights.store import Store
 
 TORCHVISION = "torchvision"
 RANDOM = "random"
@@ -43,8 +46,8 @@ class WeightsFile:
 
     Args:
         name: File name.
-        weights: Where it is: "torchvision" for torchvision's cache of downloads, else its folder, or the file itself
-            under any name.
+        weights: Where it is: "torchvision" for torchvision's cache of downloads or else the store of official weights
+            (`bench weights`), else its folder, or the file itself under any name.
         expected: What it should hold, for messages.
         repair: How to come by it, for messages.
     """
@@ -54,11 +57,16 @@ class WeightsFile:
     expected: str
     repair: str
 
-    @property
+    @cached_property
     def path(self) -> Path:
-        """Where the file is expected."""
-        place = cache_folder() if self.weights == TORCHVISION else Path(self.weights)
-        return place if place.is_file() else place / self.name
+        """Where the file is, or where it is expected."""
+        if self.weights != TORCHVISION:
+            place = Path(self.weights)
+            return place if place.is_file() else place / self.name
+        cached = cache_folder() / self.name
+        ids = [] if cached.is_file() else [file.id for file in official_files().values() if file.file == self.name]
+        found = next(filter(None, map(Store().find, ids)), None)
+        return cached if found is None else found.path
 
     def read(self) -> Mapping[str, Tensor]:
         """What the file holds. Ask before building a network: that takes seconds.

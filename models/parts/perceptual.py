@@ -2,8 +2,8 @@
 """Perceptual losses: distances between the features of frozen ImageNet networks.
 
 The networks are torchvision's VGG; LPIPS is the package `lpips`, which brings its own linear heads and no VGG. Their
-ImageNet weights come from torchvision's cache of downloads and are never downloaded or replaced silently: `"random"`
-has to be asked for, for smoke runs, and the names of the logged terms say so then.
+ImageNet weights come from torchvision's cache of downloads or the store of official weights, and are never downloaded
+or replaced silently: `"random"` has to be asked for, for smoke runs, and the names of the logged terms say so then.
 """
 
 import contextlib
@@ -59,9 +59,8 @@ def _file(name: Backbone, weights: str) -> WeightsFile:
         _FILES[name],
         weights,
         f"torchvision's ImageNet weights of {name}, {_FILES[name]}",
-        f'Fetch it where there is a network: python -c "import torchvision; torchvision.models.{name}(weights='
-        f"'IMAGENET1K_V1')\", or name its folder with --model.init_args.perceptual_weights DIR; for smoke runs only: "
-        "--model.init_args.perceptual_weights random",
+        f"Run where there is a network: bench weights fetch {name}; or name its folder with "
+        "--model.init_args.perceptual_weights DIR; for smoke runs only: --model.init_args.perceptual_weights random",
     )
 
 

@@ -123,8 +123,8 @@ def test_a_missing_file_is_not_replaced_by_other_weights(tmp_path: Path, monkeyp
         with pytest.raises(FileNotFoundError) as error:
             InceptionFeatures(weights=weights)
         text = str(error.value)
-        assert text.startswith(f"{path}: no such file. Expected the weights of pytorch-fid, {FILE}. Fetch it where ")
-        assert f"/fid_weights/{FILE}')\", or name its folder with InceptionFeatures(weights=DIR)" in text
+        assert text.startswith(f"{path}: no such file. Expected the weights of pytorch-fid, {FILE}. Run where ")
+        assert "bench weights fetch inception_fid; or name its folder with InceptionFeatures(weights=DIR)" in text
 
 
 def test_imagenet_weights_are_refused(tmp_path: Path) -> None:

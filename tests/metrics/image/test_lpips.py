@@ -162,9 +162,8 @@ def test_a_missing_file_is_not_replaced_by_other_weights(
         with pytest.raises(FileNotFoundError) as error:
             LPIPSNetwork(net, weights)  # type: ignore[arg-type]
         assert str(error.value) == (
-            f"{path}: no such file. Expected torchvision's ImageNet weights of {name}, {file}. Fetch it where there is "
-            f"a network: python -c \"import torchvision; torchvision.models.{name}(weights='IMAGENET1K_V1')\", or name "
-            "its folder with LPIPSNetwork(weights=DIR)"
+            f"{path}: no such file. Expected torchvision's ImageNet weights of {name}, {file}. Run where there is a "
+            f"network: bench weights fetch {name}; or name its folder with LPIPSNetwork(weights=DIR)"
         )
 
 
@@ -194,7 +193,7 @@ def test_a_damaged_file_is_refused(content: Any, message: str, folder: Path, tmp
     with pytest.raises(ValueError, match=message) as error:
         LPIPSNetwork("alex", str(tmp_path))
     assert str(error.value).startswith(f"{path}: ")
-    assert "Delete it. Fetch it where there is a network" in str(error.value)
+    assert "Delete it. Run where there is a network" in str(error.value)
 
 
 def test_wrong_inputs(networks: dict[str, LPIPSNetwork]) -> None:

@@ -24,6 +24,7 @@ from lipsync_bench.models.core.checkpoints import RECORD, save_module
 from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR
 from lipsync_bench.models.parts.perceptual import RANDOM, LPIPSLoss, VGGLoss, VGGPyramidLoss, backbone_file
 from tests.models.training import loader, trainer_for
+from tests.weight_files import make_official
 
 LOSSES = [(LPIPSLoss, "vgg16", "vgg16-397923af.pth"), (VGGLoss, "vgg19", "vgg19-dcbb9e9d.pth")]
 
@@ -64,11 +65,19 @@ def test_a_missing_file_is_no_reason_to_take_other_weights(
             loss(weights)
         text = str(error.value)
         assert text.startswith(f"{path}: no such file. Expected torchvision's ImageNet weights of {name}, {file}. ")
-        fetch = f"python -c \"import torchvision; torchvision.models.{name}(weights='IMAGENET1K_V1')\""
-        assert fetch in text
+        assert f"bench weights fetch {name};" in text
         assert "--model.init_args.perceptual_weights DIR" in text
         assert text.endswith("for smoke runs only: --model.init_args.perceptual_weights random")
         assert hasattr(torchvision.models, name)
+
+
+def test_weights_are_found_in_the_store_under_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "mine.bin").write_bytes(b"what VGG-19 is taken for here")
+    monkeypatch.chdir(tmp_path)
+    make_official(monkeypatch, "vgg19", tmp_path / "weights" / "mine.bin")
+    assert backbone_file("vgg19").samefile(tmp_path / "weights" / "mine.bin")
+    assert backbone_file("vgg16").name == "vgg16-397923af.pth"  # as before: where it is expected
 
 
 def test_a_training_stops_where_weights_are_missing(tmp_path: Path) -> None:
@@ -120,7 +129,7 @@ def test_a_damaged_file_is_refused(
         loss(str(tmp_path))
     text = str(error.value)
     assert text.startswith(f"{path}: ")
-    assert f"Expected torchvision's ImageNet weights of {name}, {file}. Delete it. Fetch it " in text
+    assert f"Expected torchvision's ImageNet weights of {name}, {file}. Delete it. Run " in text
     assert "\n" not in text
     assert "weights_only" not in text
     assert not Path("shouted").exists()
