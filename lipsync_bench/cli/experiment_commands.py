@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The subcommands of `bench experiments`: the YAMLs that come with the package, shown and copied."""
 
-import shutil
 import sys
 from pathlib import Path
 
+from lipsync_bench.datamodules.files.disk import write_atomic
 from lipsync_bench.datamodules.files.texts import read_text
-from lipsync_bench.experiment_files import HERE, experiment_folders, experiment_names, run_file
+from lipsync_bench.experiment_files import HERE, experiment_folders, experiment_names, installed_experiments, run_file
+
+_WIDTH = 120  # of what is listed
 
 __all__ = ["experiments_copy", "experiments_list"]
 
@@ -36,7 +38,8 @@ def experiments_list() -> int:
         sys.stdout.write(f"{titles.get(kind, f'Overlays: lightning fit -c RUN -c {kind}/NAME')}\n")
         for name in names:
             shown = name if plain else f"{kind}/{name}"
-            sys.stdout.write(f"  {shown:{width}}  {_about(run_file(f'{kind}/{name}' if kind else name))}\n")
+            about = _about(run_file(f"{kind}/{name}" if kind else name))
+            sys.stdout.write(f"  {shown:{width}}  {about}"[:_WIDTH].rstrip() + "\n")
     return 0
 
 
@@ -50,10 +53,14 @@ def experiments_copy(name: str, /, *, out: Path | None = None, overwrite: bool =
         out: The file to write; experiments/NAME.yaml if not given.
         overwrite: Replace a file that is there.
     """
-    source, target = run_file(name), out or HERE / f"{name.removeprefix('experiments/').removesuffix('.yaml')}.yaml"
+    plain = f"{name.removeprefix('experiments/').removesuffix('.yaml')}.yaml"
+    source, target = run_file(name), out or HERE / plain
+    if target.exists() and target.samefile(source):  # the copy that is there hides the package's
+        source = installed_experiments() / plain
     if target.exists() and not overwrite:
         raise FileExistsError(f"{target} is there already. Expected a new file. Set --out FILE or --overwrite")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, target)
+    if target.exists() and target.samefile(source):
+        raise ValueError(f"{target} is the package's own file. Expected another place. Set --out FILE")
+    write_atomic(target, source.read_bytes())
     sys.stdout.write(f"{target}\n")
     return 0

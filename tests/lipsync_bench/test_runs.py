@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from lipsync_bench.cli.lightning import main
 from lipsync_bench.models.core.checkpoints import BenchModule
 from lipsync_bench.runs import check_name, run_name, stage_checkpoint
+from tests.commands import run_bench
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*does not have many workers.*", "ignore:.*args parameter is intended.*"
@@ -233,3 +234,20 @@ def test_names_of_the_package_are_found_from_anywhere(capsys: pytest.CaptureFixt
         shown.append(capsys.readouterr().out)
     assert "lipsync_bench.models.Wav2Lip" in shown[0]
     assert shown[1:] == shown[:1] * 2
+
+
+def test_yamls_are_listed_and_copied_to_be_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_bench("experiments", "list") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("wav2lip", "overlays/mead", "lrs2", "lipformer-1", "videoretalking"))
+    assert max(map(len, shown.splitlines())) <= 120
+    assert run_bench("experiments", "copy", "benchmarks/lrs2") == 0
+    copy = Path("experiments/benchmarks/lrs2.yaml")
+    original = copy.read_text()
+    assert "runs/wav2lip/last.ckpt" in original
+    copy.write_text("changed")
+    assert run_bench("experiments", "copy", "benchmarks/lrs2") == 1
+    assert copy.read_text() == "changed"
+    assert run_bench("experiments", "copy", "benchmarks/lrs2", "--overwrite") == 0
+    assert copy.read_text() == original
+    assert run_bench("experiments", "copy", "nothing") == 1
