@@ -42,6 +42,11 @@ class Slice:
         """The items that are this slice's."""
         return items[self.index :: self.count]
 
+    @property
+    def suffix(self) -> str:
+        """As in names of files."""
+        return f"{self.index + 1}-of-{self.count}"
+
     def __str__(self) -> str:
         """As the option."""
         return f"{self.index + 1}/{self.count}"

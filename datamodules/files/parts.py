@@ -40,7 +40,7 @@ class Parts:
 
     def path(self, part: Slice, suffix: str = ".json") -> Path:
         """Of one part; also of a further file beside it."""
-        return self.folder / f"{self.stem}.{part.index + 1}-of-{part.count}{suffix}"
+        return self.folder / f"{self.stem}.{part.suffix}{suffix}"
 
     def write(self, part: Slice, complete: bool, content: Mapping[str, object]) -> None:
         """Write a part, complete or as it is so far."""

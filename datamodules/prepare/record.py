@@ -61,7 +61,7 @@ class Record:
         self.entries: dict[str, dict[str, Any]] = {}
         self.failures: list[tuple[str, ...]] = []
         self._out, self._head, self._part, self._sources = out, dict(head), part, sources
-        self.listed = "failures.csv" if part.count == 1 else f"failures.{part.index + 1}-of-{part.count}.csv"
+        self.listed = "failures.csv" if part.count == 1 else f"failures.{part.suffix}.csv"
         listed = hashlib.sha256(json.dumps(sources).encode()).hexdigest()
         self._parts = Parts(out, "manifest", {**head, "sources_sha256": listed})
 

@@ -212,7 +212,7 @@ def export(
                 _log.warning("%s with the audio of %s failed: %s", *listing.ids(pair), error)
     _write_csv(out / "pairs.csv", _COLUMNS, work.lines())
     reasons = [{"clip": clip, "audio_clip": audio, "reason": text} for (clip, audio), text in failed.items()]
-    failures = "failures.csv" if part.count == 1 else f"failures.{part.index + 1}-of-{part.count}.csv"
+    failures = "failures.csv" if part.count == 1 else f"failures.{part.suffix}.csv"
     _write_csv(out / failures, ("clip", "audio_clip", "reason"), reasons)
     facts = {**identity, "protocol_name": rules.protocol or PAIRED_FACE_BOX, "fps": FPS, "crf": LOSSLESS_CRF}
     write_atomic(out / "README.txt", _README.format(**facts))
