@@ -21,7 +21,7 @@ from lipsync_bench.models.core.checkpoints import load_module, read_origin, save
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["KINDS", "import_file", "import_official", "official_state"]
+__all__ = ["KINDS", "import_file", "import_official", "official_network", "official_state"]
 
 
 def _kinds() -> dict[str, OfficialWeights]:
@@ -90,6 +90,13 @@ def _fill(kind: OfficialWeights, path: Path, network: nn.Module, state: dict[str
     network.load_state_dict(state, strict=False)  # compared above
 
 
+def official_network(kind: OfficialWeights, path: Path, state: dict[str, Tensor]) -> nn.Module:
+    """As `import_official`, of a file that `official_state` has read."""
+    network = kind.build(state)
+    _fill(kind, path, network, state)
+    return network.eval()
+
+
 def import_official(kind: str, path: Path | str) -> nn.Module:
     """The network of an official weight file, at full width, on the CPU in evaluation mode.
 
@@ -107,10 +114,7 @@ def import_official(kind: str, path: Path | str) -> nn.Module:
             missing or unknown, or other shapes, all listed.
     """
     record, path = _kind(kind), Path(path)
-    state = official_state(record, path)
-    network = record.build(state)
-    _fill(record, path, network, state)
-    return network.eval()
+    return official_network(record, path, official_state(record, path))
 
 
 def _tell(record: OfficialWeights, path: Path, network: nn.Module) -> dict[str, str]:

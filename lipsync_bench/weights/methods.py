@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.files.weights import mismatch
@@ -13,7 +14,7 @@ from lipsync_bench.datamodules.weights.registry import official_file, official_f
 from lipsync_bench.datamodules.weights.store import Found, Store
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
 from lipsync_bench.models.core.checkpoints import is_checkpoint
-from lipsync_bench.weights import KINDS, import_official, official_state
+from lipsync_bench.weights import KINDS, import_official, official_network, official_state
 
 OFFICIAL = "official"
 
@@ -46,8 +47,8 @@ def method_file(name: str, given: Path | str, store: Store) -> Path:
     """
     if not is_word(given):
         return Path(given)
-    id = official_id(name, given)
-    known = [file.id for file in official_files().values() if file.kind in list_methods()]
+    id, methods = official_id(name, given), list_methods()
+    known = [file.id for file in official_files().values() if file.kind in methods]
     if id not in known:
         raise ValueError(
             f"{name}: no official weights of a method called {id!r}. Expected {OFFICIAL}:ID with one of "
@@ -56,15 +57,16 @@ def method_file(name: str, given: Path | str, store: Store) -> Path:
     return store.need(id).path
 
 
-def _kind(name: str, path: Path) -> OfficialWeights:
-    """The method that an official file holds, told by its names and shapes; the likeliest one if by none."""
-    kinds = sorted((KINDS[kind] for kind in KINDS if kind in list_methods()), key=lambda k: not name.startswith(k.name))
+def _read(name: str, path: Path) -> tuple[OfficialWeights, dict[str, Tensor]]:
+    """The method that an official file holds, told by its names and shapes, and its state; the likeliest if by none."""
+    kinds = [KINDS[method] for method in list_methods() if method in KINDS]
+    kinds.sort(key=lambda kind: not name.startswith(kind.name))
     for kind in kinds:
         state = official_state(kind, path)
         with torch.device("meta"):
             if not mismatch(kind.build(state).state_dict(), state):
-                return kind
-    return kinds[0]
+                return kind, state
+    return kinds[0], official_state(kinds[0], path)
 
 
 def _base(kind: OfficialWeights, path: Path, store: Store) -> Found:
@@ -90,8 +92,8 @@ def load_any(name: str, path: Path, device: str, store: Store) -> TalkingFaceMod
     """
     if is_checkpoint(path):
         return load_method(path, device)
-    kind = _kind(name, path)
-    module = kind.module(import_official(kind.name, path), None)  # type: ignore[misc]
+    kind, state = _read(name, path)
+    module = kind.module(official_network(kind, path, state), None)  # type: ignore[misc]
     _log.info("%s: official weights of %s, taken as they are", path, kind.name)
     if kind.first_stage is not None:
         base = _base(kind, path, store)
