@@ -214,7 +214,8 @@ def evaluate_dataset(
     benchmark = load_benchmark(dataset, inputs.root, inputs.methods, rules.split)
     folders = {name: Path(folder) for name, folder in inputs.pred.items()}
     given = {name: Path(path) for name, path in benchmark.methods.items() if name not in folders}
-    checkpoints = _checkpoints(given, {*inputs.methods, *select.only}, weights.store)
+    store = weights.store
+    checkpoints = _checkpoints(given, {*inputs.methods, *select.only}, store)
     commands = {name: command for name, command in benchmark.commands.items() if name not in folders}
     refuse_names([*checkpoints, *folders, *commands])
     names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders, *commands])
@@ -232,7 +233,7 @@ def evaluate_dataset(
             yield RepeatedFrame()
         for name, path in checkpoints.items():
             if name in names:
-                yield Checkpoint(name, path, where, weights.store)
+                yield Checkpoint(name, path, where, store)
         for name, folder in folders.items():
             if name in names:
                 yield VideoFolder(name, folder, sources, (out, root, *folders.values()), all_sources)
@@ -243,8 +244,8 @@ def evaluate_dataset(
     run = Evaluation(
         benchmark.data.source_root,
         list(candidates()),
-        _regions(protocol, weights.store, where),
-        MetricNetworks(metrics, weights.store, where),
+        _regions(protocol, store, where),
+        MetricNetworks(metrics, store, where),
         benchmark.name,
         out,
         running.save_videos,
@@ -357,9 +358,10 @@ def evaluate_videos(
     for name in (name for name in folders if name in names):
         candidates.append(VideoFolder(name, folders[name], sources, others, report.sources))
     where = device_of(running.device)
-    regions = _regions(protocol, weights.store, where)
+    store = weights.store
+    regions = _regions(protocol, store, where)
     run = Evaluation(
-        target, candidates, regions, MetricNetworks(metrics, weights.store, where), "videos", out, running.save_videos
+        target, candidates, regions, MetricNetworks(metrics, store, where), "videos", out, running.save_videos
     )
     config = {
         "pred": folders,

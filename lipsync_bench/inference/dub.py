@@ -233,7 +233,8 @@ def dub(
         ValueError: An argument; or `out` is one of the files to read.
     """
     began = time.perf_counter()
-    checkpoint = method_file(checkpoint.stem, checkpoint, weights.store)
+    store = weights.store
+    checkpoint = method_file(checkpoint.stem, checkpoint, store)
     _check(checkpoint, video, audio, out)
     if faces.crop == "mesh" and not options.smooth:
         raise ValueError("smooth is off, but the boxes of crop rule mesh are smooth by nature. Use --crop detector too")
@@ -243,15 +244,15 @@ def dub(
     device = device_of(options.device)
     info = probe(video)
     fps = info.fps if math.isfinite(info.fps) else FPS
-    module = load_any(checkpoint.stem, checkpoint, device, weights.store)
-    mask = FaceMaskPaste(weights.store.need("face_segmentation").path, device) if options.parsing else None
+    module = load_any(checkpoint.stem, checkpoint, device, store)
+    mask = FaceMaskPaste(store.need("face_segmentation").path, device) if options.parsing else None
     mel, samples = _speech(audio)
     wanted = math.ceil(round(samples / SAMPLE_RATE * fps, 6))
     with progress_bar(progress) as bar:
         guess = wanted if info.frames is None else min(wanted, info.frames)
         frames = bar.track(islice(read_frames(video, fps), wanted), total=guess, description="finding the face")
         try:
-            path = find_face(frames, faces, detector_file(faces, weights.store), pads=pads, smooth=options.smooth)
+            path = find_face(frames, faces, detector_file(faces, store), pads=pads, smooth=options.smooth)
         except FaceError as error:
             raise FaceError(f"{video}: {error}") from error
         enough = options.fit == "cut" or wanted <= len(path) + _LEFT_OVER_S * fps

@@ -84,14 +84,14 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
     Raises:
         ValueError: There is no such protocol.
     """
-    chosen = {}
+    chosen, store = {}, options.weights.store
     for protocol in map(load_protocol, list_protocols()):
         metrics = [m for m in table.metrics if table.protocol.pairing.get(m) == protocol.pairing]
         if protocol.paper != table.paper.key or not metrics:
             continue
         missing = ""
         # Without its metric networks a protocol would fill no cell, and its folder would refuse them later.
-        store, files = options.weights.store, [PAPER_METRICS[m].weights for m in metrics]
+        files = [PAPER_METRICS[m].weights for m in metrics]
         if not any(not file or store.find(file) is not None for file in files):
             titles = ", ".join(PAPER_METRICS[m].title for m in metrics)
             missing = (

@@ -152,6 +152,7 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
             failed += _evaluate(step, options)
     if rank_and_world()[0] != 0:
         return None
-    in_use = {step.part.dataset: _in_use(step.part, options.weights.store) for step in steps if step.run}
+    store = options.weights.store
+    in_use = {step.part.dataset: _in_use(step.part, store) for step in steps if step.run}
     sources = read_folders((step.out, in_use.get(step.part.dataset, {})) for step in steps)
     return Finished(sources, tuple(notes), tuple(failed))
