@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from lipsync_bench.datamodules.files.texts import read_yaml
+from lipsync_bench.datamodules.files.texts import few, read_yaml
 
 RUNS = Path("runs")
 CONFIG = "config.yaml"
@@ -108,9 +108,9 @@ def refuse_other(folder: Path, config: Mapping[str, Any]) -> None:
     other = differences(config, held) if held else []
     if held and not other:
         return
-    found = ", ".join(other[:_LISTED]) + (f" and {len(other) - _LISTED} more" if len(other) > _LISTED else "")
+    found = few(other, _LISTED) or f"checkpoints without a {CONFIG}"
     raise ValueError(
-        f"{folder} holds another run: {found or f'checkpoints without a {CONFIG}'}. Expected this one's, or an empty "
+        f"{folder} holds another run: {found}. Expected this one's, or an empty "
         "folder. Name another with --run NAME, train that one further with --resume, or delete it with --overwrite"
     )
 

@@ -178,14 +178,15 @@ class BenchCLI(LightningCLI):
         return folder
 
     def _resumed(self, folder: Path, config: Namespace) -> str | None:
-        """The checkpoint that the training goes on from, None for a new one; refuses the folder of another run."""
+        """The checkpoint with which the training is resumed, None for a new one; refuses the folder of another run."""
         if config.resume and config.overwrite:
             raise ValueError("--resume and --overwrite. Expected one of them. Leave out the other")
-        if config.get("ckpt_path"):
-            if not config.resume and Path(config.ckpt_path).resolve().parent != folder.resolve():
-                refuse_other(folder, yaml.safe_load(self._parser("fit").dump(config, skip_unset=False)))
-            return str(config.ckpt_path)
-        last = folder / "last.ckpt"
+        given, last = config.get("ckpt_path"), folder / "last.ckpt"
+        told = Path(given).resolve().parent == folder.resolve() if given else config.overwrite
+        if not (config.resume or told):
+            refuse_other(folder, yaml.safe_load(self._parser("fit").dump(config, skip_unset=False)))
+        if given:
+            return str(given)
         if config.overwrite:
             if getattr(rank_zero_only, "rank", 0) == 0:
                 delete_run(folder)
@@ -194,8 +195,6 @@ class BenchCLI(LightningCLI):
             raise FileNotFoundError(
                 f"--resume: no {last}. Expected the checkpoint of an earlier training. Leave it out"
             )
-        if not config.resume:
-            refuse_other(folder, yaml.safe_load(self._parser("fit").dump(config, skip_unset=False)))
         if last.is_file():
             _log.info("%s is resumed from %s", folder, last)
             return str(last)
