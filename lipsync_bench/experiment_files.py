@@ -27,6 +27,7 @@ __all__ = [
     "first_fault",
     "installed_experiments",
     "named_file",
+    "plain_name",
     "read_experiment",
     "run_file",
 ]
@@ -83,6 +84,11 @@ def named_file(kind: str, name: str, option: str) -> Path:
     return path
 
 
+def plain_name(name: str) -> str:
+    """The name of a YAML without `experiments/` and the suffix, with which it may be typed."""
+    return name.removeprefix("experiments/").removesuffix(".yaml").removesuffix(".yml")
+
+
 def run_file(name: str) -> Path:
     """The YAML of a training run or an overlay: a path, or its name, with or without `experiments/` and the suffix.
 
@@ -94,7 +100,7 @@ def run_file(name: str) -> Path:
     """
     if os.path.isfile(name):  # noqa: PTH113 (a path raises for a long name)
         return Path(name)
-    stem = name.removeprefix("experiments/").removesuffix(".yaml").removesuffix(".yml")
+    stem = plain_name(name)
     known = experiment_file("", stem) if stem and len(stem) < _LONGEST else None
     if known is None:
         raise FileNotFoundError(

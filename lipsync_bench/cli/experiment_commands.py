@@ -6,7 +6,14 @@ from pathlib import Path
 
 from lipsync_bench.datamodules.files.disk import write_atomic
 from lipsync_bench.datamodules.files.texts import read_text
-from lipsync_bench.experiment_files import HERE, experiment_folders, experiment_names, installed_experiments, run_file
+from lipsync_bench.experiment_files import (
+    HERE,
+    experiment_folders,
+    experiment_names,
+    installed_experiments,
+    plain_name,
+    run_file,
+)
 
 _WIDTH = 120  # of what is listed
 
@@ -53,7 +60,7 @@ def experiments_copy(name: str, /, *, out: Path | None = None, overwrite: bool =
         out: The file to write; experiments/NAME.yaml if not given.
         overwrite: Replace a file that is there.
     """
-    plain = f"{name.removeprefix('experiments/').removesuffix('.yaml')}.yaml"
+    plain = f"{plain_name(name)}.yaml"
     source, target = run_file(name), out or HERE / plain
     if target.exists() and target.samefile(source):  # the copy that is there hides the package's
         source = installed_experiments() / plain
