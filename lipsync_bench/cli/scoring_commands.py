@@ -3,6 +3,7 @@
 
 import logging
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -58,31 +59,11 @@ def evaluate(
     suffix = "" if rules.protocol in (None, usual) else f"-{Path(str(rules.protocol)).stem}"
     out = out or Path("results") / f"{name}{suffix}"
     if dataset is not None:
-        result = evaluate_dataset(
-            dataset,
-            out,
-            inputs=inputs,
-            rules=rules,
-            metrics=metrics,
-            weights=weights,
-            select=select,
-            running=running,
-            splitting=splitting,
-        )
+        run = partial(evaluate_dataset, dataset, out, inputs=inputs)
     else:
         assert target is not None
-        result = evaluate_videos(
-            inputs.pred,
-            target,
-            out,
-            rules=rules,
-            metrics=metrics,
-            weights=weights,
-            select=select,
-            running=running,
-            splitting=splitting,
-            workers=workers,
-        )
+        run = partial(evaluate_videos, inputs.pred, target, out, workers=workers)
+    result = run(rules=rules, metrics=metrics, weights=weights, select=select, running=running, splitting=splitting)
     if result.missing:
         return 0
     console = Console()

@@ -84,7 +84,7 @@ class _Part:
 
 
 class _Writer:
-    """An open `_Part` as pooch's downloader writes to it; it hears first what the server answers."""
+    """An open `_Part` as pooch's downloader writes to it; it is told first what the server answers."""
 
     def __init__(self, file: IO[bytes], part: _Part, wanted: WeightFile, bar: Progress, task: TaskID) -> None:
         self._file, self._part, self._wanted, self._bar, self._task = file, part, wanted, bar, task

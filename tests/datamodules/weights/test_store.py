@@ -134,7 +134,7 @@ def test_hashes_are_kept_and_a_changed_file_is_noticed(monkeypatch, tmp_path):
     assert found() is not None
     assert read == [path]
     times = path.stat()
-    put(path, OLD)  # the same size; and, put back, the same time
+    put(path, OLD)  # the same size; and, restored, the same time
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert found() is None
     assert len(read) == 2
