@@ -28,8 +28,8 @@ from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation.evaluate import evaluate_videos
 from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import Running, Selection
-from lipsync_bench.evaluation.regions import Regions, compare_crops
-from lipsync_bench.evaluation.targets import face_rectangles, find_landmarks
+from lipsync_bench.evaluation.target.chunks import face_rectangles, find_landmarks
+from lipsync_bench.evaluation.target.regions import Regions, compare_crops
 from lipsync_bench.evaluation.task.protocol import VIDEO_PAIRS, load_protocol
 from lipsync_bench.metrics.image.cpbd import cpbd
 from lipsync_bench.metrics.image.lpips import lpips

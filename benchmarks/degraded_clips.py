@@ -28,7 +28,7 @@ from lipsync_bench.datamodules.media.video import FPS, VideoWriter, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation import COLUMNS, MetricOptions, WeightOptions, evaluate_videos
-from lipsync_bench.evaluation.targets import in_frame
+from lipsync_bench.evaluation.target.chunks import in_frame
 from lipsync_bench.metrics.metric import LIPS
 
 BLURS = (1, 2, 4)  # standard deviation in pixels

@@ -23,8 +23,8 @@ from lipsync_bench.cli.lightning import BenchCLI
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.evaluation.features import pooled_values
-from lipsync_bench.evaluation.regions import Regions
-from lipsync_bench.evaluation.targets import read_target
+from lipsync_bench.evaluation.target.chunks import read_target
+from lipsync_bench.evaluation.target.regions import Regions
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.pairs import read_pairs
 from lipsync_bench.evaluation.task.protocol import PAIRED_FACE_BOX, load_protocol

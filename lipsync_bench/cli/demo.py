@@ -37,7 +37,7 @@ from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running
-from lipsync_bench.evaluation.targets import in_frame
+from lipsync_bench.evaluation.target.chunks import in_frame
 from lipsync_bench.experiment_files import experiment_file
 from lipsync_bench.inference.base_frames import make_base_frames
 from lipsync_bench.inference.blending import CONTOUR

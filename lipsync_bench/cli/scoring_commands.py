@@ -96,7 +96,7 @@ def export(
         out: Folder for the files.
         root: Folder of prepared clips, instead of the benchmark's.
     """
-    from lipsync_bench.evaluation.export import export as run
+    from lipsync_bench.evaluation.elsewhere.export import export as run
 
     report = run(dataset, out, root=root, rules=rules, select=select, splitting=splitting)
     logging.getLogger(__name__).info("%s", report.summary())

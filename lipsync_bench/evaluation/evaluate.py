@@ -20,13 +20,13 @@ from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.candidates import Candidate, Checkpoint, GroundTruth, RepeatedFrame, VideoFolder
-from lipsync_bench.evaluation.commands.candidate import CommandVideos
+from lipsync_bench.evaluation.elsewhere.candidate import CommandVideos
 from lipsync_bench.evaluation.features import pooled_values
 from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
-from lipsync_bench.evaluation.regions import Regions
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
 from lipsync_bench.evaluation.several import Several
+from lipsync_bench.evaluation.target.regions import Regions
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import Standing
 from lipsync_bench.evaluation.task.listing import list_pairs

@@ -22,8 +22,8 @@ from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import remove_files
 from lipsync_bench.evaluation.live import RunningTable
 from lipsync_bench.evaluation.networks import MetricNetworks
-from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
-from lipsync_bench.evaluation.targets import TargetPart, find_landmarks, read_target
+from lipsync_bench.evaluation.target.chunks import TargetPart, find_landmarks, read_target
+from lipsync_bench.evaluation.target.regions import Regions, compare_crops, in_crop
 from lipsync_bench.evaluation.task.inputs import clip_inputs, identity_of, target_sha256
 from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.evaluation.videos import SavedVideo, row_path, through_h264, video_path

@@ -13,7 +13,7 @@ from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.datasets.dataset import dataset_class
 from lipsync_bench.datamodules.datasets.splits import Split
 from lipsync_bench.datamodules.files.texts import flat, read_yaml
-from lipsync_bench.evaluation.commands.command import Command
+from lipsync_bench.evaluation.elsewhere.command import Command
 from lipsync_bench.experiment_files import experiment_file, first_fault, named_file
 from lipsync_bench.old_names import renamed
 

@@ -10,7 +10,7 @@ from lipsync_bench.datamodules.clips.clip import ClipHeader
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.evaluation.candidates import Candidate
 from lipsync_bench.evaluation.features import has_files
-from lipsync_bench.evaluation.regions import Regions
+from lipsync_bench.evaluation.target.regions import Regions
 from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.metrics.registry import CLIP_COLUMNS
 from lipsync_bench.results.rows import GROUND_TRUTH, IDENTITY

@@ -19,9 +19,11 @@ import lipsync_bench.metrics.sync.lse
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, to_int16
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
-from lipsync_bench.evaluation import candidates, regions, run, targets
+from lipsync_bench.evaluation import candidates, run
 from lipsync_bench.evaluation.evaluate import evaluate_dataset, evaluate_videos
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Selection
+from lipsync_bench.evaluation.target import chunks as targets
+from lipsync_bench.evaluation.target import regions
 from lipsync_bench.metrics.image.psnr import psnr
 from lipsync_bench.metrics.image.ssim import ssim
 from lipsync_bench.metrics.metric import Audio, ScoredClip, View

@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
-from lipsync_bench.evaluation import candidates, evaluate_videos, regions, targets
+from lipsync_bench.evaluation import candidates, evaluate_videos
 from lipsync_bench.evaluation.options import Rules, Running, Selection
+from lipsync_bench.evaluation.target import chunks as targets
+from lipsync_bench.evaluation.target import regions
 from lipsync_bench.metrics.sync import face_tracks, lse
 from tests.quick_networks import QuickSyncNet
 from tests.weight_files import given

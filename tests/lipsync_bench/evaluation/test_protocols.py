@@ -9,9 +9,9 @@ from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.evaluation import evaluate_dataset, list_protocols, load_protocol
-from lipsync_bench.evaluation import regions as regions_module
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, Selection
-from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
+from lipsync_bench.evaluation.target import regions as regions_module
+from lipsync_bench.evaluation.target.regions import Regions, compare_crops, in_crop
 from lipsync_bench.evaluation.task.pairs import draw_pairs, read_pairs
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.evaluation.videos import through_h264, video_path

@@ -20,11 +20,11 @@ import yaml
 from lipsync_bench.datamodules.media.audio import load_audio
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import Result, evaluate_dataset
-from lipsync_bench.evaluation.commands.candidate import _check
-from lipsync_bench.evaluation.commands.command import Command, stated_version
-from lipsync_bench.evaluation.commands.processes import Processes, Stopped
+from lipsync_bench.evaluation.elsewhere.candidate import _check
+from lipsync_bench.evaluation.elsewhere.command import Command, stated_version
+from lipsync_bench.evaluation.elsewhere.pair_files import is_as_compared
+from lipsync_bench.evaluation.elsewhere.processes import Processes, Stopped
 from lipsync_bench.evaluation.options import Rules, Running, Selection
-from lipsync_bench.evaluation.pair_files import is_as_compared
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.results.rows import FIELDS, RowFile, read_rows
 from tests.lipsync_bench.killing import kill_when

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from lipsync_bench.evaluation.commands import supervisor
+from lipsync_bench.evaluation.elsewhere import supervisor
 
 _TAIL_BYTES, _TAIL_LINES, _TAIL_CHARACTERS = 4096, 5, 600
 

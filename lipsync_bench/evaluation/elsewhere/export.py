@@ -30,8 +30,8 @@ from lipsync_bench.datamodules.media.video import FPS
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.evaluation.candidates import expected_name
+from lipsync_bench.evaluation.elsewhere.pair_files import LOSSLESS_CRF, Record, write_audio, write_video
 from lipsync_bench.evaluation.options import Rules, Selection
-from lipsync_bench.evaluation.pair_files import LOSSLESS_CRF, Record, write_audio, write_video
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import target_sha256
 from lipsync_bench.evaluation.task.listing import Listing, list_pairs

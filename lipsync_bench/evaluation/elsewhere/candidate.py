@@ -19,9 +19,9 @@ from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.evaluation.candidates import VideoFiles
-from lipsync_bench.evaluation.commands.command import Command, stated_version
-from lipsync_bench.evaluation.commands.processes import Processes, Stopped, tail
-from lipsync_bench.evaluation.pair_files import Record, is_as_compared, write_audio, write_video
+from lipsync_bench.evaluation.elsewhere.command import Command, stated_version
+from lipsync_bench.evaluation.elsewhere.pair_files import Record, is_as_compared, write_audio, write_video
+from lipsync_bench.evaluation.elsewhere.processes import Processes, Stopped, tail
 from lipsync_bench.evaluation.task.inputs import target_sha256
 from lipsync_bench.evaluation.task.listing import Listing
 from lipsync_bench.evaluation.task.pairs import Pair

@@ -19,7 +19,7 @@ from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.evaluation.candidates import TargetChunk
-from lipsync_bench.evaluation.regions import Regions, compare_crops, in_crop
+from lipsync_bench.evaluation.target.regions import Regions, compare_crops, in_crop
 from lipsync_bench.inference.blending import CONTOUR
 
 _log = logging.getLogger(__name__)
