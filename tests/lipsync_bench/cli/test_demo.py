@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from lipsync_bench.callbacks import ChannelsLast
 from lipsync_bench.cli import demo
@@ -101,3 +102,16 @@ def test_channels_last_computes_the_same():
         module.generator.face_encoder_blocks[1][0].conv_block[0].weight.is_contiguous(memory_format=torch.channels_last)
     )
     torch.testing.assert_close(module.generate(mels, faces, faces.flip(0)), before, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("run", ["sync_expert", "hyperlips_sync_expert", "lipformer"])
+def test_these_runs_of_the_demo_keep_what_the_last_validation_saw(run, capsys):
+    """The demo's published numbers are of these checkpoints."""
+    files = [word for file in demo._files(run) for word in ("-c", str(file))]
+    with pytest.raises(SystemExit):
+        BenchCLI(["fit", *files, "--print_config"])
+    (saver,) = [
+        c for c in yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"] if "Checkpoint" in c["class_path"]
+    ]
+    assert saver["init_args"]["filename"] == "best"
+    assert (saver["init_args"]["save_top_k"], saver["init_args"]["save_last"]) == (-1, True)
