@@ -20,7 +20,7 @@ import itertools
 import json
 import mmap
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, overload
@@ -31,6 +31,7 @@ import simplejpeg
 
 from lipsync_bench.datamodules.clips.tensor_file import FileKind, StoredTensor, open_file, read_head
 from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.faces.geometry import CONTOUR, Geometry
 from lipsync_bench.datamodules.files.disk import write_tensors
 from lipsync_bench.datamodules.limits import MAX_CROP_PX
 
@@ -351,6 +352,30 @@ class Clip:
     def mesh(self) -> np.ndarray:
         """Face mesh, float32 (T, 478, 3) (stored in half precision), crop coordinates."""
         return self._rows("mesh", 0, len(self)).astype(np.float32)
+
+    def geometry(self, boxes: Mapping[str, np.ndarray] | None = None) -> Geometry:
+        """Where the face is in each frame, in source pixels.
+
+        Args:
+            boxes: Boxes of further detectors, float32 (T, 4) each, by the detector's name.
+        """
+        header, crops = self.header, self.boxes()
+        corner, size = crops[:, None, :2], (crops[:, 2:] - crops[:, :2])[:, None]
+        mesh = self.mesh()[..., :2] * size + corner
+        tight = np.concatenate([mesh.min(axis=1), mesh.max(axis=1)], axis=1)
+        found = {"mediapipe": tight} if header.detector == "mediapipe" else {}
+        by_detector = header.crop_rule == "detector"
+        if by_detector:
+            found = {header.detector: crops}
+        return Geometry(
+            (header.source_height, header.source_width),
+            np.ones(len(self), bool),
+            tight,
+            mesh[:, list(CONTOUR)],
+            self.landmarks() * size + corner,
+            {**found, **(boxes or {})},
+            None if by_detector else crops,
+        )
 
     @property
     def _layout(self) -> _Layout:

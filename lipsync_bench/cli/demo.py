@@ -29,6 +29,7 @@ from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.datasets.synthetic import make_corpus
 from lipsync_bench.datamodules.faces.crops import cut
+from lipsync_bench.datamodules.faces.geometry import CONTOUR
 from lipsync_bench.datamodules.files.disk import write_atomic
 from lipsync_bench.datamodules.files.texts import read_json, read_yaml
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, frame_mels, mel_spectrogram, to_float
@@ -40,7 +41,6 @@ from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running
 from lipsync_bench.evaluation.target.chunks import in_frame
 from lipsync_bench.experiment_files import experiment_file
 from lipsync_bench.inference.base_frames import make_base_frames
-from lipsync_bench.inference.blending import CONTOUR
 from lipsync_bench.inference.face_mask import FaceMaskPaste
 from lipsync_bench.inference.lip_sync import lip_sync, paste_crop
 from lipsync_bench.inference.preview import write_preview

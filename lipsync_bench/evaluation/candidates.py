@@ -56,7 +56,7 @@ class TargetChunk:
         boxes: (N, 4) face boxes of these frames in pixels.
         frame_mels: (N, 1, 80, 16) mel windows of these frames.
         reference: uint8 RGB crop of the clip's first frame.
-        contours: (N, 30, 2) the mesh points `blending.CONTOUR` in pixels of these frames.
+        contours: (N, 30, 2) the mesh points `geometry.CONTOUR` in pixels of these frames.
     """
 
     clip: str

@@ -12,18 +12,16 @@ from typing import get_args
 import cv2
 import numpy as np
 
+from lipsync_bench.datamodules.faces.geometry import JAW_POINTS
 from lipsync_bench.inference.lip_sync import paste
 from lipsync_bench.inference.options import Blend
 
 BLENDS: tuple[Blend, ...] = get_args(Blend)
 FEATHER = 0.1
-_JAW = (323, 361, 288, 397, 365, 379, 378, 400, 377, 152, 148, 176, 149, 150, 136, 172, 58, 132, 93)
-_CHEEKS = (116, 117, 118, 119, 120, 197, 349, 348, 347, 346, 345)  # below the eyes, over the bridge of the nose
-CONTOUR = (*_JAW, *_CHEEKS)
 _MAX_STRETCH = 1.35  # of the part below the eyes; a larger box has a margin on purpose
 _COARSEST_PX = 12
 
-__all__ = ["BLENDS", "CONTOUR", "FEATHER", "blend", "face_mask"]
+__all__ = ["BLENDS", "FEATHER", "blend", "face_mask"]
 
 
 def _rise(distance_px: np.ndarray, feather_px: float) -> np.ndarray:
@@ -40,7 +38,7 @@ def face_mask(contour: np.ndarray, box: np.ndarray, feather: float = FEATHER) ->
     """The weight of the generated face at each pixel of the box.
 
     Args:
-        contour: (30, 2) the mesh points `CONTOUR` in pixels of the frame.
+        contour: (30, 2) the mesh points `geometry.CONTOUR` in pixels of the frame.
         box: x1, y1, x2, y2 in pixels.
         feather: Width of the soft edge, as a share of the box's shorter side. It lies inside the contour.
 
@@ -50,7 +48,7 @@ def face_mask(contour: np.ndarray, box: np.ndarray, feather: float = FEATHER) ->
     x1, y1, x2, y2 = (int(v) for v in np.rint(box))
     height, width = y2 - y1, x2 - x1
     points = contour.astype(np.float64) - (x1, y1)
-    top = points[len(_JAW) :, 1].mean()
+    top = points[JAW_POINTS:, 1].mean()
     below = np.maximum(points[:, 1] - top, 0)
     stretch = np.clip((height - top) / max(below.max(), 1.0), 1, _MAX_STRETCH)
     points[:, 1] += below * (stretch - 1)

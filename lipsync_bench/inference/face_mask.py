@@ -137,7 +137,7 @@ def paste_contour(
 
     Args:
         frame, box, generated, released: as in `paste_parsed`.
-        contour: (30, 2), the mesh points `blending.CONTOUR` in pixels of the frame.
+        contour: (30, 2), the mesh points `geometry.CONTOUR` in pixels of the frame.
 
     Raises:
         ValueError: as `paste_parsed`.

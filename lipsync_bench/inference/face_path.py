@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, crop_boxes, smooth_boxes_ahead
-from lipsync_bench.datamodules.faces.detectors import Face, make_detector
+from lipsync_bench.datamodules.faces.crop_rules.boxes import MIN_SIDE_PX, smooth_boxes_ahead
+from lipsync_bench.datamodules.faces.crops import crop_boxes, outline
+from lipsync_bench.datamodules.faces.detectors import make_detector
+from lipsync_bench.datamodules.faces.geometry import CONTOUR
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.faces.tracking import FaceTracker, runs
-from lipsync_bench.inference.blending import CONTOUR
 from lipsync_bench.inference.options import Pads
 
 __all__ = ["FacePath", "find_face"]
@@ -35,12 +36,6 @@ class FacePath:
 
     def __len__(self) -> int:
         return len(self.visible)
-
-
-def _outline(face: Face) -> Face:
-    """The box, the contour, and the corners of the mesh's bounding box, which decide the crop: 1 KB instead of 6."""
-    mesh = face.mesh
-    return Face(face.box, face.landmarks, np.vstack([mesh[list(CONTOUR)], mesh.min(axis=0), mesh.max(axis=0)]))
 
 
 def _bridged(detected: np.ndarray, max_gap_frames: int) -> np.ndarray:
@@ -97,7 +92,7 @@ def find_face(
         ValueError: Negative pads that leave no box.
     """
     found = make_detector(options.detector, detector_weights, landmarks=False)
-    with FaceTracker(found, face=options.face, max_gap_frames=options.max_gap_frames, keep=_outline) as tracker:
+    with FaceTracker(found, face=options.face, max_gap_frames=options.max_gap_frames, keep=outline) as tracker:
         for frame in frames:
             tracker.add(frame)
         track = tracker.finish(bridge_all=True)

@@ -14,13 +14,13 @@ from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crops import cut
 from lipsync_bench.datamodules.faces.detectors import hog_like_rectangle, landmarks68
+from lipsync_bench.datamodules.faces.geometry import CONTOUR
 from lipsync_bench.datamodules.files.disk import read_arrays, write_arrays
 from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.evaluation.candidates import TargetChunk
 from lipsync_bench.evaluation.target.regions import Regions, compare_crops, in_crop
-from lipsync_bench.inference.blending import CONTOUR
 
 _log = logging.getLogger(__name__)
 CHUNK_FRAMES = 16  # frames of a video held at a time, if they are small;

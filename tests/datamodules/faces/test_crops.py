@@ -6,7 +6,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lipsync_bench.datamodules.faces.crops import MIN_SIDE_PX, SMOOTHING_RADIUS, crop_boxes, cut, smooth_boxes_ahead
+from lipsync_bench.datamodules.faces.crop_rules.boxes import MIN_SIDE_PX, smooth_boxes_ahead
+from lipsync_bench.datamodules.faces.crops import SMOOTHING_RADIUS, crop_boxes, cut
 from lipsync_bench.datamodules.faces.tracking import FaceTrack
 from tests import golden
 

@@ -4,7 +4,8 @@
 import numpy as np
 import pytest
 
-from lipsync_bench.inference.blending import BLENDS, CONTOUR, blend, face_mask
+from lipsync_bench.datamodules.faces.geometry import CONTOUR
+from lipsync_bench.inference.blending import BLENDS, blend, face_mask
 from lipsync_bench.inference.lip_sync import paste
 
 SOFT = ("feather", "laplacian")

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a method is fed: which part of a frame it sees, which frames show the identity, how the result is pasted.
+
+A recipe belongs to a method, not to a protocol: a protocol says how frames are compared. It stands in checkpoints,
+tracks, rows and leaderboards. `text()` is short, `digest` identifies it, `plain()` and `Recipe.of` are the way to files
+and back.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
+from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Resize
+
+MelPadding = Literal["reflect", "constant"]
+Paste = Literal["box", "feather", "laplacian", "parser", "parser_released", "quad"]
+ReferenceKind = Literal["same", "first", "random"]
+_RULES: dict[str, type[CropRule]] = {rule.name: rule for rule in (FaceMeshBox, DetectorBox)}
+
+__all__ = ["MelPadding", "Paste", "Recipe", "ReferenceKind", "References", "crop_rule"]
+
+
+@dataclass(frozen=True)
+class References:
+    """Which frames of a video show the identity when it is dubbed.
+
+    Args:
+        kind: same, each frame's own face; first, the first face of the video; random, faces drawn once for a video.
+        count: Faces for each frame; more than 1 with random only.
+        seed: Of the draw.
+    """
+
+    kind: ReferenceKind = "first"
+    count: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(ReferenceKind) or self.count < 1 or (self.count > 1 and self.kind != "random"):
+            raise ValueError(
+                f"references are {self.count} of the kind {self.kind!r}. Expected one of {get_args(ReferenceKind)}, "
+                "and more than 1 with random only (--recipe.references)"
+            )
+
+    def text(self) -> str:
+        """Short, for rows."""
+        return self.kind if self.kind != "random" else f"random {self.count}, seed {self.seed}"
+
+
+def crop_rule(plain: Mapping[str, Any]) -> CropRule:
+    """The rule that `Recipe.plain` describes.
+
+    Raises:
+        ValueError: There is no such rule, or it has other arguments.
+    """
+    values = dict(plain)
+    kind = _RULES.get(str(values.pop("rule", None)))
+    try:
+        if kind is None:
+            raise TypeError("an unknown rule")
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"crop rule {dict(plain)!r:.200}: {error}. Expected one of {', '.join(_RULES)} with its arguments. Was it "
+            "written by another version?"
+        ) from error
+
+
+def _plain(rule: CropRule) -> dict[str, Any]:
+    return {"rule": rule.name, **asdict(rule)}  # type: ignore[call-overload]  # rules are dataclasses
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is fed.
+
+    Args:
+        crop: How a face is cut out of a frame, and where it is pasted.
+        size_hw: Height and width of the faces that the network sees.
+        training_crop: How faces of training data are cut, where that is published to be another way.
+        resize: How a cut becomes a face of this size.
+        references: Which frames show the identity when a video is dubbed.
+        mel_padding: How the audio is continued at both ends of the mel-spectrogram.
+        inputs: Names of further inputs.
+        paste: How a face is pasted: box, hard edges; feather and laplacian, soft ones; parser, through HyperLips' mask,
+            which its face parser finds (parser_released: to the pixel as its script); quad, a rotated square with a
+            soft edge.
+    """
+
+    crop: CropRule
+    size_hw: tuple[int, int]
+    training_crop: CropRule | None = None
+    resize: Resize = "bilinear"
+    references: References = References()
+    mel_padding: MelPadding = "reflect"
+    inputs: tuple[str, ...] = ()
+    paste: Paste = "box"
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> "Recipe":
+        """The recipe that `plain` describes, as read from a file.
+
+        Raises:
+            ValueError: A field is missing, unknown or holds something else.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(plain) != names:
+            raise ValueError(f"a recipe has the fields {', '.join(sorted(map(str, plain)))}. Expected {sorted(names)}")
+        values = dict(plain)
+        values["crop"] = crop_rule(values["crop"])
+        if values["training_crop"] is not None:
+            values["training_crop"] = crop_rule(values["training_crop"])
+        values["references"] = References(**values["references"])
+        height, width = values["size_hw"]
+        return cls(**{**values, "size_hw": (int(height), int(width)), "inputs": tuple(values["inputs"])})
+
+    def plain(self) -> dict[str, Any]:
+        """Its fields as values that JSON and YAML can hold."""
+        whole: dict[str, Any] = {
+            **{field.name: getattr(self, field.name) for field in fields(self)},
+            "crop": _plain(self.crop),
+            "training_crop": None if self.training_crop is None else _plain(self.training_crop),
+            "references": asdict(self.references),
+        }
+        return dict(json.loads(json.dumps(whole)))
+
+    def key(self) -> str:
+        """Canonical JSON: equal for recipes that feed alike."""
+        return json.dumps(self.plain(), sort_keys=True)
+
+    @cached_property
+    def digest(self) -> str:
+        """The first 12 hex digits of the SHA-256 of `key`."""
+        return _digest(self.key())
+
+    def text(self) -> str:
+        """One line for rows: "s3fd+0,10,0,0~5 96x96 / same / reflect / box"."""
+        height, width = self.size_hw
+        parts = [f"{self.crop.text()} {width}x{height}", self.references.text(), self.mel_padding, self.paste]
+        return " / ".join([*parts, *self.inputs])
+
+    @property
+    def fed_crop(self) -> CropRule:
+        """How faces of training data are cut."""
+        return self.crop if self.training_crop is None else self.training_crop
+
+    def track_key(self) -> str:
+        """Canonical JSON of what decides how faces of training data look: recipes that agree in it share a track."""
+        whole = {"crop": _plain(self.fed_crop), "size_hw": list(self.size_hw), "resize": self.resize}
+        return json.dumps(whole, sort_keys=True)
+
+    @cached_property
+    def track_digest(self) -> str:
+        """The first 12 hex digits of the SHA-256 of `track_key`."""
+        return _digest(self.track_key())
+
+    def needs(self) -> frozenset[str]:
+        """The geometry that both of its crop rules read beyond the Face Mesh."""
+        return self.crop.needs | self.fed_crop.needs
+
+    def departures(self, published: "Recipe") -> str:
+        """In what it differs from a published one: "crop: mesh (published: s3fd+0,10,0,0~5)"; empty if in nothing."""
+        pairs = {
+            "crop": (self.crop.text(), published.crop.text()),
+            "training_crop": (self.fed_crop.text(), published.fed_crop.text()),
+            "references": (self.references.text(), published.references.text()),
+            **{
+                name: (getattr(self, name), getattr(published, name))
+                for name in ("size_hw", "resize", "mel_padding", "inputs", "paste")
+            },
+        }
+        different = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+        if "crop" in different and different["crop"][0] == different.get("training_crop", ("",))[0]:
+            del different["training_crop"]  # one change, said once
+        return "; ".join(f"{name}: {own} (published: {theirs})" for name, (own, theirs) in different.items())
+
+    def resized(self, size_hw: tuple[int, int]) -> "Recipe":
+        """The same for faces of another size."""
+        return replace(self, size_hw=size_hw)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of a method's recipe a user may replace, by name, in the shell and in YAML files alike."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Annotated, Literal, get_args
+
+from cyclopts import Group, Parameter, Token
+
+from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox, Pads
+from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
+from lipsync_bench.datamodules.limits import one_of
+from lipsync_bench.datamodules.recipe import MelPadding, Paste, Recipe, References
+
+CropName = Literal["mesh", "mediapipe", "dlib", "s3fd"]
+ReferenceName = Literal["same", "first"]
+
+__all__ = ["CropName", "Pads", "RecipeOptions", "pads_option"]
+
+
+def _pads(kind: object, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """From `0 10 0 0`, `0,10,0,0` or `[0,10,0,0]`."""
+    text = " ".join(token.value for token in tokens)
+    numbers = re.findall(r"[+-]?\d+", text)
+    if len(numbers) != 4 or re.sub(r"[+-]?\d+", "", text).strip("[], "):
+        raise ValueError(f"{text!r}. Expected four whole numbers of pixels: TOP BOTTOM LEFT RIGHT")
+    return tuple(map(int, numbers))
+
+
+pads_option = Parameter(converter=_pads, n_tokens=-1, consume_multiple=True)
+
+
+@Parameter(group=Group("Recipe", sort_key=2))
+@dataclass(frozen=True)
+class RecipeOptions:
+    """Parts of the methods' recipes that are replaced; what is not given stays as published, or as it was trained.
+
+    Args:
+        crop: How faces are cut out: mesh, the box around the Face Mesh; mediapipe, dlib or s3fd, that detector's boxes
+            with the recipe's pads and smoothing.
+        pads: Pixels added to the boxes, as TOP BOTTOM LEFT RIGHT.
+        smooth: Smooth the boxes of a detector over 5 frames, as published for inference.
+        references: Which frame shows the identity: each frame itself (same), or the first one.
+        mel_padding: How the audio is continued at both ends: reflect or constant (zeros).
+        paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released or quad.
+    """
+
+    crop: CropName | None = None
+    pads: Annotated[Pads | None, pads_option] = None
+    smooth: Annotated[bool | None, Parameter(negative="--recipe.no-smooth")] = None
+    references: ReferenceName | None = None
+    mel_padding: MelPadding | None = None
+    paste: Paste | None = None
+
+    def __post_init__(self) -> None:
+        choices = {"crop": CropName, "references": ReferenceName, "mel_padding": MelPadding, "paste": Paste}
+        for name, kind in choices.items():
+            if getattr(self, name) is not None:
+                one_of(f"recipe.{name}", getattr(self, name), get_args(kind))
+        if self.pads is not None:
+            object.__setattr__(self, "pads", tuple(self.pads))  # YAML has lists
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, field.name) is not None for field in fields(self))
+
+    def applied(self, recipe: Recipe) -> Recipe:
+        """A recipe with these parts replaced.
+
+        Raises:
+            ValueError: Pads or smoothing for a rule that has none.
+        """
+        crop, training = recipe.crop, recipe.training_crop
+        if self.crop is not None:
+            crop, training = _other_rule(recipe.crop, self.crop), _other_rule(recipe.fed_crop, self.crop)
+        if self.pads is not None:
+            if not isinstance(crop, FaceMeshBox | DetectorBox):
+                raise ValueError(f"pads with the crop rule {crop.text()}. Expected a rule of boxes (--recipe.crop)")
+            crop = replace(crop, pads=self.pads)
+        if self.smooth is not None:
+            if not isinstance(crop, DetectorBox):
+                raise ValueError(
+                    f"smooth is {self.smooth} with the crop rule {crop.text()}. Expected a detector's boxes "
+                    "(--recipe.crop s3fd, dlib or mediapipe)"
+                )
+            crop = replace(crop, smoothing=5 if self.smooth else 0)
+        changes: dict[str, object] = {
+            name: getattr(self, name) for name in ("mel_padding", "paste") if getattr(self, name) is not None
+        }
+        if self.references is not None:
+            changes["references"] = References(self.references)
+        if training == crop:
+            training = None
+        return replace(recipe, crop=crop, training_crop=training, **changes)  # type: ignore[arg-type]
+
+
+def _other_rule(rule: CropRule, name: CropName) -> CropRule:
+    if name == "mesh":
+        return rule if isinstance(rule, FaceMeshBox) else FaceMeshBox()
+    if isinstance(rule, DetectorBox):
+        return replace(rule, detector=name)
+    return DetectorBox(name, rule.pads if isinstance(rule, FaceMeshBox) else (0, 0, 0, 0))
