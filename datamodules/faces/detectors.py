@@ -378,13 +378,13 @@ def detector_version(name: DetectorName, weights: Path | None = None) -> str:
     return f"{S3FDDetector.version}, weights sha256 {digest}"
 
 
-def detector_file(options: FaceOptions, store: Store) -> Path | None:
-    """The weight file of the chosen detector; None for one that includes its own.
+def detector_file(detector: DetectorName, store: Store) -> Path | None:
+    """The weight file of a detector; None for one that includes its own.
 
     Raises:
         FileNotFoundError: It is not here; says how to come by it.
     """
-    return store.need("s3fd").path if options.detector == "s3fd" else None
+    return store.need("s3fd").path if detector == "s3fd" else None
 
 
 def make_detector(name: DetectorName, weights: Path | None = None, *, landmarks: bool = True) -> FaceDetector:

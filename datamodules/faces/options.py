@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the face of a video is found, followed and cut out: options of preparation and of dubbing."""
+"""How the face of a video is found and followed: options of preparation and of dubbing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CropRule = Literal["mesh", "detector"]
 _FaceName = Literal["largest", "first", "left", "right", "centre"]
 FaceChoice = _FaceName | int
 
-__all__ = ["CropRule", "DetectorName", "FaceChoice", "FaceOptions"]
+__all__ = ["CropRule", "DetectorName", "FaceChoice", "FaceOptions", "FollowOptions"]
 
 
 def _face(kind: object, tokens: Sequence[Token]) -> str | int:
@@ -27,20 +27,15 @@ def _face(kind: object, tokens: Sequence[Token]) -> str | int:
 
 @Parameter(name="*", group=Group("Face", sort_key=2))
 @dataclass(frozen=True)
-class FaceOptions:
-    """How a face is found and cut out.
+class FollowOptions:
+    """Which face of a video is followed, and through which gaps.
 
     Args:
-        detector: Finds the face; s3fd, with crop detector, as in the scripts of Wav2Lip (bench weights fetch s3fd).
-        crop: Rule for the rectangle that is cut out: mesh, steady and independent of the jaw; detector, as published.
-            To dub, that with which the training data was prepared.
         face: Which face, if there are several: largest, first, left, right, centre, or a number from 0.
         max_gap_frames: Longest run of frames without the face that is interpolated. A video with a longer one is not
             prepared; dubbed, its frames pass through unchanged.
     """
 
-    detector: DetectorName = "mediapipe"
-    crop: CropRule = "mesh"
     face: Annotated[FaceChoice, Parameter(converter=_face)] = "largest"
     max_gap_frames: Whole = 12
 
@@ -48,3 +43,18 @@ class FaceOptions:
         if isinstance(self.face, int):
             within("face", self.face, 0)
         within("max_gap_frames", self.max_gap_frames, 0)
+
+
+@Parameter(name="*", group=Group("Face", sort_key=2))
+@dataclass(frozen=True)
+class FaceOptions(FollowOptions):
+    """How the face of a prepared clip is found and cut out.
+
+    Args:
+        detector: Finds the face; s3fd, with crop detector, as in the scripts of Wav2Lip (bench weights fetch s3fd).
+        crop: Rule for the rectangle that the clip itself is cut by: mesh, steady and independent of the jaw; detector,
+            that detector's boxes. Methods are fed by their own recipes' tracks.
+    """
+
+    detector: DetectorName = "mediapipe"
+    crop: CropRule = "mesh"

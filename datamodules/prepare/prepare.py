@@ -150,7 +150,7 @@ def prepare(
     """
     start = time.monotonic()
     settings = Settings(
-        **vars(faces), max_crop_px=options.max_crop_px, detector_weights=detector_file(faces, weights.store)
+        **vars(faces), max_crop_px=options.max_crop_px, detector_weights=detector_file(faces.detector, weights.store)
     )
     version = settings.detector_version
     if settings.detector_weights is not None:

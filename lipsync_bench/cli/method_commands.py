@@ -5,7 +5,8 @@ import logging
 from pathlib import Path
 
 from lipsync_bench.cli.command_line import From0
-from lipsync_bench.datamodules.faces.options import FaceOptions
+from lipsync_bench.datamodules.faces.options import FollowOptions
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference.options import DubOptions
 
@@ -19,7 +20,8 @@ def dub(
     audio: Path,
     out: Path,
     options: DubOptions = DubOptions(),
-    faces: FaceOptions = FaceOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
+    follow: FollowOptions = FollowOptions(),
     weights: WeightOptions = WeightOptions(),
 ) -> int:
     """Dub a video: give the person in it other speech.
@@ -35,7 +37,7 @@ def dub(
     """
     from lipsync_bench.inference.dub import dub as run
 
-    logging.getLogger(__name__).info("%s", run(checkpoint, video, audio, out, options, faces, weights).summary())
+    logging.getLogger(__name__).info("%s", run(checkpoint, video, audio, out, options, recipe, follow, weights).summary())
     return 0
 
 

@@ -7,21 +7,20 @@ because the generated jaw may be lower than the one in the frame, whose chin wou
 """
 
 import math
-from typing import get_args
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 
 from lipsync_bench.datamodules.faces.geometry import JAW_POINTS
-from lipsync_bench.inference.lip_sync import paste
-from lipsync_bench.inference.options import Blend
 
+Blend = Literal["feather", "laplacian"]
 BLENDS: tuple[Blend, ...] = get_args(Blend)
 FEATHER = 0.1
 _MAX_STRETCH = 1.35  # of the part below the eyes; a larger box has a margin on purpose
 _COARSEST_PX = 12
 
-__all__ = ["BLENDS", "FEATHER", "blend", "face_mask"]
+__all__ = ["BLENDS", "Blend", "FEATHER", "blend", "face_mask"]
 
 
 def _rise(distance_px: np.ndarray, feather_px: float) -> np.ndarray:
@@ -100,12 +99,10 @@ def blend(
         box: x1, y1, x2, y2 in pixels inside the frame.
         contour: (30, 2), as in `face_mask`.
         how: `feather`: a soft edge; `laplacian`: a wider edge for colours than for details, for faces whose colour
-            is off; `box`: the whole box with hard edges, as the official scripts paste it.
+            is off.
     """
-    if how == "box":
-        return paste(frame, generated, box)
     if how not in BLENDS:
-        raise ValueError(f"blend {how!r}, expected one of {', '.join(BLENDS)} (--blend)")
+        raise ValueError(f"blend {how!r}, expected one of {', '.join(BLENDS)} (--recipe.paste)")
     x1, y1, x2, y2 = (int(v) for v in np.rint(box))
     size_hw = (y2 - y1, x2 - x1)
     source = frame[y1:y2, x1:x2].astype(np.float32)

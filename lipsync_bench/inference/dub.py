@@ -19,9 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
-from lipsync_bench.datamodules.faces.crops import cut
-from lipsync_bench.datamodules.faces.detectors import detector_file
-from lipsync_bench.datamodules.faces.options import FaceOptions
+from lipsync_bench.datamodules.faces.options import FollowOptions
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import (
     HOP_SAMPLES,
@@ -34,18 +32,18 @@ from lipsync_bench.datamodules.media.audio import (
 from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.datamodules.progress import progress_bar
+from lipsync_bench.datamodules.recipe import MelPadding
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
-from lipsync_bench.inference.blending import blend
-from lipsync_bench.inference.face_mask import FaceMaskPaste
-from lipsync_bench.inference.face_path import FacePath, find_face
-from lipsync_bench.inference.lip_sync import generate_faces
-from lipsync_bench.inference.options import Blend, DubOptions, Pads, Reference
+from lipsync_bench.inference.find_face import find_face
+from lipsync_bench.inference.options import DubOptions
+from lipsync_bench.inference.pasting import make_paste
 from lipsync_bench.models import TalkingFaceModule, list_methods
+from lipsync_bench.models.core.session import Session, Video
 from lipsync_bench.processes import device_of
 from lipsync_bench.version import __version__
 from lipsync_bench.weights.methods import load_any, method_file
 
-PUBLISHED_PADS: Pads = (0, 10, 0, 0)
 BATCH_FRAMES = 16
 _BATCH_BYTES = 64 << 20  # of frames; 10 of 1080p
 _LEFT_OVER_S = 0.2  # for so little the video does not jump back to its beginning; the published one ends as early
@@ -87,7 +85,7 @@ class DubReport:
         )
 
 
-def _speech(path: Path) -> tuple[np.ndarray, int]:
+def _speech(path: Path, padding: MelPadding) -> tuple[np.ndarray, int]:
     """Mel (80, M) and number of samples at 16 kHz. Piece by piece, but the same numbers as at once."""
     samples = load_audio(path)
     if len(samples) < (MEL_WINDOW - 1) * HOP_SAMPLES:
@@ -103,61 +101,31 @@ def _speech(path: Path) -> tuple[np.ndarray, int]:
         if columns - last <= 2 * _MEL_OVERLAP:  # too short to stand alone
             last = columns
         end = len(samples) if last == columns else (last + _MEL_OVERLAP) * HOP_SAMPLES
-        parts.append(mel_spectrogram(samples[start * HOP_SAMPLES : end])[:, first - start : last - start])
+        piece = mel_spectrogram(samples[start * HOP_SAMPLES : end], padding)
+        parts.append(piece[:, first - start : last - start])
         if last == columns:
             break
     return np.concatenate(parts, axis=1), len(samples)
 
 
 def dub_frames(
-    module: TalkingFaceModule,
-    frames: Iterable[np.ndarray],
-    path: FacePath,
-    mel: np.ndarray,
-    fps: float,
-    *,
-    how: Blend | FaceMaskPaste = "feather",
-    reference: Reference = "same",
-    batch_frames: int = BATCH_FRAMES,
+    session: Session, frames: Iterable[np.ndarray], batch_frames: int = BATCH_FRAMES
 ) -> Iterator[np.ndarray]:
     """The frames with new lips; holds `batch_frames` frames at a time.
 
     Args:
-        module: A method in evaluation mode, on its device.
-        frames: uint8 RGB (H, W, 3); the face of frame i is that of `path` at i modulo its length.
-        path: Where the face is.
-        mel: (80, M) of the speech, M >= 16. Frame i reads the 16 columns from int(80 i / fps) on, the last 16 at the
-            end.
-        fps: Of the frames.
-        how: How the face is put back: a blend, or HyperLips' paste.
-        reference: What shows the identity: each frame's `same` crop, as the official scripts do, or the `first` one.
+        session: Of the video.
+        frames: uint8 RGB (H, W, 3), from the video's beginning; beyond its end it begins again.
         batch_frames: Frames per forward pass.
 
     Yields:
         uint8 RGB frames of the input's size. Where no face is visible it is the very array that came in.
     """
     stream, first = iter(frames), 0
-    identity: np.ndarray | None = None
     while chunk := list(islice(stream, batch_frames)):
-        places = [(first + k) % len(path) for k in range(len(chunk))]
-        seen = [k for k, place in enumerate(places) if path.visible[place]]
-        faces: dict[int, np.ndarray] = {}
-        if seen:
-            crops = [cut(chunk[k], path.boxes[places[k]]) for k in seen]
-            if reference == "first" and identity is None:
-                identity = crops[0].copy()
-            mels = frame_mels(mel, len(chunk), fps, first)[seen]
-            faces = dict(zip(seen, generate_faces(module, crops, mels, identity), strict=True))
-        first += len(chunk)
-        chunk.reverse()
-        for k, place in enumerate(places):
-            frame = chunk.pop()  # written frames are let go
-            if k not in faces:
-                yield frame
-            elif isinstance(how, FaceMaskPaste):
-                yield how(frame, path.boxes[place], faces[k], path.contours[place])
-            else:
-                yield blend(frame, faces[k], path.boxes[place], path.contours[place], how)
+        count = len(chunk)
+        yield from session.frames(first, chunk)
+        first += count
 
 
 def _looped(video: Path, fps: float) -> Generator[np.ndarray, None, None]:
@@ -205,7 +173,8 @@ def dub(
     audio: Path,
     out: Path,
     options: DubOptions = DubOptions(),
-    faces: FaceOptions = FaceOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
+    follow: FollowOptions = FollowOptions(),
     weights: WeightOptions = WeightOptions(),
     *,
     batch_frames: int | None = None,
@@ -222,7 +191,8 @@ def dub(
         audio: The speech; any file with audio. The network reads it at 16 kHz mono.
         out: The MP4 to write.
         options: How it is dubbed.
-        faces: How the face is found and cut out.
+        recipe: Parts of the method's recipe that are replaced.
+        follow: Which face is followed.
         weights: Where the detector's and the face parser's weights are looked for.
         batch_frames: Frames held and generated at once; 16 if not given, fewer of large ones.
         progress: Show a bar on standard error.
@@ -236,53 +206,41 @@ def dub(
     store = weights.store
     checkpoint = method_file(checkpoint.stem, checkpoint, store)
     _check(checkpoint, video, audio, out)
-    if faces.crop == "mesh" and not options.smooth:
-        raise ValueError("smooth is off, but the boxes of crop rule mesh are smooth by nature. Use --crop detector too")
-    pads = options.pads
-    if pads is None:
-        pads = PUBLISHED_PADS if faces.crop == "detector" else (0, 0, 0, 0)
     device = device_of(options.device)
     info = probe(video)
     fps = info.fps if math.isfinite(info.fps) else FPS
     module = load_any(checkpoint.stem, checkpoint, device, store)
-    mask = FaceMaskPaste(store.need("face_segmentation").path, device) if options.parsing else None
-    mel, samples = _speech(audio)
+    fed = recipe.applied(module.recipe)
+    paste = make_paste(fed, store, device)
+    mel, samples = _speech(audio, fed.mel_padding)
     wanted = math.ceil(round(samples / SAMPLE_RATE * fps, 6))
     with progress_bar(progress) as bar:
         guess = wanted if info.frames is None else min(wanted, info.frames)
         frames = bar.track(islice(read_frames(video, fps), wanted), total=guess, description="finding the face")
         try:
-            path = find_face(frames, faces, detector_file(faces, store), pads=pads, smooth=options.smooth)
+            geometry = find_face(frames, fed.crop, follow, store)
         except FaceError as error:
             raise FaceError(f"{video}: {error}") from error
-        enough = options.fit == "cut" or wanted <= len(path) + _LEFT_OVER_S * fps
-        total = min(wanted, len(path)) if enough else wanted
-        settings = {
-            "crop": faces.crop,
-            "pads": pads,
-            "blend": options.blend if mask is None else mask.name,
-            "reference": options.reference,
-        }
+        enough = options.fit == "cut" or wanted <= len(geometry) + _LEFT_OVER_S * fps
+        total = min(wanted, len(geometry)) if enough else wanted
+        settings = {"recipe": fed.text(), "paste": paste.name}
         tags = {} if options.no_mark else _mark(module, checkpoint, **settings)
         track = read_original_audio(audio, total / fps if options.fit == "cut" else None)
         batch = batch_frames or max(1, min(BATCH_FRAMES, _BATCH_BYTES // (info.height * info.width * 3)))
         gc.collect()  # the first pass's decoder
+        whole = Video(
+            geometry,
+            lambda first, count: frame_mels(mel, count, fps, first),
+            lambda: islice(read_frames(video, fps), len(geometry)),
+        )
         with (
             closing(_looped(video, fps)) as source,
+            closing(module.session(whole, fed, paste)) as session,
             VideoWriter(out, fps, (info.height, info.width), audio=track, metadata=tags) as writer,
         ):
-            dubbed = dub_frames(
-                module,
-                islice(source, total),
-                path,
-                mel,
-                fps,
-                how=options.blend if mask is None else mask,
-                reference=options.reference,
-                batch_frames=batch,
-            )
+            dubbed = dub_frames(session, islice(source, total), batch)
             for frame in bar.track(dubbed, total=total, description="moving the lips"):
                 writer.write(frame)
-    without_face = sum(not path.visible[k % len(path)] for k in range(total))
+            without_face, fallbacks = session.passed_through, session.fallback_frames
     seconds = time.perf_counter() - began
-    return DubReport(out, total, without_face, module.fallback_frames, fps, min(len(path), total), seconds)
+    return DubReport(out, total, without_face, fallbacks, fps, min(len(geometry), total), seconds)

@@ -16,7 +16,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lipsync_bench.datamodules.faces.crops import cut
+from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
+from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.blending import face_mask
@@ -158,22 +159,36 @@ def parser_in(store: Store) -> Path | None:
 class FaceMaskPaste:
     """Pastes faces through the parser's mask if its weights are given, else through the mesh's contour.
 
-    `name` is the value of `paste` in rows: "contour", or "parsing" and the first 12 digits of the weights' SHA-256.
+    `name` is the value of `paste` in rows: "contour", or "parsing" and the first 12 digits of the weights' SHA-256, and
+    "released" where it is.
 
     Args:
         parsing: Weights of the face parser.
         device: Where the parser runs.
+        released: As in `paste_parsed`.
 
     Raises:
         FileNotFoundError, ValueError: As `load_face_parser`.
     """
 
-    def __init__(self, parsing: Path | None = None, device: str = "cpu") -> None:
+    def __init__(self, parsing: Path | None = None, device: str = "cpu", released: bool = False) -> None:
         self._parser = None if parsing is None else load_face_parser(parsing).to(device)
-        self.name = "contour" if parsing is None else f"parsing {sha256(parsing)[:12]}"
+        self._released = released
+        name = "contour" if parsing is None else f"parsing {sha256(parsing)[:12]}"
+        self.name = f"{name} released" if released else name
 
-    def __call__(self, frame: np.ndarray, box: np.ndarray, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
-        """A copy of the frame with the face pasted into it; arguments as in `paste_contour`."""
+    def __call__(self, frame: np.ndarray, cut: Cut, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
+        """A copy of the frame with the face pasted into it; arguments as `PasteFace`.
+
+        Raises:
+            ValueError: The cut is no rectangle.
+        """
+        if not isinstance(cut, BoxCut):
+            raise ValueError(
+                f"HyperLips' mask with a {type(cut).__name__}. Expected a crop rule of boxes, or --recipe.paste quad"
+            )
+        box = np.array(cut.box)
         if self._parser is None:
-            return paste_contour(frame, box, generated, contour, released=False)
-        return paste_parsed(frame, box, generated, parse_face(self._parser, cut(frame, box)), released=False)
+            return paste_contour(frame, box, generated, contour, released=self._released)
+        labels = parse_face(self._parser, np.ascontiguousarray(cut.crop(frame)))
+        return paste_parsed(frame, box, generated, labels, released=self._released)

@@ -9,11 +9,15 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 from lipsync_bench.models.core.checkpoints import BenchModule, load_module, read_stage, save_module
 from lipsync_bench.models.core.frozen import frozen
+from lipsync_bench.models.core.inputs import FaceInputs, Generated
+from lipsync_bench.models.core.session import CropSession, PasteFace, Session, Video
 from lipsync_bench.models.parts.layers import mask_lower_half
 
 _Own = TypeVar("_Own", bound="TalkingFaceModule")
@@ -35,7 +39,7 @@ class TalkingFaceModule(BenchModule):
     starts with (fine-tuning; a resumed training does not read it).
 
     Args:
-        image_size: height and width of the faces, in pixels.
+        image_size: side of the square faces in pixels, or their height and width.
         steps: the arguments of `BenchModule`.
     """
 
@@ -50,15 +54,20 @@ class TalkingFaceModule(BenchModule):
 
     expert_mode: Literal["train", "eval"] = "eval"
     """"train" lets the expert's batch norms use batch statistics, as official code does; "eval" fixes them."""
-    face_mask: ClassVar[bool] = False
-    """Whether its faces are pasted back through a mask of the face; else as the whole box."""
 
     generator: nn.Module
 
-    def __init__(self, image_size: int, **steps: Any) -> None:
+    def __init__(self, image_size: int | tuple[int, int], **steps: Any) -> None:
         super().__init__(**steps)
-        self.image_size = image_size
-        self.fallback_frames = 0  # generated so far; a method's docstring says which are
+        self.size_hw = (image_size, image_size) if isinstance(image_size, int) else image_size
+
+    @property
+    def image_size(self) -> int:
+        """Side of the faces in pixels, of a method whose faces are square."""
+        height, width = self.size_hw
+        if height != width:
+            raise ValueError(f"{type(self).__name__}: faces are {width} x {height}. Expected squares. Use size_hw")
+        return height
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
@@ -110,64 +119,83 @@ class TalkingFaceModule(BenchModule):
         generated = self.generator(batch["frame_mels"], self.input_faces(target, reference))
         return generated, target.transpose(1, 2)
 
-    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
-        """Frames (N,3,h,w) for mels (N,1,80,16), unmasked faces and references (N,3,H,W).
+    def published(self) -> Recipe:
+        """The recipe that the method was published with; the suite's own where a method states none."""
+        return Recipe(FaceMeshBox(), self.size_hw, paste="feather")
 
-        All images are in the network's colour order. A generator that takes anything else than a mel, and the face
-        without its lower half joined with the reference, needs a definition of its own.
-        """
-        return self.generator(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
+    @property
+    def recipe(self) -> Recipe:
+        recipe = super().recipe
+        assert recipe is not None
+        return recipe
 
-    @torch.no_grad()
-    def generate(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
-        """Talking faces, frame by frame; evaluation and dubbing call nothing else.
+    def session(self, video: Video, recipe: Recipe, paste: PasteFace) -> Session:
+        """The dubbing of one video: the way from its frames to dubbed ones.
 
         Args:
-            frame_mels: (T,1,80,16), the mel window of each frame.
-            faces: (T,3,H,W) RGB float in [0, 1], unmasked; the method hides the mouth itself.
-            references: (T,3,H,W), the faces that show the identity.
+            video: The video and the audio's mel windows.
+            recipe: How the method is fed, `self.recipe` or a change of it.
+            paste: How its faces are pasted, as the recipe says.
+        """
+        return CropSession(self, video, recipe, paste)
 
-        Returns:
-            (T,3,h,w) RGB float32 in [0, 1], on the device of `faces`. Call it in evaluation mode.
+    def generate_chunk(self, inputs: FaceInputs) -> Tensor | Generated:
+        """Frames (N,3,h,w) for N frames' inputs, all images in the network's colour order.
+
+        A generator that takes anything else than a mel, and the face without its lower half joined with the reference,
+        needs a definition of its own; one with a fallback returns `Generated`.
+        """
+        faces = torch.cat([mask_lower_half(inputs.faces), inputs.reference], dim=1)
+        return self.generator(inputs.frame_mels, faces)
+
+    @torch.no_grad()
+    def generate(self, inputs: FaceInputs) -> Generated:
+        """Talking faces, frame by frame, on the device of `inputs.faces`. Call it in evaluation mode.
 
         Raises:
             ValueError: a tensor has another shape, type or range.
         """
-        self._check_inputs(frame_mels, faces, references)
-        chunks = []
-        for mels, face, reference in zip(
-            *(x.split(self.generate_batch) for x in (frame_mels, faces, references)), strict=True
-        ):
-            images = [self.to_network(x.to(self.device, self.dtype)) for x in (face, reference)]
-            frames = self.generate_chunk(mels.to(self.device, self.dtype), *images)
-            chunks.append(self.from_network(frames).float().clamp(0, 1).to(faces.device))
-        return torch.cat(chunks)
+        self._check_inputs(inputs)
+        frames, fallback = [], []
+        for part in inputs.split(self.generate_batch):
+            images = [self.to_network(x.to(self.device, self.dtype)) for x in (part.faces, part.references)]
+            extras = {name: value.to(self.device, self.dtype) for name, value in part.extras.items()}
+            made = self.generate_chunk(FaceInputs(part.frame_mels.to(self.device, self.dtype), *images, extras))
+            made = made if isinstance(made, Generated) else Generated.of(made)
+            frames.append(self.from_network(made.frames).float().clamp(0, 1).to(part.faces.device))
+            fallback.append(made.fallback.cpu())
+        return Generated(torch.cat(frames), torch.cat(fallback))
 
-    def _check_inputs(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> None:
-        frames, size = len(faces), self.image_size
-        image = (frames, 3, size, size)
+    def _check_inputs(self, inputs: FaceInputs) -> None:
+        frames, (height, width) = len(inputs.faces), self.size_hw
+        count = self.recipe.references.count
         for name, x, shape in (
-            ("frame_mels", frame_mels, (frames, 1, 80, 16)),
-            ("faces", faces, image),
-            ("references", references, image),
+            ("frame_mels", inputs.frame_mels, (frames, 1, 80, 16)),
+            ("faces", inputs.faces, (frames, 3, height, width)),
+            ("references", inputs.references, (frames, count, 3, height, width)),
         ):
             if frames == 0 or tuple(x.shape) != shape or not x.is_floating_point():
                 raise ValueError(
                     f"generate: {name} is {x.dtype} {tuple(x.shape)}. Expected float {shape} with at least one frame. "
-                    f"{type(self).__name__} works on {size} x {size} faces: resize them, or set image_size."
+                    f"{type(self).__name__} works on {width} x {height} faces: resize them, or set image_size."
                 )
-        for name, x in (("faces", faces), ("references", references)):
+        for name, x in (("faces", inputs.faces), ("references", inputs.references)):
             low, high = (float(value) for value in x.aminmax())
             if not (low >= 0 and high <= 1):
                 raise ValueError(
                     f"generate: {name} lie in [{low:g}, {high:g}]. Expected [0, 1]. Divide 8-bit images by 255."
                 )
+        if set(inputs.extras) != set(self.recipe.inputs):
+            raise ValueError(
+                f"generate: further inputs {', '.join(inputs.extras) or 'none'}. Expected "
+                f"{', '.join(self.recipe.inputs) or 'none'}, as the recipe says."
+            )
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor:
         """Generated windows (B,T,3,h,w) of a batch."""
         batched = batch["target"].shape[:2]
-        frames = self.generate(*(batch[key].flatten(0, 1) for key in ("frame_mels", "target", "reference")))
-        return frames.unflatten(0, batched)
+        inputs = FaceInputs.of(*(batch[key].flatten(0, 1) for key in ("frame_mels", "target", "reference")))
+        return self.generate(inputs).frames.unflatten(0, batched)
 
     def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
         """A random batch with every key that the training step or `generate` reads (tests, memory checks)."""

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the trainings of all methods do alike: steps of one network or of two by turns, their loss, their optimisers."""
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial, reduce
+from dataclasses import replace
+from functools import cache, partial, reduce
 from operator import add
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -14,13 +16,28 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
+from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.models.core.checkpoint_files import RECORD, class_path, package_version
 from lipsync_bench.models.core.frozen import FrozenParts
 from lipsync_bench.models.core.weight_files import RANDOM
 
 Stage = Literal["train", "val", "test"]
 
+_log = logging.getLogger(__name__)
+
 __all__ = ["BenchModule", "Stage", "Terms"]
+
+
+@cache
+def _warn_once(name: str, recipe: str) -> None:
+    _log.warning(
+        "%s: the checkpoint was written by the first edition, which did not record how faces were cut out. It is fed "
+        "as that edition fed every method: %s",
+        name,
+        recipe,
+    )
 
 
 class Terms(NamedTuple):
@@ -52,6 +69,7 @@ class BenchModule(FrozenParts):
             discriminator and without. `max_steps` counts optimiser steps, `val_check_interval` counts batches.
         clip_gradient: largest norm of the gradient with which an optimiser may step; with a discriminator each
             optimiser's gradient is clipped by its own norm. None: no clipping.
+        recipe: parts of the published recipe that are replaced, by the names of `RecipeOptions`: {crop: mesh}.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "rgb"
@@ -68,8 +86,15 @@ class BenchModule(FrozenParts):
     """Weights of terms by name; a term without one has the weight 1."""
     perceptual_weights: str = ""
 
-    def __init__(self, accumulate_batches: int = 1, clip_gradient: float | None = None) -> None:
+    def __init__(
+        self,
+        accumulate_batches: int = 1,
+        clip_gradient: float | None = None,
+        recipe: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__()
+        self._changes = RecipeOptions(**(recipe or {}))
+        self._recipe: Recipe | None = None
         self.discriminator = None
         self.weights = {}
         self.set_adam(lr=1e-4)
@@ -88,6 +113,18 @@ class BenchModule(FrozenParts):
         Files that the arguments name, a frozen network's random weights say, are written into `folder`.
         """
         return {}
+
+    def published(self) -> Recipe | None:
+        """How the faces that it was published with are cut out and fed; None for a module that sees no faces."""
+        return None
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """How it is fed: what its checkpoint says, else the published recipe with the argument's changes."""
+        if self._recipe is None:
+            published = self.published()
+            self._recipe = None if published is None else self._changes.applied(published)
+        return self._recipe
 
     @property  # type: ignore[misc]  # in Lightning this property has a setter
     def automatic_optimization(self) -> bool:
@@ -225,8 +262,21 @@ class BenchModule(FrozenParts):
             self.clip_gradients(optimizer, self.clip_gradient, "norm")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint[RECORD] = {"class_path": class_path(type(self)), "version": package_version()}
+        fed = {} if self.recipe is None else {"recipe": self.recipe.plain()}
+        checkpoint[RECORD] = {"class_path": class_path(type(self)), "version": package_version(), **fed}
         super().on_save_checkpoint(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        record = checkpoint.get(RECORD)
+        published = self.published()
+        if published is None or not isinstance(record, Mapping):
+            return
+        if "recipe" in record:
+            self._recipe = Recipe.of(record["recipe"])
+        else:
+            self._recipe = replace(published, crop=FaceMeshBox(), training_crop=None, references=References("first"), mel_padding="reflect")
+            _warn_once(type(self).__name__, self._recipe.text())
 
     def _logged_loss(self, batch: Mapping[str, Tensor], stage: Stage) -> Tensor:
         terms = self.loss_terms(batch, stage)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.recipe import MelPadding
 from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, scaled
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 
@@ -74,6 +75,7 @@ class HyperLipsSyncExpertModule(SyncExpertModule):
 
     experiment = "experiments/hyperlips_sync_expert.yaml"
     image_size: ClassVar[int] = HyperLipsSyncExpert.face_px
+    mel_padding: ClassVar[MelPadding] = "constant"
 
     def __init__(self, width: float = 1.0, lr: float = 1e-4, mirror: bool = False, **steps: Any) -> None:
         super().__init__(width, lr, **steps)

@@ -8,6 +8,9 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
+from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.exact_training import plain
 from lipsync_bench.models.core.frozen import frozen
@@ -170,9 +173,12 @@ class LipFormer(TalkingFaceModule):
         self.codes = source.loaded("codes") or self.codes  # those it was trained on, whatever `codebook` says
         return source
 
-    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
-        upper = self.codes.upper_half(faces)
-        return self.generator.decode(upper, self._predict(frame_mels, upper, references).codes)
+    def generate_chunk(self, inputs: FaceInputs) -> Tensor:
+        upper = self.codes.upper_half(inputs.faces)
+        return self.generator.decode(upper, self._predict(inputs.frame_mels, upper, inputs.reference).codes)
+
+    def published(self) -> Recipe:
+        return Recipe(FaceMeshBox(), self.size_hw, references=References("first"))
 
     def trained_parameters(self) -> Any:
         slow = list(self.generator.transformer.parameters())

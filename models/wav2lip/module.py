@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
+from lipsync_bench.datamodules.recipe import Recipe, References
 from lipsync_bench.models.core.checkpoint_files import RECORD
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
@@ -101,6 +103,11 @@ class Wav2Lip(TalkingFaceModule):
         self._use_sync(sync_start == "always")
         self.l1_loss, self.sync_loss = ReconstructionLoss(), SyncLoss()
         self.adversarial_loss, self.discriminator_loss = AdversarialLoss(), DiscriminatorLoss()
+
+    def published(self) -> Recipe:
+        """As the released scripts: S3FD's boxes, and each frame as its own reference."""
+        boxes = DetectorBox("s3fd", pads=(0, 10, 0, 0), smoothing=5)
+        return Recipe(boxes, self.size_hw, DetectorBox("s3fd"), references=References("same"))
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:

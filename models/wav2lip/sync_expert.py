@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
+from lipsync_bench.datamodules.recipe import MelPadding, Recipe
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms
@@ -105,6 +107,7 @@ class SyncExpertModule(BenchModule):
     experiment = "experiments/sync_expert.yaml"
     window: ClassVar[type[WindowDataset]] = ExpertWindows
     image_size: ClassVar[int] = SyncExpert.face_px
+    mel_padding: ClassVar[MelPadding] = "reflect"
     chance_margin: ClassVar[float] = 0.01
     chance_patience: ClassVar[int] = 3
     """Validations in a row at chance level before the warning."""
@@ -116,6 +119,10 @@ class SyncExpertModule(BenchModule):
         self.network = self.build(width)
         self.loss = CosineBCE()
         self._validations_at_chance = 0
+
+    def published(self) -> Recipe:
+        """S3FD's boxes as they are, as released."""
+        return Recipe(DetectorBox("s3fd"), (self.image_size, self.image_size), mel_padding=self.mel_padding)
 
     @staticmethod
     def build(width: float) -> SyncExpert:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
+from lipsync_bench.datamodules.recipe import Recipe, References
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
@@ -35,6 +37,22 @@ def adam_of(
     released = variant == "released"
     rate = (5e-4 if released else 1e-4) if discriminator_lr is None else discriminator_lr
     return betas or ((0.5, 0.999) if released else (0.9, 0.999)), rate
+
+
+def recipe_of(variant: Variant, size_hw: tuple[int, int]) -> Recipe:
+    """How both stages are fed: S3FD's boxes, zeros around the audio.
+
+    The released code shows the first frame as the reference, the paper the source frame itself (III-A, VI-C).
+    """
+    released = variant == "released"
+    return Recipe(
+        DetectorBox("s3fd", pads=(0, 10, 0, 0), smoothing=5),
+        size_hw,
+        DetectorBox("s3fd"),
+        references=References("first" if released else "same"),
+        mel_padding="constant",
+        paste="parser_released" if released else "parser",
+    )
 
 
 class HyperLipsBase(TalkingFaceModule):
@@ -83,7 +101,6 @@ class HyperLipsBase(TalkingFaceModule):
     experiment = "experiments/hyperlips_base.yaml"
     sync_expert_module = HyperLipsSyncExpertModule
     perceptual_terms = ("lpips",)
-    face_mask = True
     generator: HyperLipsBaseGenerator
 
     def __init__(
@@ -122,6 +139,9 @@ class HyperLipsBase(TalkingFaceModule):
         self.perceptual_weights = perceptual_weights
         self.l1_loss, self.sync_loss = ReconstructionLoss(), SyncLoss()
         self.adversarial_loss = make_adversarial(adversarial or _ADVERSARIAL[variant])
+
+    def published(self) -> Recipe:
+        return recipe_of(self.hparams["variant"], self.size_hw)
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:

@@ -9,9 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.frozen import frozen
+from lipsync_bench.models.core.inputs import FaceInputs, Generated
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
 from lipsync_bench.models.hyperlips.base.module import HyperLipsBase, Variant, adam_of
@@ -48,7 +50,7 @@ class HyperLipsHR(TalkingFaceModule):
     Batches are windows of this method's own kind (windows.py), which read what `bench base-frames` wrote. The loss is
     the sum of all terms (Eq. 16, all lambdas 1). At inference the base network, which a checkpoint carries with it,
     makes the base frames, and Face Mesh finds the landmarks of the sketch in them. Where it finds none the enlarged
-    base frame is the result (the failure that the paper's Fig. 6 shows), counted in `fallback_frames`.
+    base frame is the result (the failure that the paper's Fig. 6 shows), a fallback frame.
 
     There are two optimisers, and `trainer.global_step` counts the steps of both: `max_steps` and the step in a
     checkpoint's name are twice the number of batches. On several GPUs use
@@ -81,7 +83,6 @@ class HyperLipsHR(TalkingFaceModule):
     experiment = "experiments/hyperlips_hr.yaml"
     window = HRWindows
     perceptual_terms = ("vgg", "lip_lpips")
-    face_mask = True
     generator: HRDecoder
 
     def __init__(
@@ -129,6 +130,9 @@ class HyperLipsHR(TalkingFaceModule):
             ReconstructionLoss(),
             make_adversarial(adversarial or _ADVERSARIAL[variant]),
         )
+
+    def published(self) -> Recipe:
+        return recipe_of(self.hparams["variant"], self.size_hw)
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
@@ -188,16 +192,15 @@ class HyperLipsHR(TalkingFaceModule):
         sketch = sketch if self.use_sketch else torch.zeros_like(sketch)
         return self.generator(torch.cat([base, sketch.expand_as(base)], dim=1))
 
-    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
-        faces, references = (self._small(x) for x in (faces, references))
-        base = self.base(frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
+    def generate_chunk(self, inputs: FaceInputs) -> Generated:
+        faces, references = (self._small(x) for x in (inputs.faces, inputs.reference))
+        base = self.base(inputs.frame_mels, torch.cat([mask_lower_half(faces), references], dim=1))
         seen = guide(base, self.inference, self.generator.scale, self.smooth_frames, self.use_sketch)
         frames = self._decoded(seen)
         missing = ~seen.found
         if missing.any():
-            self.fallback_frames += int(missing.sum())
             frames[missing] = F.interpolate(base[missing].to(frames), frames.shape[-2:], mode="bilinear")
-        return frames
+        return Generated(frames, missing)
 
     def _decoded(self, seen: Guide) -> Tensor:
         """The decoder's frames, as many at a time as memory is meant to hold."""

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
+from lipsync_bench.datamodules.recipe import Recipe, References
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
@@ -106,6 +108,11 @@ class VideoReTalkingLNet(TalkingFaceModule):
     def forward(self, audio: Tensor, faces: Tensor) -> Tensor:
         """The generator's forward, BGR: audio (B,T,1,80,16), faces (B,6,T,96,96) -> (B,3,T,96,96), or 4-D without T."""
         return self.generator(audio, faces)
+
+    def published(self) -> Recipe:
+        """S3FD's boxes with 20 pixels below, as released; the input frame as its own reference (paper, C.2.3)."""
+        boxes = DetectorBox("s3fd", pads=(0, 20, 0, 0), smoothing=5)
+        return Recipe(boxes, self.size_hw, DetectorBox("s3fd"), references=References("same"), mel_padding="constant")
 
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
         generated, target = self.windows(batch)

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How generated faces are pasted into their frames, by the names in `Recipe.paste`."""
+
+import numpy as np
+
+from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
+from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
+from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.inference.blending import Blend, blend
+from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
+from lipsync_bench.models.core.session import PasteFace, face_bytes
+
+__all__ = ["BlendPaste", "WholeCutPaste", "box_of", "make_paste"]
+
+
+def box_of(cut: Cut) -> np.ndarray:
+    """The rectangle of a cut, x1 y1 x2 y2.
+
+    Raises:
+        ValueError: It is no rectangle.
+    """
+    if not isinstance(cut, BoxCut):
+        raise ValueError(
+            f"a paste of rectangles with a {type(cut).__name__}. Expected a crop rule of boxes, or --recipe.paste quad"
+        )
+    return np.array(cut.box)
+
+
+class WholeCutPaste:
+    """The whole cut as the crop rule pastes it: boxes with hard edges, as the official scripts do; quads with soft
+    ones.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __call__(self, frame: np.ndarray, cut: Cut, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
+        """A changed copy of the frame; arguments as `PasteFace`."""
+        return cut.paste(frame, face_bytes(generated))
+
+
+class BlendPaste:
+    """The lower face inside the mesh's contour, with a soft edge."""
+
+    def __init__(self, name: Blend) -> None:
+        self.name: str = name
+        self._how = name
+
+    def __call__(self, frame: np.ndarray, cut: Cut, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
+        """A changed copy of the frame; arguments as `PasteFace`."""
+        return blend(frame, generated, box_of(cut), contour, self._how)
+
+
+def make_paste(recipe: Recipe, store: Store, device: str = "cpu") -> PasteFace:
+    """The paste of a recipe.
+
+    The face parser's weights are looked for in the store; without them HyperLips' mask is the contour of the Face Mesh,
+    and the name says so.
+
+    Raises:
+        ValueError: As `load_face_parser`.
+    """
+    name = recipe.paste
+    if name in ("box", "quad"):
+        return WholeCutPaste(name)
+    if name in ("feather", "laplacian"):
+        return BlendPaste(name)
+    return FaceMaskPaste(parser_in(store), device, released=name == "parser_released")

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a video and audio to dubbed frames: the one way that evaluation, dubbing, previews and second stages take.
+
+A session is made for one video. It is given the video's frames chunk by chunk and gives them back with another mouth.
+By default each face is cut by the recipe's rule, generated, and pasted back; a method that must see the whole video
+before its first frame defines a session of its own, which opens the video once more through `Video.frames`.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+
+from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
+from lipsync_bench.datamodules.faces.geometry import Geometry
+from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.models.core.inputs import FaceInputs
+
+if TYPE_CHECKING:
+    from lipsync_bench.models.core.module import TalkingFaceModule
+
+__all__ = ["CropSession", "PasteFace", "Session", "Video", "face_bytes", "images_to_batch"]
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video to be dubbed.
+
+    Args:
+        geometry: Where the face is in each of its T frames.
+        frame_mels: (first, count) -> float32 (count,1,80,16), the mel windows of the dubbed frames from `first` on.
+        frames: Opens the video: its T frames, uint8 RGB (H,W,3), from the beginning.
+    """
+
+    geometry: Geometry
+    frame_mels: Callable[[int, int], np.ndarray]
+    frames: Callable[[], Iterator[np.ndarray]]
+
+    def __len__(self) -> int:
+        return len(self.geometry)
+
+
+class PasteFace(Protocol):
+    """How generated faces are pasted into their frames."""
+
+    name: str
+    """In rows: "box", "contour", "parsing" and the start of the parser's SHA-256 ..."""
+
+    def __call__(self, frame: np.ndarray, cut: Cut, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
+        """A changed copy of a frame.
+
+        Args:
+            frame: uint8 (H,W,3).
+            cut: Where the face was cut out.
+            generated: float32 (3,h,w) in [0, 1].
+            contour: (30,2), the mesh points `geometry.CONTOUR` in pixels of the frame.
+        """
+
+
+def face_bytes(generated: np.ndarray) -> np.ndarray:
+    """A generated face, float (3,h,w) in [0, 1], as uint8 (h,w,3): scaled to 0..255 and truncated, as published."""
+    return (generated.transpose(1, 2, 0) * 255).astype(np.uint8)
+
+
+def images_to_batch(images: Sequence[np.ndarray]) -> torch.Tensor:
+    """uint8 images (H,W,3) of one size as float32 (T,3,H,W) in [0, 1]."""
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)
+
+
+class Session(ABC):
+    """The dubbing of one video. What it could not do is counted, not hidden."""
+
+    def __init__(self) -> None:
+        self.fallback_frames = 0
+        """Frames so far that the method made by its fallback."""
+        self.passed_through = 0
+        """Frames so far without a visible face, which were returned as they came."""
+        self.steps_left_out: tuple[str, ...] = ()
+        """Names of published steps that were left out, for want of their weights."""
+
+    @abstractmethod
+    def frames(self, first: int, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        """Dubbed frames of a chunk. Chunks come in order, from frame 0 on.
+
+        Args:
+            first: Number of the first frame; beyond the video's end it begins again.
+            images: The video's frames, uint8 RGB (H,W,3).
+
+        Yields:
+            A frame for each, of the same size; where no face is visible the very array that was given.
+
+        Raises:
+            MediaError: A generated value is not finite.
+        """
+
+    def close(self) -> None:  # noqa: B027 (most have nothing to free)
+        """Free what the session holds."""
+
+
+class CropSession(Session):
+    """Cut, generate, paste: holds one chunk at a time.
+
+    Args:
+        module: A method in evaluation mode, on its device.
+        video: The video and the audio's mel windows.
+        recipe: How the method is fed.
+        paste: How its faces are pasted; it belongs to the recipe.
+    """
+
+    def __init__(self, module: "TalkingFaceModule", video: Video, recipe: Recipe, paste: PasteFace) -> None:
+        super().__init__()
+        self._module, self._video, self._recipe, self._paste = module, video, recipe, paste
+        self._cuts = recipe.crop.cuts(video.geometry)
+        self._fixed: torch.Tensor | None = None  # references (R,3,H,W) of all frames
+        if recipe.inputs:
+            raise ValueError(
+                f"{type(module).__name__}: its recipe has the further inputs {', '.join(recipe.inputs)}. Expected a "
+                "session of the method's own that makes them. Override its method session"
+            )
+
+    def _face(self, image: np.ndarray, cut: Cut) -> np.ndarray:
+        return cut.face(image, self._recipe.size_hw, self._recipe.resize)
+
+    def faces(self, first: int, images: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+        """The generated faces of a chunk, float32 (3,h,w) each, by their number in it; none where no face is visible.
+
+        Args and errors are those of `frames`.
+        """
+        cuts = [self._cuts[(first + k) % len(self._cuts)] for k in range(len(images))]
+        cut_out = {k: self._face(images[k], cut) for k, cut in enumerate(cuts) if cut is not None}
+        if not cut_out:
+            return {}
+        faces = images_to_batch(list(cut_out.values()))
+        mels = self._video.frame_mels(first, len(images))[list(cut_out)]
+        inputs = FaceInputs(torch.from_numpy(np.ascontiguousarray(mels)), faces, self._references(faces))
+        with torch.inference_mode():
+            made = self._module.generate(inputs)
+        self.fallback_frames += int(made.fallback.sum())
+        frames = made.frames.float().cpu().numpy()
+        finite = np.isfinite(frames).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise MediaError(
+                f"{type(self._module).__name__}: {int((~finite).sum())} of {len(frames)} generated faces have values "
+                "that are not finite. Expected numbers between 0 and 1. Use another checkpoint, or leave out this clip"
+            )
+        return dict(zip(cut_out, frames, strict=True))
+
+    def frames(self, first: int, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        faces = self.faces(first, images)
+        contours = self._video.geometry.contours
+        for k, image in enumerate(images):
+            place = (first + k) % len(self._cuts)
+            cut = self._cuts[place]
+            if cut is None:
+                self.passed_through += 1
+                yield image
+            else:
+                yield self._paste(image, cut, faces.pop(k), contours[place])
+
+    def _references(self, faces: torch.Tensor) -> torch.Tensor:
+        """(T,R,3,H,W) for the faces (T,3,H,W) of a chunk."""
+        rule = self._recipe.references
+        if rule.kind == "same":
+            return faces[:, None]
+        if self._fixed is None:
+            self._fixed = faces[:1].clone() if rule.kind == "first" else self._drawn(rule.count, rule.seed)
+        return self._fixed.expand(len(faces), *self._fixed.shape)
+
+    def _drawn(self, count: int, seed: int) -> torch.Tensor:
+        """Faces of frames that are drawn once; reads the video up to the last of them."""
+        visible = [place for place, cut in enumerate(self._cuts) if cut is not None]
+        rng = np.random.default_rng(seed)
+        chosen = rng.choice(visible, count, replace=count > len(visible)).tolist()
+        found: dict[int, np.ndarray] = {}
+        for place, image in enumerate(self._video.frames()):
+            cut = self._cuts[place]
+            if place in chosen and cut is not None:
+                found[place] = self._face(image, cut)
+            if place >= max(chosen):
+                break
+        return images_to_batch([found[place] for place in chosen])
