@@ -32,7 +32,7 @@ import mediapipe
 import numpy as np
 
 from lipsync_bench.datamodules.faces.dlib_models import LANDMARKS68, dlib_model
-from lipsync_bench.datamodules.faces.options import DetectorName, FaceOptions
+from lipsync_bench.datamodules.faces.options import DetectorName
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.weights.store import Store
 

@@ -17,7 +17,7 @@ from functools import partial
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
@@ -26,26 +26,28 @@ import torch
 from rich.console import Console
 
 from lipsync_bench.datamodules import Synthetic
+from lipsync_bench.datamodules.clips.boxes import clip_geometry
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.datasets.synthetic import make_corpus
-from lipsync_bench.datamodules.faces.crops import cut
-from lipsync_bench.datamodules.faces.geometry import CONTOUR
+from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
 from lipsync_bench.datamodules.files.disk import write_atomic
 from lipsync_bench.datamodules.files.texts import read_json, read_yaml
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, frame_mels, mel_spectrogram, to_float
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
+from lipsync_bench.datamodules.recipe import MelPadding
+from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running
-from lipsync_bench.evaluation.target.chunks import in_frame
 from lipsync_bench.experiment_files import experiment_file
 from lipsync_bench.inference.base_frames import make_base_frames
-from lipsync_bench.inference.face_mask import FaceMaskPaste
-from lipsync_bench.inference.lip_sync import lip_sync, paste_crop
+from lipsync_bench.inference.dub import dub_frames
+from lipsync_bench.inference.pasting import make_paste
 from lipsync_bench.inference.preview import write_preview
 from lipsync_bench.metrics.sync.expert import expert_curve
 from lipsync_bench.models import list_methods, load_expert, load_method
+from lipsync_bench.models.core.session import Video
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from lipsync_bench.results.csv_tables import csv_text
 from lipsync_bench.results.leaderboard import rich_table
@@ -172,27 +174,26 @@ def _preview(path: Path, clip_file: Path, source_root: Path, checkpoints: Mappin
     """Ground truth, repeated frame and the methods on one test clip, side by side."""
     with Clip(clip_file) as clip:
         source = source_root / clip.header.source
-        boxes, mels, samples = clip.boxes(), frame_mels(clip.mel(), len(clip)), clip.wav()
-        contours = in_frame(clip.mesh()[:, list(CONTOUR), :2], boxes)
+        boxes, samples, geometry = clip.boxes(), clip.wav(), clip_geometry(clip)
+        mels = {padding: clip.mel(padding) for padding in get_args(MelPadding)}
 
     def frames() -> Iterator[np.ndarray]:
         return islice(read_frames(source, FPS), len(boxes))
 
-    reference = cut(next(frames()), boxes[0])
+    def dubbed(checkpoint: Path) -> Iterator[np.ndarray]:
+        module = load_method(checkpoint, "cpu")
+        recipe = module.recipe
+        mel = mels[recipe.mel_padding]
+        video = Video(geometry, lambda first, count: frame_mels(mel, count, FPS, first), frames)
+        return dub_frames(module.session(video, recipe, make_paste(recipe, Store())), frames())
+
+    cuts = [BoxCut((x1, y1, x2, y2)) for x1, y1, x2, y2 in boxes.astype(int).tolist()]
+    reference = cuts[0].crop(next(frames()))
     columns: dict[str, Iterable[np.ndarray]] = {
         "ground truth": frames(),
-        "repeated frame": (paste_crop(frame, reference, box) for frame, box in zip(frames(), boxes, strict=True)),
+        "repeated frame": (cut.paste(frame, reference) for frame, cut in zip(frames(), cuts, strict=True)),
+        **{f"{name} (small)": dubbed(checkpoint) for name, checkpoint in checkpoints.items()},
     }
-    mask = FaceMaskPaste()
-    for name, checkpoint in checkpoints.items():
-        module = load_method(checkpoint, "cpu")
-
-        def paste_face(index: int, frame: np.ndarray, generated: np.ndarray) -> np.ndarray:
-            return mask(frame, boxes[index], generated, contours[index])
-
-        columns[f"{name} (small)"] = lip_sync(
-            module, frames(), boxes, mels, reference, paste_face=paste_face if module.face_mask else None
-        )
     write_preview(path, columns, samples)
 
 

@@ -37,7 +37,9 @@ def dub(
     """
     from lipsync_bench.inference.dub import dub as run
 
-    logging.getLogger(__name__).info("%s", run(checkpoint, video, audio, out, options, recipe, follow, weights).summary())
+    logging.getLogger(__name__).info(
+        "%s", run(checkpoint, video, audio, out, options, recipe, follow, weights).summary()
+    )
     return 0
 
 

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from lipsync_bench.cli.command_line import From1
 from lipsync_bench.datamodules.option_types import Words
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
@@ -27,6 +28,7 @@ def evaluate(
     workers: From1 | None = None,
     inputs: Inputs = Inputs(),
     rules: Rules = Rules(),
+    recipe: RecipeOptions = RecipeOptions(),
     metrics: MetricOptions = MetricOptions(),
     weights: WeightOptions = WeightOptions(),
     select: Selection = Selection(),
@@ -59,9 +61,11 @@ def evaluate(
     suffix = "" if rules.protocol in (None, usual) else f"-{Path(str(rules.protocol)).stem}"
     out = out or Path("results") / f"{name}{suffix}"
     if dataset is not None:
-        run = partial(evaluate_dataset, dataset, out, inputs=inputs)
+        run = partial(evaluate_dataset, dataset, out, inputs=inputs, recipe=recipe)
     else:
         assert target is not None
+        if recipe:
+            raise ValueError("--recipe with --target: videos made elsewhere are fed by nobody here. Leave it out")
         run = partial(evaluate_videos, inputs.pred, target, out, workers=workers)
     result = run(rules=rules, metrics=metrics, weights=weights, select=select, running=running, splitting=splitting)
     if result.missing:

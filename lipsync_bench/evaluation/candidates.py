@@ -5,26 +5,32 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 
 import cv2
 import numpy as np
 
+from lipsync_bench.datamodules.clips.boxes import clip_geometry
+from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import MediaError
+from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
 from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.media.video_files import find_videos
+from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.registry import whose
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.evaluation.task.protocol import Protocol
-from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
-from lipsync_bench.inference.lip_sync import lip_sync, paste, paste_crop
+from lipsync_bench.inference.pasting import make_paste
 from lipsync_bench.models import TalkingFaceModule
 from lipsync_bench.models.core.checkpoints import read_origin
+from lipsync_bench.models.core.session import Session, Video
 from lipsync_bench.results.rows import GROUND_TRUTH, REPEATED_FRAME
 from lipsync_bench.weights.methods import load_any
 
@@ -37,6 +43,7 @@ __all__ = [
     "Checkpoint",
     "GroundTruth",
     "RepeatedFrame",
+    "Target",
     "TargetChunk",
     "VideoFiles",
     "VideoFolder",
@@ -46,7 +53,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class TargetChunk:
-    """Consecutive frames of the target, and the inputs from which a method generates them.
+    """Consecutive frames of the target.
 
     Args:
         clip: Id of the clip.
@@ -54,9 +61,7 @@ class TargetChunk:
         first: Number of the first frame in this chunk.
         frames: uint8 RGB source frames (H, W, 3).
         boxes: (N, 4) face boxes of these frames in pixels.
-        frame_mels: (N, 1, 80, 16) mel windows of these frames.
         reference: uint8 RGB crop of the clip's first frame.
-        contours: (N, 30, 2) the mesh points `geometry.CONTOUR` in pixels of these frames.
     """
 
     clip: str
@@ -64,9 +69,22 @@ class TargetChunk:
     first: int
     frames: Sequence[np.ndarray]
     boxes: np.ndarray
-    frame_mels: np.ndarray
     reference: np.ndarray
-    contours: np.ndarray
+
+
+@dataclass(frozen=True)
+class Target:
+    """A pair of clips, from which a method makes a video.
+
+    Args:
+        video: The clip that is reproduced.
+        audio: The clip whose audio drives the frames.
+        source: The first one's video.
+    """
+
+    video: Clip
+    audio: Clip
+    source: Path
 
 
 class Candidate(ABC):
@@ -86,21 +104,32 @@ class Candidate(ABC):
     undubbed = False
     """True for the ground truth: under an unpaired protocol it is scored with its own audio."""
 
+    recipe = ""
+    """Digest of how it is fed, as in the rows; empty where the suite does not feed it."""
+
     def __init__(self, name: str, sha256: str = "", weights: str = "") -> None:
         self.name = name
         self.sha256 = sha256
         self.weights = weights
 
+    @property
+    def entry(self) -> tuple[str, str, str, str]:
+        """The fields of `ENTRY` behind the protocol."""
+        return self.name, self.sha256, self.paste, self.recipe
+
+    def begin(self, target: Target) -> None:  # noqa: B027 (most need nothing but the chunks)
+        """Called before the first chunk of a pair."""
+
     @abstractmethod
-    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+    def frames(self, chunk: TargetChunk) -> Sequence[np.ndarray]:
         """The candidate's frames for a chunk, in the size of the target's frames.
 
         Chunks of a clip come in order, beginning at 0. A shorter list means that the candidate has ended.
         """
 
-    def fallback_frames(self) -> int:
-        """Frames so far that the method made by its fallback."""
-        return 0
+    def counts(self) -> Mapping[str, object]:
+        """Fields of its row that are known when the last chunk of a pair is done."""
+        return {"fallback_frames": 0, "passed_through_frames": 0}
 
     def damaged_frames(self) -> int:
         """Frames of its own videos so far that the decoder concealed or left out."""
@@ -141,7 +170,7 @@ class GroundTruth(Candidate):
         """The source video."""
         return self.folder / self.sources[clip]
 
-    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+    def frames(self, chunk: TargetChunk) -> Sequence[np.ndarray]:
         """The target's own frames, the same list object."""
         return chunk.frames
 
@@ -154,9 +183,10 @@ class RepeatedFrame(Candidate):
     def __init__(self) -> None:
         super().__init__(REPEATED_FRAME)
 
-    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+    def frames(self, chunk: TargetChunk) -> Sequence[np.ndarray]:
         """The reference crop pasted, resized to each box."""
-        return [paste_crop(frame, chunk.reference, box) for frame, box in zip(chunk.frames, chunk.boxes, strict=True)]
+        cuts = [BoxCut((x1, y1, x2, y2)) for x1, y1, x2, y2 in np.rint(chunk.boxes).astype(int).tolist()]
+        return [cut.paste(frame, chunk.reference) for frame, cut in zip(chunk.frames, cuts, strict=True)]
 
 
 def _same_shape(size_hw: tuple[int, int], target_hw: tuple[int, int]) -> bool:
@@ -202,12 +232,22 @@ class Checkpoint(Candidate):
         device: Where the network runs.
         store: Weight files: the face parser's, for methods that are pasted through a face mask; without it the mask is
             the contour of Face Mesh.
+        changes: Parts of its recipe that are replaced.
+        protocol: May name the reference frame.
 
     Raises:
         FileNotFoundError: No such checkpoint or weights.
     """
 
-    def __init__(self, name: str, path: Path, device: str = "cpu", store: Store | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        path: Path,
+        device: str = "cpu",
+        store: Store | None = None,
+        changes: RecipeOptions = RecipeOptions(),
+        protocol: Protocol | None = None,
+    ) -> None:
         if not path.is_file():
             raise FileNotFoundError(
                 f"{name}: no checkpoint at {path}. Expected the file that training writes. Train it (lightning fit -c "
@@ -216,25 +256,57 @@ class Checkpoint(Candidate):
         super().__init__(name, sha256(path))
         self.weights = _whose(path, self.sha256)
         self.module: TalkingFaceModule = load_any(name, path, device, store or Store())
-        self._mask = FaceMaskPaste(parser_in(store or Store()), device) if self.module.face_mask else None
-        self.paste = "box" if self._mask is None else self._mask.name
+        if protocol is not None and protocol.reference in ("first", "same") and changes.references is None:
+            changes = replace(changes, references=protocol.reference)
+        self.fed: Recipe = changes.applied(self.module.recipe)
+        """How it is fed here."""
+        self.recipe = self.fed.digest
+        self._paste = make_paste(self.fed, store or Store(), device)
+        self.paste = self._paste.name
+        self._session: Session | None = None
 
-    def fallback_frames(self) -> int:
-        """Fallback frames as the method counts them."""
-        return self.module.fallback_frames
+    def begin(self, target: Target) -> None:
+        """Open the session of a pair.
 
-    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+        Raises:
+            MediaError: The clip lacks what the crop rule reads.
+        """
+        if self._session is not None:
+            self._session.close()
+        mel = target.audio.mel(self.fed.mel_padding)
+        video = Video(
+            clip_geometry(target.video),
+            lambda first, count: frame_mels(mel, count, first_frame=first),
+            lambda: read_frames(target.source, FPS),
+        )
+        try:
+            self._session = self.module.session(video, self.fed, self._paste)
+        except ValueError as error:
+            raise MediaError(f"{target.video.path}: {error}") from error
+
+    def counts(self) -> Mapping[str, object]:
+        """What the session could not do, and how the method was fed."""
+        done = self._session
+        return {
+            "fallback_frames": 0 if done is None else done.fallback_frames,
+            "passed_through_frames": 0 if done is None else done.passed_through,
+            "steps_left_out": "" if done is None else ", ".join(done.steps_left_out),
+        }
+
+    def facts(self, clip: str, audio_clip: str) -> Mapping[str, object]:
+        """How the method is fed, in words."""
+        departures = self.fed.departures(self.module.published())
+        trained = self.fed.departures(self.module.recipe)
+        return {
+            "recipe_text": self.fed.text(),
+            "published": f"no: {departures}" if departures else "yes",
+            "trained_otherwise": trained.replace("(published: ", "(trained: "),
+        }
+
+    def frames(self, chunk: TargetChunk) -> Sequence[np.ndarray]:
         """Generated faces pasted into the target's frames."""
-        reference = chunk.reference if protocol.reference == "first" else None
-        batch = max(1, len(chunk.frames))
-        mask = self._mask
-
-        def paste_face(index: int, frame: np.ndarray, generated: np.ndarray) -> np.ndarray:
-            if mask is None:
-                return paste(frame, generated, chunk.boxes[index])
-            return mask(frame, chunk.boxes[index], generated, chunk.contours[index])
-
-        return list(lip_sync(self.module, chunk.frames, chunk.boxes, chunk.frame_mels, reference, batch, paste_face))
+        assert self._session is not None
+        return list(self._session.frames(chunk.first, chunk.frames))
 
 
 def _plain(path: PurePath) -> str:
@@ -276,7 +348,7 @@ class VideoFiles(Candidate):
         except (MediaError, OSError):
             return ""  # the row will give the reason
 
-    def frames(self, chunk: TargetChunk, protocol: Protocol) -> Sequence[np.ndarray]:
+    def frames(self, chunk: TargetChunk) -> Sequence[np.ndarray]:
         """The next frames of the clip's video at 25 fps, resized to the target's size where they differ.
 
         Raises:

@@ -15,6 +15,7 @@ from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.slices import WHOLE, Slice, rank_and_world
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
@@ -26,6 +27,7 @@ from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
 from lipsync_bench.evaluation.run import Evaluation, evaluate_pairs
 from lipsync_bench.evaluation.several import Several
+from lipsync_bench.evaluation.target.geometry import refuse_without_boxes
 from lipsync_bench.evaluation.target.regions import Regions
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.evaluation.task.inputs import Standing
@@ -171,6 +173,7 @@ def evaluate_dataset(
     *,
     inputs: Inputs = Inputs(),
     rules: Rules = Rules(),
+    recipe: RecipeOptions = RecipeOptions(),
     metrics: MetricOptions = MetricOptions(),
     weights: WeightOptions = WeightOptions(),
     select: Selection = Selection(),
@@ -186,6 +189,7 @@ def evaluate_dataset(
         inputs: Clips, checkpoints and folders of videos, beside or instead of the YAML's methods; see `VideoFolder`
             for the names of videos.
         rules: How clips are drawn, paired and compared.
+        recipe: Parts of the methods' recipes that are replaced; the rows say so.
         metrics: Metrics beyond those that are always computed.
         weights: Where the networks' weights are looked for.
         select: A part of the methods or clips.
@@ -204,6 +208,7 @@ def evaluate_dataset(
             out,
             inputs=inputs,
             rules=rules,
+            recipe=recipe,
             metrics=metrics,
             weights=weights,
             select=select,
@@ -233,7 +238,9 @@ def evaluate_dataset(
             yield RepeatedFrame()
         for name, path in checkpoints.items():
             if name in names:
-                yield Checkpoint(name, path, where, store)
+                method = Checkpoint(name, path, where, store, recipe, protocol)
+                refuse_without_boxes(name, method.fed.crop, listing.clips)
+                yield method
         for name, folder in folders.items():
             if name in names:
                 yield VideoFolder(name, folder, sources, (out, root, *folders.values()), all_sources)
@@ -261,6 +268,7 @@ def evaluate_dataset(
         **vars(replace(inputs, methods=checkpoints, pred=folders)),
         **({"commands": {name: command.stated() for name, command in commands.items()}} if commands else {}),
         **vars(replace(rules, protocol=rules.protocol or PAIRED_FACE_BOX, split=benchmark.split)),
+        "recipe": {name: value for name, value in asdict(recipe).items() if value is not None},
         "metrics": asdict(metrics),
         **asdict(weights),
         "select": asdict(select),

@@ -19,7 +19,7 @@ from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH
 __all__ = ["has_files", "pooled_values", "remove_files"]
 
 
-def _file(folder: Path, metric: Description, entry: tuple[str, str, str], clip: str, audio_clip: str) -> Path:
+def _file(folder: Path, metric: Description, entry: tuple[str, str, str, str], clip: str, audio_clip: str) -> Path:
     kind, suffix = metric.files
     return row_path(folder / kind, entry, clip, audio_clip, suffix)
 
@@ -34,7 +34,7 @@ def _pooled(networks: Mapping[str, Any]) -> list[tuple[Description, Column]]:
     ]
 
 
-def remove_files(folder: Path, entry: tuple[str, str, str], clip: str, audio_clip: str) -> None:
+def remove_files(folder: Path, entry: tuple[str, str, str, str], clip: str, audio_clip: str) -> None:
     """Remove the files that scorers wrote for a row of a results folder; arguments as in the row."""
     for metric in METRICS:
         if metric.files[0]:
@@ -42,7 +42,7 @@ def remove_files(folder: Path, entry: tuple[str, str, str], clip: str, audio_cli
 
 
 def has_files(
-    folder: Path, networks: Mapping[str, Any], entry: tuple[str, str, str], clip: str, audio_clip: str, crops: int
+    folder: Path, networks: Mapping[str, Any], entry: tuple[str, str, str, str], clip: str, audio_clip: str, crops: int
 ) -> bool:
     """Whether all files that pooled columns need for a row are complete; `crops` is how many crops were compared."""
     for metric, column in _pooled(networks):
@@ -55,7 +55,10 @@ def has_files(
 def _files(folder: Path, metric: Description, rows: pd.DataFrame) -> list[Path]:
     rows = rows.sort_values(["clip", "audio_clip"])
     names = zip(*(rows[name].astype(str) for name in (*ENTRY[1:], "clip", "audio_clip")), strict=True)
-    return [_file(folder, metric, (method, sha, paste), clip, audio) for method, sha, paste, clip, audio in names]
+    return [
+        _file(folder, metric, (method, sha, paste, recipe), clip, audio)
+        for method, sha, paste, recipe, clip, audio in names
+    ]
 
 
 def pooled_values(folder: Path, rows: pd.DataFrame, networks: Mapping[str, Any]) -> pd.DataFrame:

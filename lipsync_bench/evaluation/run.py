@@ -18,7 +18,7 @@ from lipsync_bench.datamodules.errors import ClipError, MediaError
 from lipsync_bench.datamodules.media.audio import load_audio, mel_spectrogram, to_float, to_int16
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import probe
-from lipsync_bench.evaluation.candidates import Candidate
+from lipsync_bench.evaluation.candidates import Candidate, Target
 from lipsync_bench.evaluation.features import remove_files
 from lipsync_bench.evaluation.live import RunningTable
 from lipsync_bench.evaluation.networks import MetricNetworks
@@ -100,10 +100,11 @@ class _PairScores:
         self.ids = (video.header.id, audio_clip.header.id)
         self.failure: Exception | None = None
         self.frames = 0
+        self._begun = False
+        self._target = Target(video, audio_clip, run.source_root / video.header.source)
         self._run = run
         self._protocol = run.regions.protocol
-        self._entry = (candidate.name, candidate.sha256, candidate.paste)
-        self._earlier_fallbacks = candidate.fallback_frames()
+        self._entry = candidate.entry
         self._earlier_damage = candidate.damaged_frames()
         self._audio_damage, self._target_damage = Damage(), target_damage
         self._seconds = self._generate_seconds = 0.0
@@ -111,7 +112,7 @@ class _PairScores:
         self._scorers: list[Scorer] = []
         self._saved: SavedVideo | None = None
         self.prediction_sha256 = ""
-        saved = video_path(run.out, *self._entry, *self.ids)
+        saved = video_path(run.out, self._entry, *self.ids)
         saved.unlink(missing_ok=True)  # the video of an earlier row
         remove_files(run.out, self._entry, *self.ids)
         try:
@@ -138,7 +139,10 @@ class _PairScores:
             return
         start = time.perf_counter()
         try:
-            frames = self.candidate.frames(part.chunk, self._protocol)
+            if not self._begun:
+                self.candidate.begin(self._target)
+                self._begun = True
+            frames = self.candidate.frames(part.chunk)
             self._generate_seconds += time.perf_counter() - start
             if len(frames) == 0:
                 return
@@ -214,7 +218,7 @@ class _PairScores:
             "status": "ok",
             "frames": self.frames,
             "boxless_frames": self._without_box,
-            "fallback_frames": self.candidate.fallback_frames() - self._earlier_fallbacks,
+            **self.candidate.counts(),
             "damaged_frames": own_damage + self._audio_damage.frames + self._target_damage.frames,
             "generate_seconds": round(self._generate_seconds, 3),
             "seconds": round(self._seconds, 3),
@@ -300,6 +304,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
                 "generator_sha256": score.candidate.sha256,
                 "generator_weights": score.candidate.weights,
                 "paste": score.candidate.paste,
+                "recipe": score.candidate.recipe,
                 "prediction_sha256": score.prediction_sha256,
                 **score.candidate.facts(*score.ids),
                 **clip_inputs(source_sha256, run.regions, header, score.audio_clip.header),

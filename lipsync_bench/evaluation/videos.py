@@ -20,9 +20,9 @@ def _size(frame: np.ndarray) -> tuple[int, int]:
     return frame.shape[0], frame.shape[1]
 
 
-def entry_folder(method: str, generator_sha256: str, paste: str) -> str:
+def entry_folder(method: str, generator_sha256: str, paste: str, recipe: str) -> str:
     """A folder name that is unique to one entry of the leaderboard."""
-    return "-".join(_safe(part) for part in (method, generator_sha256[:12], paste) if part)
+    return "-".join(_safe(part) for part in (method, generator_sha256[:12], paste, recipe) if part)
 
 
 def _safe(name: str) -> str:
@@ -31,12 +31,12 @@ def _safe(name: str) -> str:
     return safe if safe == name else f"{safe}_{hashlib.sha256(name.encode(errors='replace')).hexdigest()[:8]}"
 
 
-def row_path(folder: Path, entry: tuple[str, str, str], clip: str, audio_clip: str, suffix: str) -> Path:
+def row_path(folder: Path, entry: tuple[str, str, str, str], clip: str, audio_clip: str, suffix: str) -> Path:
     """The path of a file that belongs to one row.
 
     Args:
         folder: Folder of all files of this kind.
-        entry: The row's method, generator_sha256 and paste.
+        entry: The row's method, generator_sha256, paste and recipe.
         clip: As in the row.
         audio_clip: As in the row.
         suffix: The file's suffix, with its dot.
@@ -45,9 +45,9 @@ def row_path(folder: Path, entry: tuple[str, str, str], clip: str, audio_clip: s
     return folder / entry_folder(*entry) / f"{clip}{audio}{suffix}"
 
 
-def video_path(folder: Path, method: str, generator_sha256: str, paste: str, clip: str, audio_clip: str) -> Path:
+def video_path(folder: Path, entry: tuple[str, str, str, str], clip: str, audio_clip: str) -> Path:
     """The path of a row's saved video in a results folder, if it was saved; arguments as in the row."""
-    return row_path(folder / "videos", (method, generator_sha256, paste), clip, audio_clip, ".mp4")
+    return row_path(folder / "videos", entry, clip, audio_clip, ".mp4")
 
 
 def through_h264(frames: Sequence[np.ndarray], crf: int) -> list[np.ndarray]:

@@ -15,9 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from lipsync_bench.datamodules.clip_datamodule import prepared_clips
+from lipsync_bench.datamodules.clips.boxes import clip_geometry
 from lipsync_bench.datamodules.clips.checksums import verify_clip
 from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.errors import ClipError, MediaError, system_error
+from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxRule
+from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
 from lipsync_bench.datamodules.files.csv_files import write_csv
 from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.files.parts import Parts
@@ -25,10 +29,11 @@ from lipsync_bench.datamodules.files.texts import few
 from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.progress import progress_bar
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.slices import Slice
 from lipsync_bench.datamodules.splitting import Splitting
-from lipsync_bench.inference.lip_sync import generate_faces
 from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.models.core.session import FaceMaker, face_bytes
 from lipsync_bench.models.hyperlips.base.module import HyperLipsBase
 from lipsync_bench.models.hyperlips.hr.base_frames import (
     BaseFrames,
@@ -93,14 +98,41 @@ def _is_current(clip: Clip, header: BaseFramesHeader) -> bool:
         return False  # made anew
 
 
+def _track(clip: Clip, recipe: Recipe) -> Track:
+    """The faces that the base sees.
+
+    Raises:
+        ClipError: They were not prepared, or for another clip of this name.
+    """
+    path = track_path(clip.path, recipe.track_digest)
+    track = Track(path, read="file")
+    if not path.is_file() or not track.header.belongs_to(clip.header):
+        raise ClipError(
+            f"{clip.path}: no faces as the base sees them ({recipe.fed_crop.text()}). Expected {path.name} beside it. "
+            "Run: bench prepare --for hyperlips_base"
+        )
+    return track
+
+
 def _chunks(module: HyperLipsBase, clip: Clip) -> Iterator[np.ndarray]:
-    """The base network's faces, uint8 RGB (N, 128, 128, 3), as at inference: first crop as reference, own audio."""
-    mels = frame_mels(clip.mel(), len(clip))
-    reference = clip.frames(0, 1)[0]
-    for start in range(0, len(clip), CHUNK_FRAMES):
-        crops = clip.frames(start, min(CHUNK_FRAMES, len(clip) - start))
-        faces = generate_faces(module, list(crops), mels[start : start + len(crops)], reference)
-        yield (faces.transpose(0, 2, 3, 1) * 255).astype(np.uint8)  # truncated, as the released inference does
+    """The base network's faces, uint8 RGB (N, 128, 128, 3), as at inference, of the track's faces and own audio."""
+    recipe = module.recipe
+    mels = frame_mels(clip.mel(recipe.mel_padding), len(clip))
+    make = FaceMaker(module, recipe)
+    with _track(clip, recipe) as track:
+        for start in range(0, len(clip), CHUNK_FRAMES):
+            faces = track.faces(start, min(CHUNK_FRAMES, len(clip) - start))
+            yield np.stack([face_bytes(face) for face in make(list(faces), mels[start : start + len(faces)])])
+
+
+def _lip_outlines(clip: Clip, rule: CropRule) -> np.ndarray:
+    """Rings around the true lips, (T, 20, 2), 0..1 inside the rectangles that a rule cuts faces by."""
+    geometry = clip_geometry(clip)
+    assert isinstance(rule, BoxRule)
+    own, cut = clip.boxes()[:, None], rule.boxes(geometry)[:, None]
+    rings = np.stack([lip_outline(points) for points in clip.mesh()])
+    in_frame = own[..., :2] + rings * (own[..., 2:] - own[..., :2])
+    return (in_frame - cut[..., :2]) / (cut[..., 2:] - cut[..., :2])
 
 
 def _make(module: HyperLipsBase, clip: Clip, header: BaseFramesHeader) -> int:
@@ -115,7 +147,7 @@ def _make(module: HyperLipsBase, clip: Clip, header: BaseFramesHeader) -> int:
         for index in np.flatnonzero(seen):
             sketches[first + index] = draw_sketch(meshes[index], (BOTTLENECK_PX, BOTTLENECK_PX))
         frames += list(faces)
-    outlines = np.stack([lip_outline(points) for points in clip.mesh()])
+    outlines = _lip_outlines(clip, module.recipe.fed_crop)
     write_base_frames(
         base_frames_path(clip.path), header, frames=frames, sketches=sketches, found=found, lip_outlines=outlines
     )
@@ -129,6 +161,7 @@ class _Job:
     checkpoint: Path
     checkpoint_sha256: str
     mesh_order: MeshOrder
+    crop: str
     overwrite: bool
     device: str
 
@@ -150,7 +183,7 @@ def _base(checkpoint: Path, checkpoint_sha256: str, device: str) -> HyperLipsBas
 def _run(job: _Job) -> _Outcome:
     try:
         with Clip(job.clip, read="file") as clip:
-            header = BaseFramesHeader.of(clip.header, job.checkpoint_sha256, mesh_order=job.mesh_order)
+            header = BaseFramesHeader.of(clip.header, job.checkpoint_sha256, job.crop, mesh_order=job.mesh_order)
             if not job.overwrite and _is_current(clip, header):
                 return _Outcome(skipped=True)
             verify_clip(job.clip)
@@ -197,10 +230,9 @@ def make_base_frames(
     began = time.perf_counter()
     part = splitting.part()
     digest = sha256(checkpoint)
-    if splitting.on_ray:
-        load_module(checkpoint, [HyperLipsBase])  # a wrong one is one error, not one a clip
-    else:
-        _base(checkpoint, digest, device)
+    # A wrong one is one error, not one a clip.
+    base = load_module(checkpoint, [HyperLipsBase]) if splitting.on_ray else _base(checkpoint, digest, device)
+    crop = base.recipe.fed_crop.text()
     everything = prepared_clips(root)
     clips = part.of(everything)
     if part.count == 1:  # other slices may be writing
@@ -210,7 +242,7 @@ def make_base_frames(
     listed = "\n".join(clip.relative_to(root).as_posix() for clip in everything).encode(errors="surrogateescape")
     key = {"checkpoint": digest, "mesh_order": mesh_order, "clips": hashlib.sha256(listed).hexdigest()}
     record = _Record(root, key, part)
-    jobs = [_Job(clip, root, checkpoint, digest, mesh_order, overwrite, device) for clip in clips]
+    jobs = [_Job(clip, root, checkpoint, digest, mesh_order, crop, overwrite, device) for clip in clips]
     outcomes: list[_Outcome] = []
     results = run_jobs(_run, jobs, workers if splitting.on_ray else 1, splitting.executor, splitting.ray_gpus)
     with closing(results), progress_bar(part.index == 0) as bar:

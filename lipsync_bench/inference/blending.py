@@ -20,7 +20,7 @@ FEATHER = 0.1
 _MAX_STRETCH = 1.35  # of the part below the eyes; a larger box has a margin on purpose
 _COARSEST_PX = 12
 
-__all__ = ["BLENDS", "Blend", "FEATHER", "blend", "face_mask"]
+__all__ = ["BLENDS", "FEATHER", "Blend", "blend", "face_mask"]
 
 
 def _rise(distance_px: np.ndarray, feather_px: float) -> np.ndarray:

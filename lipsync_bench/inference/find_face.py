@@ -3,12 +3,13 @@
 
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import get_args
 
 import numpy as np
 
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
 from lipsync_bench.datamodules.faces.crops import geometry_of, outline
-from lipsync_bench.datamodules.faces.detectors import DETECTORS, detector_file, make_detector
+from lipsync_bench.datamodules.faces.detectors import detector_file, make_detector
 from lipsync_bench.datamodules.faces.geometry import Geometry
 from lipsync_bench.datamodules.faces.options import DetectorName, FollowOptions
 from lipsync_bench.datamodules.faces.tracking import FaceTracker
@@ -19,7 +20,8 @@ __all__ = ["detector_of", "find_face"]
 
 def detector_of(rule: CropRule) -> DetectorName:
     """The detector that a crop rule needs; MediaPipe's where it needs none."""
-    return next((name for name in DETECTORS if f"boxes:{name}" in rule.needs), "mediapipe")
+    names: tuple[DetectorName, ...] = get_args(DetectorName)
+    return next((name for name in names if f"boxes:{name}" in rule.needs), "mediapipe")
 
 
 def _bridged(detected: np.ndarray, max_gap_frames: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from lipsync_bench.papers.scores import Verdict
 
 __all__ = ["UNRELEASED", "Measured", "comparability", "known_protocol", "name_in_papers"]
 
-# `Protocol.reference` in the terms of the papers' tables.
+# `Protocol.reference` in the terms of the papers' tables; without one it is the method's, see `Measured.fed`.
 _REFERENCES = {"first": "first frame", "same": "each frame's own", "elsewhere": "of videos made elsewhere"}
 
 # Data sets that their authors did not release: ours are never on the same clips.
@@ -40,6 +40,7 @@ class Measured:
         protocol: The result of `known_protocol` for that key.
         network_sha256: SHA-256 of the metric network's weights; empty for a formula.
         boxes: The detector that cut the faces, as the manifest has it; empty if not known.
+        fed: What is different from how the method was published to be fed; empty for nothing.
     """
 
     dataset: str
@@ -51,6 +52,7 @@ class Measured:
     protocol: Protocol | None
     network_sha256: str
     boxes: str = ""
+    fed: str = ""
 
 
 def name_in_papers(benchmark: str) -> str:
@@ -95,8 +97,8 @@ def _pairs(table: PaperTable, metric: str, protocol: Protocol) -> str:
 def _frames(table: PaperTable, protocol: Protocol) -> list[str]:
     crop = table.protocol.crop or "not stated"
     reasons = [] if crop == protocol.cut else [f"other crop (ours: {protocol.cut}; the paper's: {crop})"]
-    reference, ours = table.protocol.reference or "not stated", _REFERENCES[protocol.reference]
-    if reference != ours:
+    reference, ours = table.protocol.reference or "not stated", _REFERENCES.get(protocol.reference)
+    if ours is not None and reference != ours:
         reasons.append(f"reference frame (ours: {ours}; the paper's: {reference})")
     return reasons
 
@@ -136,6 +138,8 @@ def comparability(table: PaperTable, row: PaperRow, metric: str, ours: Measured)
             reasons += _frames(table, ours.protocol)
     if facts.network:
         reasons.append(_network(facts, ours))
+    if ours.fed:
+        reasons.append(f"the method was not fed as published ({ours.fed})")
     reasons = [reason for reason in reasons if reason]
     if reasons:
         return Verdict(False, f"Not to be compared: {', '.join(reasons)}.")

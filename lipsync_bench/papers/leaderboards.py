@@ -3,7 +3,7 @@
 
 import logging
 import math
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,8 @@ _UINT8 = Verdict(
     "the paper's PSNR; the paper does not say so.",
 )
 
-WeightsInUse = Mapping[str, tuple[str, Container[str]]]
-"""By method: SHA-256 of the weights in use ("" for videos), and their possible ways of pasting."""
+WeightsInUse = Mapping[str, str]
+"""By method: SHA-256 of the weights in use, "" for videos."""
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class LeaderboardSource(ScoreSource):
         doubled = sorted({name for name in methods if methods.count(name) > 1})
         if doubled:
             entries = board[board["method"] == doubled[0]]
-            made = "; ".join(f"weights {w[:12] or 'none'} pasted by {p or '-'}" for w, p in _pairs(entries))
+            made = "; ".join(map(_how, entries.to_dict("records")))
             raise ValueError(
                 f"{place} has {len(entries)} entries for {doubled[0]} ({made}). Expected one. Evaluate each into "
                 "its own folder with: bench evaluate --out DIR"
@@ -106,6 +106,7 @@ class LeaderboardSource(ScoreSource):
             self._rules,
             sha256,
             self._boxes,
+            str(self._entries[row.name].get("published") or "").removeprefix("no: ").removeprefix("yes"),
         )
         return replace(score, verdict=comparability(table, row, metric, ours))
 
@@ -132,8 +133,10 @@ def _hashes(board: pd.DataFrame, column: str) -> str:
     return " ".join(sorted({str(sha256) for sha256 in board.get(column, ()) if sha256}))
 
 
-def _pairs(entries: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(entries["generator_sha256"], entries["paste"], strict=True))
+def _how(entry: Mapping[Any, Any]) -> str:
+    """Weights and recipe of an entry, in words."""
+    fed = entry.get("recipe_text") or f"pasted by {entry['paste'] or '-'}"
+    return f"weights {entry['generator_sha256'][:12] or 'none'}, {fed}"
 
 
 def _split(board: pd.DataFrame, place: str, identity: Mapping[str, Any]) -> list[LeaderboardSource]:
@@ -148,15 +151,12 @@ def methods_in(folder: Path) -> frozenset[str]:
 
 
 def _in_use(board: pd.DataFrame, folder: Path, current: WeightsInUse) -> pd.DataFrame:
-    """The leaderboard without entries of weights or ways of pasting that are no longer in use."""
-    made = board[["method", "generator_sha256", "paste"]]
-    keep = [
-        name not in current or (sha256 == current[name][0] and paste in current[name][1])
-        for name, sha256, paste in made.itertuples(index=False)
-    ]
+    """The leaderboard without entries of weights that are no longer in use."""
+    made = board[["method", "generator_sha256"]]
+    keep = [current.get(name, sha256) == sha256 for name, sha256 in made.itertuples(index=False)]
     if not all(keep):
         others = sorted({name for name, kept in zip(made["method"], keep, strict=True) if not kept})
-        _log.info("%s also has rows of other weights or pasting of %s; not shown", folder, ", ".join(others))
+        _log.info("%s also has rows of other weights of %s; not shown", folder, ", ".join(others))
     return board.loc[keep]  # may be empty
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from cyclopts import Group, Parameter
 
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running, Selection
 
@@ -45,6 +46,7 @@ class RunOptions:
 
     select: Selection = Selection()
     inputs: Inputs = Inputs()
+    recipe: RecipeOptions = RecipeOptions()
     metrics: MetricOptions = MetricOptions()
     weights: WeightOptions = WeightOptions()
     running: Running = Running()
@@ -53,11 +55,11 @@ class RunOptions:
     def given(self) -> list[str]:
         """Options that differ from their defaults, as they are typed."""
         named: list[str] = []
-        for group in (self.select, self.inputs, self.metrics, self.weights, self.running):
+        for group in (self.select, self.inputs, self.recipe, self.metrics, self.weights, self.running):
             for field in fields(group):
                 value = getattr(group, field.name)
                 if field.name == "methods":
                     named += [f"--methods.{name}" for name in value]
                 elif value != getattr(type(group)(), field.name):
-                    named.append(f"--{field.name}")
+                    named.append(f"--{'recipe.' if group is self.recipe else ''}{field.name}")
         return named

@@ -17,7 +17,7 @@ from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH
 
-Key = tuple[str, str, str, str]
+Key = tuple[str, str, str, str, str]
 
 __all__ = ["Entry", "Key", "Results", "Unprepared", "matrix", "read_results"]
 
@@ -27,8 +27,8 @@ class Entry:
     """One entry of the leaderboard.
 
     Args:
-        key: Protocol, method, SHA-256 of the weights ("" without), way of pasting.
-        label: The method; with weights and pasting if a protocol has several entries of it.
+        key: Protocol, method, SHA-256 of the weights ("" without), way of pasting, digest of the recipe.
+        label: The method; with weights, pasting and recipe if a protocol has several entries of it.
         slug: A unique name that is safe in paths.
         number: Position among the entries of its protocol, which chooses its colour and marker.
     """
@@ -139,8 +139,8 @@ class Results:
 
 
 def _key(entry: Mapping[Any, Any]) -> Key:
-    protocol, method, sha256, paste = (str(entry[name]) for name in ENTRY)
-    return protocol, method, sha256, paste
+    protocol, method, sha256, paste, recipe = (str(entry[name]) for name in ENTRY)
+    return protocol, method, sha256, paste, recipe
 
 
 def _entries(keys: Sequence[Key]) -> dict[Key, Entry]:
@@ -149,9 +149,9 @@ def _entries(keys: Sequence[Key]) -> dict[Key, Entry]:
     numbers: dict[str, int] = {}
     out = {}
     for key in sorted(keys):
-        protocol, method, sha256, paste = key
+        protocol, method, sha256, paste, recipe = key
         doubled = methods.count((protocol, method)) > 1
-        details = (sha256[:12] or "no weights", *([paste] if paste else ()))
+        details = (sha256[:12] or "no weights", *filter(None, (paste, recipe)))
         label = f"{method} ({', '.join(details)})" if doubled else method
         number = numbers.setdefault(protocol, 0)
         if method != GROUND_TRUTH:

@@ -72,7 +72,7 @@ class ClipPage:
 def _source(results: Results, entry: Entry, clip: str, audio: str) -> Path | None:
     """The saved video of this row, if there is one; never a file outside the results folder's videos."""
     root = results.folder.videos.resolve()
-    path = video_path(results.folder.path, entry.method, entry.sha256, entry.paste, clip, audio).resolve()
+    path = video_path(results.folder.path, entry.key[1:], clip, audio).resolve()
     return path if path.is_relative_to(root) and path.is_file() else None
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lipsync_bench.report.contents import Results
+from lipsync_bench.results.rows import ENTRY
 
 SAVE_VIDEOS = "--save-videos"
 
@@ -54,7 +55,7 @@ def failures(results: Results) -> list[FailureGroup]:
     several = len(results.protocols) > 1
     found = []
     for row in rows.to_dict("records"):
-        entry = results.entries[row["protocol"], row["method"], row["generator_sha256"], row["paste"]]
+        entry = results.entries[tuple(row[name] for name in ENTRY)]
         place = f"{entry.label}, {entry.protocol}" if several else entry.label
         found.append((place, row["clip"], f"clips/{results.clips[row['clip']]}.html", row["reason"]))
     return _groups(found)

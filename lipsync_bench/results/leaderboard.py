@@ -21,10 +21,14 @@ from lipsync_bench.results.statistics import Estimate
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")
 _WEIGHTS = {f"{n.name}_weights": n for _, n in NETWORKS if n.recorded and n.weights}
 """Columns that say whose weights a metric network has. They follow from its hash, which is why rows have none."""
-NEWER = ("generator_weights", *_WEIGHTS)
+NEWER = ("generator_weights", *_WEIGHTS, "recipe", "recipe_text", "published", "trained_otherwise", "steps_left_out")
 """Columns that leaderboards of earlier versions lack."""
 TAIL = ("generator_sha256", "paste", *NETWORK_HASHES, *NEWER, "package_version")
-_OF_ROWS = (*NETWORK_HASHES, "generator_weights", "package_version")
+_OF_ROWS = (
+    *NETWORK_HASHES,
+    *("generator_weights", "recipe_text", "published", "trained_otherwise", "steps_left_out", "package_version"),
+)
+_DETAILS = ("generator_sha256", "paste", "recipe_text")
 _ONE_LINE = 4  # up to so many methods 120 characters hold mean and interval in one line
 _PIECES = ("", "_low", "_high", "_n")
 _NONE = Estimate(math.nan, math.nan, math.nan, 0, "clips", 0)  # for a metric that only another protocol has
@@ -83,7 +87,7 @@ def _metric(column: Column, estimate: object, rank: object) -> dict[str, object]
 
 
 def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.DataFrame:
-    """One entry for each combination of protocol, method, weights and way of pasting.
+    """One entry for each combination of protocol, method, weights, recipe and way of pasting.
 
     Intervals and ranks: `lipsync_bench.results.statistics` and `ranks`. The ground truth is not ranked, and an entry
     that shares no clip with another has no rank.
@@ -126,10 +130,10 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
             elif c.name in pooled_values:
                 value, count = pooled_values[c.name].get(key, (math.nan, 0))
                 entry |= dict(zip(metric_columns(c), (float(value), math.nan, math.nan, int(count)), strict=True))
-        entry["generator_sha256"], entry["paste"] = key[2:]
+        entry["generator_sha256"], entry["paste"], entry["recipe"] = key[2:]
         # Of failed clips too: an entry without a score had networks.
         values = {name: sorted({str(v) for v in group[name].dropna() if v != ""}) for name in _OF_ROWS}
-        entries.append(entry | {name: " ".join(values.get(name, ())) for name in TAIL[2:]})
+        entries.append(entry | {name: " ".join(values.get(name, ())) for name in TAIL[2:] if name != "recipe"})
     table = with_weights(pd.DataFrame(entries) if entries else pd.DataFrame(columns=[*HEAD, *TAIL]))
     order = [name for name in table if str(name).endswith("_rank")]
     return table.astype(dict.fromkeys(order, "Int64"))
@@ -210,10 +214,11 @@ def _cell(entry: pd.Series, column: Column, best: float | None, letters: str, st
 def _headings(table: pd.DataFrame, stacked: bool) -> Iterator[str]:
     """The methods' names; protocol and weights below them where the name is not unique."""
     protocols, names = table["protocol"].nunique() > 1, table[["protocol", "method"]].apply(tuple, axis=1).tolist()
-    for (protocol, method), sha, paste in zip(names, table["generator_sha256"], table["paste"], strict=True):
+    details = [[str(entry.get(name) or "") for name in _DETAILS] for _, entry in table.iterrows()]
+    for (protocol, method), texts in zip(names, details, strict=True):
         below = [protocol] if protocols else []
         if names.count((protocol, method)) > 1:
-            below += [str(text)[:12] for text in (sha, paste) if isinstance(text, str) and text]
+            below += [text[:24] for text in texts if text and text != "nan"]
         name = printable(method)
         yield escape("\n".join([name.replace("_", "_\n") if stacked else name, *map(printable, below)]))
 

@@ -73,6 +73,7 @@ def _properties() -> dict[str, dict[str, object]]:
         "method": _text("What was scored; ground_truth is the reference entry, repeated_frame the trivial baseline."),
         "generator_sha256": _sha256("SHA-256 of the method's weights, or of its command and version; null without."),
         "paste": _text_or_none("How faces were pasted into the frames, such as box; null for whole videos."),
+        "recipe": _text_or_none("Digest of the recipe by which the method was fed; null where the suite fed nothing."),
         "clip": _text("Id of the clip, such as <speaker>/<name>."),
         "audio_clip": _text("Id of the clip whose audio was used."),
         "prediction_sha256": _sha256(
@@ -89,6 +90,7 @@ def _properties() -> dict[str, dict[str, object]]:
         **{count.name: _count(count.about) for count in COUNTS},
         "boxless_frames": _count("Frames not compared: target or prediction has no box of the protocol."),
         "fallback_frames": _count("Frames made by the method's fallback (HyperLips-HR without a detected face)."),
+        "passed_through_frames": _count("Frames without a visible face, which were left as they are."),
         "damaged_frames": _count(
             "Frames of target and prediction, and packets of the prediction's audio, that the decoder concealed or "
             "left out."
@@ -102,6 +104,12 @@ def _properties() -> dict[str, dict[str, object]]:
             f"{name}_sha256": _sha256(f"SHA-256 of the metric network's weights: {name}; null without them.")
             for name in names
         },
+        "recipe_text": _text_or_none("How the method was fed: crop, size, references, mel padding, paste."),
+        "published": _text_or_none(
+            "Whether it was fed as published: yes, or no and what was different; null where the suite fed nothing."
+        ),
+        "trained_otherwise": _text_or_none("What differs from how its checkpoint was trained; null for nothing."),
+        "steps_left_out": _text_or_none("Published steps that were left out, for want of their weights."),
         "method_version": _text_or_none("Version of the method that a command ran, as the benchmark states it."),
         "generator_weights": {
             "enum": ["official", "unofficial", None],

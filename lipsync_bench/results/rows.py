@@ -31,8 +31,8 @@ from lipsync_bench.metrics.registry import CURVES as METRIC_CURVES
 from lipsync_bench.results.csv_tables import read_table
 from lipsync_bench.results.errors import OtherResultsError
 
-ENTRY = ("protocol", "method", "generator_sha256", "paste")
-"""What identifies an entry of the leaderboard."""
+ENTRY = ("protocol", "method", "generator_sha256", "paste", "recipe")
+"""What identifies an entry of the leaderboard; `recipe` is the digest of how the method is fed."""
 GROUND_TRUTH = "ground_truth"
 """The real video itself: the reference entry; not ranked."""
 REPEATED_FRAME = "repeated_frame"
@@ -58,6 +58,7 @@ FIELDS = (
     *(count.name for count in METRIC_COUNTS),
     "boxless_frames",
     "fallback_frames",
+    "passed_through_frames",
     "damaged_frames",
     *(column.name for column in CLIP_COLUMNS),
     *CURVES,
@@ -66,14 +67,19 @@ FIELDS = (
     "command_seconds",
     *NETWORK_HASHES,
     "generator_weights",
+    "recipe_text",
+    "published",
+    "trained_otherwise",
+    "steps_left_out",
     "method_version",
     "package_version",
 )
 """`generator_weights` is "official" or "unofficial", which the hash of an imported checkpoint does not tell. For metric
 networks it does, so that their rows say no more; leaderboards and reports do."""
-_LATER = {"command_seconds", "generator_weights", "method_version"}.union(
-    *(metric.fields for metric in METRICS if metric.entry)
-)
+_LATER = {
+    *("command_seconds", "generator_weights", "method_version", "passed_through_frames"),
+    *("recipe", "recipe_text", "published", "trained_otherwise", "steps_left_out"),
+}.union(*(metric.fields for metric in METRICS if metric.entry))
 """Fields that a file may lack: of metrics of packages installed later, and those that version 0.1 did not have."""
 
 TEXTS = (
@@ -81,7 +87,8 @@ TEXTS = (
     *INPUTS,
     *CURVES,
     *NETWORK_HASHES,
-    *("generator_weights", "speaker", "reason", "method_version", "package_version"),
+    *("generator_weights", "recipe_text", "published", "trained_otherwise", "steps_left_out"),
+    *("speaker", "reason", "method_version", "package_version"),
 )
 """Fields of text, beside `status`."""
 ROWS = "clips*.csv"  # clips.csv; clips.rankN.csv of several processes, until the last one joins them
@@ -156,7 +163,8 @@ def _records(path: Path) -> Iterator[dict[str, str] | None]:
             _refuse_other(path, header)
         else:
             complete = len(cells) == len(header)
-            yield dict(zip(header, map(unquoted, cells), strict=True)) if complete else None
+            found = dict(zip(header, map(unquoted, cells), strict=False))
+            yield {"recipe": "", **found} if complete else None  # version 0.1 did not have it
 
 
 def _refuse_other(path: Path, columns: Sequence[str]) -> None:
@@ -426,6 +434,6 @@ def read_rows(folder: Path) -> pd.DataFrame:
         )
     frames = [_table(file) for file in files]
     rows = pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
-    rows[["generator_sha256", "paste"]] = rows[["generator_sha256", "paste"]].fillna("")
+    rows[list(ENTRY[2:])] = rows[list(ENTRY[2:])].fillna("")
     rows = rows.drop_duplicates(list(IDENTITY), keep="last")
     return rows.sort_values(list(IDENTITY), kind="stable", ignore_index=True)

@@ -158,13 +158,19 @@ class TalkingFaceModule(BenchModule):
         self._check_inputs(inputs)
         frames, fallback = [], []
         for part in inputs.split(self.generate_batch):
-            images = [self.to_network(x.to(self.device, self.dtype)) for x in (part.faces, part.references)]
-            extras = {name: value.to(self.device, self.dtype) for name, value in part.extras.items()}
-            made = self.generate_chunk(FaceInputs(part.frame_mels.to(self.device, self.dtype), *images, extras))
+            made = self.generate_chunk(self._placed(part))
             made = made if isinstance(made, Generated) else Generated.of(made)
             frames.append(self.from_network(made.frames).float().clamp(0, 1).to(part.faces.device))
             fallback.append(made.fallback.cpu())
         return Generated(torch.cat(frames), torch.cat(fallback))
+
+    def _placed(self, inputs: FaceInputs) -> FaceInputs:
+        """Inputs on the network's device, in its type and colour order."""
+        mels, faces, references = (
+            x.to(self.device).to(self.dtype) for x in (inputs.frame_mels, inputs.faces, inputs.references)
+        )
+        extras = {name: value.to(self.device).to(self.dtype) for name, value in inputs.extras.items()}
+        return FaceInputs(mels, self.to_network(faces), self.to_network(references), extras)
 
     def _check_inputs(self, inputs: FaceInputs) -> None:
         frames, (height, width) = len(inputs.faces), self.size_hw

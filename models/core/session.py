@@ -23,7 +23,7 @@ from lipsync_bench.models.core.inputs import FaceInputs
 if TYPE_CHECKING:
     from lipsync_bench.models.core.module import TalkingFaceModule
 
-__all__ = ["CropSession", "PasteFace", "Session", "Video", "face_bytes", "images_to_batch"]
+__all__ = ["CropSession", "FaceMaker", "PasteFace", "Session", "Video", "face_bytes", "images_to_batch"]
 
 
 @dataclass(frozen=True)
@@ -101,42 +101,42 @@ class Session(ABC):
         """Free what the session holds."""
 
 
-class CropSession(Session):
-    """Cut, generate, paste: holds one chunk at a time.
+class FaceMaker:
+    """Generates faces from cut-out ones, chunk by chunk, as a recipe says.
 
     Args:
         module: A method in evaluation mode, on its device.
-        video: The video and the audio's mel windows.
-        recipe: How the method is fed.
-        paste: How its faces are pasted; it belongs to the recipe.
+        recipe: How it is fed.
+        drawn: The faces that show the identity where the recipe draws them: (count, seed) -> (R,3,H,W).
+
+    Raises:
+        ValueError: The recipe has inputs that only a session of the method's own can make.
     """
 
-    def __init__(self, module: "TalkingFaceModule", video: Video, recipe: Recipe, paste: PasteFace) -> None:
-        super().__init__()
-        self._module, self._video, self._recipe, self._paste = module, video, recipe, paste
-        self._cuts = recipe.crop.cuts(video.geometry)
+    def __init__(
+        self, module: "TalkingFaceModule", recipe: Recipe, drawn: Callable[[int, int], torch.Tensor] | None = None
+    ) -> None:
+        self.fallback_frames = 0
+        self._module, self._references, self._drawn = module, recipe.references, drawn
         self._fixed: torch.Tensor | None = None  # references (R,3,H,W) of all frames
-        if recipe.inputs:
+        if recipe.inputs or (drawn is None and recipe.references.kind == "random"):
             raise ValueError(
-                f"{type(module).__name__}: its recipe has the further inputs {', '.join(recipe.inputs)}. Expected a "
-                "session of the method's own that makes them. Override its method session"
+                f"{type(module).__name__}: its recipe is {recipe.text()}. Expected one without further inputs and "
+                "drawn references. Override its method session"
             )
 
-    def _face(self, image: np.ndarray, cut: Cut) -> np.ndarray:
-        return cut.face(image, self._recipe.size_hw, self._recipe.resize)
+    def __call__(self, faces: Sequence[np.ndarray], frame_mels: np.ndarray) -> np.ndarray:
+        """Generated faces, float32 (T,3,h,w) in [0, 1].
 
-    def faces(self, first: int, images: Sequence[np.ndarray]) -> dict[int, np.ndarray]:
-        """The generated faces of a chunk, float32 (3,h,w) each, by their number in it; none where no face is visible.
+        Args:
+            faces: T images, uint8 RGB (H,W,3); those of a video come in order.
+            frame_mels: float32 (T,1,80,16).
 
-        Args and errors are those of `frames`.
+        Raises:
+            MediaError: A generated value is not finite.
         """
-        cuts = [self._cuts[(first + k) % len(self._cuts)] for k in range(len(images))]
-        cut_out = {k: self._face(images[k], cut) for k, cut in enumerate(cuts) if cut is not None}
-        if not cut_out:
-            return {}
-        faces = images_to_batch(list(cut_out.values()))
-        mels = self._video.frame_mels(first, len(images))[list(cut_out)]
-        inputs = FaceInputs(torch.from_numpy(np.ascontiguousarray(mels)), faces, self._references(faces))
+        batch = images_to_batch(faces)
+        inputs = FaceInputs(torch.from_numpy(np.ascontiguousarray(frame_mels)), batch, self._shown(batch))
         with torch.inference_mode():
             made = self._module.generate(inputs)
         self.fallback_frames += int(made.fallback.sum())
@@ -147,31 +147,61 @@ class CropSession(Session):
                 f"{type(self._module).__name__}: {int((~finite).sum())} of {len(frames)} generated faces have values "
                 "that are not finite. Expected numbers between 0 and 1. Use another checkpoint, or leave out this clip"
             )
-        return dict(zip(cut_out, frames, strict=True))
+        return frames
+
+    def _shown(self, faces: torch.Tensor) -> torch.Tensor:
+        """References (T,R,3,H,W) for the faces (T,3,H,W) of a chunk."""
+        rule = self._references
+        if rule.kind == "same":
+            return faces[:, None]
+        if self._fixed is None:
+            self._fixed = (
+                faces[:1].clone() if self._drawn is None or rule.kind == "first" else self._drawn(rule.count, rule.seed)
+            )
+        return self._fixed.expand(len(faces), *self._fixed.shape)
+
+
+class CropSession(Session):
+    """Cut, generate, paste: holds one chunk at a time.
+
+    Args:
+        module: A method in evaluation mode, on its device.
+        video: The video and the audio's mel windows.
+        recipe: How the method is fed.
+        paste: How its faces are pasted; it belongs to the recipe.
+
+    Raises:
+        ValueError: The geometry lacks what the crop rule needs; or as `FaceMaker`.
+    """
+
+    def __init__(self, module: "TalkingFaceModule", video: Video, recipe: Recipe, paste: PasteFace) -> None:
+        super().__init__()
+        self._video, self._recipe, self._paste = video, recipe, paste
+        self._cuts = recipe.crop.cuts(video.geometry)
+        self._maker = FaceMaker(module, recipe, self._drawn)
 
     def frames(self, first: int, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        faces = self.faces(first, images)
+        places = [(first + k) % len(self._cuts) for k in range(len(images))]
+        cuts = [self._cuts[place] for place in places]
+        faces = {k: self._face(images[k], cut) for k, cut in enumerate(cuts) if cut is not None}
+        made = iter(())
+        if faces:
+            mels = self._video.frame_mels(first, len(images))[list(faces)]
+            made = iter(self._maker(list(faces.values()), mels))
+            self.fallback_frames = self._maker.fallback_frames
         contours = self._video.geometry.contours
-        for k, image in enumerate(images):
-            place = (first + k) % len(self._cuts)
-            cut = self._cuts[place]
+        for image, cut, place in zip(images, cuts, places, strict=True):
             if cut is None:
                 self.passed_through += 1
                 yield image
             else:
-                yield self._paste(image, cut, faces.pop(k), contours[place])
+                yield self._paste(image, cut, next(made), contours[place])
 
-    def _references(self, faces: torch.Tensor) -> torch.Tensor:
-        """(T,R,3,H,W) for the faces (T,3,H,W) of a chunk."""
-        rule = self._recipe.references
-        if rule.kind == "same":
-            return faces[:, None]
-        if self._fixed is None:
-            self._fixed = faces[:1].clone() if rule.kind == "first" else self._drawn(rule.count, rule.seed)
-        return self._fixed.expand(len(faces), *self._fixed.shape)
+    def _face(self, image: np.ndarray, cut: Cut) -> np.ndarray:
+        return cut.face(image, self._recipe.size_hw, self._recipe.resize)
 
     def _drawn(self, count: int, seed: int) -> torch.Tensor:
-        """Faces of frames that are drawn once; reads the video up to the last of them."""
+        """Faces (R,3,H,W) of frames that are drawn once; reads the video up to the last of them."""
         visible = [place for place, cut in enumerate(self._cuts) if cut is not None]
         rng = np.random.default_rng(seed)
         chosen = rng.choice(visible, count, replace=count > len(visible)).tolist()

@@ -275,7 +275,9 @@ class BenchModule(FrozenParts):
         if "recipe" in record:
             self._recipe = Recipe.of(record["recipe"])
         else:
-            self._recipe = replace(published, crop=FaceMeshBox(), training_crop=None, references=References("first"), mel_padding="reflect")
+            self._recipe = replace(
+                published, crop=FaceMeshBox(), training_crop=None, references=References("first"), mel_padding="reflect"
+            )
             _warn_once(type(self).__name__, self._recipe.text())
 
     def _logged_loss(self, batch: Mapping[str, Tensor], stage: Stage) -> Tensor:

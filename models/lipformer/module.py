@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.recipe import Recipe, References
-from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.exact_training import plain
 from lipsync_bench.models.core.frozen import frozen
+from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
 from lipsync_bench.models.lipformer.codebook.module import LipFormerCodebook

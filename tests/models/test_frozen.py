@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lipsync_bench.models import VideoReTalkingLNet, Wav2Lip
 from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, load_module, save_module
+from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.core.training import BenchModule
 from tests.models.training import MODULES, ExampleData, fit, loader, trainer_for, without_perceptual
 
@@ -97,7 +98,7 @@ def test_nothing_is_loaded_to_predict_or_where_it_is_not_wanted(tmp_path: Path) 
     module.setup("predict")
     assert not module._frozen
     images = torch.rand(2, 3, 96, 96)
-    module.eval().generate(torch.zeros(2, 1, 80, 16), images, images)
+    module.eval().generate(FaceInputs.of(torch.zeros(2, 1, 80, 16), images, images))
     with pytest.raises(FileNotFoundError, match=r"no sync_expert at .*gone\.ckpt\. Expected a SyncExpertModule"):
         module.setup("validate")
     free = VideoReTalkingLNet(width=0.125, blocks=1, sync_weight=0.0, perceptual_weight=0.0)
@@ -145,7 +146,10 @@ def test_a_training_goes_on_without_the_file_of_what_its_checkpoint_carries(name
         assert all(torch.equal(value, own[key]) for key, value in resumed.loaded(CARRIED[name]).state_dict().items())
         copied = copy.deepcopy(resumed)
         images = torch.rand(1, 3, module.image_size, module.image_size)  # type: ignore[arg-type]
-        frames = (x.eval().generate(torch.zeros(1, 1, 80, 16), images, images) for x in (resumed, copied))
+        frames = (
+            x.eval().generate(FaceInputs.of(torch.zeros(1, 1, 80, 16), images, images)).frames
+            for x in (resumed, copied)
+        )
         assert torch.equal(*frames)
 
 

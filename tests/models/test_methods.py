@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
+from lipsync_bench.models.core.inputs import FaceInputs
 from tests.models.training import Gradients, trainer_for
 
 METHODS = list_methods()
@@ -82,13 +83,16 @@ def test_save_and_load_give_the_same_frames(name: str, tmp_path: Path) -> None:
     loaded = load_method(tmp_path / "run.ckpt")
     assert type(loaded) is METHODS[name]
     assert not loaded.training
-    assert torch.equal(loaded.generate(*inputs(loaded)), module.eval().generate(*inputs(module)))
+    assert torch.equal(
+        loaded.generate(FaceInputs.of(*inputs(loaded))).frames,
+        module.eval().generate(FaceInputs.of(*inputs(module))).frames,
+    )
 
 
 def test_generated_frames_are_images_in_range(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = small(name, tmp_path).eval()
     mels, faces, references = inputs(module)
-    frames = module.generate(mels, faces, references)
+    frames = module.generate(FaceInputs.of(mels, faces, references)).frames
     assert frames.dtype == torch.float32
     assert frames.ndim == 4
     assert frames.shape[:2] == (3, 3)
@@ -97,19 +101,21 @@ def test_generated_frames_are_images_in_range(name: str, tmp_path: Path, monkeyp
     assert frames.min() >= 0
     assert frames.max() <= 1
     monkeypatch.setattr(METHODS[name], "generate_batch", 2)
-    torch.testing.assert_close(module.generate(mels, faces, references), frames, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        module.generate(FaceInputs.of(mels, faces, references)).frames, frames, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_generation_hears_the_audio_and_does_not_see_the_mouth(name: str, tmp_path: Path) -> None:
     module = small(name, tmp_path).eval()
     mels, faces, references = inputs(module)
-    frames = module.generate(mels, faces, references)
+    frames = module.generate(FaceInputs.of(mels, faces, references)).frames
     half = module.image_size // 2
     other_mouth = faces.clone()
     other_mouth[..., half:, :] = 1 - faces[..., half:, :]
-    assert torch.equal(module.generate(mels, other_mouth, references), frames)
-    assert not torch.equal(module.generate(-mels, faces, references), frames)
-    assert not torch.equal(module.generate(mels, faces, 1 - references), frames)
+    assert torch.equal(module.generate(FaceInputs.of(mels, other_mouth, references)).frames, frames)
+    assert not torch.equal(module.generate(FaceInputs.of(-mels, faces, references)).frames, frames)
+    assert not torch.equal(module.generate(FaceInputs.of(mels, faces, 1 - references)).frames, frames)
 
 
 def test_predict_step_generates_whole_windows(name: str, tmp_path: Path) -> None:
@@ -117,5 +123,5 @@ def test_predict_step_generates_whole_windows(name: str, tmp_path: Path) -> None
     batch = module.example_batch()
     windows = module.predict_step(batch, 0)
     assert windows.shape[:3] == (2, 5, 3)
-    first = module.generate(*(batch[key][0] for key in ("frame_mels", "target", "reference")))
+    first = module.generate(FaceInputs.of(*(batch[key][0] for key in ("frame_mels", "target", "reference")))).frames
     torch.testing.assert_close(windows[0], first, atol=1e-5, rtol=1e-5)

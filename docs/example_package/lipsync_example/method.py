@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
 
@@ -43,7 +44,7 @@ class Tint(TalkingFaceModule):
         parts = (batch[name].flatten(0, 1) for name in ("frame_mels", "target", "reference"))
         return Terms({"l1": (self.generator(*parts) - batch["target"].flatten(0, 1)).abs().mean()})
 
-    def generate_chunk(self, frame_mels: Tensor, faces: Tensor, references: Tensor) -> Tensor:
+    def generate_chunk(self, inputs: FaceInputs) -> Tensor:
         """What evaluation and dubbing call; the faces are unmasked."""
-        frames: Tensor = self.generator(frame_mels, faces, references)
+        frames: Tensor = self.generator(inputs.frame_mels, inputs.faces, inputs.reference)
         return frames

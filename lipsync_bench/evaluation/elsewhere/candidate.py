@@ -84,8 +84,8 @@ class CommandVideos(VideoFiles):
         self._failures: dict[tuple[str, str], str] = {}
 
     def _place(self, clip: str, audio_clip: str) -> Path:
-        folder = self._out / "generated" / entry_folder(self.name, "", "")
-        return row_path(folder, ("", self.sha256, ""), clip, audio_clip, ".mp4")
+        folder = self._out / "generated" / entry_folder(self.name, "", "", "")
+        return row_path(folder, ("", self.sha256, "", ""), clip, audio_clip, ".mp4")
 
     def file(self, clip: str, audio_clip: str) -> Path:
         """The video that was made. Raises MediaError with the reason if there is none."""

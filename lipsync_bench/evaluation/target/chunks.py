@@ -14,9 +14,7 @@ from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crops import cut
 from lipsync_bench.datamodules.faces.detectors import hog_like_rectangle, landmarks68
-from lipsync_bench.datamodules.faces.geometry import CONTOUR
 from lipsync_bench.datamodules.files.disk import read_arrays, write_arrays
-from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.evaluation.candidates import TargetChunk
@@ -66,16 +64,11 @@ def find_landmarks(frames: Sequence[np.ndarray], rectangles: np.ndarray) -> np.n
     return np.stack([landmarks68(frame, r) for frame, r in zip(frames, rectangles, strict=True)])
 
 
-def _from_mesh(clip: Clip, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Face rectangles (N, 4) and contours (N, 30, 2) in frame pixels; the mesh itself, 6 kB a frame, is not kept."""
+def _rectangles(clip: Clip, boxes: np.ndarray) -> np.ndarray:
+    """Face rectangles (N, 4) in frame pixels; the mesh itself, 6 kB a frame, is not kept."""
     mesh = clip.mesh()
-    rectangles, contours = [], []
-    for first in range(0, len(boxes), CHUNK_FRAMES):
-        part = slice(first, first + CHUNK_FRAMES)
-        own = mesh[part][: len(boxes[part])]
-        rectangles.append(face_rectangles(own, boxes[part]))
-        contours.append(in_frame(own[:, list(CONTOUR), :2], boxes[part]))
-    return np.concatenate(rectangles), np.concatenate(contours)
+    parts = (slice(first, min(first + CHUNK_FRAMES, len(boxes))) for first in range(0, len(boxes), CHUNK_FRAMES))
+    return np.concatenate([face_rectangles(mesh[part], boxes[part]) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -169,8 +162,7 @@ def read_target(
     """
     protocol = regions.protocol
     clip_boxes, stored = clip.boxes()[:frames], clip.landmarks()[:frames]
-    rectangles, contours = _from_mesh(clip, clip_boxes)
-    mel = audio.mel()
+    rectangles = _rectangles(clip, clip_boxes)
     cache = _Cache(cache_file, clip, regions)
     known = cache.covers(frames)
     reference: np.ndarray | None = None
@@ -204,10 +196,7 @@ def read_target(
             lips = stored[part] * np.array(protocol.size_hw[::-1], np.float32)
         else:
             lips = in_crop(in_frame(stored[part], clip_boxes[part]), boxes, protocol.size_hw)
-        mels = frame_mels(mel, len(images), first_frame=first)
-        chunk = TargetChunk(
-            clip.header.id, audio.header.id, first, images, clip_boxes[part], mels, reference, contours[part]
-        )
+        chunk = TargetChunk(clip.header.id, audio.header.id, first, images, clip_boxes[part], reference)
         yield TargetPart(chunk, boxes, crops, found["landmarks"], rectangles[part], lips, found["seen"])
     if not known:
         cache.write()

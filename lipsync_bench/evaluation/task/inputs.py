@@ -52,7 +52,7 @@ def clip_inputs(target: str, regions: Regions, video: ClipHeader, audio: ClipHea
 
 def identity_of(protocol: str, candidate: Candidate, clip: str, audio_clip: str) -> tuple[str, ...]:
     """The fields of `IDENTITY` of a row."""
-    return protocol, candidate.name, candidate.sha256, candidate.paste, clip, audio_clip
+    return protocol, *candidate.entry, clip, audio_clip
 
 
 class Standing:
@@ -84,7 +84,7 @@ class Standing:
     ) -> None:
         self._source_root, self._regions, self._again = source_root, regions, again
         self._out, self._networks = out, networks
-        self._candidates = {(c.name, c.sha256, c.paste): c for c in candidates}
+        self._candidates = {c.entry: c for c in candidates}
         self._headers, self._chosen = headers, chosen
         self._pairs = {self._ids(pair): pair for pair in everything}
         self._own = {ids[0]: pair for ids, pair in self._pairs.items()}
@@ -122,7 +122,7 @@ class Standing:
             self._clip_inputs[ids] = clip_inputs(self._targets[video.id], self._regions, video, audio)
         if any(row[name] != value for name, value in self._clip_inputs[ids].items()):
             return False
-        entry = row["method"], row["generator_sha256"], row["paste"]
+        entry = row["method"], row["generator_sha256"], row["paste"], row["recipe"]
         candidate = self._candidates.get(entry)
         if candidate is None:
             return True
@@ -138,6 +138,6 @@ class Standing:
             self._predictions[key] = candidate.prediction_sha256(*ids)
         return self._predictions[key]
 
-    def _has_files(self, entry: tuple[str, str, str], ids: tuple[str, str], row: Mapping[str, str]) -> bool:
+    def _has_files(self, entry: tuple[str, str, str, str], ids: tuple[str, str], row: Mapping[str, str]) -> bool:
         crops = int(row["frames"]) - int(row["boxless_frames"])
         return has_files(self._out, self._networks, entry, *ids, crops)

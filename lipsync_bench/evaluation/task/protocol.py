@@ -38,8 +38,9 @@ class Protocol:
         size_hw: Height and width in pixels to which the cut is resized (bilinear); none for whole frames as they are.
         mouth_margin: The mouth region is the box of the target's lip landmarks, this share of its width wider on each
             side.
-        reference: "first": the first frame's crop is the reference of the whole clip; "same": each frame's own crop,
-            which shows the true mouth to the method; "elsewhere": of videos that others made, nobody knows.
+        reference: Which frame shows the identity to every method, whatever its recipe says: "first", or "same", each
+            frame's own crop, which shows the true mouth to the method; "method": as its recipe says; "elsewhere": of
+            videos that others made, nobody knows.
         codec: "memory": frames as the method made them. "h264": after encoding with x264 at `crf` and decoding, in
             groups of at most 16 frames. Videos that come as files have been through a codec and are taken as they are.
         crf: x264's quality, for "h264".
@@ -59,7 +60,7 @@ class Protocol:
     own_boxes: bool = False
     size_hw: Annotated[tuple[_Side, _Side], Field(strict=False)] | None = (160, 160)  # a YAML has a list
     mouth_margin: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.25
-    reference: Literal["first", "same", "elsewhere"] = "first"
+    reference: Literal["method", "first", "same", "elsewhere"] = "method"
     codec: Literal["memory", "h264"] = "memory"
     crf: Annotated[int, Field(ge=0, le=51)] = 18
     pairs: Mapping[str, _Count] = field(default_factory=dict)

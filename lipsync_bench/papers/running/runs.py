@@ -9,7 +9,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.evaluation.options import Rules
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.papers.leaderboards import LeaderboardSource, WeightsInUse, read_folders
@@ -77,6 +77,7 @@ def _evaluate(step: _Step, options: RunOptions) -> list[str]:
             out,
             inputs=replace(options.inputs, methods=dict(part.checkpoints), pred=dict(part.pred)),
             rules=Rules(step.protocol.name),
+            recipe=options.recipe,
             metrics=options.metrics,
             weights=options.weights,
             select=replace(options.select, only=names),
@@ -89,16 +90,9 @@ def _evaluate(step: _Step, options: RunOptions) -> list[str]:
     return [f"{name} ({out})" for name in result.without_any_score if name in names]
 
 
-def _in_use(part: DatasetPlan, store: Store) -> WeightsInUse:
+def _in_use(part: DatasetPlan) -> WeightsInUse:
     """The weights of this run, so that rows of earlier weights are not in the table."""
-    videos = dict.fromkeys(part.pred, ("", ("",)))
-    if not part.checkpoints:
-        return videos
-    from lipsync_bench.datamodules.files.disk import sha256
-    from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
-
-    pastes = ("box", FaceMaskPaste(parser_in(store)).name)
-    return {**videos, **{name: (sha256(path), pastes) for name, path in part.checkpoints.items()}}
+    return {**dict.fromkeys(part.pred, ""), **{name: sha256(path) for name, path in part.checkpoints.items()}}
 
 
 def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished | None:
@@ -152,7 +146,6 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
             failed += _evaluate(step, options)
     if rank_and_world()[0] != 0:
         return None
-    store = options.weights.store
-    in_use = {step.part.dataset: _in_use(step.part, store) for step in steps if step.run}
+    in_use = {step.part.dataset: _in_use(step.part) for step in steps if step.run}
     sources = read_folders((step.out, in_use.get(step.part.dataset, {})) for step in steps)
     return Finished(sources, tuple(notes), tuple(failed))

@@ -70,6 +70,7 @@ class BaseFramesHeader:
         frames: T.
         schema: version of this file format.
         detector_version: the clip's: another detector gives other crops. Files of earlier versions do not tell it.
+        crop: the rule that cut the faces, as `CropRule.text`. Files of earlier versions do not tell it: the clip's own.
     """
 
     id: str
@@ -81,16 +82,23 @@ class BaseFramesHeader:
     frames: int
     schema: str = SCHEMA
     detector_version: str = ""
+    crop: str = ""
 
     @classmethod
     def of(
-        cls, clip: ClipHeader, checkpoint_sha256: str, size_px: int = BOTTLENECK_PX, mesh_order: MeshOrder = "rgb"
+        cls,
+        clip: ClipHeader,
+        checkpoint_sha256: str,
+        crop: str = "",
+        size_px: int = BOTTLENECK_PX,
+        mesh_order: MeshOrder = "rgb",
     ) -> "BaseFramesHeader":
         """The header for faces generated from a clip."""
         return cls(
             *(clip.id, clip.source_sha256, clip.settings, checkpoint_sha256, size_px, mesh_order),
             frames=clip.frames,
             detector_version=clip.detector_version,
+            crop=crop,
         )
 
     def belongs_to(self, clip: ClipHeader) -> bool:

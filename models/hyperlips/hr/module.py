@@ -16,7 +16,7 @@ from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.inputs import FaceInputs, Generated
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
-from lipsync_bench.models.hyperlips.base.module import HyperLipsBase, Variant, adam_of
+from lipsync_bench.models.hyperlips.base.module import HyperLipsBase, Variant, adam_of, recipe_of
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import HRDiscriminator
 from lipsync_bench.models.hyperlips.hr.guide import Guide, Rule, guide

@@ -15,6 +15,7 @@ from lipsync_bench.datamodules.media.video import probe, read_frames
 from lipsync_bench.inference.preview import LABEL_PX, PICTURE_PX, write_preview
 from lipsync_bench.models import SyncExpertModule, Wav2Lip, list_methods
 from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.models.core.inputs import FaceInputs
 
 
 def test_a_demo_never_touches_a_folder_that_is_not_its_own(tmp_path):
@@ -96,12 +97,14 @@ def test_channels_last_computes_the_same():
     torch.manual_seed(0)
     module = Wav2Lip(width=0.125).eval()
     mels, faces = torch.rand(2, 1, 80, 16), torch.rand(2, 3, 96, 96)
-    before = module.generate(mels, faces, faces.flip(0))
+    before = module.generate(FaceInputs.of(mels, faces, faces.flip(0))).frames
     ChannelsLast().on_fit_start(None, module)
     assert (
         module.generator.face_encoder_blocks[1][0].conv_block[0].weight.is_contiguous(memory_format=torch.channels_last)
     )
-    torch.testing.assert_close(module.generate(mels, faces, faces.flip(0)), before, atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        module.generate(FaceInputs.of(mels, faces, faces.flip(0))).frames, before, atol=1e-5, rtol=0
+    )
 
 
 @pytest.mark.parametrize("run", ["sync_expert", "hyperlips_sync_expert", "lipformer"])

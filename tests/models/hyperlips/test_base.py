@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.models.core.checkpoints import load_module, save_module
+from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
 from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
 from lipsync_bench.models.parts.losses import SyncLoss
@@ -229,7 +230,7 @@ def test_base_hides_mouths_and_speaks_bgr_to_the_network(monkeypatch: pytest.Mon
     module = HyperLipsBase(width=0.125).eval()
     monkeypatch.setattr(module.generator, "forward", lambda audio, faces: faces[:, :3] + 0.5 * faces[:, 3:])
     faces, references = torch.rand(2, 3, 128, 128) / 2, torch.rand(2, 3, 128, 128)
-    out = module.generate(torch.zeros(2, 1, 80, 16), faces, references)
+    out = module.generate(FaceInputs.of(torch.zeros(2, 1, 80, 16), faces, references)).frames
     faces[:, :, 64:] = 0
     torch.testing.assert_close(out, faces + references / 2)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.models import load_method
 from lipsync_bench.models.core.checkpoints import RECORD, save_module
+from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.hyperlips import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.hr.guide import guide
@@ -141,22 +142,24 @@ def test_a_frame_without_a_face_is_the_enlarged_base(
     stand_in(monkeypatch, [True, False, True])
     module = HyperLipsHR(scale, 0.125, str(small_base), inference=rule).eval()
     mels, faces, references = inputs(128 * scale)
-    frames = module.generate(mels, faces, references)
+    frames = module.generate(FaceInputs.of(mels, faces, references)).frames
     small = [F.interpolate(x, (128, 128), mode="bilinear") for x in (faces, references)]
-    base = load_method(small_base).generate(mels, *small)
+    base = load_method(small_base).generate(FaceInputs.of(mels, *small)).frames
     enlarged = F.interpolate(base, (size, size), mode="bilinear")
     assert frames.shape == enlarged.shape
     torch.testing.assert_close(frames[1], enlarged[1], rtol=0, atol=1e-6)
     assert (frames - enlarged).abs().amax((1, 2, 3))[[0, 2]].min() > 0.01
     assert module.fallback_frames == 1
-    module.generate(mels, faces, references)
+    module.generate(FaceInputs.of(mels, faces, references))
     assert module.fallback_frames == 2
 
 
 def test_face_mesh_finds_nothing_in_an_untrained_base(small_base: Path) -> None:
     module = HyperLipsHR(width=0.125, base=str(small_base)).eval()
-    frames = module.generate(*inputs(128))
-    torch.testing.assert_close(frames, load_method(small_base).generate(*inputs(128)), rtol=0, atol=1e-6)
+    frames = module.generate(FaceInputs.of(*inputs(128))).frames
+    torch.testing.assert_close(
+        frames, load_method(small_base).generate(FaceInputs.of(*inputs(128))).frames, rtol=0, atol=1e-6
+    )
     assert module.fallback_frames == 3
 
 
@@ -173,7 +176,7 @@ def test_without_sketches_they_have_no_influence_and_no_face_is_looked_for(
         assert torch.equal(blind(base, sketches), black)
         assert not torch.equal(module(base, sketches), black)
     shown = stand_in(monkeypatch, [True, False, True])
-    frames = blind.generate(*inputs(128))
+    frames = blind.generate(FaceInputs.of(*inputs(128))).frames
     assert not shown
     assert blind.fallback_frames == 0
     monkeypatch.setattr(
@@ -182,7 +185,7 @@ def test_without_sketches_they_have_no_influence_and_no_face_is_looked_for(
     monkeypatch.setattr(
         "lipsync_bench.models.hyperlips.hr.guide.inference_sketch", lambda mesh, size: np.zeros((size, size), np.uint8)
     )
-    torch.testing.assert_close(module.generate(*inputs(128))[[0, 2]], frames[[0, 2]])
+    torch.testing.assert_close(module.generate(FaceInputs.of(*inputs(128))).frames[[0, 2]], frames[[0, 2]])
 
 
 def test_other_rules_of_inference_are_refused() -> None:
@@ -214,7 +217,9 @@ def test_the_base_is_frozen_and_goes_with_the_checkpoint(
     assert record["vgg19"] is record["lpips_vgg16"] is None
     stand_in(monkeypatch, [True, False, True])
     loaded = load_method(tmp_path / "run.ckpt")
-    assert torch.equal(loaded.generate(*inputs(128)), module.eval().generate(*inputs(128)))
+    assert torch.equal(
+        loaded.generate(FaceInputs.of(*inputs(128))).frames, module.eval().generate(FaceInputs.of(*inputs(128))).frames
+    )
 
 
 def test_a_resumed_training_keeps_the_base_it_began_with(small_base: Path, tmp_path: Path) -> None:
@@ -255,4 +260,4 @@ def test_a_missing_base_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds a lipsync_bench\.models\.HyperLipsSync.*HyperLipsBase"):
         trainer_for(tmp_path).fit(HyperLipsHR(**tiny, base=str(tmp_path / "expert.ckpt")), batch)
     with pytest.raises(ValueError, match=r"base is None"):
-        HyperLipsHR(**tiny).eval().generate(*inputs(128))
+        HyperLipsHR(**tiny).eval().generate(FaceInputs.of(*inputs(128)))

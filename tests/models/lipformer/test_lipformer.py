@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lipsync_bench.models.core.checkpoints import load_checkpoint, load_module, save_module
+from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.lipformer import LipFormer, LipFormerCodebook
 from lipsync_bench.models.lipformer.network import LipFormerGenerator
 from lipsync_bench.models.lipformer.transformer import ConditionalLayerNorm, LipTransformer
@@ -166,7 +167,9 @@ def test_without_warping_the_reference_goes_straight_in(small: Small) -> None:
     module = small(warping=False).eval()
     assert module.generator.warping is None
     assert not any("warping" in name for name in module.state_dict())
-    frames = module.generate(torch.randn(2, 1, 80, 16), *torch.rand(2, 2, 3, module.image_size, module.image_size))
+    frames = module.generate(
+        FaceInputs.of(torch.randn(2, 1, 80, 16), *torch.rand(2, 2, 3, module.image_size, module.image_size))
+    ).frames
     assert frames.shape == (2, 3, module.image_size, module.image_size)
 
 
@@ -255,10 +258,10 @@ def test_fine_tuning_goes_on_with_the_codes_of_its_beginning(small: Small, tmp_p
 def test_a_saved_module_loads_with_its_codes(small: Small, tmp_path: Path) -> None:
     module = small().eval()
     images: Tensor = torch.rand(2, 3, module.image_size, module.image_size)
-    wanted = module.generate(torch.zeros(2, 1, 80, 16), images, images)
+    wanted = module.generate(FaceInputs.of(torch.zeros(2, 1, 80, 16), images, images)).frames
     save_module(module, tmp_path / "whole.ckpt")
     loaded = load_module(tmp_path / "whole.ckpt", [LipFormer])
-    assert torch.equal(loaded.generate(torch.zeros(2, 1, 80, 16), images, images), wanted)
+    assert torch.equal(loaded.generate(FaceInputs.of(torch.zeros(2, 1, 80, 16), images, images)).frames, wanted)
 
 
 def test_faces_must_fit_the_encoders_stride() -> None:

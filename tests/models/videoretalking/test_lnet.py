@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from lipsync_bench.models import list_methods, load_method
 from lipsync_bench.models.core.checkpoints import RECORD, save_module
+from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.videoretalking import VideoReTalkingLNet
 from lipsync_bench.models.videoretalking.lnet.ffc import FFCResidualBlock, FourierUnit
 from lipsync_bench.models.videoretalking.lnet.network import LayerNorm2d, LNet, SpectralConv2d
@@ -378,7 +379,9 @@ def test_generate_masks_faces_and_speaks_bgr_to_the_network(monkeypatch: pytest.
 
     monkeypatch.setattr(module.generator, "forward", network)
     faces, references = torch.rand(3, 3, 96, 96), torch.rand(3, 3, 96, 96)
-    torch.testing.assert_close(module.generate(torch.zeros(3, 1, 80, 16), faces, references), references)
+    torch.testing.assert_close(
+        module.generate(FaceInputs.of(torch.zeros(3, 1, 80, 16), faces, references)).frames, references
+    )
     assert torch.equal(seen[0][:, :3, :48], faces[:, [2, 1, 0], :48])
     assert seen[0][:, :3, 48:].abs().max() == 0
     assert torch.equal(seen[0][:, 3:], references[:, [2, 1, 0]])

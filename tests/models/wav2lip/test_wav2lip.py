@@ -13,6 +13,7 @@ import torch
 
 from lipsync_bench.models import load_method
 from lipsync_bench.models.core.checkpoints import RECORD, save_module
+from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.wav2lip.module import Wav2Lip
 from lipsync_bench.models.wav2lip.network import QualityDiscriminator, Wav2LipGenerator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
@@ -363,7 +364,7 @@ def test_generate_masks_faces_and_speaks_bgr_to_the_network(monkeypatch: pytest.
     monkeypatch.setattr(Wav2Lip, "generate_batch", 2)
     faces, references = torch.rand(5, 3, 96, 96), torch.rand(5, 3, 96, 96)
     before = faces.clone()
-    out = module.generate(torch.zeros(5, 1, 80, 16), faces, references)
+    out = module.generate(FaceInputs.of(torch.zeros(5, 1, 80, 16), faces, references)).frames
     torch.testing.assert_close(out, references)  # RGB again
     assert torch.equal(faces, before)
     assert [len(x) for x in seen] == [2, 2, 1]
@@ -394,7 +395,7 @@ def test_generate_refuses_other_inputs(change: dict[str, torch.Tensor], message:
         "references": torch.rand(2, 3, 96, 96),
     }
     with pytest.raises(ValueError, match=message):
-        Wav2Lip(width=0.125).eval().generate(**(inputs | change))
+        Wav2Lip(width=0.125).eval().generate(FaceInputs.of(**(inputs | change))).frames
 
 
 def test_published_defaults() -> None:
