@@ -10,6 +10,7 @@ import numpy as np
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces.detectors import Face, FaceDetector, iou, make_detector
+from lipsync_bench.datamodules.faces.geometry import runs
 from lipsync_bench.datamodules.faces.identity import Sighting
 from lipsync_bench.datamodules.faces.matching import Track, assign
 from lipsync_bench.datamodules.faces.options import DetectorName, FaceChoice
@@ -19,7 +20,7 @@ _MAX_ROLL_DEGREES = 60.0  # people tilt their heads by up to 45
 _COVERED_IOU = 0.1
 _TURN = "Turn the video with: ffmpeg -i INPUT -vf transpose=1 OUTPUT.mp4 (by half: hflip,vflip)"
 
-__all__ = ["FaceTrack", "FaceTracker", "runs"]
+__all__ = ["FaceTrack", "FaceTracker"]
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,6 @@ def _choose(tracks: Sequence[Track], face: FaceChoice, size_hw: tuple[int, int])
             )
         return ordered[face]
     raise ValueError(f"face {face!r}, expected largest, first, left, right, centre or a number (--face)")
-
-
-def runs(mask: np.ndarray) -> list[tuple[int, int]]:
-    """Each stretch of consecutive True values in a mask (T,): its first index, and the index after its last."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
-    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
 
 
 def _fill(values: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:

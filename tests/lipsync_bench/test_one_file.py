@@ -52,8 +52,8 @@ class Paint(TalkingFaceModule):
     def configure_optimizers(self):
         return torch.optim.Adam(self.generator.parameters(), lr=self.lr)
 
-    def generate_chunk(self, frame_mels, faces, references):
-        return self.generator(frame_mels, faces, references)
+    def generate_chunk(self, inputs):
+        return self.generator(inputs.frame_mels, inputs.faces, inputs.reference)
 
 
 def _module(generator, _):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lipsync_bench.datamodules.faces.tracking import runs
+from lipsync_bench.datamodules.faces.geometry import runs
 from lipsync_bench.models.hyperlips.hr.face_mesh import find_meshes
 from lipsync_bench.models.hyperlips.hr.sketch import (
     BOTTLENECK_PX,

@@ -11,6 +11,7 @@ import sys
 import time
 import wave
 import weakref
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -20,39 +21,39 @@ import torch
 
 from lipsync_bench.datamodules.errors import FaceError, MediaError
 from lipsync_bench.datamodules.faces import detectors
-from lipsync_bench.datamodules.faces.crops import crop_boxes, smooth_boxes_ahead
-from lipsync_bench.datamodules.faces.options import FaceOptions
+from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox, smooth_boxes_ahead
+from lipsync_bench.datamodules.faces.crops import crop_boxes
+from lipsync_bench.datamodules.faces.options import FollowOptions
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, mel_spectrogram
 from lipsync_bench.datamodules.media.video import VideoWriter, probe, read_frames
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference import dub as dubbing
+from lipsync_bench.inference import pasting
 from lipsync_bench.inference.dub import dub, dub_frames
-from lipsync_bench.inference.face_path import FacePath, find_face
-from lipsync_bench.inference.lip_sync import lip_sync
+from lipsync_bench.inference.find_face import find_face
 from lipsync_bench.inference.options import DubOptions
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.models.core.session import Session, Video
 from tests.commands import run_bench
 from tests.datamodules.tracks import track_faces
+from tests.sessions import StandIn, recipe_of, session_of, video_of
 
+MESH = FaceMeshBox()
 ROOT = Path(__file__).parents[3]
 
 
-class Negative:
-    """A method that inverts the colours of the faces it is given."""
-
-    image_size = 32
-    device = torch.device("cpu")
-
-    def generate(self, frame_mels, faces, references):
-        return 1 - faces
+NEGATIVE = StandIn(lambda inputs: 1 - inputs.faces)
+"""A method that inverts the colours of the faces it is given."""
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "wav2lip.ckpt"
     torch.manual_seed(0)
-    save_module(Wav2Lip(width=0.125), path)
+    save_module(Wav2Lip(width=0.125, recipe={"crop": "mesh", "paste": "feather"}), path)
     return path
 
 
@@ -96,12 +97,10 @@ def audio_facts(path: Path) -> tuple[int, int, float]:
         return stream.rate, stream.channels, float(stream.duration * stream.time_base)
 
 
-def fixed_path(count: int, hidden: tuple[int, ...] = ()) -> FacePath:
-    boxes = np.tile(np.array([4, 4, 44, 44], np.float32), (count, 1))
-    points = np.random.default_rng(0).uniform(4, 44, (count, 30, 2)).astype(np.float32)
-    visible = np.ones(count, bool)
-    visible[list(hidden)] = False
-    return FacePath(boxes, points, visible)
+def dubbed(frames: list[np.ndarray], hidden: tuple[int, ...] = (), paste: str = "feather") -> Session:
+    """The session of a video with a face in the same place in each frame."""
+    boxes = np.tile(np.array([4, 4, 44, 44]), (len(frames), 1))
+    return session_of(NEGATIVE, video_of(frames, boxes, MEL, hidden=hidden), recipe_of(paste=paste))
 
 
 def noise(count: int) -> list[np.ndarray]:
@@ -147,8 +146,8 @@ def test_the_video_is_looped_or_cut_to_the_speech(checkpoint, talk, tmp_path, fi
 
 
 def test_a_looped_video_starts_again_from_its_beginning():
-    frames, path = noise(5), fixed_path(5, hidden=(3,))
-    out = list(dub_frames(Negative(), [*frames, *frames, *frames[:2]], path, MEL, 25.0, how="box", batch_frames=4))
+    frames = noise(5)
+    out = list(dub_frames(dubbed(frames, (3,), "box"), [*frames, *frames, *frames[:2]], batch_frames=4))
     assert len(out) == 12
     for k in range(5, 12):
         np.testing.assert_array_equal(out[k], out[k % 5])  # this method does not listen
@@ -158,44 +157,18 @@ def test_a_looped_video_starts_again_from_its_beginning():
 # The face
 
 
-def test_hard_paste_is_that_of_evaluation():
-    frames = noise(7)
-    path = fixed_path(7)
-    module = Wav2Lip(width=0.125).eval()
-    expected = list(lip_sync(module, frames, path.boxes, frame_mels(MEL, 7, 30.0)))
-    out = list(dub_frames(module, frames, path, MEL, 30.0, how="box", batch_frames=3))
-    assert all(np.abs(a.astype(int) - b).max() <= 1 for a, b in zip(out, expected, strict=True))
-    np.testing.assert_array_equal(np.stack(out)[:, :4], np.stack(frames)[:, :4])
-
-
-def test_the_first_crop_can_show_the_identity():
-    seen = []
-
-    class Listener(Negative):
-        def generate(self, frame_mels, faces, references):
-            seen.append((faces, references))
-            return faces
-
-    for reference in ("same", "first"):
-        list(dub_frames(Listener(), noise(6), fixed_path(6), MEL, 25.0, reference=reference, batch_frames=3))
-    same, first = seen[:2], seen[2:]
-    assert all(torch.equal(faces, references) for faces, references in same)
-    for faces, references in first:
-        assert torch.equal(references, first[0][0][:1].expand_as(faces))
-    assert not torch.equal(first[1][0], first[1][1])
-
-
 def test_frames_in_a_long_gap_pass_through_and_are_counted(checkpoint, talk_frames, tmp_path):
     frames = list(talk_frames)
     for k in [*range(10, 22), 30, 31]:
         frames[k] = np.zeros_like(frames[k])
-    path = find_face(frames, FaceOptions(max_gap_frames=3))
-    hidden = np.flatnonzero(~path.visible)
-    assert len(path) == 40
+    geometry = find_face(frames, MESH, FollowOptions(max_gap_frames=3))
+    hidden = np.flatnonzero(~geometry.visible)
+    assert len(geometry) == 40
     assert set(range(10, 22)) <= set(hidden)
     assert not {30, 31} & set(hidden)  # two frames between two with a face are bridged
     assert len(hidden) <= 15  # the tracker may need a frame to find the face again
-    out = list(dub_frames(Negative(), frames, path, MEL, 25.0))
+    video = Video(geometry, lambda first, count: frame_mels(MEL, count, 25.0, first), lambda: iter(frames))
+    out = list(dub_frames(session_of(NEGATIVE, video, recipe_of(paste="feather")), frames))
     for k in range(40):
         assert (out[k] is frames[k]) == (k in hidden)
         assert np.array_equal(out[k], frames[k]) == (k in hidden)
@@ -203,8 +176,8 @@ def test_frames_in_a_long_gap_pass_through_and_are_counted(checkpoint, talk_fram
     video = write_video(tmp_path / "in.mp4", frames)
     target = tmp_path / "out.mp4"
     audio = write_wav(tmp_path / "a.wav", 2.4)
-    report = dub(checkpoint, video, audio, target, faces=FaceOptions(max_gap_frames=3), progress=False)
-    written = find_face(read_frames(video), FaceOptions(max_gap_frames=3)).visible
+    report = dub(checkpoint, video, audio, target, follow=FollowOptions(max_gap_frames=3), progress=False)
+    written = find_face(read_frames(video), MESH, FollowOptions(max_gap_frames=3)).visible
     assert report.without_face == (~written).sum() + (~written[:20]).sum()  # 60 frames: once and a half
     assert f"{report.without_face} without a face" in report.summary()
     black = list(read_frames(target))[15]
@@ -213,9 +186,10 @@ def test_frames_in_a_long_gap_pass_through_and_are_counted(checkpoint, talk_fram
 
 def test_nothing_is_bridged_before_the_first_and_after_the_last_face(talk_frames):
     black = np.zeros_like(talk_frames[0])
-    path = find_face([black, black, *talk_frames[:8], black, black], FaceOptions(max_gap_frames=12))
-    assert not path.visible[[0, 1, 10, 11]].any()
-    assert path.visible[4:10].all()
+    frames = [black, black, *talk_frames[:8], black, black]
+    visible = find_face(frames, MESH, FollowOptions(max_gap_frames=12)).visible
+    assert not visible[[0, 1, 10, 11]].any()
+    assert visible[4:10].all()
 
 
 def test_no_face_is_an_error_and_leaves_nothing(checkpoint, tmp_path):
@@ -227,13 +201,13 @@ def test_no_face_is_an_error_and_leaves_nothing(checkpoint, tmp_path):
 
 def test_boxes_are_those_of_preparation(talk_frames):
     track, size_hw = track_faces(talk_frames), talk_frames[0].shape[:2]
-    np.testing.assert_array_equal(find_face(talk_frames).boxes, crop_boxes(track, "mesh", size_hw))
+    np.testing.assert_array_equal(MESH.boxes(find_face(talk_frames, MESH)), crop_boxes(track, "mesh", size_hw))
 
 
 @pytest.mark.parametrize("detector", ["mediapipe", "dlib"])
 def test_the_68_points_are_not_computed(talk_frames, detector, monkeypatch):
     monkeypatch.setattr(detectors, "_predictor", lambda: pytest.fail("dlib's predictor was asked for"))
-    assert find_face(talk_frames[:3], FaceOptions(detector=detector)).visible.all()
+    assert find_face(talk_frames[:3], DetectorBox(detector)).visible.all()
 
 
 def test_published_padding_and_smoothing(talk_frames):
@@ -241,26 +215,36 @@ def test_published_padding_and_smoothing(talk_frames):
     raw = np.trunc(track.boxes)
     raw[:, 3] = np.minimum(raw[:, 3] + 10, height)
     raw[:, 0] = np.maximum(raw[:, 0] - 4, 0)
-    pads = (0, 10, 4, 0)
-    np.testing.assert_array_equal(
-        find_face(talk_frames, FaceOptions(crop="detector"), pads=pads, smooth=False).boxes, raw
-    )
+    rule = DetectorBox("mediapipe", pads=(0, 10, 4, 0))
+    geometry = find_face(talk_frames, rule)
+    np.testing.assert_array_equal(rule.boxes(geometry), raw)
     smooth = smooth_boxes_ahead(raw.astype(np.int64))
-    np.testing.assert_array_equal(find_face(talk_frames, FaceOptions(crop="detector"), pads=pads).boxes, smooth)
+    np.testing.assert_array_equal(replace(rule, smoothing=5).boxes(geometry), smooth)
     assert (smooth[:, 2] <= width).all()
-    with pytest.raises(ValueError, match=r"leave boxes below 16 px.*--pads"):
-        find_face(talk_frames, FaceOptions(crop="detector"), pads=(-500, 0, 0, 0))
+    with pytest.raises(ValueError, match=r"leave boxes below 16 px.*--recipe.pads"):
+        DetectorBox("mediapipe", (-500, 0, 0, 0)).boxes(geometry)
+
+
+def test_without_the_detector_of_a_recipe_the_error_says_what_to_do(talk, tmp_path):
+    save_module(Wav2Lip(width=0.125), tmp_path / "published.ckpt")
+    given = (tmp_path / "published.ckpt", talk, write_wav(tmp_path / "a.wav", 1), tmp_path / "out.mp4")
+    weights = WeightOptions((str(tmp_path),))
+    with pytest.raises(FileNotFoundError, match=r"bench weights fetch s3fd.*--recipe.crop mesh"):
+        dub(*given, weights=weights, progress=False)
+    dub(*given, DubOptions(fit="cut"), RecipeOptions(crop="mesh"), weights=weights, progress=False)
+    assert "mesh 96x96 / same / reflect / box" in tags(tmp_path / "out.mp4")["lipsync_bench"]
 
 
 # The speech
 
 
-def test_mel_made_in_pieces_is_the_whole_mel(tmp_path, monkeypatch):
+@pytest.mark.parametrize("padding", ["reflect", "constant"])
+def test_mel_made_in_pieces_is_the_whole_mel(tmp_path, monkeypatch, padding):
     path = write_wav(tmp_path / "a.wav", 2.013)
-    whole = mel_spectrogram(load_audio(path))
+    whole = mel_spectrogram(load_audio(path), padding)
     for piece in (40, 53, 79, 160):
         monkeypatch.setattr(dubbing, "_MEL_PIECE", piece)
-        mel, samples = dubbing._speech(path)
+        mel, samples = dubbing._speech(path, padding)
         assert samples == 32208
         np.testing.assert_allclose(mel, whole, atol=1e-5)
 
@@ -314,7 +298,7 @@ def test_the_file_is_marked_synthetic_unless_switched_off(checkpoint, talk, tmp_
         ({"out": "talk"}, ValueError, r"is the file given as --video\. Expected another name"),
         ({"out": "checkpoint"}, ValueError, r"ends in '.ckpt'\. Expected a name ending in \.mp4"),
         ({"video": Path("none.mp4")}, FileNotFoundError, r"none\.mp4: no such file.*--video"),
-        ({"options": DubOptions(smooth=False)}, ValueError, r"smooth is off.*Use --crop detector"),
+        ({"recipe": RecipeOptions(smooth=False)}, ValueError, r"smooth is False with the crop rule mesh.*recipe.crop"),
         (
             {"options": DubOptions(device="cuda:99")},
             ValueError,
@@ -333,10 +317,9 @@ def test_meaningless_arguments_are_refused(checkpoint, talk, tmp_path, change, e
     assert sha256(talk) == before
 
 
-@pytest.mark.parametrize("option", ["fit", "blend", "reference"])
-def test_choices_that_there_are_not(option):
-    with pytest.raises(ValueError, match=rf"{option} 'bounce'\. Expected \w+ or \w+.*--{option}"):
-        DubOptions(**{option: "bounce"})
+def test_choices_that_there_are_not():
+    with pytest.raises(ValueError, match=r"fit 'bounce'\. Expected \w+ or \w+.*--fit"):
+        DubOptions(fit="bounce")
 
 
 # Memory and interruption
@@ -353,7 +336,7 @@ def test_only_a_batch_of_frames_is_alive_at_a_time():
             yield frame
 
     count = 0
-    for _ in dub_frames(Negative(), stream(), fixed_path(7, (2,)), MEL, 25.0, batch_frames=4):
+    for _ in dub_frames(dubbed(noise(7), (2,)), stream(), batch_frames=4):
         most, count = max(most, len(alive)), count + 1
     assert count == 300
     assert 2 <= most <= 6
@@ -372,7 +355,7 @@ def test_an_interrupted_run_leaves_no_file_and_an_older_one_as_it_was(checkpoint
     talk_frame = next(read_frames(talk))
     audio, out = write_wav(tmp_path / "a.wav", 1), tmp_path / "out.mp4"
     out.write_bytes(b"old")
-    monkeypatch.setattr(dubbing, "blend", Stop())
+    monkeypatch.setattr(pasting, "blend", Stop())
     with pytest.raises(KeyboardInterrupt):
         dub(checkpoint, talk, audio, out, progress=False)
     assert out.read_bytes() == b"old"

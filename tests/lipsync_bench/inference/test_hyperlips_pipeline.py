@@ -12,15 +12,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lipsync_bench.datamodules.faces.crops import smooth_boxes_ahead
-from lipsync_bench.datamodules.media.audio import frame_mels, mel_spectrogram
-from lipsync_bench.inference.face_mask import paste_parsed
-from lipsync_bench.inference.lip_sync import to_batch
-from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
-from lipsync_bench.models.pretrained.face_parsing import parse_face
+from lipsync_bench.datamodules.faces.crop_rules.boxes import smooth_boxes_ahead
+from lipsync_bench.datamodules.media.audio import mel_spectrogram
+from lipsync_bench.inference.face_mask import FaceMaskPaste, paste_parsed
+from lipsync_bench.models.hyperlips.base.module import HyperLipsBase
 from tests import golden
+from tests.sessions import video_of
 
 PAD_BOTTOM_PX = 10
 FRAMES = 7
@@ -69,11 +68,16 @@ def label_map() -> np.ndarray:
     return labels
 
 
-def boxes(height: int) -> np.ndarray:
-    """Rectangles of the detector, padded at the bottom and smoothed in place, as Wav2Lip's."""
+def raw_boxes() -> np.ndarray:
+    """Rectangles of the detector."""
     i = np.arange(FRAMES)
-    raw = np.stack([60 + i, 40 + i % 3, 180 + 2 * i, np.minimum(height, 165 - i + PAD_BOTTOM_PX)], axis=1)
-    return smooth_boxes_ahead(raw)
+    return np.stack([60 + i, 40 + i % 3, 180 + 2 * i, 165 - i], axis=1)
+
+
+def boxes(height: int) -> np.ndarray:
+    """The rectangles, padded at the bottom and smoothed in place, as Wav2Lip's."""
+    padded = raw_boxes() + np.array([0, 0, 0, PAD_BOTTOM_PX])
+    return smooth_boxes_ahead(np.minimum(padded, [[10**6, 10**6, 10**6, height]]))
 
 
 @pytest.fixture(scope="module")
@@ -85,27 +89,27 @@ def expected() -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def run() -> Run:
     frames = np.ascontiguousarray(video()[..., ::-1])  # ours are RGB
-    mel = mel_spectrogram(golden.uniform("hyperlips.pipe.wav", (6400,), -0.5, 0.5), pad_mode="constant")
-    mels = frame_mels(mel, FRAMES)
+    module = HyperLipsBase(variant="released", adversarial_weight=0.0, lpips_weight=0.0, sync_weight=0.0).eval()
+    module.generator.load_state_dict(golden.filled(golden.names_and_shapes("hyperlips_base")))
+    recipe = module.published()
+    assert recipe.text() == "s3fd+0,10,0,0~5 128x128 / first / constant / parser_released"
+    mel = mel_spectrogram(golden.uniform("hyperlips.pipe.wav", (6400,), -0.5, 0.5), recipe.mel_padding)
 
-    places = boxes(frames.shape[1])
-    crops = [frame[y1:y2, x1:x2] for frame, (x1, y1, x2, y2) in zip(frames, places, strict=True)]
-    bgr = to_batch(crops, 128).flip(1)
-    masked = bgr.clone()
-    masked[:, :, 64:] = 0
-    faces = torch.cat([masked, bgr[:1].expand_as(bgr)], dim=1)  # the first frame serves all as reference
-
-    network = HyperLipsBaseGenerator()
-    network.load_state_dict(golden.filled(golden.names_and_shapes("hyperlips_base")))
-    network.eval()
-    with torch.inference_mode():
-        predicted = torch.cat([network(torch.from_numpy(mels[k : k + 4]), faces[k : k + 4]) for k in (0, 4)])
-
+    paste = FaceMaskPaste(released=True)
     parser = LabelMap(label_map())
-    written = []
-    for frame, crop, image, box in zip(frames, crops, predicted.flip(1).numpy(), places, strict=True):
-        written.append(paste_parsed(frame, box, image, parse_face(parser, crop)))  # type: ignore[arg-type]
-    return Run(mels, faces.numpy(), predicted.numpy(), parser.shown.numpy(), frames, np.stack(written))
+    paste._parser = parser  # type: ignore[assignment]
+    given: list[tuple[Tensor, Tensor]] = []
+    made: list[Tensor] = []
+
+    def record(network: nn.Module, inputs: tuple[Tensor, Tensor], out: Tensor) -> None:
+        given.append(inputs)
+        made.append(out)
+
+    module.generator.register_forward_hook(record)
+    session = module.session(video_of(list(frames), raw_boxes(), mel), recipe, paste)
+    written = np.stack([*session.frames(0, frames[:4]), *session.frames(4, frames[4:])])
+    mels, faces = (torch.cat(parts).numpy() for parts in zip(*given, strict=True))
+    return Run(mels, faces, torch.cat(made).numpy(), parser.shown.numpy(), frames, written)
 
 
 def test_network_inputs(run: Run, expected: dict[str, np.ndarray]) -> None:

@@ -66,7 +66,8 @@ def test_released_inference_equals_the_official_one(
     faces = uniform(f"hyperlips.hrinf{scale}.face", (count, 6, size, size))
     mels = uniform(f"hyperlips.hrinf{scale}.mel", (count, 1, 80, 16), -4, 4)
     with torch.no_grad():
-        out = module.generate_chunk(mels, faces[:, :3], faces[:, 3:])
+        made = module.generate_chunk(FaceInputs.of(mels, faces[:, :3], faces[:, 3:]))
+    out = made.frames
     (decoder_input,) = given
     images = (decoder_input[:, :3] * 255).round().to(torch.uint8).numpy()
     np.testing.assert_array_equal(shown[0], images.transpose(0, 2, 3, 1))  # Face Mesh is shown BGR, enlarged
@@ -84,7 +85,7 @@ def test_released_inference_equals_the_official_one(
     assert np.quantile(moved, 0.99) < 1e-5
     assert float(out.double().mean()) == pytest.approx(float(stored["out_mean"]), abs=1e-6)
     assert float(out.double().std(correction=0)) == pytest.approx(float(stored["out_std"]), rel=1e-5)
-    assert module.fallback_frames == 0
+    assert not made.fallback.any()
 
 
 # The decoder's guide
@@ -142,25 +143,24 @@ def test_a_frame_without_a_face_is_the_enlarged_base(
     stand_in(monkeypatch, [True, False, True])
     module = HyperLipsHR(scale, 0.125, str(small_base), inference=rule).eval()
     mels, faces, references = inputs(128 * scale)
-    frames = module.generate(FaceInputs.of(mels, faces, references)).frames
+    made = module.generate(FaceInputs.of(mels, faces, references))
+    frames = made.frames
     small = [F.interpolate(x, (128, 128), mode="bilinear") for x in (faces, references)]
     base = load_method(small_base).generate(FaceInputs.of(mels, *small)).frames
     enlarged = F.interpolate(base, (size, size), mode="bilinear")
     assert frames.shape == enlarged.shape
     torch.testing.assert_close(frames[1], enlarged[1], rtol=0, atol=1e-6)
     assert (frames - enlarged).abs().amax((1, 2, 3))[[0, 2]].min() > 0.01
-    assert module.fallback_frames == 1
-    module.generate(FaceInputs.of(mels, faces, references))
-    assert module.fallback_frames == 2
+    assert made.fallback.tolist() == [False, True, False]
 
 
 def test_face_mesh_finds_nothing_in_an_untrained_base(small_base: Path) -> None:
     module = HyperLipsHR(width=0.125, base=str(small_base)).eval()
-    frames = module.generate(FaceInputs.of(*inputs(128))).frames
-    torch.testing.assert_close(
-        frames, load_method(small_base).generate(FaceInputs.of(*inputs(128))).frames, rtol=0, atol=1e-6
-    )
-    assert module.fallback_frames == 3
+    made = module.generate(FaceInputs.of(*inputs(128)))
+    base = load_method(small_base).generate(FaceInputs.of(*inputs(128)))
+    torch.testing.assert_close(made.frames, base.frames, rtol=0, atol=1e-6)
+    assert made.fallback.all()
+    assert not base.fallback.any()
 
 
 @pytest.mark.parametrize("rule", ["training", "released"])
@@ -176,16 +176,16 @@ def test_without_sketches_they_have_no_influence_and_no_face_is_looked_for(
         assert torch.equal(blind(base, sketches), black)
         assert not torch.equal(module(base, sketches), black)
     shown = stand_in(monkeypatch, [True, False, True])
-    frames = blind.generate(FaceInputs.of(*inputs(128))).frames
+    made = blind.generate(FaceInputs.of(*inputs(128)))
     assert not shown
-    assert blind.fallback_frames == 0
+    assert not made.fallback.any()
     monkeypatch.setattr(
         "lipsync_bench.models.hyperlips.hr.guide.draw_sketch", lambda mesh, size: np.zeros(size, np.uint8)
     )
     monkeypatch.setattr(
         "lipsync_bench.models.hyperlips.hr.guide.inference_sketch", lambda mesh, size: np.zeros((size, size), np.uint8)
     )
-    torch.testing.assert_close(module.generate(FaceInputs.of(*inputs(128))).frames[[0, 2]], frames[[0, 2]])
+    torch.testing.assert_close(module.generate(FaceInputs.of(*inputs(128))).frames[[0, 2]], made.frames[[0, 2]])
 
 
 def test_other_rules_of_inference_are_refused() -> None:

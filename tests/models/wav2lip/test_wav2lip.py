@@ -381,7 +381,7 @@ def test_generate_masks_faces_and_speaks_bgr_to_the_network(monkeypatch: pytest.
             {"faces": torch.rand(2, 3, 128, 128)},
             r"faces is torch\.float32 \(2, 3, 128, 128\).*\(2, 3, 96, 96\).*96 x 96",
         ),
-        ({"references": torch.rand(1, 3, 96, 96)}, r"references is .*\(1, 3, 96, 96\)"),
+        ({"references": torch.rand(1, 3, 96, 96)}, r"references is .*\(1, 1, 3, 96, 96\).*\(2, 1, 3, 96, 96\)"),
         ({"frame_mels": torch.rand(2, 80, 16)}, r"frame_mels is .*\(2, 80, 16\).*\(2, 1, 80, 16\)"),
         ({"faces": torch.zeros(2, 3, 96, 96, dtype=torch.uint8)}, r"faces is torch\.uint8"),
         ({"faces": 255 * torch.ones(2, 3, 96, 96)}, r"faces lie in \[255, 255\].*\[0, 1\]"),
@@ -395,7 +395,7 @@ def test_generate_refuses_other_inputs(change: dict[str, torch.Tensor], message:
         "references": torch.rand(2, 3, 96, 96),
     }
     with pytest.raises(ValueError, match=message):
-        Wav2Lip(width=0.125).eval().generate(FaceInputs.of(**(inputs | change))).frames
+        Wav2Lip(width=0.125).eval().generate(FaceInputs.of(*(inputs | change).values()))
 
 
 def test_published_defaults() -> None:
