@@ -16,20 +16,17 @@ defined and the same input must give the same bytes).
 """
 
 import dataclasses
-import itertools
 import json
-import mmap
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, overload
+from typing import overload
 
 import cv2
 import numpy as np
 import simplejpeg
 
-from lipsync_bench.datamodules.clips.tensor_file import FileKind, StoredTensor, open_file, read_head
+from lipsync_bench.datamodules.clips.tensor_file import FileKind, Rows
+from lipsync_bench.datamodules.clips.tensor_reader import TensorReader
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.faces.geometry import CONTOUR, Geometry
 from lipsync_bench.datamodules.files.disk import write_tensors
@@ -40,16 +37,6 @@ MESH_POINTS = 478
 LANDMARKS = 68
 _MEL_BANDS = 80
 _MEL_WINDOW = 16
-_KINDS: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {
-    "frames": (np.uint8, ()),
-    "offsets": (np.int64, ()),
-    "mel": (np.float32, (_MEL_BANDS,)),
-    "wav": (np.int16, ()),
-    "boxes": (np.float32, (4,)),
-    "landmarks": (np.float32, (LANDMARKS, 2)),
-    "mesh": (np.float16, (MESH_POINTS, 3)),
-}
-_LARGEST = {"mel": 4.0, "boxes": 1e6, "landmarks": 100.0, "mesh": 100.0}  # magnitudes; a mel lies in [-4, 4]
 _REPAIR = "Run: bench prepare again (it replaces broken clips; with --overwrite all clips)"
 
 __all__ = [
@@ -98,43 +85,6 @@ class ClipHeader:
     detected: int
     schema: str = SCHEMA
     settings: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Layout:
-    header: ClipHeader
-    tensors: dict[str, StoredTensor]
-
-
-_KIND = FileKind(
-    "clip", "clip", ClipHeader, SCHEMA, "a prepared clip", _REPAIR, "Run: bench prepare --overwrite", _KINDS
-)
-
-
-def _parse_layout(path: Path, handle: int) -> _Layout:
-    """Read and check the head of an open file without reading the data."""
-    header, tensors = read_head(path, handle, _KIND)
-    for name in (header.id, header.source):  # paths are made from them
-        if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts or not name.strip("./"):
-            raise ClipError(f"{path}: the clip calls itself or its source {name!r}. Expected a path below. {_REPAIR}")
-    _check_layout(path, header, tensors)
-    return _Layout(header, tensors)
-
-
-def _check_layout(path: Path, header: ClipHeader, tensors: dict[str, StoredTensor]) -> None:
-    count = header.frames
-    if count < 1 or header.detected > count:
-        raise ClipError(f"{path}: {count} frames, {header.detected} detected. Expected 1 or more. {_REPAIR}")
-    for name, (dtype, row) in _KINDS.items():
-        tensor = tensors.get(name)
-        if tensor is None or tensor.dtype is not dtype or not tensor.shape or tensor.shape[1:] != row:
-            raise ClipError(
-                f"{path}: tensor {name} is {tensor}, expected {np.dtype(dtype)} with rows of shape {row}. {_REPAIR}"
-            )
-    expected = {"offsets": count + 1, "boxes": count, "landmarks": count, "mesh": count}
-    for name, rows in expected.items():
-        if tensors[name].shape[0] != rows:
-            raise ClipError(f"{path}: tensor {name} has {tensors[name].shape[0]} rows, expected {rows}. {_REPAIR}")
 
 
 def write_clip(
@@ -199,77 +149,47 @@ def read_header(path: Path) -> ClipHeader:
         FileNotFoundError: No such file.
         ClipError: The file is cut short, of another version, or not a clip.
     """
-    handle = open_file(path)
-    try:
-        return _parse_layout(Path(path), handle).header
-    finally:
-        os.close(handle)
+    with Clip(path, "file") as clip:
+        return clip.header
 
 
-class Clip:
-    """Lazy reader of one clip: every call reads only the bytes it needs.
+class Clip(TensorReader[ClipHeader]):
+    """Lazy reader of one clip, see `TensorReader`."""
 
-    The file is opened at the first access, not at construction, so a clip can be pickled to a worker process (only the
-    path is pickled). Reading keeps no position, so a copy in a forked process is safe too.
+    kind = FileKind(
+        "clip",
+        "clip",
+        ClipHeader,
+        SCHEMA,
+        "a prepared clip",
+        _REPAIR,
+        "Run: bench prepare --overwrite",
+        {
+            "frames": Rows(np.uint8),
+            "offsets": Rows(np.int64, beyond=1),
+            "mel": Rows(np.float32, (_MEL_BANDS,), largest=4.0),
+            "wav": Rows(np.int16),
+            "boxes": Rows(np.float32, (4,), 0, largest=1e6),
+            "landmarks": Rows(np.float32, (LANDMARKS, 2), 0, largest=100.0),
+            "mesh": Rows(np.float16, (MESH_POINTS, 3), 0, largest=100.0),
+        },
+    )
 
-    Args:
-        path: A file written by `write_clip`.
-        read: `mmap` maps the file (fast on local disks); `file` reads it with ordinary calls (for NFS and Lustre, where
-            mapping is slow).
-
-    Raises:
-        FileNotFoundError: At first access: no such file.
-        ClipError: At first access: broken or of another version. Later: a JPEG cannot be decoded, a number is not
-            finite or out of range, or the file was cut short.
-    """
-
-    def __init__(self, path: Path, read: Literal["mmap", "file"] = "mmap") -> None:
-        if read not in ("mmap", "file"):
-            raise ValueError(f"read={read!r}, expected 'mmap' or 'file'")
-        self.path = Path(path)
-        self.read = read
-        self._handle: int | None = None
-        self._map: mmap.mmap | None = None
-        self._parsed: _Layout | None = None
-
-    def __enter__(self) -> "Clip":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def __getstate__(self) -> tuple[Path, Literal["mmap", "file"]]:
-        return self.path, self.read
-
-    def __setstate__(self, state: tuple[Path, Literal["mmap", "file"]]) -> None:
-        self.__init__(*state)  # type: ignore[misc]
-
-    def __len__(self) -> int:
-        return self.header.frames
-
-    @property
-    def header(self) -> ClipHeader:
-        """The clip's header, read once."""
-        return self._layout.header
+    def _check(self, header: ClipHeader) -> None:
+        for name in (header.id, header.source):  # paths are made from them
+            if Path(name).is_absolute() or ".." in Path(name).parts or not name.strip("./"):
+                raise ClipError(
+                    f"{self.path}: the clip calls itself or its source {name!r}. Expected a path below. {_REPAIR}"
+                )
+        if header.detected > header.frames:
+            raise ClipError(
+                f"{self.path}: {header.frames} frames, {header.detected} detected. Expected no more. {_REPAIR}"
+            )
 
     @property
     def mel_columns(self) -> int:
         """Number of mel columns, M; 80 are one second."""
-        return self._layout.tensors["mel"].shape[0]
-
-    def close(self) -> None:
-        """Close the file; the next access opens it again."""
-        if getattr(self, "_map", None) is not None:
-            self._map.close()  # type: ignore[union-attr]
-            self._map = None
-        if getattr(self, "_handle", None) is not None:
-            os.close(self._handle)  # type: ignore[arg-type]
-            self._handle = None
+        return self._opened()[1]["mel"].shape[0]
 
     def jpegs(self, start: int = 0, count: int | None = None) -> list[bytes]:
         """The JPEG files of `count` frames from `start` (to the end if None).
@@ -277,14 +197,7 @@ class Clip:
         Raises:
             IndexError: The range is not inside the clip.
         """
-        start, count = self._range("frames", start, count, len(self))
-        offsets = self._rows("offsets", start, count + 1)
-        stored = self._layout.tensors["frames"].shape[0]
-        if (np.diff(offsets) < 0).any() or not 0 <= offsets[0] <= offsets[-1] <= stored:
-            raise ClipError(f"{self.path}: its JPEG files are at {offsets[:3]} ... {offsets[-1]}. {_REPAIR}")
-        data = self._rows("frames", int(offsets[0]), int(offsets[-1] - offsets[0]))
-        ends = offsets - offsets[0]
-        return [data[a:b].tobytes() for a, b in itertools.pairwise(ends)]
+        return self._images(start, count)
 
     @overload
     def frames(self, start: int = 0, count: int | None = None, *, size_hw: tuple[int, int]) -> np.ndarray: ...
@@ -339,7 +252,7 @@ class Clip:
 
     def wav(self) -> np.ndarray:
         """The audio, int16 (S,), mono, 16 kHz."""
-        return self._rows("wav", 0, self._layout.tensors["wav"].shape[0])
+        return self._rows("wav", 0, self._opened()[1]["wav"].shape[0])
 
     def boxes(self) -> np.ndarray:
         """Crop rectangles, float32 (T, 4), x1 y1 x2 y2 in source pixels."""
@@ -376,50 +289,3 @@ class Clip:
             {**found, **(boxes or {})},
             None if by_detector else crops,
         )
-
-    @property
-    def _layout(self) -> _Layout:
-        if self._handle is None:
-            self._open()
-        assert self._parsed is not None
-        return self._parsed
-
-    def _open(self) -> None:
-        self._handle = open_file(self.path)
-        try:
-            self._parsed = _parse_layout(self.path, self._handle)
-            if self.read == "mmap":
-                self._map = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
-        except BaseException:
-            self.close()
-            raise
-
-    def _range(self, what: str, start: int, count: int | None, available: int) -> tuple[int, int]:
-        count = available - start if count is None else count
-        if start < 0 or count < 0 or start + count > available:
-            raise IndexError(
-                f"{self.path}: {what} {start}..{start + count - 1} asked for, the clip has 0..{available - 1}"
-            )
-        return start, count
-
-    def _rows(self, name: str, start: int, count: int) -> np.ndarray:
-        """A copy of `count` rows of a tensor; their range has been checked."""
-        tensor = self._layout.tensors[name]
-        first, length = tensor.start + start * tensor.row_bytes, count * tensor.row_bytes
-        assert self._handle is not None
-        if self._map is None:
-            data = os.pread(self._handle, length, first)
-        elif first + length <= os.fstat(self._handle).st_size:
-            data = self._map[first : first + length]
-        else:  # cut short since it was mapped; reading beyond its end would kill the process
-            data = b""
-        if len(data) != length or start < 0:
-            raise ClipError(f"{self.path}: {name} ends early: {len(data)} bytes, expected {length}. {_REPAIR}")
-        rows = np.frombuffer(bytearray(data), tensor.dtype).reshape(count, *tensor.shape[1:])
-        largest = _LARGEST.get(name)
-        if largest is not None and rows.size and not -largest <= rows.min() <= rows.max() <= largest:
-            raise ClipError(
-                f"{self.path}: {name} {start}..{start + count - 1} has values from {rows.min():g} to {rows.max():g}. "
-                f"Expected numbers between {-largest:g} and {largest:g}. {_REPAIR}, or move the file away"
-            )
-        return rows

@@ -11,7 +11,7 @@ import math
 import os
 import stat
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +36,7 @@ _DTYPES = {
 _MOST = 1 << 53
 _Header = TypeVar("_Header")
 
-__all__ = ["FileKind", "StoredTensor", "open_file", "read_head"]
+__all__ = ["FileKind", "Rows", "StoredTensor", "open_file", "read_head"]
 
 
 def open_file(path: Path) -> int:
@@ -65,18 +65,35 @@ class StoredTensor:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """What a tensor of a kind of file holds.
+
+    Args:
+        dtype: NumPy's scalar type.
+        shape: Of one row, which is an element along the first axis.
+        beyond: Rows beyond the `frames` of the header; None for any number of rows.
+        largest: Magnitude that no number exceeds.
+    """
+
+    dtype: type[np.generic]
+    shape: tuple[int, ...] = ()
+    beyond: int | None = None
+    largest: float = math.inf
+
+
+@dataclass(frozen=True)
 class FileKind(Generic[_Header]):
     """A kind of file of this package.
 
     Args:
         title: Its name in messages, such as "clip".
         entry: The metadata key with the header.
-        header: The header's class, a dataclass with a field `schema`.
+        header: The header's class, a dataclass with the fields `schema` and `frames`.
         schema: The version that can be read.
         name: Its description in messages, such as "a prepared clip".
         repair: What to do about a broken file, for messages.
         renew: What to do about a file of another version, for messages.
-        tensors: Names of the tensors that are read (others may be of any type); all if None.
+        tensors: Those that are read, by name; others may be of any type.
     """
 
     title: str
@@ -86,7 +103,7 @@ class FileKind(Generic[_Header]):
     name: str
     repair: str
     renew: str
-    tensors: Collection[str] | None = None
+    tensors: Mapping[str, Rows]
 
 
 def _no_constant(name: str) -> Any:
@@ -166,7 +183,7 @@ def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header
         data = _LENGTH_BYTES + length
         places = {name: _place(entry) for name, entry in content.items()}
         end = data + max(stop for _, stop in places.values())
-        wanted = [name for name in content if kind.tensors is None or name in kind.tensors]
+        wanted = [name for name in kind.tensors if name in content]
         tensors = {name: _tensor(content[name], *places[name], data) for name in wanted}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = flat(repr(error))[:200]
@@ -179,10 +196,19 @@ def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header
     try:
         if overlap:
             raise TypeError(f"tensor {overlap[0]} overlaps the next")
-        header = kind.header(**fields)
+        header: Any = kind.header(**fields)
         _check_types(header)
-        return header, tensors
     except TypeError as error:
         raise ClipError(
             f"{path}: header fields do not fit ({flat(error)[:200]}). Expected those of {kind.name}. {kind.repair}"
         ) from error
+    if header.frames < 1:
+        raise ClipError(f"{path}: {header.frames} frames. Expected 1 or more. {kind.repair}")
+    for name, rows in kind.tensors.items():
+        count = None if rows.beyond is None else header.frames + rows.beyond
+        found = tensors.get(name)
+        fits = found is not None and found.dtype is rows.dtype and found.shape[1:] == rows.shape
+        if not fits or not found.shape or count not in (None, found.shape[0]):  # type: ignore[union-attr]
+            expected = f"{np.dtype(rows.dtype)} {('any number' if count is None else count, *rows.shape)}"
+            raise ClipError(f"{path}: tensor {name} is {found}, expected {expected}. {kind.repair}")
+    return header, tensors

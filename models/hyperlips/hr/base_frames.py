@@ -18,20 +18,18 @@ stage is given at inference, and the sketch is drawn at 128 x 128, as at inferen
 """
 
 import dataclasses
-import itertools
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Literal
 
 import numpy as np
 import simplejpeg
 
 from lipsync_bench.datamodules.clips.clip import ClipHeader
-from lipsync_bench.datamodules.clips.tensor_file import FileKind, StoredTensor, open_file, read_head
+from lipsync_bench.datamodules.clips.tensor_file import FileKind, Rows
+from lipsync_bench.datamodules.clips.tensor_reader import TensorReader
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import write_tensors
 from lipsync_bench.datamodules.limits import MAX_CROP_PX
@@ -102,44 +100,9 @@ class BaseFramesHeader:
         return same and self.detector_version in ("", clip.detector_version)
 
 
-_KIND = FileKind("base-frame", "base_frames", BaseFramesHeader, SCHEMA, "a file of base frames", REPAIR, REPAIR)
-
-
 def base_frames_path(clip_path: Path) -> Path:
     """Where the generated faces of a clip file are: beside it, under the same name and another suffix."""
     return Path(clip_path).with_suffix(SUFFIX)
-
-
-def _kinds(count: int) -> dict[str, tuple[type[np.generic], tuple[int, ...]]]:
-    """Type and shape of every tensor; no shape stands for one axis of any length."""
-    return {
-        "frames": (np.uint8, ()),
-        "offsets": (np.int64, (count + 1,)),
-        "sketch": (np.uint8, (count, math.prod(_SKETCH_SHAPE) // 8)),
-        "found": (np.bool_, (count,)),
-        "lip_outline": (np.float32, (count, *_OUTLINE_SHAPE)),
-    }
-
-
-def _check_tensors(path: Path, count: int, tensors: dict[str, StoredTensor]) -> None:
-    for name, (dtype, shape) in _kinds(count).items():
-        found = tensors.get(name)
-        if found is None or found.dtype is not dtype or (found.shape != shape if shape else len(found.shape) != 1):
-            raise ClipError(
-                f"{path}: tensor {name} is {found}, expected {np.dtype(dtype)} {shape or '(bytes,)'}. {REPAIR}"
-            )
-
-
-def _parse_head(path: Path, handle: int) -> tuple[BaseFramesHeader, dict[str, StoredTensor]]:
-    """Read and check the head of an open file without touching the data."""
-    header, tensors = read_head(path, handle, _KIND)
-    if header.frames < 1 or not 1 <= header.size_px <= MAX_CROP_PX:
-        raise ClipError(
-            f"{path}: {header.frames} faces of {header.size_px} pixels. Expected 1 or more, of 1 to {MAX_CROP_PX}. "
-            f"{REPAIR}"
-        )
-    _check_tensors(path, header.frames, tensors)
-    return header, tensors
 
 
 def write_base_frames(
@@ -197,55 +160,38 @@ def write_base_frames(
     write_tensors(path, tensors, {"base_frames": json.dumps(dataclasses.asdict(header), sort_keys=True)})
 
 
-class BaseFrames:
-    """Lazy reader of the generated faces of one clip: every call reads only the bytes it needs.
+class BaseFrames(TensorReader[BaseFramesHeader]):
+    """Lazy reader of the generated faces of one clip, see `TensorReader`.
 
-    The file is opened at the first access and read with ordinary calls, never mapped: a window has some 50 kB in four
-    pieces. An object can be pickled to a worker process or used in a forked one.
+    It is never mapped: a window has some 50 kB in four pieces.
 
     Args:
         path: a file written by `write_base_frames`.
-
-    Raises:
-        FileNotFoundError: at first access: no such file.
-        ClipError: at first access: broken or of another version. Later: a JPEG inside cannot be decoded.
     """
 
+    kind = FileKind(
+        "base-frame",
+        "base_frames",
+        BaseFramesHeader,
+        SCHEMA,
+        "a file of base frames",
+        REPAIR,
+        REPAIR,
+        {
+            "frames": Rows(np.uint8),
+            "offsets": Rows(np.int64, beyond=1),
+            "sketch": Rows(np.uint8, (math.prod(_SKETCH_SHAPE) // 8,), 0),
+            "found": Rows(np.bool_, beyond=0),
+            "lip_outline": Rows(np.float32, _OUTLINE_SHAPE, 0),
+        },
+    )
+
     def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self._handle: int | None = None
-        self._parsed: tuple[BaseFramesHeader, dict[str, StoredTensor]] | None = None
+        super().__init__(path, "file")
 
-    def __enter__(self) -> "BaseFrames":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        self.close()
-
-    def __getstate__(self) -> Path:
-        return self.path
-
-    def __setstate__(self, path: Path) -> None:
-        self.__init__(path)  # type: ignore[misc]
-
-    def __len__(self) -> int:
-        return self.header.frames
-
-    @property
-    def header(self) -> BaseFramesHeader:
-        """Read once, then remembered."""
-        return self._head()[0]
-
-    def close(self) -> None:
-        """Close the file; the next access opens it again."""
-        if getattr(self, "_handle", None) is not None:
-            os.close(self._handle)  # type: ignore[arg-type]
-            self._handle = None
+    def _check(self, header: BaseFramesHeader) -> None:
+        if not 1 <= header.size_px <= MAX_CROP_PX:
+            raise ClipError(f"{self.path}: faces of {header.size_px} pixels. Expected 1 to {MAX_CROP_PX}. {REPAIR}")
 
     def faces(self, start: int = 0, count: int | None = None) -> np.ndarray:
         """The base network's faces, uint8 RGB (count, S, S, 3).
@@ -258,67 +204,31 @@ class BaseFrames:
             IndexError: the range is not inside the clip.
             ClipError: a JPEG is broken or of another size.
         """
-        start, count = self._range(start, count)
         side = self.header.size_px
         shape, images = (side, side, 3), []
-        offsets = self._rows("offsets", start, count + 1)
-        first = int(offsets[0])
-        data = self._rows("frames", first, int(offsets[-1]) - first)
-        for index, (a, b) in enumerate(itertools.pairwise(offsets - first)):
+        for index, jpeg in enumerate(self._images(start, count), start):
             try:
-                found = (*simplejpeg.decode_jpeg_header(data[a:b].tobytes())[:2], 3)
-                image = simplejpeg.decode_jpeg(data[a:b].tobytes(), colorspace="RGB") if found == shape else None
+                found = (*simplejpeg.decode_jpeg_header(jpeg)[:2], 3)
+                image = simplejpeg.decode_jpeg(jpeg, colorspace="RGB") if found == shape else None
             except ValueError as error:
                 raise ClipError(
-                    f"{self.path}: face {start + index} cannot be decoded ({error}). Expected a JPEG file. {REPAIR}"
+                    f"{self.path}: face {index} cannot be decoded ({error}). Expected a JPEG file. {REPAIR}"
                 ) from error
             if image is None:
-                raise ClipError(f"{self.path}: face {start + index} is {found}, expected {shape}. {REPAIR}")
+                raise ClipError(f"{self.path}: face {index} is {found}, expected {shape}. {REPAIR}")
             images.append(image)
         return np.stack(images) if images else np.empty((0, *shape), np.uint8)
 
     def sketches(self, start: int = 0, count: int | None = None) -> np.ndarray:
         """Drawings of the generated faces, uint8 (count, 128, 128), 0 or 255; empty where no mesh was found."""
-        start, count = self._range(start, count)
+        start, count = self._range("frames", start, count, len(self))
         bits = np.unpackbits(self._rows("sketch", start, count), axis=1)
         return (bits * np.uint8(255)).reshape(count, *_SKETCH_SHAPE)
 
     def found(self, start: int = 0, count: int | None = None) -> np.ndarray:
         """Whether Face Mesh saw a face in the generated one, bool (count,)."""
-        return self._rows("found", *self._range(start, count))
+        return self._rows("found", *self._range("frames", start, count, len(self)))
 
     def lip_outlines(self, start: int = 0, count: int | None = None) -> np.ndarray:
         """Ring around the lips of the true frame, float32 (count, 20, 2), crop coordinates."""
-        return self._rows("lip_outline", *self._range(start, count))
-
-    def _head(self) -> tuple[BaseFramesHeader, dict[str, StoredTensor]]:
-        if self._handle is None:
-            self._handle = open_file(self.path)
-            try:
-                self._parsed = _parse_head(self.path, self._handle)
-            except BaseException:
-                self.close()
-                raise
-        assert self._parsed is not None
-        return self._parsed
-
-    def _range(self, start: int, count: int | None) -> tuple[int, int]:
-        available = len(self)
-        count = available - start if count is None else count
-        if start < 0 or count < 0 or start + count > available:
-            raise IndexError(
-                f"{self.path}: frames {start}..{start + count - 1} asked for. Expected some of 0..{available - 1}."
-            )
-        return start, count
-
-    def _rows(self, name: str, start: int, count: int) -> np.ndarray:
-        """A copy of `count` rows of a tensor."""
-        tensor = self._head()[1][name]
-        length = count * tensor.row_bytes
-        data = b""
-        if start >= 0 and count >= 0 and start + count <= tensor.shape[0]:  # offsets can be broken
-            assert self._handle is not None
-            data = os.pread(self._handle, length, tensor.start + start * tensor.row_bytes)
-        if len(data) != length:
-            raise ClipError(f"{self.path}: {name} has {len(data)} bytes at {start}, expected {length}. {REPAIR}")
-        return np.frombuffer(bytearray(data), tensor.dtype).reshape(count, *tensor.shape[1:])
+        return self._rows("lip_outline", *self._range("frames", start, count, len(self)))

@@ -187,7 +187,7 @@ def test_other_files_are_errors(tmp_path: Path, path: Path) -> None:
     with pytest.raises(ClipError, match="no clip header"):
         read_header(noise)
     save_file({**tensors, "boxes": tensors["boxes"][1:]}, noise, metadata)
-    with pytest.raises(ClipError, match="boxes has 6 rows, expected 7"):
+    with pytest.raises(ClipError, match=r"tensor boxes .*shape=\(6, 4\).* expected float32 \(7, 4\)"):
         read_header(noise)
     save_file(tensors, noise)
     with pytest.raises(ClipError, match="no clip header"):
@@ -208,7 +208,7 @@ def test_a_broken_jpeg_is_named(tmp_path: Path) -> None:
 def test_ranges_outside_the_clip(path: Path, read: Literal["mmap", "file"]) -> None:
     with Clip(path, read) as clip:
         for start, count in ((-1, 2), (0, FRAMES + 1), (FRAMES, 1), (FRAMES + 1, None)):
-            with pytest.raises(IndexError, match=r"frames .* the clip has 0\.\.6"):
+            with pytest.raises(IndexError, match=r"frames .* Expected some of 0\.\.6"):
                 clip.jpegs(start, count)
         for start in (-1, COLUMNS - 15):
             with pytest.raises(IndexError, match="mel columns"):

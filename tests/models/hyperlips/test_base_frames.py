@@ -245,7 +245,7 @@ def test_broken_images_are_named(path: Path, tmp_path: Path) -> None:
         base.faces()
     for offsets in (tensors["offsets"] + 10**6, -tensors["offsets"]):
         save_file({**tensors, "offsets": offsets}, tmp_path / "offsets.base", metadata)
-        with BaseFrames(tmp_path / "offsets.base") as base, pytest.raises(ClipError, match="frames has 0 bytes"):
+        with BaseFrames(tmp_path / "offsets.base") as base, pytest.raises(ClipError, match="its images are at"):
             base.faces()
 
 
