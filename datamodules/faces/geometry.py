@@ -12,7 +12,7 @@ JAW_POINTS = len(_JAW)
 CONTOUR = (*_JAW, *_CHEEKS)
 """Numbers of the Face Mesh points around the part of the face that speech moves; the first `JAW_POINTS` are the jaw."""
 
-__all__ = ["CONTOUR", "JAW_POINTS", "Geometry"]
+__all__ = ["CONTOUR", "JAW_POINTS", "Geometry", "runs"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,9 @@ class Geometry:
                 f"--boxes {detector}; or cut the faces by another rule (--recipe.crop mesh)"
             )
         return self.boxes[detector]
+
+
+def runs(mask: np.ndarray) -> list[tuple[int, int]]:
+    """Each stretch of consecutive True values in a mask (T,): its first index, and the index after its last."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], mask, [False]])))
+    return [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]

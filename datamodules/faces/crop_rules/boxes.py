@@ -12,9 +12,8 @@ import cv2
 import numpy as np
 
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Cut, Resize
-from lipsync_bench.datamodules.faces.geometry import Geometry
+from lipsync_bench.datamodules.faces.geometry import Geometry, runs
 from lipsync_bench.datamodules.faces.options import DetectorName
-from lipsync_bench.datamodules.faces.tracking import runs
 
 Pads = tuple[int, int, int, int]
 MIN_SIDE_PX = 16
