@@ -77,7 +77,17 @@ _EXPECTED = (
 )
 _REPAIR = "Name it with --weights s3fd=PATH, or run: bench weights fetch s3fd"
 
-__all__ = ["MIN_SIDE_PX", "S3FD", "Rectangle", "find_faces", "load_s3fd", "network_input", "rectangle", "rectangles"]
+__all__ = [
+    "MIN_SIDE_PX",
+    "S3FD",
+    "Rectangle",
+    "all_rectangles",
+    "find_faces",
+    "load_s3fd",
+    "network_input",
+    "rectangle",
+    "rectangles",
+]
 
 Rectangle = tuple[int, int, int, int]
 """x1 y1 x2 y2 in whole pixels; x1 and y1 are >= 0, x2 and y2 may exceed the image."""
@@ -140,24 +150,22 @@ def find_faces(maps: Sequence[Tensor]) -> list[Tensor]:
     return found
 
 
+def _rectangle(face: Tensor) -> Rectangle:
+    x1, y1, x2, y2 = (int(max(0.0, value)) for value in face[:4].tolist())
+    return x1, y1, x2, y2
+
+
 def rectangle(faces: Tensor) -> Rectangle | None:
     """The best of the faces (n, 5) as the Wav2Lip scripts use it: clipped at 0 from below, truncated; None without one.
 
     It is the one with the highest score, not the largest.
     """
-    if len(faces) == 0:
-        return None
-    x1, y1, x2, y2 = (int(max(0.0, value)) for value in faces[0, :4].tolist())
-    return x1, y1, x2, y2
+    return _rectangle(faces[0]) if len(faces) else None
 
 
 @torch.no_grad()
-def rectangles(network: "S3FD", images: np.ndarray) -> list[Rectangle | None]:
-    """One rectangle an image, or None, for uint8 RGB (B, H, W, 3) of at least 32 x 32 pixels.
-
-    Raises:
-        ValueError: other shape or type, or too small.
-    """
+def _faces(network: "S3FD", images: np.ndarray) -> list[Tensor]:
+    """The faces of `find_faces` in uint8 RGB (B, H, W, 3)."""
     pixels = network_input(images)
     if min(pixels.shape[2:]) < MIN_SIDE_PX:
         raise ValueError(
@@ -166,7 +174,21 @@ def rectangles(network: "S3FD", images: np.ndarray) -> list[Rectangle | None]:
     # Without TF32, whose short mantissas would move boxes, a GPU gives the same rectangles as a CPU.
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
         maps = network(pixels.to(next(network.parameters()).device))
-    return [rectangle(faces) for faces in find_faces([x.cpu() for x in maps])]
+    return find_faces([x.cpu() for x in maps])
+
+
+def rectangles(network: "S3FD", images: np.ndarray) -> list[Rectangle | None]:
+    """One rectangle an image, or None, for uint8 RGB (B, H, W, 3) of at least 32 x 32 pixels.
+
+    Raises:
+        ValueError: other shape or type, or too small.
+    """
+    return [rectangle(faces) for faces in _faces(network, images)]
+
+
+def all_rectangles(network: "S3FD", images: np.ndarray) -> list[list[Rectangle]]:
+    """As `rectangles`, but those of all faces, the best first."""
+    return [[_rectangle(face) for face in faces] for faces in _faces(network, images)]
 
 
 def load_s3fd(path: Path, device: str | torch.device = "cpu") -> "S3FD":

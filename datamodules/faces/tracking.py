@@ -20,7 +20,7 @@ _MAX_ROLL_DEGREES = 60.0  # people tilt their heads by up to 45
 _COVERED_IOU = 0.1
 _TURN = "Turn the video with: ffmpeg -i INPUT -vf transpose=1 OUTPUT.mp4 (by half: hflip,vflip)"
 
-__all__ = ["FaceTrack", "FaceTracker"]
+__all__ = ["FaceTrack", "FaceTracker", "fill"]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def _choose(tracks: Sequence[Track], face: FaceChoice, size_hw: tuple[int, int])
     raise ValueError(f"face {face!r}, expected largest, first, left, right, centre or a number (--face)")
 
 
-def _fill(values: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:
+def fill(values: np.ndarray, seen: np.ndarray, count: int) -> np.ndarray:
     """Values (n, ...) at the frames `seen` -> (count, ...): linear between them, held outside."""
     if len(seen) == count:
         return values
@@ -209,7 +209,7 @@ class FaceTracker:
     def _assemble(self, faces: Sequence[Face], seen: np.ndarray, count: int) -> FaceTrack:
         detected = np.zeros(count, bool)
         detected[seen] = True
-        boxes, landmarks, mesh = (_fill(np.stack(values), seen, count) for values in zip(*faces, strict=True))
+        boxes, landmarks, mesh = (fill(np.stack(values), seen, count) for values in zip(*faces, strict=True))
         return FaceTrack(boxes, landmarks, mesh, detected, self._detector.name, self._detector.version)
 
     def _covered(self, boxes: np.ndarray, detected: np.ndarray) -> np.ndarray:

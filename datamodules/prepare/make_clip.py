@@ -37,6 +37,7 @@ from lipsync_bench.datamodules.media.audio import (
 )
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, probe, read_frames
+from lipsync_bench.datamodules.prepare.beside import Beside, Failure, Wanted
 from lipsync_bench.datamodules.prepare.sources import Source
 
 JPEG_QUALITY = 95
@@ -45,7 +46,7 @@ _REVISION = 2  # raised when the same settings give other clips than before
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["JPEG_QUALITY", "MIN_FRAMES", "Job", "Outcome", "Settings", "is_current", "prepare_one"]
+__all__ = ["JPEG_QUALITY", "MIN_FRAMES", "Job", "Outcome", "Settings", "is_current", "left_by_the_dead", "prepare_one"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,24 +70,31 @@ class Settings(FaceOptions):
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One clip to make: from which video, relative to which root, to which file."""
+    """One clip to make: from which video, relative to which root, to which file; what is wanted and lies beside it."""
 
     source: Source
     root: Path
     target: Path
     settings: Settings
     overwrite: bool
+    wanted: Wanted = dataclasses.field(default_factory=Wanted)
+    beside: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """Of a job: its manifest entry, or why there is none; `system` is an error that every other job would meet too."""
+    """Of a job: its manifest entry, or why there is none; `system` is an error that every other job would meet too.
+
+    `made` are the names of the parts beside the clip that were made, `failures` those that could not be.
+    """
 
     entry: dict[str, Any] | None = None
     skipped: bool = False
     error: str = ""
     reason: str = ""
     system: OSError | None = None
+    made: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
 
 def _encode(frame: np.ndarray, box: np.ndarray, max_crop_px: int) -> bytes:
@@ -160,7 +168,7 @@ def _stamp(source: Source) -> dict[str, int]:
     }
 
 
-def _entry(job: Job, header: ClipHeader) -> dict[str, Any]:
+def _entry(job: Job, header: ClipHeader, beside: Beside, damaged_frames: int = 0) -> dict[str, Any]:
     return {
         "id": header.id,
         "source": header.source,
@@ -169,7 +177,13 @@ def _entry(job: Job, header: ClipHeader) -> dict[str, Any]:
         "sha256": sha256(job.target),
         "frames": header.frames,
         "detected": header.detected,
+        **beside.entry(),
+        **({"damaged_frames": damaged_frames} if damaged_frames else {}),
     }
+
+
+def _beside(job: Job, header: ClipHeader) -> Beside:
+    return Beside(job.target, header, job.wanted, job.beside)
 
 
 def _usable_header(job: Job) -> ClipHeader | None:
@@ -240,6 +254,7 @@ def is_current(job: Job, entry: dict[str, Any]) -> bool:
         header is not None
         and header.source_sha256 == entry.get("source_sha256")
         and all(entry.get(name) == value for name, value in stamp.items())
+        and _beside(job, header).holds(entry)
     )
 
 
@@ -261,15 +276,33 @@ def prepare_one(job: Job) -> Outcome:
         _check_name(job)
         header = None if job.overwrite else _usable_header(job)
         digest = _digest(job.source)
-        if header is not None and header.source_sha256 == digest:
-            return Outcome(_entry(job, header), skipped=True)
+        skipped = header is not None and header.source_sha256 == digest
         damage = Damage()
-        entry = _entry(job, _make_clip(job, digest, damage))
-        return Outcome({**entry, "damaged_frames": damage.frames} if damage.frames else entry)
+        if header is None or not skipped:
+            header = _make_clip(job, digest, damage)
+        beside = _beside(job, header)
+        beside.complete(job.source.path, job.settings.max_gap_frames, anew=job.overwrite)
+        entry = _entry(job, header, beside, damage.frames)
+        return Outcome(entry, skipped, made=tuple(beside.made), failures=tuple(beside.failures))
     except Exception as error:
         if isinstance(error, MediaError):
-            job.target.unlink(missing_ok=True)  # of an earlier source or settings; not after a mere failure to read
+            for path in (job.target, *map(job.target.with_name, job.beside)):
+                path.unlink(missing_ok=True)  # of an earlier source or settings; not after a mere failure to read
         elif not isinstance(error, OSError):
             logger.exception("%s: unexpected error", job.source.path)
         reason = " ".join(str(error).split())
         return Outcome(error=type(error).__name__, reason=reason, system=system_error(error))
+
+
+def left_by_the_dead(job: Job, reason: str) -> Outcome:
+    """What is there of the job of a worker that died: a whole clip is not lost with a part beside it."""
+    error = "WorkerDied"
+    try:
+        header = None if job.overwrite else _usable_header(job)
+        if header is not None and header.source_sha256 == _digest(job.source):
+            beside = _beside(job, header)
+            failures = tuple(Failure(part, error, reason) for part in beside.missing())
+            return Outcome(_entry(job, header, beside), skipped=True, failures=failures)
+    except OSError as unreadable:
+        reason = f"{reason}; {unreadable}"
+    return Outcome(error=error, reason=reason)

@@ -2,13 +2,15 @@
 """The options of preparation, beside those of the face."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from cyclopts import Group, Parameter
 
+from lipsync_bench.datamodules.clips.track import Codec
 from lipsync_bench.datamodules.datasets.dataset import dataset_names, find_dataset
-from lipsync_bench.datamodules.limits import MAX_CROP_PX, within
-from lipsync_bench.datamodules.option_types import Whole
+from lipsync_bench.datamodules.faces.options import DetectorName
+from lipsync_bench.datamodules.limits import MAX_CROP_PX, one_of, within
+from lipsync_bench.datamodules.option_types import Whole, Words
 
 if TYPE_CHECKING:
     DatasetName = str
@@ -26,6 +28,8 @@ class PrepareOptions:
     Args:
         dataset: Layout of the source folder.
         max_crop_px: Longer side of a stored crop; larger ones are made smaller.
+        boxes: Detectors whose boxes are added to the clips, as s3fd,dlib; those that a recipe needs are added anyway.
+        track_codec: How the faces of recipes are stored: jpeg, or raw where disk is cheaper than processor.
         max_failures: Share of the clips (0 to 1) that may fail before the run ends with an error.
         workers: Processes; one for each core if not given. With 1 there is only this process. On Ray: clips at once.
         overwrite: Also prepare finished clips again.
@@ -34,6 +38,8 @@ class PrepareOptions:
 
     dataset: DatasetName = "folder"
     max_crop_px: Whole = 512
+    boxes: Words = ()
+    track_codec: Codec = "jpeg"
     max_failures: float = 1.0
     workers: Whole | None = None
     overwrite: bool = False
@@ -41,6 +47,9 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         find_dataset(self.dataset)
+        for detector in self.boxes:
+            one_of("boxes", detector, get_args(DetectorName))
+        one_of("track_codec", self.track_codec, get_args(Codec))
         within("max_crop_px", self.max_crop_px, 1, MAX_CROP_PX)
         within("max_failures", self.max_failures, 0, 1)
         within("workers", self.workers, 1)

@@ -3,10 +3,12 @@
 
 Output::
 
-    <out>/<speaker>/<name>.safetensors      one clip
-    <out>/splits/{train,val,test}.txt       the data set's lists, one id a line (where it has some)
-    <out>/failures.csv                      id, source, error, reason of clips that could not be made
-    <out>/manifest.json                     settings, versions, clips; "complete" is false until a run has ended
+    <out>/<speaker>/<name>.safetensors        one clip
+    <out>/<speaker>/<name>.<digest>.track     its faces as a recipe has them, where a run asked for it
+    <out>/<speaker>/<name>.<detector>.boxes   where another detector saw its face, where a run asked for it
+    <out>/splits/{train,val,test}.txt         the data set's lists, one id a line (where it has some)
+    <out>/failures.csv                        id, source, error, reason of clips, or parts beside one, that failed
+    <out>/manifest.json                       settings, versions, clips; "complete" is false until a run has ended
 
 Slices of a run have a manifest and a list of failures each, until the last one joins them: `record`.
 """
@@ -33,12 +35,14 @@ from lipsync_bench.datamodules.faces.detectors import detector_file, make_detect
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.files.disk import printable, remove_leftovers, write_atomic
 from lipsync_bench.datamodules.media.damage import Damage
-from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome, Settings, is_current, prepare_one
+from lipsync_bench.datamodules.prepare.beside import Wanted, files_beside
+from lipsync_bench.datamodules.prepare.make_clip import Job, Settings, is_current, left_by_the_dead, prepare_one
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.prepare.record import Record
 from lipsync_bench.datamodules.prepare.sources import Source, find_sources, source_root
 from lipsync_bench.datamodules.progress import progress_bar
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
 from lipsync_bench.datamodules.weights.options import WeightOptions
@@ -64,6 +68,7 @@ class PrepareReport:
         clips: Ids of the clips that hold.
         sources: Paths of all videos, relative to their root.
         listed: Name of the list of failures.
+        parts: Of each part that was wanted beside the clips, what it is, and how many were made, there already, failed.
     """
 
     done: int
@@ -74,12 +79,16 @@ class PrepareReport:
     clips: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     listed: str = "failures.csv"
+    parts: tuple[tuple[str, int, int, int], ...] = ()
 
     def summary(self) -> str:
         """One line for people."""
-        counts = f"{self.done} clips prepared, {self.skipped} already there, {self.failed} failed"
-        text = f"{counts} in {self.seconds:.1f} s: {self.out}"
-        return f"{text} (reasons in {self.out / self.listed})" if self.failed else text
+        told = [("clips", self.done, self.skipped, self.failed), *self.parts]
+        counts = [
+            f"{made} {what} prepared, {there} already there, {failed} failed" for what, made, there, failed in told
+        ]
+        text = f"{'; '.join(counts)} in {self.seconds:.1f} s: {self.out}"
+        return f"{text} (reasons in {self.out / self.listed})" if any(failed for *_, failed in told) else text
 
 
 class _Tick(Protocol):
@@ -123,6 +132,7 @@ def prepare(
     weights: WeightOptions = WeightOptions(),
     splitting: Splitting = Splitting(),
     *,
+    recipes: Sequence[Recipe] = (),
     progress: bool = True,
     exclude: Sequence[Path] = (),
 ) -> PrepareReport:
@@ -130,7 +140,8 @@ def prepare(
 
     Clips are whole or absent at any time. A clip is finished if its file is whole, its settings and detector version
     are these, and its source has the same size and times as in the manifest, or the same SHA-256. Two videos of one id
-    are two failures. A slice takes its part of the videos and reports on it alone; the one that ends last joins all.
+    are two failures. Beside a finished clip only boxes and tracks that are wanted and missing are made. A slice takes
+    its part of the videos and reports on it alone; the one that ends last joins all.
 
     Args:
         source: Folder of the videos.
@@ -139,22 +150,23 @@ def prepare(
         faces: How faces are found and cut out.
         weights: Where a detector's weights are looked for.
         splitting: Which part of the videos is prepared, and where.
+        recipes: Those whose tracks are wanted beside the clips, with the boxes that they need.
         progress: Show a bar on a terminal, or log a line every 30 s.
         exclude: Folders below `source` whose videos are not taken; `out` never is, nor what this suite has written.
 
     Raises:
         FileNotFoundError, ValueError: Nothing to prepare, a bad list, no or wrong detector weights.
         OSError: The disk is full or read-only: the run stops, what is finished stays.
-        JobsFailed: More than `options.max_failures` failed (all files are written first).
+        JobsFailed: More than `options.max_failures` failed, or lack a part (all files are written first).
         KeyboardInterrupt: After the workers were ended and the manifest was written with `"complete": false`.
     """
     start = time.monotonic()
-    settings = Settings(
-        **vars(faces), max_crop_px=options.max_crop_px, detector_weights=detector_file(faces.detector, weights.store)
-    )
+    store = weights.store
+    settings = Settings(**vars(faces), max_crop_px=options.max_crop_px, detector_weights=detector_file(faces.detector, store))
     version = settings.detector_version
     if settings.detector_weights is not None:
         make_detector(faces.detector, settings.detector_weights).close()  # a wrong file is one error, not one a clip
+    wanted = Wanted.of(recipes, options.boxes, options.track_codec, store)
     part = splitting.part()
     sources = find_sources(source, options.dataset, (out, *exclude))
     root = source_root(source, options.dataset)
@@ -166,19 +178,27 @@ def prepare(
         "settings": json.loads(settings.key()),
         "detector_version": version,
         "versions": {DISTRIBUTION: installed(DISTRIBUTION), **versions()},
+        **({"wanted": wanted.plain()} if wanted.parts else {}),
     }
     places = [(item.id, printable(item.path.relative_to(root).as_posix())) for item in sources]
     record = Record(out, head, places, part)
 
     def report(done: int, skipped: int, failed: int) -> PrepareReport:
         names = tuple(sorted(record.entries)), tuple(item.path.relative_to(root).as_posix() for item in sources)
-        return PrepareReport(done, skipped, failed, time.monotonic() - start, out, *names, record.listed)
+        lacking = Counter(row[-1] for row in record.failures)
+        parts = tuple(
+            (text, made[name], len(record.entries) - made[name] - lacking[name], lacking[name])
+            for name, text in wanted.parts.items()
+        )
+        return PrepareReport(done, skipped, failed, time.monotonic() - start, out, *names, record.listed, parts)
 
+    made: Counter[str] = Counter()
     if options.join:
         record.join_finished()
-        return report(0, len(record.entries), len(record.failures))
+        return report(0, len(record.entries), sum(not row[-1] for row in record.failures))
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
+    beside = files_beside(out)
     mine = part.of(sources)
     if part.count > 1:
         logger.info("%s: slice %s (%s), %d of %d videos", out, part, part.said_by, len(mine), len(sources))
@@ -187,16 +207,18 @@ def prepare(
     old = record.old_entries()
     users = Counter(item.id for item in sources)
 
-    def fail(item: Source, error: str, reason: str) -> None:
+    def fail(item: Source, error: str, reason: str, part: str = "") -> None:
         where = printable(item.path.relative_to(root).as_posix())
-        record.failures.append((item.id, where, error, printable(reason)))
-        logger.warning("%s: %s: %s", *map(printable, (item.id, error, reason)))
+        record.failures.append((item.id, where, error, printable(reason), part))
+        told = f"{item.id}, {wanted.parts[part]}" if part else item.id
+        logger.warning("%s: %s: %s", *map(printable, (told, error, reason)))
 
     for item in mine:
         if users[item.id] > 1:
             fail(item, "ValueError", f"{users[item.id]} videos have the id {item.id}. Expected one. Rename the others")
             continue
-        job = Job(item, root, out / f"{item.id}{SUFFIX}", settings, options.overwrite)
+        target = out / f"{item.id}{SUFFIX}"
+        job = Job(item, root, target, settings, options.overwrite, wanted, tuple(beside.get(item.id, ())))
         entry = old.get(item.id)
         if entry is not None and not options.overwrite and is_current(job, entry):
             record.entries[item.id] = entry
@@ -212,13 +234,19 @@ def prepare(
         with closing(run) as results, _progress(len(jobs), progress) as tick:
             for job, outcome in results:
                 if isinstance(outcome, WorkerDied):
-                    outcome = Outcome(error="WorkerDied", reason=f"{outcome} (out of memory, or a crash in a codec)")
+                    outcome = left_by_the_dead(job, f"{outcome} (out of memory, or a crash in a codec)")
                 if outcome.system is not None:
                     raise outcome.system
                 if outcome.entry is not None:
                     record.entries[job.source.id] = outcome.entry
                     skipped += outcome.skipped
                     Damage(outcome.entry.get("damaged_frames", 0)).warn(job.source.path)
+                    before = old.get(job.source.id, {})
+                    if outcome.skipped and "damaged_frames" in before:  # was told when the clip was made
+                        outcome.entry["damaged_frames"] = before["damaged_frames"]
+                    made.update(outcome.made)
+                    for failure in outcome.failures:
+                        fail(job.source, failure.error, failure.reason, failure.part)
                 else:
                     fail(job.source, outcome.error, outcome.reason)
                 tick(len(record.failures))
@@ -230,7 +258,7 @@ def prepare(
         record.write(False)
         raise
     record.write(True)
-    done = report(len(record.entries) - skipped, skipped, len(record.failures))
-    if done.failed > options.max_failures * len(mine):
+    done = report(len(record.entries) - skipped, skipped, len(mine) - len(record.entries))
+    if len({row[:2] for row in record.failures}) > options.max_failures * len(mine):
         raise JobsFailed(f"{done.summary()}; expected at most {options.max_failures:.0%} failures (--max-failures)")
     return done

@@ -11,7 +11,7 @@ import csv
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from lipsync_bench.datamodules.files.parts import Parts, part_files
 from lipsync_bench.datamodules.files.texts import few, read_json, read_text
 from lipsync_bench.datamodules.slices import Slice
 
-_COLUMNS = ("id", "source", "error", "reason")
+_COLUMNS = ("id", "source", "error", "reason", "part")
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,28 @@ def _failures(path: Path) -> list[tuple[str, ...]]:
         rows = list(csv.reader(read_text(path, "the failures of bench prepare", "Remove it").splitlines()))
     except (FileNotFoundError, ValueError, csv.Error):
         return []
-    return [tuple(map(unquoted, row)) for row in rows[1:]]
+    return [tuple(map(unquoted, [*row, ""][: len(_COLUMNS)])) for row in rows[1:]]  # earlier ones have no part
+
+
+def _of_clips(failures: Iterable[Sequence[str]]) -> list[Sequence[str]]:
+    """Those of whole clips, not of a part beside one."""
+    return [row for row in failures if not row[-1]]
+
+
+def _counts(entries: Mapping[str, dict[str, Any]], failures: Iterable[Sequence[str]]) -> dict[str, Any]:
+    """Of each track and each detector's boxes: how many clips have it, and of how many it failed."""
+    counts: dict[str, dict[str, dict[str, Any]]] = {"tracks": {}, "boxes": {}}
+    for name, kind in counts.items():
+        for entry in entries.values():
+            for part, facts in entry.get(name, {}).items():
+                told = {"cut": facts["cut"]} if name == "tracks" else {}
+                kind.setdefault(part, {**told, "clips": 0, "failed": 0})["clips"] += 1
+    for row in failures:
+        name, _, part = row[-1].partition(" ")
+        if part:
+            kind = counts["tracks" if name == "track" else name]
+            kind.setdefault(part, {"clips": 0, "failed": 0})["failed"] += 1
+    return {name: dict(sorted(kind.items())) for name, kind in counts.items() if kind}
 
 
 class Record:
@@ -107,7 +128,7 @@ class Record:
             wanting.append(f"slices {few(missing)} are missing")
         if not wanting and self._manifest().get("complete"):
             self.entries = _entries(self._out / "manifest.json")
-            self.failures = [()] * int(self._manifest().get("failed", 0))
+            self.failures = _failures(self._out / "failures.csv")
             return
         raise ValueError(
             f"{self._out}: {'; '.join(wanting) or 'no slices to join'}. Expected the parts of all slices of bench "
@@ -150,7 +171,7 @@ class Record:
             sources = part.of(self._sources)
             clips = [entries[name] for name in sorted(name for name, _ in sources) if name in entries]
             failed = sorted(row for row in failures if row[:2] in sources)
-            if len(clips) + len(failed) == len(sources) and not self._parts.path(part).is_file():
+            if len(clips) + len(_of_clips(failed)) == len(sources) and not self._parts.path(part).is_file():
                 self._parts.write(part, True, {"failures": failed, "clips": clips})
         return True
 
@@ -187,7 +208,8 @@ class Record:
         self, complete: bool, entries: Mapping[str, dict[str, Any]], failures: Sequence[tuple[str, ...]]
     ) -> None:
         clips = [entries[name] for name in sorted(entries)]
-        content = {**self._head, "complete": complete, "failed": len(failures), "clips": clips}
+        failed, counts = len(_of_clips(failures)), _counts(entries, failures)
+        content = {**self._head, "complete": complete, "failed": failed, **counts, "clips": clips}
         write_atomic(self._out / "manifest.json", (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode())
 
     def _write_part(self, complete: bool) -> None:

@@ -3,11 +3,15 @@
 
 import logging
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from lipsync_bench.cli.command_line import From0, From1, Seconds
 from lipsync_bench.datamodules.faces.options import FaceOptions
+from lipsync_bench.datamodules.option_types import Words
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
 
@@ -20,6 +24,8 @@ def prepare(
     *,
     source: Path,
     out: Path,
+    for_: Annotated[Words, Parameter(name="--for")] = (),
+    recipe: RecipeOptions = RecipeOptions(),
     options: PrepareOptions = PrepareOptions(),
     faces: FaceOptions = FaceOptions(),
     weights: WeightOptions = WeightOptions(),
@@ -27,18 +33,26 @@ def prepare(
 ) -> int:
     """Turn raw videos into clips: face found and cut, 25 fps, 16 kHz.
 
-    One file a clip. Resumes where an interrupted run stopped. Clips that cannot be used are listed with the reason in
+    One file a clip, and beside it the faces of each method that is asked for; those of further methods can be added
+    later. Resumes where an interrupted run stopped. Clips that cannot be used are listed with the reason in
     failures.csv.
 
     Args:
         source: Folder of the data set or of any videos.
         out: Folder for the prepared clips.
+        for_: Methods whose faces are cut as their recipes say, as wav2lip,hyperlips_hr: what training on them reads.
     """
     from lipsync_bench.datamodules.prepare.prepare import prepare as run
+    from lipsync_bench.recipes import recipe_named
 
+    if recipe and not for_:
+        raise ValueError(
+            "--recipe without --for. Expected the methods whose recipe it changes (--for wav2lip,lipformer)"
+        )
+    recipes = [recipe_named(name, recipe) for name in for_]
     if options.join and splitting != Splitting():
         raise ValueError("--join joins all slices. Expected no --slice and no --executor beside it. Leave them out")
-    report = run(source, out, options, faces, weights, splitting)
+    report = run(source, out, options, faces, weights, splitting, recipes=recipes)
     _log.info("%s", report.summary())
     return 1 if report.done + report.skipped == 0 and splitting.part().count == 1 else 0
 

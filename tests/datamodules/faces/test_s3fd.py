@@ -12,11 +12,13 @@ import pytest
 import torch
 from skimage.data import astronaut
 
+from lipsync_bench.datamodules.clips.boxes import Boxes, clip_geometry
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import FaceError
 from lipsync_bench.datamodules.faces import s3fd
+from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut, DetectorBox
 from lipsync_bench.datamodules.faces.crops import crop_boxes
-from lipsync_bench.datamodules.faces.detectors import S3FDDetector, detector_version, make_detector
+from lipsync_bench.datamodules.faces.detectors import S3FDDetector, _Mesh, detector_version, make_detector
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.faces.s3fd import S3FD, find_faces, load_s3fd, network_input, rectangle, rectangles
 from lipsync_bench.datamodules.files.disk import sha256
@@ -24,6 +26,7 @@ from lipsync_bench.datamodules.media.video import VideoWriter
 from lipsync_bench.datamodules.prepare.make_clip import Settings
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
+from lipsync_bench.datamodules.recipe import Recipe
 from tests import golden
 from tests.datamodules.tracks import track_faces
 from tests.weight_files import given
@@ -108,6 +111,9 @@ def test_golden_chain(network: S3FD, expected: dict[str, np.ndarray]) -> None:
             found.numpy(), expected["full_boxes"][image, : len(found)], rtol=0, atol=1e-3, err_msg=str(image)
         )
     assert rectangles(network, images) == list(map(tuple, expected["full_api"].tolist()))
+    everybody = s3fd.all_rectangles(network, images)
+    assert [len(found) for found in everybody] == [54, 55]
+    assert [found[0] for found in everybody] == rectangles(network, images)
 
 
 def test_the_best_face_is_not_the_largest() -> None:
@@ -244,6 +250,47 @@ def test_prepare_records_the_weights_not_their_path(
     state["conv1_1.bias"] += 1
     torch.save(state, moved)
     assert run(moved) == (1, 0, 0)
+
+
+def test_boxes_beside_a_clip_are_the_published_rectangles(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond the frame, and of frames without a mesh too; of two faces the clip's, not the one with the best score."""
+    with VideoWriter(tmp_path / "in" / "a" / "1.mp4", 25.0, (200, 300), audio=np.zeros(6400, np.float32)) as writer:
+        for _ in range(10):
+            writer.write(photograph())
+    beyond = (*FACE[:3], 240)
+    monkeypatch.setattr(s3fd, "all_rectangles", lambda network, images: [[(200, 0, 300, 90), beyond]])
+    monkeypatch.setattr(_Mesh, "around", lambda *_: None)
+
+    def run(path: Path, recipe: Recipe) -> tuple[tuple[str, int, int, int], ...]:
+        options = PrepareOptions(workers=1)
+        store = given(s3fd=path)
+        return prepare(
+            tmp_path / "in", tmp_path / "out", options, weights=store, recipes=[recipe], progress=False
+        ).parts
+
+    recipe = Recipe(DetectorBox("s3fd", (0, 10, 0, 0), 5), (96, 96), DetectorBox("s3fd"))
+    assert run(weights, recipe) == (("boxes of s3fd", 1, 0, 0), ("tracks s3fd 96x96", 1, 0, 0))
+    with Boxes(tmp_path / "out" / "a" / "1.s3fd.boxes") as boxes:
+        np.testing.assert_array_equal(boxes.boxes(), [beyond] * 10)
+        assert boxes.header.detector_version == detector_version("s3fd", weights)
+    with Clip(tmp_path / "out" / "a" / "1.safetensors") as clip:
+        assert clip.header.detector == "mediapipe"
+        inside = [BoxCut((*FACE[:3], 200))] * 10
+        assert list(recipe.crop.cuts(clip_geometry(clip))) == inside
+    state = torch.load(weights, weights_only=True)
+    state["conv1_1.bias"] += 1
+    torch.save(state, tmp_path / "other.pth")
+    assert run(tmp_path / "other.pth", recipe) == (("boxes of s3fd", 1, 0, 0), ("tracks s3fd 96x96", 1, 0, 0))
+    torch.save([1], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match=r"list\.pth: is no flat mapping"):
+        run(tmp_path / "list.pth", recipe)
+
+
+def test_a_frame_too_small_for_the_network_has_no_boxes(weights: Path) -> None:
+    with make_detector("s3fd", weights) as detector:
+        assert detector.boxes(np.zeros((31, 64, 3), np.uint8)) == []
 
 
 def test_settings_without_weights_are_those_of_earlier_clips() -> None:

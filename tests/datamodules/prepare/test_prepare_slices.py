@@ -170,7 +170,7 @@ def test_slices_that_end_at_once_leave_the_whole(tmp_path: Path) -> None:
         record.begin(anything_to_do=True)
         for name, path in part.of(sources):
             if name == "s/7":
-                record.failures.append((name, path, "MediaError", "=no video"))
+                record.failures.append((name, path, "MediaError", "=no video", ""))
             else:
                 record.entries[name] = {"id": name, "frames": 5}
         record.write(True)
