@@ -8,18 +8,22 @@ and back.
 
 import hashlib
 import json
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from lipsync_bench.datamodules.faces.crop_rules.atvg import ATVGSquare
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
+from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Resize
+from lipsync_bench.datamodules.limits import one_of
 
 MelPadding = Literal["reflect", "constant"]
 Paste = Literal["box", "feather", "laplacian", "parser", "parser_released", "quad"]
 ReferenceKind = Literal["same", "first", "random"]
-_RULES: dict[str, type[CropRule]] = {rule.name: rule for rule in (FaceMeshBox, DetectorBox)}
+_RULES: dict[str, type[CropRule]] = {rule.name: rule for rule in (FaceMeshBox, DetectorBox, FFHQQuad, ATVGSquare)}
 
 __all__ = ["MelPadding", "Paste", "Recipe", "ReferenceKind", "References", "crop_rule"]
 
@@ -56,15 +60,15 @@ def crop_rule(plain: Mapping[str, Any]) -> CropRule:
     Raises:
         ValueError: There is no such rule, or it has other arguments.
     """
-    values = dict(plain)
-    kind = _RULES.get(str(values.pop("rule", None)))
     try:
+        values = dict(plain)
+        kind = _RULES.get(str(values.pop("rule", None)))
         if kind is None:
             raise TypeError("an unknown rule")
         return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"crop rule {dict(plain)!r:.200}: {error}. Expected one of {', '.join(_RULES)} with its arguments. Was it "
+            f"crop rule {plain!r:.200}: {error}. Expected one of {', '.join(_RULES)} with its arguments. Was it "
             "written by another version?"
         ) from error
 
@@ -99,6 +103,17 @@ class Recipe:
     inputs: tuple[str, ...] = ()
     paste: Paste = "box"
 
+    def __post_init__(self) -> None:
+        for name, kind in {"resize": Resize, "mel_padding": MelPadding, "paste": Paste}.items():
+            one_of(f"recipe.{name}", getattr(self, name), get_args(kind))
+        if min(self.size_hw) < 1:
+            raise ValueError(f"faces of {self.size_hw} px. Expected a height and a width of 1 or more (--recipe)")
+        if (self.paste == "quad") != isinstance(self.crop, FFHQQuad):
+            raise ValueError(
+                f"paste is {self.paste} with the crop rule {self.crop.text()}. Expected quad with ffhq, and with no "
+                "other rule (--recipe.paste)"
+            )
+
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> "Recipe":
         """The recipe that `plain` describes, as read from a file.
@@ -113,9 +128,15 @@ class Recipe:
         values["crop"] = crop_rule(values["crop"])
         if values["training_crop"] is not None:
             values["training_crop"] = crop_rule(values["training_crop"])
-        values["references"] = References(**values["references"])
-        height, width = values["size_hw"]
-        return cls(**{**values, "size_hw": (int(height), int(width)), "inputs": tuple(values["inputs"])})
+        try:
+            values["references"] = References(**values["references"])
+            height, width = map(operator.index, values["size_hw"])
+            return cls(**{**values, "size_hw": (height, width), "inputs": tuple(values["inputs"])})
+        except TypeError as error:
+            raise ValueError(
+                f"a recipe has the values {dict(plain)!r:.300}: {error}. Expected those of `Recipe.plain`. Was it "
+                "written by another version?"
+            ) from error
 
     def plain(self) -> dict[str, Any]:
         """Its fields as values that JSON and YAML can hold."""

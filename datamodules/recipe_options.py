@@ -8,12 +8,13 @@ from typing import Annotated, Literal, get_args
 
 from cyclopts import Group, Parameter, Token
 
-from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox, Pads
+from lipsync_bench.datamodules.faces.crop_rules.boxes import NO_PADS, DetectorBox, FaceMeshBox, Pads
+from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
 from lipsync_bench.datamodules.limits import one_of
-from lipsync_bench.datamodules.recipe import MelPadding, Paste, Recipe, References
+from lipsync_bench.datamodules.recipe import MelPadding, Paste, Recipe, References, crop_rule
 
-CropName = Literal["mesh", "mediapipe", "dlib", "s3fd"]
+CropName = Literal["mesh", "mediapipe", "dlib", "s3fd", "ffhq", "atvg"]
 ReferenceName = Literal["same", "first"]
 
 __all__ = ["CropName", "Pads", "RecipeOptions", "pads_option"]
@@ -38,12 +39,13 @@ class RecipeOptions:
 
     Args:
         crop: How faces are cut out: mesh, the box around the Face Mesh; mediapipe, dlib or s3fd, that detector's boxes
-            with the recipe's pads and smoothing.
+            with the recipe's pads and smoothing; ffhq, FFHQ's aligned square; atvg, ATVG's square about dlib's boxes.
         pads: Pixels added to the boxes, as TOP BOTTOM LEFT RIGHT.
-        smooth: Smooth the boxes of a detector over 5 frames, as published for inference.
+        smooth: Smooth a detector's boxes, or FFHQ's squares, over 5 frames.
         references: Which frame shows the identity: each frame itself (same), or the first one.
         mel_padding: How the audio is continued at both ends: reflect or constant (zeros).
-        paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released or quad.
+        paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released or quad. Faces
+            cut by ffhq are pasted as quad, and if another rule takes its place, as box.
     """
 
     crop: CropName | None = None
@@ -78,15 +80,17 @@ class RecipeOptions:
                 raise ValueError(f"pads with the crop rule {crop.text()}. Expected a rule of boxes (--recipe.crop)")
             crop = replace(crop, pads=self.pads)
         if self.smooth is not None:
-            if not isinstance(crop, DetectorBox):
+            if not isinstance(crop, DetectorBox | FFHQQuad):
                 raise ValueError(
                     f"smooth is {self.smooth} with the crop rule {crop.text()}. Expected a detector's boxes "
-                    "(--recipe.crop s3fd, dlib or mediapipe)"
+                    "or ffhq (--recipe.crop s3fd, dlib, mediapipe or ffhq)"
                 )
             crop = replace(crop, smoothing=5 if self.smooth else 0)
         changes: dict[str, object] = {
             name: getattr(self, name) for name in ("mel_padding", "paste") if getattr(self, name) is not None
         }
+        if self.paste is None and isinstance(crop, FFHQQuad) != (recipe.paste == "quad"):
+            changes["paste"] = "quad" if isinstance(crop, FFHQQuad) else "box"
         if self.references is not None:
             changes["references"] = References(self.references)
         if training == crop:
@@ -95,8 +99,8 @@ class RecipeOptions:
 
 
 def _other_rule(rule: CropRule, name: CropName) -> CropRule:
-    if name == "mesh":
-        return rule if isinstance(rule, FaceMeshBox) else FaceMeshBox()
+    if name == "mesh" or name == "ffhq" or name == "atvg":  # mypy narrows by no tuple
+        return rule if rule.name == name else crop_rule({"rule": name})
     if isinstance(rule, DetectorBox):
         return replace(rule, detector=name)
-    return DetectorBox(name, rule.pads if isinstance(rule, FaceMeshBox) else (0, 0, 0, 0))
+    return DetectorBox(name, rule.pads if isinstance(rule, FaceMeshBox) else NO_PADS)

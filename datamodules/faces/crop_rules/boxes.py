@@ -32,6 +32,8 @@ __all__ = [
     "DetectorBox",
     "FaceMeshBox",
     "Pads",
+    "in_frame",
+    "neighbours",
     "smooth_boxes_ahead",
 ]
 
@@ -101,7 +103,7 @@ class FaceMeshBox(BoxRule):
     def boxes(self, geometry: Geometry) -> np.ndarray:
         stored = geometry.mesh_crops
         boxes = _mesh_boxes(geometry.mesh_boxes) if stored is None else stored.astype(np.float64)
-        return _in_frame(boxes, self.pads, geometry.size_hw)
+        return in_frame(boxes, self.pads, geometry)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class DetectorBox(BoxRule):
 
     def boxes(self, geometry: Geometry) -> np.ndarray:
         raw = np.trunc(geometry.boxes_of(self.detector).astype(np.float64))
-        boxes = _in_frame(raw, self.pads, geometry.size_hw)
+        boxes = in_frame(raw, self.pads, geometry)
         if not self.smoothing:
             return boxes
         whole = boxes.astype(np.int64)
@@ -149,7 +151,7 @@ def _pads_text(pads: Pads) -> str:
     return f"+{','.join(map(str, pads))}" if any(pads) else ""
 
 
-def _windows(values: np.ndarray, radius: int) -> np.ndarray:
+def neighbours(values: np.ndarray, radius: int) -> np.ndarray:
     """(T, ...) -> (T, ..., 2 radius + 1): the neighbours of every frame; the first and last frame are repeated."""
     padding = [(radius, radius)] + [(0, 0)] * (values.ndim - 1)
     return np.lib.stride_tricks.sliding_window_view(np.pad(values, padding, mode="edge"), 2 * radius + 1, axis=0)
@@ -157,9 +159,9 @@ def _windows(values: np.ndarray, radius: int) -> np.ndarray:
 
 def _mesh_boxes(tight: np.ndarray) -> np.ndarray:
     left, top, right, bottom = tight.astype(np.float64).T
-    height = _windows(bottom - top, _MAXIMUM_RADIUS).max(axis=-1)
+    height = neighbours(bottom - top, _MAXIMUM_RADIUS).max(axis=-1)
     edges = np.stack([left, top, right, height], axis=1)
-    edges = _windows(edges, _MEAN_WINDOW // 2).mean(axis=-1)
+    edges = neighbours(edges, _MEAN_WINDOW // 2).mean(axis=-1)
     edges[:, 3] += edges[:, 1]
     return np.rint(edges)
 
@@ -173,16 +175,16 @@ def _inside(low: np.ndarray, high: np.ndarray, limit: int) -> tuple[np.ndarray, 
     return np.where(narrow, start, low), np.where(narrow, start + side, high)
 
 
-def _in_frame(boxes: np.ndarray, pads: Pads, size_hw: tuple[int, int]) -> np.ndarray:
+def in_frame(boxes: np.ndarray, pads: Pads, geometry: Geometry) -> np.ndarray:
     """Boxes float64 (T, 4) with their pads, cut at the frame's border: float32 (T, 4).
 
     Raises:
         ValueError: Negative pads that leave less than 16 pixels of a box.
     """
     top, bottom, left, right = pads
-    height, width = size_hw
+    height, width = geometry.size_hw
     padded = boxes + np.array([-left, -top, right, bottom])
-    if min(pads) < 0 and len(boxes) and (padded[:, 2:] - padded[:, :2] < MIN_SIDE_PX).any():
+    if min(pads) < 0 and (padded[:, 2:] - padded[:, :2] < MIN_SIDE_PX)[geometry.visible].any():
         raise ValueError(
             f"pads {list(pads)} leave boxes below {MIN_SIDE_PX} px. Expected less negative ones (--recipe.pads)"
         )
