@@ -162,7 +162,9 @@ def prepare(
     """
     start = time.monotonic()
     store = weights.store
-    settings = Settings(**vars(faces), max_crop_px=options.max_crop_px, detector_weights=detector_file(faces.detector, store))
+    settings = Settings(
+        **vars(faces), max_crop_px=options.max_crop_px, detector_weights=detector_file(faces.detector, store)
+    )
     version = settings.detector_version
     if settings.detector_weights is not None:
         make_detector(faces.detector, settings.detector_weights).close()  # a wrong file is one error, not one a clip

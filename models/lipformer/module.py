@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
+from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
 from lipsync_bench.datamodules.recipe import Recipe, References
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.exact_training import plain
@@ -178,7 +178,8 @@ class LipFormer(TalkingFaceModule):
         return self.generator.decode(upper, self._predict(inputs.frame_mels, upper, inputs.reference).codes)
 
     def published(self) -> Recipe:
-        return Recipe(FaceMeshBox(), self.size_hw, references=References("first"))
+        """FFHQ's aligned square and the first frame (paper, 4.1 and 4.2); smoothing, mel padding and paste are ours."""
+        return Recipe(FFHQQuad(), self.size_hw, references=References("first"), paste="quad")
 
     def trained_parameters(self) -> Any:
         slow = list(self.generator.transformer.parameters())

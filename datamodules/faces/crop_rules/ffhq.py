@@ -10,8 +10,7 @@ import numpy as np
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import neighbours
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Cut, Resize
-from lipsync_bench.datamodules.faces.geometry import Geometry
-from lipsync_bench.datamodules.faces.tracking import runs
+from lipsync_bench.datamodules.faces.geometry import Geometry, runs
 
 SOFT_EDGE = 0.1
 """Width of the edge over which a pasted square fades, as a share of its side; it lies inside the square."""

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.lipformer.codebook.network import MULTIPLIERS, FacialCodebook, signed
@@ -154,6 +156,10 @@ class LipFormerCodebook(BenchModule):
         """A random batch with every key that the training step reads."""
         random = torch.Generator().manual_seed(seed)
         return {"image": torch.rand((batch_size, 3, self.image_size, self.image_size), generator=random)}
+
+    def published(self) -> Recipe:
+        """FFHQ's aligned square (paper, 4.1)."""
+        return Recipe(FFHQQuad(), (self.image_size, self.image_size), paste="quad")
 
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
         """Of Eq. 4; images for the discriminator are in [-1, 1].
