@@ -3,6 +3,7 @@
 
 import mmap
 import os
+import struct
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -130,17 +131,19 @@ class TensorReader(Generic[_Header]):
             )
         return rows
 
-    def _images(self, start: int, count: int | None) -> list[bytes]:
-        """The files in the tensor `frames`, image t from `offsets[t]` to `offsets[t + 1]`.
+    def stored(self, start: int = 0, count: int | None = None) -> list[bytes]:
+        """The images of `count` frames from `start` (to the end if None) as they are stored.
+
+        They are in the tensor `frames`, image t from `offsets[t]` to `offsets[t + 1]`.
 
         Raises:
             IndexError: The range is not inside the clip.
         """
         start, count = self._range("frames", start, count, len(self))
-        offsets = np.frombuffer(self._bytes("offsets", start, count + 1), np.int64).tolist()
+        offsets = struct.unpack(f"<{count + 1}q", self._bytes("offsets", start, count + 1))
         first, last = offsets[0], offsets[-1]
         stored = self._opened()[1]["frames"].shape[0]
-        if first < 0 or last > stored or any(a > b for a, b in pairwise(offsets)):
+        if first < 0 or last > stored or list(offsets) != sorted(offsets):
             raise ClipError(f"{self.path}: its images are at {offsets[:3]} ... {last}. {self.kind.repair}")
         data = self._bytes("frames", first, last - first)
         return [data[a - first : b - first] for a, b in pairwise(offsets)]

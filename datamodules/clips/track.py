@@ -198,14 +198,6 @@ class Track(TensorReader[TrackHeader]):
                 f"{self.path}: faces of {header.width} x {header.height} pixels. Expected 1 to {MAX_CROP_PX}. {_REPAIR}"
             )
 
-    def stored(self, start: int = 0, count: int | None = None) -> list[bytes]:
-        """The faces of `count` frames from `start` (to the end if None) as they are stored; see `decode_faces`.
-
-        Raises:
-            IndexError: The range is not inside the clip.
-        """
-        return self._images(start, count)
-
     def faces(self, start: int = 0, count: int | None = None) -> np.ndarray:
         """The faces, uint8 RGB (count, H, W, 3).
 
