@@ -150,7 +150,7 @@ def _check_types(header: Any) -> None:
 
     Whole numbers are counts and must not be negative.
     """
-    for name, kind, choices in _fields(type(header)):
+    for name, kind, choices in _fields(type(header)):  # type: ignore[arg-type]  # a type is hashable
         value = getattr(header, name)
         if choices:
             fits = value in choices

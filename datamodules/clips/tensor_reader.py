@@ -42,6 +42,7 @@ class TensorReader(Generic[_Header]):
     _handle: int | None = None
     _map: mmap.mmap | None = None
     _head: tuple[_Header, dict[str, StoredTensor]] | None = None
+    _stamp: tuple[int, int, int] | None = None  # of the file whose head it is
 
     def __init__(self, path: Path, read: Read = "mmap") -> None:
         if read not in ("mmap", "file"):
@@ -68,11 +69,11 @@ class TensorReader(Generic[_Header]):
 
     @property
     def header(self) -> _Header:
-        """The file's header, read once."""
+        """The file's header, read once for each file of that name."""
         return self._opened()[0]
 
     def close(self) -> None:
-        """Close the file; the next access opens it again."""
+        """Close the file; the next access opens it again, and reads its head again if the file was replaced."""
         if self._map is not None:
             self._map.close()
             self._map = None
@@ -87,8 +88,12 @@ class TensorReader(Generic[_Header]):
         if self._handle is None:
             self._handle = open_file(self.path)
             try:
-                self._head = read_head(self.path, self._handle, self.kind)
-                self._check(self._head[0])
+                state = os.fstat(self._handle)
+                stamp = state.st_ino, state.st_size, state.st_mtime_ns
+                if stamp != self._stamp:
+                    self._head = read_head(self.path, self._handle, self.kind)
+                    self._check(self._head[0])
+                    self._stamp = stamp
                 if self.read == "mmap":
                     self._map = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
             except BaseException:
