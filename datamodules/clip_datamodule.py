@@ -9,10 +9,13 @@ from typing import Any, ClassVar, Literal
 
 from torch.utils.data import DataLoader
 
+from lipsync_bench.datamodules.clips.tensor_reader import Read
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.splits import SPLITS, Split, read_splits
 from lipsync_bench.datamodules.files.texts import few, read_json
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
+from lipsync_bench.datamodules.windows.faces import check_faces, method_name
 from lipsync_bench.datamodules.windows.kinds import WindowKind, choose_kind
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 
@@ -24,6 +27,8 @@ _STAGES: dict[str | None, tuple[Split, ...]] = {
     "test": ("test",),
     "predict": ("test",),
 }
+
+_Key = tuple[type[WindowDataset], Split, Recipe | None]
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +89,14 @@ class ClipDataModule(FaceDataModule):
     Args:
         root: prepared folder.
         batch_size: windows in a batch, for each process.
-        image_size: side of the square faces, pixels.
+        image_size: side of square faces, to which the clips' own crops are resized, for models of other projects. None
+            for the faces that the model's recipe asks for: its track beside each clip.
         window: kind of the batches, a class of `WindowDataset`; `generator` and `expert` are understood. Without it
             the kind that the model's class attribute `window` names, else that of generators.
         num_workers: loader processes; without it the number of cores, at most 4.
         seed: of the windows. Splits do not depend on it.
-        read: `mmap` maps clip files; `file` reads them, which is faster on NFS and Lustre.
+        read: `file` reads files with ordinary calls; `mmap` maps them, which is slower unless they are few and on a
+            local disk.
         epoch_length: training windows in an epoch over all processes; without it the number of training clips, or one
             batch for each process where that is more.
         val_length: windows of a validation or test pass, spread evenly over the clips; without it one for each clip.
@@ -114,11 +121,11 @@ class ClipDataModule(FaceDataModule):
         self,
         root: Path,
         batch_size: int = 16,
-        image_size: int = 96,
+        image_size: int | None = None,
         window: WindowKind = None,
         num_workers: int | None = None,
         seed: int = 0,
-        read: Literal["mmap", "file"] = "mmap",
+        read: Read = "file",
         epoch_length: int | None = None,
         val_length: int | None = None,
         source: Path | None = None,
@@ -126,12 +133,10 @@ class ClipDataModule(FaceDataModule):
         check_counts: Literal["error", "warn"] = "error",
     ) -> None:
         super().__init__()
-        for argument, value in (("batch_size", batch_size), ("image_size", image_size)):
-            if value < 1:
+        counts = {"batch_size": batch_size, "image_size": image_size, "epoch_length": epoch_length}
+        for argument, value in {**counts, "val_length": val_length}.items():
+            if value is not None and value < 1:
                 raise ValueError(f"{argument} is {value}. Expected 1 or more. Set --data.init_args.{argument}.")
-        for argument, length in (("epoch_length", epoch_length), ("val_length", val_length)):
-            if length is not None and length < 1:
-                raise ValueError(f"{argument} is {length}. Expected 1 or more. Set --data.init_args.{argument}.")
         self.root = Path(root)
         self.batch_size, self.image_size, self.window = batch_size, image_size, window
         self.num_workers = min(4, usable_cores()) if num_workers is None else num_workers
@@ -142,7 +147,7 @@ class ClipDataModule(FaceDataModule):
         self.missing: dict[Split, list[str]] = {}
         self.short: dict[Split, list[Path]] = {}
         self._splits: dict[Split, list[Path]] | None = None
-        self._datasets: dict[tuple[type[WindowDataset], Split], WindowDataset | None] = {}
+        self._datasets: dict[_Key, WindowDataset | None] = {}
 
     def split_ids(self, prepared: Sequence[str]) -> dict[Split, list[str]]:
         """Clip ids of each split, in order; `prepared` are the ids of all clips found, sorted."""
@@ -164,14 +169,14 @@ class ClipDataModule(FaceDataModule):
         """Read the splits and leave out clips that are too short for a window (`short` has them).
 
         Raises:
-            FileNotFoundError: no clips or no split lists.
-            ValueError: splits overlap, or differ from the official sizes, or too many of their clips are missing.
-            ClipError: a clip is broken.
+            FileNotFoundError: no clips or no split lists, or clips without the faces that the model's recipe asks for.
+            ValueError: splits overlap, or differ from the official sizes, or too many of their clips are missing; or
+                neither a model nor `image_size` says which faces.
+            ClipError: a clip or a track is broken.
         """
-        kind = self._kind()
         for split in _STAGES[None if stage is None else str(getattr(stage, "value", stage))]:
-            if (kind, split) not in self._datasets:
-                self._datasets[kind, split] = self._dataset(kind, split)
+            if self._key(split) not in self._datasets:
+                self._datasets[self._key(split)] = self._dataset(split)
 
     def clips(self, split: Split) -> list[Path]:
         """All prepared clips of a split, also those too short for a window. Raises what `setup` raises."""
@@ -274,11 +279,28 @@ class ClipDataModule(FaceDataModule):
             )
         logger.warning("%s Reasons are in failures.csv there.", found)
 
-    def _kind(self) -> type[WindowDataset]:
-        module = None if self.trainer is None else self.trainer.lightning_module
-        return choose_kind(self.window, module)
+    @property
+    def _module(self) -> Any:
+        return None if self.trainer is None else self.trainer.lightning_module
 
-    def _dataset(self, kind: type[WindowDataset], split: Split) -> WindowDataset | None:
+    def _kind(self) -> type[WindowDataset]:
+        return choose_kind(self.window, self._module)
+
+    def _recipe(self) -> Recipe | None:
+        recipe = getattr(self._module, "recipe", None)
+        return recipe if isinstance(recipe, Recipe) else None  # elsewhere it may mean anything
+
+    def _key(self, split: Split) -> _Key:
+        return self._kind(), split, self._recipe()
+
+    def _dataset(self, split: Split) -> WindowDataset | None:
+        kind, _, recipe = self._key(split)
+        size_hw = None if self.image_size is None else (self.image_size, self.image_size)
+        if size_hw is None and recipe is None:
+            raise ValueError(
+                f"{self.name}: no model that has a recipe, and no image_size. Expected one that says which faces are "
+                "read. Set --data.init_args.image_size for the clips' own crops."
+            )
         clips = self.clips(split)
         ready, self.short[split] = kind.separate(clips)
         if self.short[split]:
@@ -293,12 +315,14 @@ class ClipDataModule(FaceDataModule):
             )
         if not ready:
             return None
+        if recipe is not None:
+            check_faces(ready, recipe, method_name(self._module), own_crops=size_hw is not None)
         train = split == "train"
         length = self.epoch_length if train else self.val_length
-        return kind(ready, self.image_size, self.seed, length, self.read, fixed=not train)
+        return kind(ready, size_hw, self.seed, length, self.read, fixed=not train, recipe=recipe)
 
     def _built(self, split: Split) -> WindowDataset | None:
-        key = self._kind(), split
+        key = self._key(split)
         if key not in self._datasets:
             raise RuntimeError(f"{self.name}: no {split} data yet. Expected setup before loaders. Call setup().")
         return self._datasets[key]

@@ -19,7 +19,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import TYPE_CHECKING, overload
 
 import cv2
 import numpy as np
@@ -32,11 +32,15 @@ from lipsync_bench.datamodules.faces.geometry import CONTOUR, Geometry
 from lipsync_bench.datamodules.files.disk import write_tensors
 from lipsync_bench.datamodules.limits import MAX_CROP_PX
 
+if TYPE_CHECKING:
+    from lipsync_bench.datamodules.recipe import MelPadding
+
 SCHEMA = "1"
 MESH_POINTS = 478
 LANDMARKS = 68
 _MEL_BANDS = 80
 _MEL_WINDOW = 16
+_PADDED = 2  # mel columns at each end that see what the audio is padded with
 _REPAIR = "Run: bench prepare again (it replaces broken clips; with --overwrite all clips)"
 
 __all__ = [
@@ -175,9 +179,13 @@ class Clip(TensorReader[ClipHeader]):
         },
     )
 
+    _edges: dict[int, np.ndarray] | None = None
+
     def _check(self, header: ClipHeader) -> None:
+        self._edges = None
         for name in (header.id, header.source):  # paths are made from them
-            if Path(name).is_absolute() or ".." in Path(name).parts or not name.strip("./"):
+            path = Path(name)
+            if path.is_absolute() or ".." in path.parts or not name.strip("./"):
                 raise ClipError(
                     f"{self.path}: the clip calls itself or its source {name!r}. Expected a path below. {_REPAIR}"
                 )
@@ -197,7 +205,7 @@ class Clip(TensorReader[ClipHeader]):
         Raises:
             IndexError: The range is not inside the clip.
         """
-        return self._images(start, count)
+        return self.stored(start, count)
 
     @overload
     def frames(self, start: int = 0, count: int | None = None, *, size_hw: tuple[int, int]) -> np.ndarray: ...
@@ -237,18 +245,47 @@ class Clip(TensorReader[ClipHeader]):
             return np.empty((0, *size_hw, 3), np.uint8)
         return np.stack(images) if len({image.shape for image in images}) == 1 else images
 
-    def mel(self) -> np.ndarray:
-        """The whole mel spectrogram, float32 (80, M)."""
-        return np.ascontiguousarray(self._rows("mel", 0, self.mel_columns).T)
+    def mel(self, padding: "MelPadding" = "reflect") -> np.ndarray:
+        """The whole mel spectrogram, float32 (80, M); see `mel_window`."""
+        return self.mel_window(0, padding, self.mel_columns)
 
-    def mel_window(self, start: int) -> np.ndarray:
-        """16 mel columns from `start`, float32 (80, 16).
+    def mel_window(self, start: int, padding: "MelPadding" = "reflect", columns: int = _MEL_WINDOW) -> np.ndarray:
+        """`columns` mel columns from `start`, float32 (80, columns).
+
+        With `constant` padding the first two and the last two of the clip are computed from its audio, whose samples
+        were rounded to 16 bits after the stored columns had been computed.
 
         Raises:
             IndexError: The window is not inside the clip.
+            ClipError: `constant`, and the clip's audio is not as long as its mel.
         """
-        self._range("mel columns", start, _MEL_WINDOW, self.mel_columns)
-        return np.ascontiguousarray(self._rows("mel", start, _MEL_WINDOW).T)
+        self._range("mel columns", start, columns, self.mel_columns)
+        rows = self._rows("mel", start, columns)
+        if padding == "constant" and (start < _PADDED or start + columns > self.mel_columns - _PADDED):
+            for column, values in self._constant_edges().items():
+                if start <= column < start + columns:
+                    rows[column - start] = values
+        return np.ascontiguousarray(rows.T)
+
+    def _constant_edges(self) -> dict[int, np.ndarray]:
+        """The columns that padding changes, as `constant` padding makes them: float32 (80,) by number."""
+        if self._edges is None:
+            from lipsync_bench.datamodules.media.audio import FFT_SAMPLES, HOP_SAMPLES, mel_spectrogram, to_float
+
+            samples, columns = self._opened()[1]["wav"].shape[0], self.mel_columns
+            if columns != 1 + samples // HOP_SAMPLES:
+                raise ClipError(
+                    f"{self.path}: {columns} mel columns of {samples} audio samples. Expected one for every "
+                    f"{HOP_SAMPLES} and one more. {_REPAIR}"
+                )
+            # The last ones reach over 600 samples before the end's padding, and pre-emphasis over one more.
+            tail = max(0, (columns - _PADDED) * HOP_SAMPLES - FFT_SAMPLES + HOP_SAMPLES)
+            first, last = (
+                mel_spectrogram(to_float(self._rows("wav", start, count)), "constant").T
+                for start, count in ((0, min(FFT_SAMPLES, samples)), (tail, samples - tail))
+            )
+            self._edges = dict(enumerate(last[-_PADDED:], columns - _PADDED)) | dict(enumerate(first[:_PADDED]))
+        return self._edges
 
     def wav(self) -> np.ndarray:
         """The audio, int16 (S,), mono, 16 kHz."""

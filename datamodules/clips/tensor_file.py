@@ -10,9 +10,9 @@ import json
 import math
 import os
 import stat
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -25,6 +25,7 @@ from lipsync_bench.datamodules.files.texts import flat
 
 _LENGTH_BYTES = 8
 _HEAD_LIMIT = 1 << 20  # ours have about 1 kB; a larger value means that the file is something else
+_FIRST_READ = 1 << 12  # has all of it, as a rule: one request to a network disc
 _DTYPES = {
     "BOOL": np.bool_,
     "U8": np.uint8,
@@ -110,9 +111,14 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a number of JSON")
 
 
+_JSON = json.JSONDecoder(parse_constant=_no_constant)  # json.loads would make one for each file
+
+
 def _whole(values: Any) -> list[int]:
-    if not isinstance(values, list) or not all(type(value) is int and 0 <= value <= _MOST for value in values):
+    if type(values) is not list or not {int}.issuperset(map(type, values)):
         raise ValueError(f"{values!r} is not a list of whole numbers")
+    if values and not 0 <= min(values) <= max(values) <= _MOST:
+        raise ValueError(f"{values!r} has numbers out of range")
     return values
 
 
@@ -124,10 +130,6 @@ def _place(entry: Mapping[str, Any]) -> tuple[int, int]:
     return start, stop
 
 
-def _by_place(item: tuple[str, tuple[int, int]]) -> tuple[int, int]:
-    return item[1]
-
-
 def _tensor(entry: Mapping[str, Any], start: int, stop: int, data: int) -> StoredTensor:
     tensor = StoredTensor(_DTYPES[entry["dtype"]], tuple(_whole(entry["shape"])), data + start)
     if tensor.shape[:1] and tensor.shape[0] * tensor.row_bytes != stop - start:
@@ -135,16 +137,23 @@ def _tensor(entry: Mapping[str, Any], start: int, stop: int, data: int) -> Store
     return tensor
 
 
+@cache
+def _fields(header: type) -> list[tuple[str, Any, tuple[Any, ...]]]:
+    """Names, types and permitted values of a dataclass's fields; resolving its annotations takes longer than a file."""
+    kinds = get_type_hints(header)
+    names = [field.name for field in dataclasses.fields(header)]
+    return [(name, kinds[name], get_args(kinds[name]) if get_origin(kinds[name]) is Literal else ()) for name in names]
+
+
 def _check_types(header: Any) -> None:
     """Raise TypeError for a field of another type than in the dataclass, a number that is not finite, or odd text.
 
     Whole numbers are counts and must not be negative.
     """
-    kinds = get_type_hints(type(header))
-    for field in dataclasses.fields(header):
-        value, kind = getattr(header, field.name), kinds[field.name]
-        if get_origin(kind) is Literal:
-            fits = value in get_args(kind)
+    for name, kind, choices in _fields(type(header)):  # type: ignore[arg-type]  # a type is hashable
+        value = getattr(header, name)
+        if choices:
+            fits = value in choices
         elif kind is int:
             fits = type(value) is int and 0 <= value <= _MOST
         elif kind is float:
@@ -152,7 +161,7 @@ def _check_types(header: Any) -> None:
         else:
             fits = type(value) is kind and (kind is not str or printable(value) == value)
         if not fits:
-            raise TypeError(f"{field.name} is {value!r}, not {getattr(kind, '__name__', kind)}")
+            raise TypeError(f"{name} is {value!r}, not {getattr(kind, '__name__', kind)}")
 
 
 def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header, dict[str, StoredTensor]]:
@@ -170,17 +179,18 @@ def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header
     size = state.st_size
     if not stat.S_ISREG(state.st_mode):
         raise ClipError(f"{path}: is not a file. Expected {kind.name}. {kind.repair}")
-    start = os.pread(handle, _LENGTH_BYTES, 0)
+    start = os.pread(handle, _FIRST_READ, 0)
     if len(start) < _LENGTH_BYTES:
         raise ClipError(f"{path}: {size} bytes, expected {kind.name}. {kind.repair}")
-    (length,) = struct.unpack("<Q", start)
+    length = int.from_bytes(start[:_LENGTH_BYTES], "little")
     if length > min(_HEAD_LIMIT, size - _LENGTH_BYTES):
         raise ClipError(f"{path}: cut short, or not a safetensors file. Expected {kind.name}. {kind.repair}")
     try:
-        content = json.loads(os.pread(handle, length, _LENGTH_BYTES))
-        fields = json.loads(content.pop("__metadata__")[kind.entry], parse_constant=_no_constant)
-        schema = fields["schema"]
         data = _LENGTH_BYTES + length
+        head = start[_LENGTH_BYTES:data] if data <= len(start) else os.pread(handle, length, _LENGTH_BYTES)
+        content = _JSON.decode(head.decode())
+        fields = _JSON.decode(content.pop("__metadata__")[kind.entry])
+        schema = fields["schema"]
         places = {name: _place(entry) for name, entry in content.items()}
         end = data + max(stop for _, stop in places.values())
         wanted = [name for name in kind.tensors if name in content]
@@ -192,7 +202,8 @@ def read_head(path: Path, handle: int, kind: FileKind[_Header]) -> tuple[_Header
         raise ClipError(f"{path}: {kind.title} format {schema!s:.20}, expected {kind.schema}. {kind.renew}")
     if end != size:
         raise ClipError(f"{path}: {size} bytes, expected {end}: cut short or overwritten. {kind.repair}")
-    overlap = [a for (a, (_, stop)), (_, (first, _)) in pairwise(sorted(places.items(), key=_by_place)) if stop > first]
+    in_order = sorted((start, stop, name) for name, (start, stop) in places.items())
+    overlap = [name for (_, stop, name), (first, *_) in pairwise(in_order) if stop > first]
     try:
         if overlap:
             raise TypeError(f"tensor {overlap[0]} overlaps the next")

@@ -3,6 +3,7 @@
 
 import mmap
 import os
+import struct
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -41,6 +42,7 @@ class TensorReader(Generic[_Header]):
     _handle: int | None = None
     _map: mmap.mmap | None = None
     _head: tuple[_Header, dict[str, StoredTensor]] | None = None
+    _stamp: tuple[int, int, int] | None = None  # of the file whose head it is
 
     def __init__(self, path: Path, read: Read = "mmap") -> None:
         if read not in ("mmap", "file"):
@@ -67,11 +69,11 @@ class TensorReader(Generic[_Header]):
 
     @property
     def header(self) -> _Header:
-        """The file's header, read once."""
+        """The file's header, read once for each file of that name."""
         return self._opened()[0]
 
     def close(self) -> None:
-        """Close the file; the next access opens it again."""
+        """Close the file; the next access opens it again, and reads its head again if the file was replaced."""
         if self._map is not None:
             self._map.close()
             self._map = None
@@ -86,8 +88,12 @@ class TensorReader(Generic[_Header]):
         if self._handle is None:
             self._handle = open_file(self.path)
             try:
-                self._head = read_head(self.path, self._handle, self.kind)
-                self._check(self._head[0])
+                state = os.fstat(self._handle)
+                stamp = state.st_ino, state.st_size, state.st_mtime_ns
+                if stamp != self._stamp:
+                    self._head = read_head(self.path, self._handle, self.kind)
+                    self._check(self._head[0])
+                    self._stamp = stamp
                 if self.read == "mmap":
                     self._map = mmap.mmap(self._handle, 0, access=mmap.ACCESS_READ)
             except BaseException:
@@ -130,17 +136,19 @@ class TensorReader(Generic[_Header]):
             )
         return rows
 
-    def _images(self, start: int, count: int | None) -> list[bytes]:
-        """The files in the tensor `frames`, image t from `offsets[t]` to `offsets[t + 1]`.
+    def stored(self, start: int = 0, count: int | None = None) -> list[bytes]:
+        """The images of `count` frames from `start` (to the end if None) as they are stored.
+
+        They are in the tensor `frames`, image t from `offsets[t]` to `offsets[t + 1]`.
 
         Raises:
             IndexError: The range is not inside the clip.
         """
         start, count = self._range("frames", start, count, len(self))
-        offsets = np.frombuffer(self._bytes("offsets", start, count + 1), np.int64).tolist()
+        offsets = struct.unpack(f"<{count + 1}q", self._bytes("offsets", start, count + 1))
         first, last = offsets[0], offsets[-1]
         stored = self._opened()[1]["frames"].shape[0]
-        if first < 0 or last > stored or any(a > b for a, b in pairwise(offsets)):
+        if first < 0 or last > stored or list(offsets) != sorted(offsets):
             raise ClipError(f"{self.path}: its images are at {offsets[:3]} ... {last}. {self.kind.repair}")
         data = self._bytes("frames", first, last - first)
         return [data[a - first : b - first] for a, b in pairwise(offsets)]

@@ -12,7 +12,7 @@ The metadata has one key, `track`: a `TrackHeader` as JSON with sorted keys.
 import dataclasses
 import json
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
@@ -39,7 +39,7 @@ __all__ = [
     "Codec",
     "Track",
     "TrackHeader",
-    "decode_faces",
+    "decode_face",
     "encode_face",
     "track_path",
     "track_writer",
@@ -106,19 +106,18 @@ def encode_face(face: np.ndarray, codec: Codec) -> bytes:
     return bytes(simplejpeg.encode_jpeg(face, JPEG_QUALITY, colorspace="RGB", colorsubsampling="444", fastdct=False))
 
 
-def decode_faces(stored: Sequence[bytes], codec: Codec, out: np.ndarray) -> None:
-    """Decode faces as they are stored into uint8 RGB `out` (T, H, W, 3).
+def decode_face(stored: bytes, codec: Codec, out: np.ndarray) -> None:
+    """Decode a stored face into `out`, uint8 RGB (H, W, 3).
 
     Raises:
-        ValueError: One is broken or of another size.
+        ValueError: It is broken or of another size.
     """
-    for data, face in zip(stored, out, strict=True):
-        if codec == "raw":
-            if len(data) != face.nbytes:
-                raise ValueError(f"{len(data)} bytes, expected {face.nbytes}")
-            face[:] = np.frombuffer(data, np.uint8).reshape(face.shape)
-        elif simplejpeg.decode_jpeg(data, "RGB", buffer=face).shape != face.shape:  # a larger one is a ValueError
-            raise ValueError(f"of another size, expected {face.shape[1]} x {face.shape[0]}")
+    if codec == "raw":
+        out[:] = np.frombuffer(stored, np.uint8).reshape(out.shape)
+        return
+    height, width, _ = simplejpeg.decode_jpeg(stored, "RGB", buffer=out).shape  # a larger one is a ValueError
+    if (height, width) != out.shape[:2]:
+        raise ValueError(f"{width} x {height} pixels, expected {out.shape[1]} x {out.shape[0]}")
 
 
 def _head(header: TrackHeader, stored: int) -> bytes:
@@ -198,14 +197,6 @@ class Track(TensorReader[TrackHeader]):
                 f"{self.path}: faces of {header.width} x {header.height} pixels. Expected 1 to {MAX_CROP_PX}. {_REPAIR}"
             )
 
-    def stored(self, start: int = 0, count: int | None = None) -> list[bytes]:
-        """The faces of `count` frames from `start` (to the end if None) as they are stored; see `decode_faces`.
-
-        Raises:
-            IndexError: The range is not inside the clip.
-        """
-        return self._images(start, count)
-
     def faces(self, start: int = 0, count: int | None = None) -> np.ndarray:
         """The faces, uint8 RGB (count, H, W, 3).
 
@@ -213,20 +204,11 @@ class Track(TensorReader[TrackHeader]):
             IndexError: The range is not inside the clip.
             ClipError: One is broken or of another size.
         """
-        stored = self.stored(start, count)
-        out = np.empty((len(stored), self.header.height, self.header.width, 3), np.uint8)
-        self.decode(stored, start, out)
+        stored, header = self.stored(start, count), self.header
+        out = np.empty((len(stored), header.height, header.width, 3), np.uint8)
+        for index, (data, face) in enumerate(zip(stored, out, strict=True), start):
+            try:
+                decode_face(data, header.codec, face)
+            except ValueError as error:
+                raise ClipError(f"{self.path}: face {index} cannot be decoded ({error}). {_REPAIR}") from error
         return out
-
-    def decode(self, stored: Sequence[bytes], start: int, out: np.ndarray) -> None:
-        """Decode what `stored` gave from `start` on into uint8 RGB `out` (T, H, W, 3).
-
-        Raises:
-            ClipError: One is broken or of another size.
-        """
-        try:
-            decode_faces(stored, self.header.codec, out)
-        except ValueError as error:
-            raise ClipError(
-                f"{self.path}: faces {start} to {start + len(stored) - 1} cannot be decoded ({error}). {_REPAIR}"
-            ) from error

@@ -23,7 +23,7 @@ from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.folder import shuffled
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.container import MAX_PIXELS
-from lipsync_bench.datamodules.windows.dataset import stack_frames
+from lipsync_bench.datamodules.windows.decoding import stack_frames
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -95,7 +95,7 @@ def read_still(path: Path, size: int) -> torch.Tensor:
     square = image[top : top + side, left : left + side]
     if side != size:
         square = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
-    return stack_frames([cv2.cvtColor(square, cv2.COLOR_BGR2RGB)], size)[0]
+    return stack_frames([cv2.cvtColor(square, cv2.COLOR_BGR2RGB)], (size, size))[0]
 
 
 def read_clip_frame(clip: Clip, frame: int, size: int) -> torch.Tensor:
@@ -106,7 +106,7 @@ def read_clip_frame(clip: Clip, frame: int, size: int) -> torch.Tensor:
         IndexError: the clip has no such frame.
         ClipError: the clip or the frame is broken.
     """
-    return stack_frames(clip.frames(frame, 1), size)[0]
+    return stack_frames(clip.frames(frame, 1), (size, size))[0]
 
 
 class _Drawn(Dataset[FaceImage]):

@@ -17,17 +17,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
+from typing import ClassVar, Generic, NamedTuple, TypeVar, cast, overload
 
-import cv2
 import numpy as np
-import simplejpeg
 import torch
 from torch.utils.data import Dataset
 
 from lipsync_bench.datamodules.clips.clip import Clip
-from lipsync_bench.datamodules.clips.open_clips import OpenClips
+from lipsync_bench.datamodules.clips.open_files import OpenFiles
+from lipsync_bench.datamodules.clips.tensor_reader import Read
+from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.errors import ClipError
+from lipsync_bench.datamodules.recipe import MelPadding, Recipe
+from lipsync_bench.datamodules.windows.decoding import StoredFaces, decode_into, empty_images
 from lipsync_bench.datamodules.windows.starts import MIN_FRAMES
 
 _READ_AT_ONCE = 16  # windows that are read before they are decoded: 5 MB of JPEGs for faces of 306 x 371 pixels
@@ -36,19 +38,7 @@ _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Sample = TypeVar("_Sample")
 
-__all__ = ["Encoded", "WindowDataset", "in_threads", "stack_frames"]
-
-
-def stack_frames(frames: Iterable[np.ndarray], size: int) -> torch.Tensor:
-    """uint8 (h, w, 3) images, each resized bilinearly from its own size: uint8 (T, 3, size, size)."""
-    squares = [
-        frame if frame.shape[:2] == (size, size) else cv2.resize(frame, (size, size), interpolation=cv2.INTER_LINEAR)
-        for frame in frames
-    ]
-    out = np.empty((len(squares), 3, size, size), np.uint8)
-    for planes, square in zip(out, squares, strict=True):
-        cv2.split(square, list(planes))  # 15 times faster than a transposed copy
-    return torch.from_numpy(out)
+__all__ = ["Drawn", "WindowDataset", "Windows", "in_threads"]
 
 
 def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
@@ -57,12 +47,43 @@ def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> 
         return list(pool.map(function, items))
 
 
-class Encoded(NamedTuple):
-    """A window as it is read from its clip, its images still JPEGs."""
+class Drawn(NamedTuple):
+    """What a kind draws from a clip.
 
-    path: Path
-    images: dict[str, tuple[int, list[bytes]]]  # by name: number of the first frame, JPEGs
-    tensors: dict[str, torch.Tensor]  # the others by name
+    Args:
+        faces: By name, the frames whose faces the window has.
+        tensors: Everything else by name.
+    """
+
+    faces: dict[str, range]
+    tensors: dict[str, torch.Tensor]
+
+
+class _Read(NamedTuple):
+    """A window as it is read from its files."""
+
+    faces: dict[str, StoredFaces]
+    tensors: dict[str, torch.Tensor]
+
+
+class Windows(Sequence[_Sample]):
+    """Windows that are parts of a batch, which has all of them in `batch`: tensors by name with B in front."""
+
+    def __init__(self, batch: dict[str, torch.Tensor]) -> None:
+        self.batch = batch
+
+    def __len__(self) -> int:
+        return len(next(iter(self.batch.values())))
+
+    @overload
+    def __getitem__(self, index: int) -> _Sample: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Windows[_Sample]": ...
+
+    def __getitem__(self, index: int | slice) -> "_Sample | Windows[_Sample]":
+        part = {name: values[index] for name, values in self.batch.items()}
+        return Windows(part) if isinstance(index, slice) else cast(_Sample, part)
 
 
 class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
@@ -71,19 +92,23 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
     A kind gives itself a `name` and defines `starts`, `draw` and `example_batch`. One that reads further files, made
     beside the clips, says in `separate` whether they are there and in `made_by` where they come from.
 
-    Keys are (epoch, index), as the samplers give them; a bare index means epoch 0.
+    Keys are (epoch, index), as the samplers give them; a bare index means epoch 0. A loader that is given `collate`
+    takes batches as they are decoded; the default one copies them.
 
     Args:
         clips: clip files that `separate` calls ready.
-        image_size: side of the square images, pixels.
+        size_hw: height and width of the images, to which the clips' own crops are resized. Without it they are the
+            faces of the recipe's track, at the recipe's size.
         seed: of the random draws; another seed gives other windows.
         length: windows in an epoch; without it as many as there are clips.
-        read: how clip files are read.
+        read: how files are read.
         fixed: for validation and test: clips are taken in order, spread evenly over `length`, and every epoch has the
             same windows.
+        recipe: of the method; says how mels are padded.
 
     Raises:
-        ClipError: (on access) a clip is broken; the message has its path.
+        FileNotFoundError: (on access) a clip has no such track.
+        ClipError: (on access) a file is broken; the message has its path. Or a track is of another preparation.
         ValueError: (on access) a clip has no window.
     """
 
@@ -95,18 +120,24 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
     def __init__(
         self,
         clips: Sequence[Path],
-        image_size: int = 96,
+        size_hw: tuple[int, int] | None = None,
         seed: int = 0,
         length: int | None = None,
-        read: Literal["mmap", "file"] = "mmap",
+        read: Read = "file",
         fixed: bool = False,
+        recipe: Recipe | None = None,
     ) -> None:
         if not clips:
             raise ValueError("no clips to draw windows from. Expected one or more. Give prepared clip files.")
+        if size_hw is None and recipe is None:
+            raise ValueError("neither a size nor a recipe. Expected one that says which faces. Give size_hw or recipe.")
         self.clips = list(clips)
-        self.image_size, self.seed, self.fixed = image_size, seed, fixed
+        self.size_hw: tuple[int, int] = size_hw or recipe.size_hw  # type: ignore[union-attr]
+        self.track = None if size_hw is not None or recipe is None else recipe.track_digest
+        self.mel_padding: MelPadding = "reflect" if recipe is None else recipe.mel_padding
+        self.seed, self.fixed = seed, fixed
         self.length = len(self.clips) if length is None else length
-        self._open = OpenClips(read)
+        self._clips, self._tracks = OpenFiles(Clip, read), OpenFiles(Track, read)
 
     @classmethod
     @abstractmethod
@@ -114,12 +145,12 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
         """Frames of a clip at which a window can start, ascending."""
 
     @abstractmethod
-    def draw(self, clip: Clip, rng: np.random.Generator) -> Encoded:
-        """Draw a window of a clip and read it."""
+    def draw(self, clip: Clip, rng: np.random.Generator) -> Drawn:
+        """Draw a window of a clip, and read all of it but the faces."""
 
     @classmethod
     @abstractmethod
-    def example_batch(cls, batch_size: int, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+    def example_batch(cls, batch_size: int, size_hw: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
         """A random batch with every key, as it is on the device: images float32 in [0, 1] (tests, memory checks)."""
 
     @classmethod
@@ -148,19 +179,32 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
         return self.length
 
     def __getitem__(self, key: tuple[int, int] | int) -> _Sample:
-        return self._decode(self._read(key))
+        return self.__getitems__([key])[0]
 
-    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> list[_Sample]:
+    def __getitems__(self, keys: Sequence[tuple[int, int] | int]) -> Windows[_Sample]:
         """The windows of a batch; PyTorch's DataLoader calls this method instead of `__getitem__` where it exists.
 
         Up to 16 windows are read before they are decoded. To read and decode window by window takes 5% longer, because
-        each of the two evicts the other's data from the processor's caches.
+        each of the two evicts the other's data from the processor's caches. Images lie in memory as they are decoded,
+        pixel by pixel; their planes are made on the device.
         """
-        windows: list[_Sample] = []
+        faces: dict[str, np.ndarray] = {}
+        tensors: list[dict[str, torch.Tensor]] = []
         for first in range(0, len(keys), _READ_AT_ONCE):
-            encoded = [self._read(key) for key in keys[first : first + _READ_AT_ONCE]]
-            windows += [self._decode(window) for window in encoded]
-        return windows
+            windows = [self._read(key) for key in keys[first : first + _READ_AT_ONCE]]
+            for name, stored in windows[0].faces.items():
+                if name not in faces:
+                    faces[name] = empty_images(len(keys), len(stored.images), self.size_hw)
+                for window, images in zip(windows, faces[name][first:], strict=False):
+                    decode_into(window.faces[name], images)
+            tensors += [window.tensors for window in windows]
+        stacked = {name: torch.stack([window[name] for window in tensors]) for name in tensors[0]}
+        return Windows({**{name: torch.from_numpy(images).movedim(-1, 2) for name, images in faces.items()}, **stacked})
+
+    @staticmethod
+    def collate(windows: Windows[_Sample]) -> dict[str, torch.Tensor]:
+        """The batch that windows are parts of."""
+        return windows.batch
 
     def file_of(self, key: tuple[int, int]) -> Path:
         """The clip that the window of a key is drawn from."""
@@ -175,20 +219,27 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
         number = index * len(self.clips) // self.length if self.fixed else int(rng.integers(len(self.clips)))
         return self.clips[number], rng
 
-    def _read(self, key: tuple[int, int] | int) -> Encoded:
+    def _read(self, key: tuple[int, int] | int) -> _Read:
         path, rng = self._draw_clip(key)
-        return self.draw(self._open.get(path), rng)
+        clip = self._clips.get(path)
+        drawn = self.draw(clip, rng)
+        if not drawn.faces:
+            return _Read({}, drawn.tensors)
+        source: Clip | Track = clip if self.track is None else self.track_of(clip)
+        codec = source.header.codec if isinstance(source, Track) else None
+        faces = {
+            name: StoredFaces(source.path, frames.start, source.stored(frames.start, len(frames)), codec)
+            for name, frames in drawn.faces.items()
+        }
+        return _Read(faces, drawn.tensors)
 
-    def _decode(self, window: Encoded) -> _Sample:
-        faces = {name: self._faces(window.path, first, jpegs) for name, (first, jpegs) in window.images.items()}
-        return cast(_Sample, {**faces, **window.tensors})
-
-    def _faces(self, path: Path, start: int, jpegs: list[bytes]) -> torch.Tensor:
-        try:
-            # Each image is decoded only when the one before it has been resized, so that it is still in the cache then.
-            return stack_frames((simplejpeg.decode_jpeg(jpeg, colorspace="RGB") for jpeg in jpegs), self.image_size)
-        except ValueError as error:
+    def track_of(self, clip: Clip) -> Track:
+        """The track of the recipe's faces."""
+        assert self.track is not None
+        track = self._tracks.get(track_path(clip.path, self.track))
+        if not track.header.belongs_to(clip.header):
             raise ClipError(
-                f"{path}: frames {start} to {start + len(jpegs) - 1} cannot be decoded ({error}). "
-                "Expected JPEG files. Run: bench prepare again with --overwrite"
-            ) from error
+                f"{track.path}: of another preparation of {track.header.id}. Expected the faces of the clip beside it. "
+                "Run: bench prepare --for METHOD"
+            )
+        return track

@@ -15,7 +15,8 @@ import torch
 
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import MEL_BANDS, MEL_WINDOW, mel_start
-from lipsync_bench.datamodules.windows.dataset import Encoded, WindowDataset
+from lipsync_bench.datamodules.recipe import MelPadding
+from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset
 from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES, draw_starts, window_starts
 
 __all__ = ["ExpertWindows", "SyncWindow"]
@@ -42,28 +43,27 @@ class ExpertWindows(WindowDataset[SyncWindow]):
     def starts(cls, clip: Clip) -> range:
         return window_starts(len(clip), clip.mel_columns)
 
-    def draw(self, clip: Clip, rng: np.random.Generator) -> Encoded:
+    def draw(self, clip: Clip, rng: np.random.Generator) -> Drawn:
         start, other = draw_starts(rng, self.starts(clip), len(clip))
-        return self.cut(clip, start, other, bool(rng.integers(2)))
+        return self.cut(clip, start, other, bool(rng.integers(2)), self.mel_padding)
 
     @staticmethod
-    def cut(clip: Clip, start: int, other: int, in_sync: bool) -> Encoded:
+    def cut(clip: Clip, start: int, other: int, in_sync: bool, padding: MelPadding = "reflect") -> Drawn:
         """Mel columns of `start` with the frames from `start` (label 1) or from `other` (label 0)."""
         first = start if in_sync else other
-        return Encoded(
-            clip.path,
-            {"faces": (first, clip.jpegs(first, WINDOW_FRAMES))},
+        return Drawn(
+            {"faces": range(first, first + WINDOW_FRAMES)},
             {
-                "mel": torch.from_numpy(clip.mel_window(mel_start(start))[None]),
+                "mel": torch.from_numpy(clip.mel_window(mel_start(start), padding)[None]),
                 "label": torch.tensor([float(in_sync)]),
             },
         )
 
     @classmethod
-    def example_batch(cls, batch_size: int, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+    def example_batch(cls, batch_size: int, size_hw: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
         random = torch.Generator().manual_seed(seed)
         return {
-            "faces": torch.rand((batch_size, WINDOW_FRAMES, 3, image_size, image_size), generator=random),
+            "faces": torch.rand((batch_size, WINDOW_FRAMES, 3, *size_hw), generator=random),
             "mel": torch.rand((batch_size, 1, MEL_BANDS, MEL_WINDOW), generator=random) * 8 - 4,
             "label": (torch.arange(batch_size) % 2 == 0).float()[:, None],
         }

@@ -19,7 +19,8 @@ import torch
 
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import MEL_BANDS, MEL_WINDOW, mel_start
-from lipsync_bench.datamodules.windows.dataset import Encoded, WindowDataset
+from lipsync_bench.datamodules.recipe import MelPadding
+from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset
 from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES, draw_starts, window_starts
 
 EARLY_FRAMES = 1  # how early the single frames' mel cuts start
@@ -55,30 +56,25 @@ class GeneratorWindows(WindowDataset[Window]):
         # Not from frame 0, because the single frames' mel cuts start one frame early.
         return window_starts(len(clip), clip.mel_columns, EARLY_FRAMES, WINDOW_FRAMES - 1 - EARLY_FRAMES)
 
-    def draw(self, clip: Clip, rng: np.random.Generator) -> Encoded:
-        return self.cut(clip, *draw_starts(rng, self.starts(clip), len(clip)))
+    def draw(self, clip: Clip, rng: np.random.Generator) -> Drawn:
+        return self.cut(clip, *draw_starts(rng, self.starts(clip), len(clip)), self.mel_padding)
 
     @staticmethod
-    def cut(clip: Clip, start: int, other: int) -> Encoded:
+    def cut(clip: Clip, start: int, other: int, padding: MelPadding = "reflect") -> Drawn:
         """Target frames and mel columns from `start`, reference frames from `other`."""
         own, singles = window_columns(start)
-        # The six cuts overlap: two reads have all 29 or 30 columns, against six for one by one.
-        head, tail = clip.mel_window(singles[0]), clip.mel_window(singles[-1])
-        columns = np.concatenate([head[:, : singles[-1] - singles[0]], tail], axis=1)
-        cuts = np.empty((WINDOW_FRAMES + 1, 1, MEL_BANDS, MEL_WINDOW), np.float32)
-        for cut, column in zip(cuts, [*singles, own], strict=True):
-            cut[0] = columns[:, column - singles[0] : column - singles[0] + MEL_WINDOW]
-        mels = torch.from_numpy(cuts)
-        return Encoded(
-            clip.path,
-            {name: (at, clip.jpegs(at, WINDOW_FRAMES)) for name, at in (("target", start), ("reference", other))},
+        columns = clip.mel_window(singles[0], padding, singles[-1] - singles[0] + MEL_WINDOW)  # the six cuts overlap
+        places = np.array([*singles, own])[:, None] - singles[0] + np.arange(MEL_WINDOW)
+        mels = torch.from_numpy(columns[:, places].transpose(1, 0, 2)[:, None].copy())  # (6, 1, 80, 16)
+        return Drawn(
+            {name: range(at, at + WINDOW_FRAMES) for name, at in (("target", start), ("reference", other))},
             {"mel": mels[WINDOW_FRAMES], "frame_mels": mels[:WINDOW_FRAMES]},
         )
 
     @classmethod
-    def example_batch(cls, batch_size: int, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+    def example_batch(cls, batch_size: int, size_hw: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
         random = torch.Generator().manual_seed(seed)
-        image = (batch_size, WINDOW_FRAMES, 3, image_size, image_size)
+        image = (batch_size, WINDOW_FRAMES, 3, *size_hw)
         return {
             "target": torch.rand(image, generator=random),
             "reference": torch.rand(image, generator=random),

@@ -54,9 +54,11 @@ class FaceDataModule(pl.LightningDataModule):
     _training: tuple[_Drawn, EpochSampler] | None = None
 
     def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
-        """uint8 images to float32 in [0, 1]."""
+        """uint8 images to float32 in [0, 1], plane by plane."""
         return {
-            key: value.to(torch.float32).div_(255) if value.dtype == torch.uint8 else value
+            key: value.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+            if value.dtype == torch.uint8
+            else value
             for key, value in batch.items()
         }
 
@@ -119,6 +121,7 @@ class FaceDataModule(pl.LightningDataModule):
             drop_last=drop_last,
             pin_memory=torch.cuda.is_available(),
             persistent_workers=self.num_workers > 0,
+            collate_fn=getattr(dataset, "collate", None),
             worker_init_fn=_start_worker,
         )
 

@@ -206,5 +206,5 @@ class TalkingFaceModule(BenchModule):
     def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
         """A random batch with every key that the training step or `generate` reads (tests, memory checks)."""
         size = self.image_size
-        of_generate = GeneratorWindows.example_batch(batch_size, size, seed)
-        return {**of_generate, **self.window.example_batch(batch_size, size, seed)}
+        of_generate = GeneratorWindows.example_batch(batch_size, (size, size), seed)
+        return {**of_generate, **self.window.example_batch(batch_size, (size, size), seed)}

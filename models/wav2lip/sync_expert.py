@@ -190,4 +190,4 @@ class SyncExpertModule(BenchModule):
 
     def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
         """A random batch with every key that the training step reads."""
-        return self.window.example_batch(batch_size, self.image_size, seed)
+        return self.window.example_batch(batch_size, (self.image_size, self.image_size), seed)

@@ -214,7 +214,7 @@ class BaseFrames(TensorReader[BaseFramesHeader]):
         """
         side = self.header.size_px
         shape, images = (side, side, 3), []
-        for index, jpeg in enumerate(self._images(start, count), start):
+        for index, jpeg in enumerate(self.stored(start, count), start):
             try:
                 found = (*simplejpeg.decode_jpeg_header(jpeg)[:2], 3)
                 image = simplejpeg.decode_jpeg(jpeg, colorspace="RGB") if found == shape else None

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows for the second stage of HyperLips: true crops, and what the base network made of them, five frames at a time.
 
-A sample joins a prepared clip with its file of base frames (base_frames.py). The inputs of the network
+A sample joins the faces of a prepared clip with its file of base frames (base_frames.py). The inputs of the network
 are the generated faces and their sketches, 128 pixels wide whatever the output; the target is the true crop at 128, 256
 or 512; the lip mask and its rectangle, which two of the losses look at, come from the true frame's mesh.
 
@@ -19,16 +19,18 @@ Differs:
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import cv2
 import numpy as np
 import torch
 
 from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.clips.track import Track
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.texts import few
-from lipsync_bench.datamodules.windows.dataset import Encoded, WindowDataset, in_threads, stack_frames
+from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset, in_threads
+from lipsync_bench.datamodules.windows.decoding import stack_frames
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 from lipsync_bench.datamodules.windows.starts import MIN_FRAMES, WINDOW_FRAMES
 from lipsync_bench.models.hyperlips.hr.base_frames import REPAIR, BaseFrames, base_frames_path
@@ -74,10 +76,12 @@ def usable_starts(base_frames: BaseFrames) -> np.ndarray:
     return np.flatnonzero(np.convolve(usable, np.ones(WINDOW_FRAMES, np.int64), mode="valid") == WINDOW_FRAMES)
 
 
-def _check_size(size: int) -> None:
-    if size not in HR_SIZES:
+def _check_size(size_hw: tuple[int, int]) -> None:
+    if size_hw not in [(size, size) for size in HR_SIZES]:
+        height, width = size_hw
         raise ValueError(
-            f"image_size is {size}. Expected one of {', '.join(map(str, HR_SIZES))}. Set --data.init_args.image_size."
+            f"targets of {width} x {height} pixels. Expected squares of {', '.join(map(str, HR_SIZES))}. "
+            "Set --model.init_args.scale, or --data.init_args.image_size."
         )
 
 
@@ -89,7 +93,7 @@ def _check_belongs(base_frames: BaseFrames, clip: Clip) -> None:
         )
 
 
-def cut_hr_window(clip: Clip, base_frames: BaseFrames, start: int, size: int) -> HRWindow:
+def cut_hr_window(clip: Clip, base_frames: BaseFrames, start: int, size: int, track: Track | None = None) -> HRWindow:
     """The sample of the five frames from `start`.
 
     The lip mask is drawn at the size of the stored crop and resized bilinearly to S x S; what is white then belongs to
@@ -100,16 +104,17 @@ def cut_hr_window(clip: Clip, base_frames: BaseFrames, start: int, size: int) ->
         base_frames: the faces generated from it.
         start: first frame; see `usable_starts`.
         size: side of target and mask, S: 128, 256 or 512.
+        track: has the true faces; None for the clip's own crops.
 
     Raises:
         IndexError: the window is not inside the clip.
         ValueError: another size.
         ClipError: a file is broken, they do not belong together, or a frame's lips are outside its crop.
     """
-    _check_size(size)
+    _check_size((size, size))
     _check_belongs(base_frames, clip)
     faces, outlines = base_frames.faces(start, WINDOW_FRAMES), base_frames.lip_outlines(start, WINDOW_FRAMES)
-    crops = clip.frames(start, WINDOW_FRAMES)
+    crops = (clip.frames if track is None else track.faces)(start, WINDOW_FRAMES)
     masks = np.empty((WINDOW_FRAMES, 1, size, size), np.uint8)
     boxes = np.empty((WINDOW_FRAMES, 4), np.int64)
     for index, (crop, outline) in enumerate(zip(crops, outlines, strict=True)):
@@ -125,8 +130,8 @@ def cut_hr_window(clip: Clip, base_frames: BaseFrames, start: int, size: int) ->
         for sketch in base_frames.sketches(start, WINDOW_FRAMES)
     ]
     return HRWindow(
-        target=stack_frames(crops, size),
-        base=stack_frames(faces, BOTTLENECK_PX),
+        target=stack_frames(crops, (size, size)),
+        base=stack_frames(faces, (BOTTLENECK_PX, BOTTLENECK_PX)),
         sketch=torch.from_numpy(np.stack(sketches)[:, None]),
         lip_mask=torch.from_numpy(masks),
         lip_box=torch.from_numpy(boxes),
@@ -141,8 +146,8 @@ def _maker(path: Path) -> str:
 class HRWindows(WindowDataset[HRWindow]):
     """Windows of prepared clips with base frames. A clip is drawn with equal chances, then one of its `usable_starts`.
 
-    Args are those of `WindowDataset`; `image_size` is the side of the targets: 128, 256 or 512. Base frames are read
-    with ordinary calls, whatever `read` says.
+    Args are those of `WindowDataset`; the targets are squares of 128, 256 or 512 pixels. Base frames are read with
+    ordinary calls, whatever `read` says.
 
     Raises:
         FileNotFoundError: (on access) a clip has no base frames.
@@ -153,17 +158,9 @@ class HRWindows(WindowDataset[HRWindow]):
     name = "hr"
     unready = "are too short for a window or show no face in five frames in a row"
 
-    def __init__(
-        self,
-        clips: Sequence[Path],
-        image_size: int = 128,
-        seed: int = 0,
-        length: int | None = None,
-        read: Literal["mmap", "file"] = "mmap",
-        fixed: bool = False,
-    ) -> None:
-        _check_size(image_size)
-        super().__init__(clips, image_size, seed, length, read, fixed)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _check_size(self.size_hw)
 
     @classmethod
     def starts(cls, clip: Clip) -> list[int]:
@@ -188,7 +185,7 @@ class HRWindows(WindowDataset[HRWindow]):
     def made_by(self) -> set[str]:
         return set(in_threads(_maker, map(base_frames_path, self.clips)))
 
-    def draw(self, clip: Clip, rng: np.random.Generator) -> Encoded:
+    def draw(self, clip: Clip, rng: np.random.Generator) -> Drawn:
         with BaseFrames(base_frames_path(clip.path)) as base_frames:  # few clips come up twice in a row: not kept open
             starts = usable_starts(base_frames)
             if not len(starts):
@@ -197,18 +194,19 @@ class HRWindows(WindowDataset[HRWindow]):
                     "Filter the clips with separate()."
                 )
             start = int(starts[int(rng.integers(len(starts)))])
-            window = cut_hr_window(clip, base_frames, start, self.image_size)
-        return Encoded(clip.path, {}, cast(dict[str, torch.Tensor], window))
+            track = None if self.track is None else self.track_of(clip)
+            window = cut_hr_window(clip, base_frames, start, self.size_hw[0], track)
+        return Drawn({}, cast(dict[str, torch.Tensor], window))
 
     @classmethod
-    def example_batch(cls, batch_size: int, image_size: int, seed: int) -> dict[str, torch.Tensor]:
+    def example_batch(cls, batch_size: int, size_hw: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
         random = torch.Generator().manual_seed(seed + 1)
         window = (batch_size, WINDOW_FRAMES)
-        low, high = image_size // 4, 3 * image_size // 4
-        mask = torch.zeros((*window, 1, image_size, image_size))
+        low, high = size_hw[0] // 4, 3 * size_hw[0] // 4
+        mask = torch.zeros((*window, 1, *size_hw))
         mask[..., low:high, low:high] = 1
         return {
-            "target": GeneratorWindows.example_batch(batch_size, image_size, seed)["target"],
+            "target": GeneratorWindows.example_batch(batch_size, size_hw, seed)["target"],
             "base": torch.rand((*window, 3, BOTTLENECK_PX, BOTTLENECK_PX), generator=random),
             "sketch": torch.randint(0, 2, (*window, 1, BOTTLENECK_PX, BOTTLENECK_PX), generator=random).float(),
             "lip_mask": mask,
