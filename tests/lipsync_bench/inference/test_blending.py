@@ -6,7 +6,6 @@ import pytest
 
 from lipsync_bench.datamodules.faces.geometry import CONTOUR
 from lipsync_bench.inference.blending import BLENDS, blend, face_mask
-from lipsync_bench.inference.lip_sync import paste
 
 SOFT = ("feather", "laplacian")
 BOX = np.array([40, 30, 241, 301], np.float32)  # 201 x 271
@@ -97,10 +96,6 @@ def test_the_border_of_the_box_and_all_outside_the_contour_stay(how):
         outside = face_mask(contour(), BOX) == 0
         np.testing.assert_array_equal(out[30:301, 40:241][outside], source[30:301, 40:241][outside])
 
-
-def test_box_is_the_official_paste():
-    source, generated = frame(), as_generated(frame(1)[:96, :96])
-    np.testing.assert_array_equal(blend(source, generated, BOX, contour(), "box"), paste(source, generated, BOX))
 
 
 def test_a_profile_whose_contour_crosses_itself_has_a_mask():
