@@ -33,7 +33,8 @@ class ClipFolder(ClipDataModule):
         root: prepared folder.
         splits: folder with train.txt, val.txt, test.txt, one <speaker>/<clip> a line; the fractions are not used then.
         val_fraction: share of clips (or speakers) for validation, 0 for none.
-        test_fraction: share of clips (or speakers) for testing, 0 for none.
+        test_fraction: share of clips (or speakers) for testing, 0 for none. With val_fraction 0 a test_fraction of 1
+            makes a set for evaluation alone.
         split_by: whether clips or whole speakers are drawn.
         split_seed: of the drawing; apart from `seed`, so that another training run keeps the split.
         overfit: all clips are in all splits, for trials with a few clips.
@@ -55,10 +56,11 @@ class ClipFolder(ClipDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(root, check_counts="error", **kwargs)  # there are none to check
-        if min(val_fraction, test_fraction) < 0 or val_fraction + test_fraction >= 1:
+        alone = (val_fraction, test_fraction) == (0, 1)
+        if min(val_fraction, test_fraction) < 0 or (val_fraction + test_fraction >= 1 and not alone):
             raise ValueError(
                 f"val_fraction is {val_fraction} and test_fraction {test_fraction}. Expected 0 or more, and less than "
-                "1 together. Set --data.init_args.val_fraction or --data.init_args.test_fraction."
+                "1 together, or 0 and 1. Set --data.init_args.val_fraction or --data.init_args.test_fraction."
             )
         if overfit and splits is not None:
             raise ValueError(
@@ -83,7 +85,7 @@ class ClipFolder(ClipDataModule):
             max(1, round(fraction * len(units))) if fraction > 0 else 0
             for fraction in (self.val_fraction, self.test_fraction)
         )
-        if val + test >= len(units):
+        if val + test >= len(units) and self.test_fraction != 1:
             raise ValueError(
                 f"{self.name}: {len(units)} {self.split_by}s in {self.root} cannot be split into {val} val, {test} "
                 "test and one or more for training. Prepare more videos, set --data.init_args.val_fraction 0 and "

@@ -80,8 +80,14 @@ def _clips(table: PaperTable, row: PaperRow, ours: Measured) -> str:
     theirs = table.clips or row.dataset
     if ours.in_papers != row.dataset or row.dataset in UNRELEASED:
         return f"other clips (ours: {ours.clips} of {ours.dataset or 'an unnamed set'}; the paper's: {theirs})"
-    if ours.split != "test":
-        return f"other clips (ours: the split {ours.split or 'not known'}; the paper's: test)"
+    unsure = row.dataset in table.split_not_stated
+    if ours.split != "test" and not (unsure and ours.split == "val"):
+        paper = "val or test" if unsure else "test"
+        return f"other clips (ours: the split {ours.split or 'not known'}; the paper's: {paper})"
+    if unsure:
+        return (
+            f"number of clips not stated for this table, nor whether of val or test (ours: {ours.clips}, {ours.split})"
+        )
     count = table.clip_count.get(row.dataset)
     if count is None:
         return f"number of clips not stated for this table (ours: {ours.clips})"

@@ -3,7 +3,7 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
@@ -42,7 +42,12 @@ class TableOptions:
 @Parameter(name="*")
 @dataclass(frozen=True)
 class RunOptions:
-    """The options of the evaluations that a table needs. Methods are the table's rows."""
+    """The options of the evaluations that a table needs. Methods are the table's rows.
+
+    Args:
+        split: Which clips are scored where the table's paper leaves that open, as lipformer-1; test if not given.
+            Those of val go into RESULTS/DATASET-PROTOCOL-val.
+    """
 
     select: Selection = Selection()
     inputs: Inputs = Inputs()
@@ -50,11 +55,12 @@ class RunOptions:
     metrics: MetricOptions = MetricOptions()
     weights: WeightOptions = WeightOptions()
     running: Running = Running()
+    split: Annotated[Literal["val", "test"] | None, Parameter(group=Group("Rules", sort_key=2))] = None
 
     @property
     def given(self) -> list[str]:
         """Options that differ from their defaults, as they are typed."""
-        named: list[str] = []
+        named = [] if self.split is None else ["--split"]
         for group in (self.select, self.inputs, self.recipe, self.metrics, self.weights, self.running):
             for field in fields(group):
                 value = getattr(group, field.name)

@@ -21,7 +21,15 @@ from lipsync_bench.models.lipformer.codebook.network import FacialCodebook, sign
 from lipsync_bench.models.lipformer.network import FrozenCodes, LipCodes, LipFormerGenerator
 from lipsync_bench.models.lipformer.transformer import Queries
 from lipsync_bench.models.parts.losses import check_weights
-from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
+from lipsync_bench.models.parts.perceptual import (
+    RANDOM,
+    TORCHVISION,
+    LPIPSLoss,
+    Perceptual,
+    VGGPyramidLoss,
+    make_perceptual,
+    perceptual_term,
+)
 from lipsync_bench.models.parts.stylegan2 import StyleGAN2Discriminator, discriminator_terms, non_saturating_loss
 
 _SHARED = ("image_size", "width", "entries", "code_channels", "channels", "multipliers", "residual_blocks")
@@ -46,8 +54,9 @@ class LipFormer(TalkingFaceModule):
     ```
     Encoder and codebooks, from stage 1 (`LipFormerCodebook`), are frozen; audio encoder, warping, Transformer and
     decoder are trained together. Loss (Eq. 11): 0.5 cross-entropy with the codes of the target's lower half + L2 with
-    the target + 0.1 VGG + 0.1 StyleGAN2's loss. The rest is a choice of this project where the parts' docstrings say
-    so: the paper leaves it open. As in stage 1, L2 is the mean square of images in [-1, 1].
+    the target + 0.1 LPIPS + 0.1 StyleGAN2's loss. The rest is a choice of this project where the parts' docstrings say
+    so: the paper leaves it open. As in stage 1, L2 is the mean square of images in [-1, 1], and LPIPS is our reading of
+    a perceptual loss "based on VGG".
 
     There are two optimisers, and `trainer.global_step` counts the steps of both: `max_steps` is twice the number of
     batches. On several GPUs use `--trainer.strategy ddp_find_unused_parameters_true`. Without an adversarial term there
@@ -69,8 +78,9 @@ class LipFormer(TalkingFaceModule):
         transformer_lr: the same for the Transformer.
         discriminator_lr: the same for the discriminator (choice).
         betas: of Adam.
-        perceptual_weights: ImageNet weights of VGG-19: "torchvision", a folder, or "random" for smoke runs (the term
-            is then called `perceptual_random_weights`).
+        perceptual: "lpips" or "pyramid", as in stage 1.
+        perceptual_weights: ImageNet weights of its VGG: "torchvision", a folder, or "random" for smoke runs (the term's
+            name says so then).
         init_from: checkpoint of this class to start from (fine-tuning).
 
     Differs: a training window's frames are used one by one, four of its five: single frames' mel cuts start one
@@ -78,7 +88,7 @@ class LipFormer(TalkingFaceModule):
     """
 
     experiment = "experiments/lipformer.yaml"
-    perceptual_terms = ("perceptual",)
+    perceptual_terms = ("lpips", "perceptual")
     generate_batch = 16
     generator: LipFormerGenerator
     discriminator: StyleGAN2Discriminator | None
@@ -109,6 +119,7 @@ class LipFormer(TalkingFaceModule):
         transformer_lr: float = 8e-5,
         discriminator_lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.95),
+        perceptual: Perceptual = "lpips",
         perceptual_weights: str = TORCHVISION,
         init_from: str | None = None,
         **steps: Any,
@@ -120,7 +131,8 @@ class LipFormer(TalkingFaceModule):
             image_size, width, entries, code_channels, channels, tuple(multipliers), residual_blocks,
             keypoints if warping else 0, layers, heads, queries,
         )  # fmt: skip
-        weights = {"perceptual": perceptual_weight, "adversarial": adversarial_weight}
+        self.perceptual, self.perceptual_term = perceptual, perceptual_term(perceptual)
+        weights = {self.perceptual_term: perceptual_weight, "adversarial": adversarial_weight}
         check_weights({**weights, "cross_entropy": cross_entropy_weight, "reconstruction": reconstruction_weight})
         self.weights = {"cross_entropy": cross_entropy_weight, "l2": reconstruction_weight, **weights, "r1": r1_every}
         self.discriminator = StyleGAN2Discriminator(image_size, width) if adversarial_weight > 0 else None
@@ -137,9 +149,10 @@ class LipFormer(TalkingFaceModule):
         shared = {name: value for name, value in stage_1.items() if name in _SHARED}
         return {**shared, "codebook": str(path), "layers": 2, "heads": 4, "perceptual_weights": RANDOM}
 
-    @frozen("vgg19")
-    def vgg_loss(self) -> VGGPyramidLoss | None:
-        return VGGPyramidLoss(self.perceptual_weights) if self.weights["perceptual"] > 0 else None
+    @frozen("perceptual_sha256")
+    def perceptual_loss(self) -> LPIPSLoss | VGGPyramidLoss | None:
+        wanted = self.weights[self.perceptual_term] > 0
+        return make_perceptual(self.perceptual, self.perceptual_weights) if wanted else None
 
     @frozen(
         "codebook_sha256",
@@ -193,8 +206,8 @@ class LipFormer(TalkingFaceModule):
         scores, chosen = self._predict(batch["frame_mels"][:, 1:].flatten(0, 1), upper, reference)
         generated = self.generator.decode(upper, chosen if self.end_to_end else chosen.detach())
         terms = {"cross_entropy": F.cross_entropy(scores.float(), true), "l2": F.mse_loss(2 * generated, 2 * target)}
-        if self.vgg_loss is not None:
-            terms["perceptual"] = self.vgg_loss(generated, target)
+        if self.perceptual_loss is not None:
+            terms[self.perceptual_term] = self.perceptual_loss(generated, target).mean()
         if self.discriminator is not None:
             terms["adversarial"] = non_saturating_loss(self.discriminator(signed(generated)))
         right = (scores.argmax(dim=1) == true).float().mean()

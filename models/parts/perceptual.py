@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lipsync_bench.models.core.weight_files import RANDOM, TORCHVISION, WeightsFile
 
 Backbone = Literal["vgg16", "vgg19"]
+Perceptual = Literal["lpips", "pyramid"]
 _FILES: dict[Backbone, str] = {"vgg16": "vgg16-397923af.pth", "vgg19": "vgg19-dcbb9e9d.pth"}
 BACKBONES: tuple[Backbone, ...] = tuple(_FILES)
 _VGG19_LAYERS = 35  # up to conv5_4, before its ReLU
@@ -37,10 +38,13 @@ __all__ = [
     "TORCHVISION",
     "Backbone",
     "LPIPSLoss",
+    "Perceptual",
     "VGGLoss",
     "VGGPyramidLoss",
     "backbone_file",
     "load_features",
+    "make_perceptual",
+    "perceptual_term",
 ]
 
 
@@ -116,8 +120,8 @@ class VGGPyramidLoss(nn.Module):
     """Mean absolute differences of VGG-19's relu1_1, 2_1, 3_1, 4_1 and 5_1, summed over layers and image sizes.
 
     L_perc = sum over scales s and layers l of mean |f_l(G_s) - f_l(Y_s)|, images halved bilinearly from scale to scale.
-    VideoReTalking (Eq. 6) and LipFormer (Eq. 4) print a VGG loss without its layers, weights and scales; these are the
-    public configuration of PIRenderer (Ren et al., ICCV 2021), the parent of VideoReTalking's D-Net.
+    VideoReTalking (Eq. 6) prints a VGG loss without its layers, weights and scales; these are the public configuration
+    of PIRenderer (Ren et al., ICCV 2021), the parent of VideoReTalking's D-Net.
 
     Args:
         weights: As for `load_features`.
@@ -187,3 +191,26 @@ class LPIPSLoss(nn.Module):
     def forward(self, generated: Tensor, target: Tensor) -> Tensor:
         """Images (N,3,H,W) in [0, 1], RGB if normalised -> (N,), differentiable in `generated`."""
         return self.network(generated, target, normalize=self.normalised).flatten()
+
+
+_LOSSES: dict[Perceptual, tuple[str, type[LPIPSLoss] | type[VGGPyramidLoss]]] = {
+    "lpips": ("lpips", LPIPSLoss),
+    "pyramid": ("perceptual", VGGPyramidLoss),
+}
+"""The name in logs and the class of each loss that a module lets one choose."""
+
+
+def perceptual_term(name: Perceptual) -> str:
+    """What the term of a perceptual loss is called in logs, where a name means one thing.
+
+    Raises:
+        ValueError: There is no such loss.
+    """
+    if name not in _LOSSES:
+        raise ValueError(f"perceptual is {name!r}. Expected {' or '.join(_LOSSES)}. Set --model.init_args.perceptual")
+    return _LOSSES[name][0]
+
+
+def make_perceptual(name: Perceptual, weights: str) -> LPIPSLoss | VGGPyramidLoss:
+    """The perceptual loss of that name; `weights` as for `load_features`."""
+    return _LOSSES[name][1](weights)

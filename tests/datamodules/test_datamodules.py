@@ -370,6 +370,17 @@ def test_folder_without_evaluation_clips(tmp_path: Path) -> None:
     assert module.val_dataloader() == module.test_dataloader() == []
 
 
+def test_folder_for_evaluation_alone(tmp_path: Path) -> None:
+    for count in (1, 14):
+        write_folder(tmp_path / str(count), [f"s{number % 5}/{number}" for number in range(count)])
+        module = ready(ClipFolder(tmp_path / str(count), val_fraction=0, test_fraction=1))
+        assert {split: len(module.clips(split)) for split in SPLITS} == {"train": 0, "val": 0, "test": count}
+        with pytest.raises(ValueError, match="no training clips in"):
+            module.train_dataloader()
+    with pytest.raises(ValueError, match=r"Expected 0 or more, and less than 1 together, or 0 and 1\."):
+        ClipFolder(tmp_path, val_fraction=0.1, test_fraction=1)
+
+
 def test_folder_arguments(tmp_path: Path) -> None:
     write_folder(tmp_path, ["a/1", "a/2"])
     with pytest.raises(ValueError, match=r"2 clips in .* cannot be split into 1 val, 1 test .*overfit"):

@@ -105,6 +105,7 @@ class PaperTable:
         datasets: Data sets in the order of the rows.
         clips: Which clips and how many, as text; empty where the paper does not say.
         clip_count: Exact number of clips by data set, as far as stated.
+        split_not_stated: Data sets of which the paper does not say whether val or test was scored; else it is test.
         protocol: How it was measured; taken from another table if the paper refers to it.
         metrics: Columns in order.
         rows: Rows in order.
@@ -118,6 +119,7 @@ class PaperTable:
     datasets: tuple[str, ...]
     clips: str
     clip_count: Mapping[str, int]
+    split_not_stated: tuple[str, ...]
     protocol: PaperProtocol
     metrics: tuple[str, ...]
     rows: tuple[PaperRow, ...]

@@ -54,6 +54,7 @@ class _File(BaseModel):
     dataset: Annotated[_Texts, Field(min_length=1)]
     clips: str = ""
     clip_count: dict[str, NonNegativeInt] = {}
+    split_not_stated: _Texts = ()
     protocol: dict[str, str] | str = {}
     metrics: Annotated[_Texts, Field(min_length=1)]
     rows: list[dict[str, str]]
@@ -145,6 +146,8 @@ def read_table(path: Path) -> PaperTable:
         )
     if not set(file.clip_count) <= set(file.dataset):
         raise _fail(path, f"clip_count is {file.clip_count}", f"whole numbers for {', '.join(file.dataset)}")
+    if not set(file.split_not_stated) <= set(file.dataset):
+        raise _fail(path, f"split_not_stated is {file.split_not_stated}", f"some of {', '.join(file.dataset)}")
     rows = tuple(_row(path, i, row, file) for i, row in enumerate(file.rows, 1))
     _check_rows(path, rows, file.metrics)
     runs = {run.stem for run in path.parent.parent.glob("*.yaml")}
@@ -155,6 +158,7 @@ def read_table(path: Path) -> PaperTable:
         datasets=file.dataset,
         clips=file.clips,
         clip_count=file.clip_count,
+        split_not_stated=file.split_not_stated,
         protocol=_protocol(path, file.protocol, (path.stem,)),
         metrics=file.metrics,
         rows=rows,

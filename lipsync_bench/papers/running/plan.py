@@ -4,7 +4,7 @@
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
 from lipsync_bench.experiment_files import experiment_file, experiment_names
@@ -19,7 +19,7 @@ from lipsync_bench.results.rows import GROUND_TRUTH
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.task.benchmark import Benchmark
 
-__all__ = ["DatasetPlan", "benchmark_name", "check_options", "plan_of", "protocols_of", "skip_label"]
+__all__ = ["DatasetPlan", "benchmark_name", "check_options", "plan_of", "protocols_of", "skip_label", "split_of"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ def check_options(table: PaperTable, options: RunOptions) -> None:
 
     Raises:
         FileNotFoundError: A given checkpoint or folder is missing.
-        ValueError: A method is in no row or was given twice; one root is given for several data sets.
+        ValueError: A method is in no row or was given twice; one root is given for several data sets; a split is given
+            and the paper scores test.
     """
     rows = list(dict.fromkeys(row.name for row in table.rows if row.name != GROUND_TRUTH))
     methods, pred, only = options.inputs.methods, options.inputs.pred, {*options.select.only} - {GROUND_TRUTH}
@@ -76,6 +77,16 @@ def check_options(table: PaperTable, options: RunOptions) -> None:
                 f"{name}: {folder} is not a folder. Expected one that holds its videos. Correct --pred {name}=DIR"
             )
     _check_root(table, options.inputs.root)
+    if options.split is not None and not table.split_not_stated:
+        raise ValueError(
+            f"--split {options.split} with {table.id}, whose paper scores test. Expected a table whose paper does not "
+            "say which split it scores. Leave out --split, or score other clips with bench evaluate --split"
+        )
+
+
+def split_of(table: PaperTable, dataset: str, options: RunOptions) -> Literal["val", "test"] | None:
+    """The split that is scored instead of the benchmark's: an option where the paper leaves it open."""
+    return options.split if dataset in table.split_not_stated else None
 
 
 def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Protocol, str]]:
@@ -189,7 +200,7 @@ def plan_of(table: PaperTable, dataset: str, options: RunOptions, folders: Seque
             f"experiments/benchmarks/{name}.yaml with its clips, as lrs2.yaml there."
         )
         return DatasetPlan(dataset, name, {}, {}, (note,), ready=False)
-    benchmark = load_benchmark(name, options.inputs.root)
+    benchmark = load_benchmark(name, options.inputs.root, None, split_of(table, dataset, options))
     problem = _unprepared(benchmark)
     if problem:
         return DatasetPlan(dataset, name, {}, {}, (f"{skip_label(folders)} on {dataset}: {problem}",), ready=False)

@@ -2,12 +2,14 @@
 """`bench table ID --run`: runs the evaluations that a paper's table needs and that are not finished.
 
 A table needs each of its data sets that has a benchmark, under each protocol of its paper whose pairs a metric of the
-table uses. Results are in RESULTS/DATASET-PROTOCOL, as of `bench evaluate`, whose rows are reused.
+table uses. Results are in RESULTS/DATASET-PROTOCOL, with -val behind it for that split, as of `bench evaluate`, whose
+rows are reused.
 """
 
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.evaluation.options import Rules
@@ -22,6 +24,7 @@ from lipsync_bench.papers.running.plan import (
     plan_of,
     protocols_of,
     skip_label,
+    split_of,
 )
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.folder import ResultsFolder
@@ -55,12 +58,14 @@ class _Step:
         part: Its data set.
         protocol: Its protocol.
         out: The folder.
+        split: Its split, instead of the benchmark's.
         run: Resume it; otherwise show existing results.
     """
 
     part: DatasetPlan
     protocol: Protocol
     out: Path
+    split: Literal["val", "test"] | None
     run: bool
 
 
@@ -76,7 +81,7 @@ def _evaluate(step: _Step, options: RunOptions) -> list[str]:
             part.benchmark,
             out,
             inputs=replace(options.inputs, methods=dict(part.checkpoints), pred=dict(part.pred)),
-            rules=Rules(step.protocol.name),
+            rules=Rules(step.protocol.name, split=step.split),
             recipe=options.recipe,
             metrics=options.metrics,
             weights=options.weights,
@@ -124,7 +129,9 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
     steps: list[_Step] = []
     notes: list[str] = []
     for dataset in table.datasets:
-        folders = {name: results / f"{benchmark_name(dataset)}-{name}" for name in protocols}
+        split = split_of(table, dataset, options)
+        ending = "-val" if split == "val" else ""
+        folders = {name: results / f"{benchmark_name(dataset)}-{name}{ending}" for name in protocols}
         wanted = [folders[name] for name, (_, missing) in protocols.items() if not missing] or list(folders.values())
         part = plan_of(table, dataset, options, wanted)
         notes += part.notes
@@ -132,7 +139,7 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
             if missing:
                 notes.append(f"{skip_label([folders[name]])} on {dataset}: {missing}")
             if (part.ready and not missing) or ResultsFolder(folders[name]).is_begun:
-                steps.append(_Step(part, protocol, folders[name], part.ready and not missing))
+                steps.append(_Step(part, protocol, folders[name], split, part.ready and not missing))
     if not steps:
         raise FileNotFoundError(
             f"{table.id}: nothing can be run, and {results} has no results of it. Expected a prepared data set and "

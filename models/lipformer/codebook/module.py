@@ -14,7 +14,15 @@ from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.lipformer.codebook.network import MULTIPLIERS, FacialCodebook, signed
-from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
+from lipsync_bench.models.parts.perceptual import (
+    RANDOM,
+    TORCHVISION,
+    LPIPSLoss,
+    Perceptual,
+    VGGPyramidLoss,
+    make_perceptual,
+    perceptual_term,
+)
 from lipsync_bench.models.parts.stylegan2 import (
     StyleGAN2Discriminator,
     discriminator_terms,
@@ -34,18 +42,19 @@ class LipFormerCodebook(BenchModule):
     There is no official code and there are no weights.
 
     ```
-    image (B,3,512,512) - two halves - FacialCodebook - reconstruction - L2, VGG features with the image
+    image (B,3,512,512) - two halves - FacialCodebook - reconstruction - L2, LPIPS with the image
                                             |            reconstruction - discriminator
                                             +- F_U, H_U, F_B, H_B - L_VQ
     ```
-    Batches: `image` (B,3,H,W) float32 RGB in [0, 1] (lipsync_bench.datamodules.FaceImages). Loss (Eq. 3 and 4):
-    L_VQ + L2 + 0.1 perceptual + 0.1 adversarial, where L_VQ is the sum over both halves of ||sg[F] - H||^2 +
-    0.25 ||sg[H] - F||^2. Published: this loss, the halves and codebooks, StyleGAN2's discriminator with StyleGAN's
-    loss, 512 x 512, Adam's rate and betas. Chosen here, as the paper is silent: all sizes of the networks, means for
-    all norms, L2 between images in [-1, 1], the layers of the perceptual loss, R1 and its interval, the
-    discriminator's rate (the same), no delay of the adversarial loss, and the codebooks' initialisation and re-seeding
-    (`Quantiser`). Logged `perplexity_*` is of a batch, `used_*` of the last `reseed_after` training steps; `train/r1`
-    is gamma / 2 times the squared gradient in the steps that have it.
+    Batches: `image` (B,3,H,W) float32 RGB in [0, 1] (lipsync_bench.datamodules.FaceImages). Loss (Eq. 3 and 4): L_VQ +
+    L2 + 0.1 perceptual + 0.1 adversarial, where L_VQ is the sum over both halves of ||sg[F] - H||^2 + 0.25 ||sg[H] -
+    F||^2. Published: this loss, the halves and codebooks, StyleGAN2's discriminator with StyleGAN's loss, 512 x 512,
+    Adam's rate and betas. Chosen here, as the paper is silent: all sizes of the networks, means for all norms, L2
+    between images in [-1, 1], R1 and its interval, the discriminator's rate (the same), no delay of the adversarial
+    loss, and the codebooks' initialisation and re-seeding (`Quantiser`); and the perceptual loss, of which the paper
+    says "based on VGG" and cites LPIPS: it is LPIPS with VGG-16, as in VQGAN, whose auto-encoder this is. Logged
+    `perplexity_*` is of a batch, `used_*` of the last `reseed_after` training steps; `train/r1` is gamma / 2 times the
+    squared gradient in the steps that have it.
 
     With a discriminator there are two optimisers, and `trainer.global_step` counts the steps of both: `max_steps` and
     the step in a checkpoint's name are twice the number of batches. On several GPUs use
@@ -67,7 +76,9 @@ class LipFormerCodebook(BenchModule):
         lr: learning rate of Adam.
         betas: of Adam, for both optimisers.
         discriminator_lr: learning rate of the discriminator; None takes `lr`.
-        perceptual_weights: ImageNet weights of VGG-19: "torchvision", a folder, or "random" for smoke runs (the term's
+        perceptual: "lpips", or "pyramid": VGG-19's features of five layers and four image sizes (`VGGPyramidLoss`),
+            a sum of 20 terms, beside which 0.1 means something else.
+        perceptual_weights: ImageNet weights of its VGG: "torchvision", a folder, or "random" for smoke runs (the term's
             name says so then).
 
     Differs: the R1 penalty joins the discriminator's step of its batch; StyleGAN2 gives it a step of its own and
@@ -75,7 +86,7 @@ class LipFormerCodebook(BenchModule):
     """
 
     experiment = "experiments/lipformer_codebook.yaml"
-    perceptual_terms = ("perceptual",)
+    perceptual_terms = ("lpips", "perceptual")
 
     def __init__(
         self,
@@ -96,6 +107,7 @@ class LipFormerCodebook(BenchModule):
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.9, 0.95),
         discriminator_lr: float | None = None,
+        perceptual: Perceptual = "lpips",
         perceptual_weights: str = TORCHVISION,
         **steps: Any,
     ) -> None:
@@ -106,8 +118,9 @@ class LipFormerCodebook(BenchModule):
         self.network = FacialCodebook(
             width, entries, code_channels, channels, multipliers, residual_blocks, reseed_after
         )
+        self.perceptual, self.perceptual_term = perceptual, perceptual_term(perceptual)
         self.weights = {
-            "l2": reconstruction_weight, "perceptual": perceptual_weight, "adversarial": adversarial_weight,
+            "l2": reconstruction_weight, self.perceptual_term: perceptual_weight, "adversarial": adversarial_weight,
             "r1": r1_every,
         }  # fmt: skip
         self.commitment = commitment
@@ -140,9 +153,10 @@ class LipFormerCodebook(BenchModule):
                 "adversarial_weight, commitment, r1_gamma, r1_every."
             )
 
-    @frozen("vgg19")
-    def vgg_loss(self) -> VGGPyramidLoss | None:
-        return VGGPyramidLoss(self.perceptual_weights) if self.weights["perceptual"] > 0 else None
+    @frozen("perceptual_sha256")
+    def perceptual_loss(self) -> LPIPSLoss | VGGPyramidLoss | None:
+        wanted = self.weights[self.perceptual_term] > 0
+        return make_perceptual(self.perceptual, self.perceptual_weights) if wanted else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Reconstructions (N,3,H,W) of images (N,3,H,W) in [0, 1], not clamped."""
@@ -175,8 +189,8 @@ class LipFormerCodebook(BenchModule):
         vq = [book.loss(features, found, self.commitment) for book, features, found in halves.values()]
         terms = {"vq": torch.stack(vq).sum(), "l2": F.mse_loss(signed(reconstruction), signed(target))}
         watched: dict[str, Tensor] = {}
-        if self.vgg_loss is not None:
-            terms["perceptual"] = self.vgg_loss(reconstruction, target)
+        if self.perceptual_loss is not None:
+            terms[self.perceptual_term] = self.perceptual_loss(reconstruction, target).mean()
         if self.discriminator is not None:
             terms["adversarial"] = non_saturating_loss(self.discriminator(signed(reconstruction)))
             if stage != "train":

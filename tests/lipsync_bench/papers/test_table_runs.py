@@ -16,12 +16,14 @@ import torch
 from lipsync_bench import bench
 from lipsync_bench.evaluation import evaluate
 from lipsync_bench.evaluation import run as scoring_run
+from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.metrics.sync import lse
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.papers import TableOptions, table
 from lipsync_bench.papers.running import plan
 from lipsync_bench.results.errors import OtherResultsError
+from lipsync_bench.results.manifest import read_identity
 from lipsync_bench.results.rows import read_rows
 from tests.commands import run_bench
 from tests.quick_networks import QuickSyncNet
@@ -113,7 +115,7 @@ def test_a_paired_table_is_run_and_then_reused(here, capsys, caplog):
     assert cell(first, "pc_avs", "psnr", "youtubehq")["why"] == "paper only"
     assert "no checkpoint of lipformer at none.ckpt. Train one with: lightning fit -c experiments/lipf" in caplog.text
     assert "Paper only on lrs2: atvgnet, pc_avs, synctalkface. Show a method by its videos with --pred" in caplog.text
-    assert "Not run on youtubehq: it has no benchmark" in caplog.text
+    assert "Not run on youtubehq: folder: no clips in data/youtubehq. Expected" in caplog.text
     assert sorted(read_rows(Path("results/lrs2-lipformer"))["method"].unique()) == ["ground_truth", "wav2lip"]
 
     before = Path("results/lrs2-lipformer/clips.csv").read_bytes()
@@ -126,7 +128,7 @@ def test_a_paired_table_is_run_and_then_reused(here, capsys, caplog):
     assert cell(shown(capsys), "wav2lip", "psnr")["ours"] == ours["ours"]
     assert run_bench("table", "lipformer-1", "--run") == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "- Not run on youtubehq: it has no benchmark" in text
+    assert "- Not run on youtubehq: folder: no clips in data/youtubehq. Expected" in text
     assert "not run" in text
 
 
@@ -324,6 +326,45 @@ def test_a_benchmark_of_the_papers_own_name_takes_precedence(here):
     assert plan.benchmark_name("custom") == "one_speaker"
     (here / "experiments" / "benchmarks" / "custom.yaml").touch()
     assert plan.benchmark_name("custom") == "custom"
+
+
+@pytest.mark.parametrize(
+    ("id", "dataset", "row"),
+    [("lipformer-2", "adnerf", "lipformer"), ("lipformer-3", "youtubehq", "lipformer_no_ffhq")],
+)
+def test_a_folder_of_clips_stands_for_a_set_that_is_no_data_set_of_ours(here, corpus, capsys, caplog, id, dataset, row):
+    assert plan.benchmark_name(dataset) == dataset
+    assert run_bench("table", id, "--run") == 1
+    missing = f"Not run on {dataset}: folder: no clips in data/{dataset}. Expected"
+    assert missing in caplog.text
+    assert f"Run: bench prepare --dataset folder --source DIR --out data/{dataset}" in caplog.text
+    shutil.copytree(corpus / "clips", f"data/{dataset}")
+    arguments = ("--limit", "1", "--format", "csv", f"--methods.{row}", "wav2lip.ckpt")
+    assert run_bench("table", id, "--run", *arguments) == 0
+    assert counts == [("ground_truth", counts[0][1]), (row, counts[0][1])]
+    assert cell(shown(capsys), row, "psnr", dataset)["n"] == 1
+    assert {path.name for path in Path("results").iterdir()} == {f"{dataset}-lipformer"}
+    assert len(load_benchmark(dataset).data.clips("test")) == 6  # all of them
+
+
+def test_the_split_is_an_option_where_the_paper_leaves_it_open(here, capsys, caplog):
+    args = ("table", "lipformer-1", "--run", "--format", "csv", "--only", "wav2lip")
+    wanted = {"test": 2, "val": 2}
+    for split, folder in (("val", "lrs2-lipformer-val"), ("test", "lrs2-lipformer")):
+        counts.clear()
+        assert run_bench(*args, "--split", split) == 0
+        found = cell(shown(capsys), "wav2lip", "psnr")
+        assert f"nor whether of val or test (ours: {wanted[split]}, {split})" in found["why"]
+        clips = load_benchmark("lrs2").data.clips(split)
+        assert {clip for _, clip in counts} == {f"{path.parent.name}/{path.stem}" for path in clips}
+        assert read_identity(Path("results") / folder)["split"] == split
+    counts.clear()
+    assert run_bench(*args) == 0  # test, as before
+    assert counts == []
+    assert run_bench("table", "lipformer-3", "--run", "--split", "val") == 1
+    assert "--split val with lipformer-3, whose paper scores test. Expected a table whose" in caplog.text
+    assert run_bench("table", "lipformer-1", "--split", "val") == 1
+    assert "--split without --run. Expected --run" in caplog.text
 
 
 def test_one_root_cannot_be_two_data_sets(here, caplog):

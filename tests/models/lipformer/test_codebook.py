@@ -292,13 +292,13 @@ def test_one_batch_fit_with_every_term_gives_every_parameter_a_gradient(tmp_path
     assert not gradients.not_finite
     assert gradients.names == {name for name, parameter in module.named_parameters() if parameter.requires_grad}
     assert {name.split(".")[0] for name in gradients.names} == {"network", "discriminator"}
-    terms = {"vq", "l2", "perceptual_random_weights", "adversarial", "disc_real", "disc_fake", "loss"}
+    terms = {"vq", "l2", "lpips_random_weights", "adversarial", "disc_real", "disc_fake", "loss"}
     terms |= {f"{name}_{half}" for name in ("perplexity", "used") for half in ("upper", "bottom")}
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     assert set(logged) == {f"{stage}/{name}" for stage in ("train", "val") for name in terms} | {"train/r1", "val/l1"}
     assert all(math.isfinite(value) for value in logged.values())
     loss = logged["train/vq"] + logged["train/l2"]
-    loss += 0.1 * logged["train/perceptual_random_weights"] + 0.1 * logged["train/adversarial"]
+    loss += 0.1 * logged["train/lpips_random_weights"] + 0.1 * logged["train/adversarial"]
     assert logged["train/loss"] == pytest.approx(loss, rel=1e-5)
 
 
@@ -350,7 +350,7 @@ def test_save_and_load_give_the_same_images_and_no_vgg(tmp_path: Path) -> None:
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     checkpoint = torch.load(tmp_path / "run.ckpt", weights_only=True)
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"network", "discriminator"}
-    assert checkpoint[RECORD]["vgg19"] == RANDOM
+    assert checkpoint[RECORD]["perceptual_sha256"] == RANDOM
     loaded = load_module(tmp_path / "run.ckpt", [LipFormerCodebook])
     assert not loaded.training
     images = faces(2)
@@ -364,11 +364,13 @@ def test_save_and_load_give_the_same_images_and_no_vgg(tmp_path: Path) -> None:
 def test_published_defaults_and_missing_vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with torch.device("meta"):
         module = LipFormerCodebook()
-    assert module.weights == {"l2": 1.0, "perceptual": 0.1, "adversarial": 0.1, "r1": 16}
+    assert module.weights == {"l2": 1.0, "lpips": 0.1, "adversarial": 0.1, "r1": 16}
     assert (module.commitment, module.lr, module.betas) == (0.25, 1e-4, (0.9, 0.95))
     assert (module.image_size, module.r1_gamma, module.r1_every, module.discriminator_lr) == (512, 10.0, 16, 1e-4)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"vgg19-dcbb9e9d\.pth.*perceptual_weights random"):
+    with pytest.raises(
+        FileNotFoundError, match=r"vgg16-397923af\.pth.*bench weights fetch vgg16.*perceptual_weights random"
+    ):
         LipFormerCodebook(**{**TINY, "adversarial_weight": 0.0}).setup("fit")
     LipFormerCodebook(**{**TINY, "adversarial_weight": 0.0}).setup("predict")
     assert LipFormerCodebook.smoke_arguments(tmp_path)["perceptual_weights"] == RANDOM
@@ -379,7 +381,8 @@ def test_published_defaults_and_missing_vgg(tmp_path: Path, monkeypatch: pytest.
     [
         ({"image_size": 72}, r"image_size is 72\. Expected a multiple of 16.*--model\.init_args\.image_size"),
         ({"image_size": 96, "adversarial_weight": 0.1}, r"image_size is 96\. Expected a power of two"),
-        ({"perceptual_weight": -0.1}, r"perceptual -0\.1.*0 or more.*--model\.init_args\.reconstruction_weight"),
+        ({"perceptual_weight": -0.1}, r"lpips -0\.1.*0 or more.*--model\.init_args\.reconstruction_weight"),
+        ({"perceptual": "vgg"}, r"perceptual is 'vgg'\. Expected lpips or pyramid\. .*--model\.init_args\.perceptual"),
         ({"r1_every": 0}, r"r1_every 0\. Expected.*interval of 1 or more"),
     ],
 )

@@ -233,7 +233,7 @@ def test_a_checkpoint_needs_no_codebook_file_to_generate_or_to_go_on(small: Smal
     (tmp_path / "codebook.ckpt").unlink()
     record = load_checkpoint(tmp_path / "run.ckpt")["lipsync_bench"]
     assert record["codebook_sha256"] == module.codebook_sha256
-    assert record["vgg19"] == "random"
+    assert record["perceptual_sha256"] == "random"
     resumed = LipFormer(**dict(module.hparams.items()))
     trainer_for(tmp_path, max_steps=3, max_epochs=3).fit(resumed, loader(batch), ckpt_path=tmp_path / "run.ckpt")
     assert resumed.codebook_sha256 == module.codebook_sha256
