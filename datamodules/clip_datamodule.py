@@ -279,16 +279,8 @@ class ClipDataModule(FaceDataModule):
             )
         logger.warning("%s Reasons are in failures.csv there.", found)
 
-    @property
-    def _module(self) -> Any:
-        return None if self.trainer is None else self.trainer.lightning_module
-
     def _kind(self) -> type[WindowDataset]:
         return choose_kind(self.window, self._module)
-
-    def _recipe(self) -> Recipe | None:
-        recipe = getattr(self._module, "recipe", None)
-        return recipe if isinstance(recipe, Recipe) else None  # elsewhere it may mean anything
 
     def _key(self, split: Split) -> _Key:
         return self._kind(), split, self._recipe()

@@ -19,11 +19,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
+from lipsync_bench.datamodules.clips.tensor_reader import Read
+from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.folder import shuffled
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.container import MAX_PIXELS
 from lipsync_bench.datamodules.windows.decoding import stack_frames
+from lipsync_bench.datamodules.windows.faces import check_faces, method_name
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -32,7 +35,7 @@ _HELD_OUT_SEED = 0  # fixed, so that every training on a folder holds out the sa
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SUFFIXES", "FaceImage", "FaceImages", "read_clip_frame", "read_still"]
+__all__ = ["SUFFIXES", "FaceImage", "FaceImages", "open_faces", "read_clip_frame", "read_still"]
 
 
 class FaceImage(TypedDict):
@@ -98,15 +101,21 @@ def read_still(path: Path, size: int) -> torch.Tensor:
     return stack_frames([cv2.cvtColor(square, cv2.COLOR_BGR2RGB)], (size, size))[0]
 
 
-def read_clip_frame(clip: Clip, frame: int, size: int) -> torch.Tensor:
-    """One frame of an open clip as uint8 RGB (3, size, size), resized as the frames of windows are: bilinearly, the
-    whole crop, whatever its shape.
+def open_faces(path: Path, track: str | None, read: Read) -> Clip | Track:
+    """The faces of a clip: those of a recipe, by its `track_digest`, or the clip's own crops."""
+    return Clip(path, read) if track is None else Track(track_path(path, track), read)
+
+
+def read_clip_frame(faces: Clip | Track, frame: int, size: int) -> torch.Tensor:
+    """One face of a clip as uint8 RGB (3, size, size), resized as the frames of windows are: bilinearly, whatever its
+    shape.
 
     Raises:
         IndexError: the clip has no such frame.
-        ClipError: the clip or the frame is broken.
+        ClipError: the file or the frame is broken.
     """
-    return stack_frames(clip.frames(frame, 1), (size, size))[0]
+    found = faces.frames(frame, 1) if isinstance(faces, Clip) else faces.faces(frame, 1)
+    return stack_frames(found, (size, size))[0]
 
 
 class _Drawn(Dataset[FaceImage]):
@@ -120,11 +129,13 @@ class _Drawn(Dataset[FaceImage]):
         image_size: int,
         seed: int,
         length: int,
-        read: Literal["mmap", "file"],
+        read: Read,
         mirror: bool,
+        track: str | None,
     ) -> None:
         self.stills, self.clips, self.clip_share = stills, clips, clip_share
         self.image_size, self.seed, self.length, self.read, self.mirror = image_size, seed, length, read, mirror
+        self.track = track
 
     def __len__(self) -> int:
         return self.length
@@ -143,8 +154,8 @@ class _Drawn(Dataset[FaceImage]):
     def __getitem__(self, key: tuple[int, int]) -> FaceImage:
         path, is_clip, rng = self._draw_file(key)
         if is_clip:
-            with Clip(path, read=self.read) as clip:  # few clips come up twice in a row: not kept open
-                image = read_clip_frame(clip, int(rng.integers(len(clip))), self.image_size)
+            with open_faces(path, self.track, self.read) as faces:  # few come up twice in a row: not kept open
+                image = read_clip_frame(faces, int(rng.integers(len(faces))), self.image_size)
         else:
             image = read_still(path, self.image_size)
         # Drawn last, and always, so that the same images come with and without.
@@ -156,9 +167,9 @@ class _Fixed(Dataset[FaceImage]):
     """Validation images: stills (frame None) and frames of clips, as listed."""
 
     def __init__(
-        self, items: Sequence[tuple[Path, int | None]], image_size: int, read: Literal["mmap", "file"]
+        self, items: Sequence[tuple[Path, int | None]], image_size: int, read: Read, track: str | None
     ) -> None:
-        self.items, self.image_size, self.read = items, image_size, read
+        self.items, self.image_size, self.read, self.track = items, image_size, read, track
 
     def __len__(self) -> int:
         return len(self.items)
@@ -167,8 +178,8 @@ class _Fixed(Dataset[FaceImage]):
         path, frame = self.items[key[1]]
         if frame is None:
             return FaceImage(image=read_still(path, self.image_size))
-        with Clip(path, read=self.read) as clip:
-            return FaceImage(image=read_clip_frame(clip, frame, self.image_size))
+        with open_faces(path, self.track, self.read) as faces:
+            return FaceImage(image=read_clip_frame(faces, frame, self.image_size))
 
 
 def _image_files(root: Path) -> Iterator[Path]:
@@ -225,8 +236,9 @@ class FaceImages(FaceDataModule):
     training frames and does not say in which ratio: half and half is our choice.
 
     Batches have `image` (B, 3, S, S), RGB: uint8 until they are on the device, float32 in [0, 1] from there on. Stills
-    come as `read_still` describes. Clips' frames come as in the windows that a second stage is trained on: the whole
-    crop, squeezed to a square.
+    come as `read_still` describes. Clips' frames come as in the windows that a second stage is trained on: the faces
+    that the model's recipe asks for, which for LipFormer are aligned as FFHQ's are; those of a model without a recipe
+    are the clips' own crops, squeezed to a square.
 
     A training image is a clip's frame with probability `clip_share`: a clip with equal chances, then a frame with equal
     chances; else a still with equal chances; by a generator seeded with (seed, epoch, index). Validation is fixed: the
@@ -315,7 +327,7 @@ class FaceImages(FaceDataModule):
         """List the images, hold some out, and choose the validation images; for every stage alike.
 
         Raises:
-            FileNotFoundError: no images, no clips or no split lists.
+            FileNotFoundError: no images, no clips or no split lists, or clips without the faces of the model's recipe.
             ValueError: `val_images` leaves none for training, `val_length` asks for more than is held out, or what
                 `ClipDataModule.setup` raises.
             ClipError: a validation clip is broken.
@@ -323,7 +335,12 @@ class FaceImages(FaceDataModule):
         if self._stills is None:
             self.prepare_data()
             stills = self._split_stills()
-            self._fixed = self._choose(stills["val"], [] if self.clips is None else self.clips.clips("val"))
+            val = [] if self.clips is None else self.clips.clips("val")
+            recipe = self._recipe()
+            if recipe is not None and self.clips is not None:
+                wanted = [*self.clips.clips("train"), *val]
+                check_faces(wanted, recipe, method_name(self._module), own_crops=False)
+            self._fixed = self._choose(stills["val"], val)
             self._stills = stills
 
     def train_dataloader(self) -> DataLoader[FaceImage]:
@@ -343,8 +360,9 @@ class FaceImages(FaceDataModule):
             )
         length = self.epoch_length or max(needed, len(stills) or len(clips))
         dataset = _Drawn(
-            stills, clips, self.clip_share, self.image_size, self.seed, length, self._read_how(), self.mirror
-        )
+            stills, clips, self.clip_share, self.image_size, self.seed, length, self._read_how(), self.mirror,
+            self._track(),
+        )  # fmt: skip
         return self._training_loader(dataset, length)
 
     def val_dataloader(self) -> DataLoader[FaceImage] | list[DataLoader[FaceImage]]:
@@ -401,12 +419,16 @@ class FaceImages(FaceDataModule):
         items += _spread_frames(clips, frames)
         # Mixed, so that every batch and every process has both kinds.
         order = np.random.default_rng(self.seed).permutation(len(items))
-        return _Fixed([items[k] for k in order], self.image_size, self._read_how())
+        return _Fixed([items[k] for k in order], self.image_size, self._read_how(), self._track())
 
     def _ready(self) -> dict[Literal["train", "val"], list[Path]]:
         if self._stills is None:
             raise RuntimeError(f"{self.name}: no data yet. Expected setup before loaders. Call setup().")
         return self._stills
 
-    def _read_how(self) -> Literal["mmap", "file"]:
-        return "mmap" if self.clips is None else self.clips.read
+    def _read_how(self) -> Read:
+        return "file" if self.clips is None else self.clips.read
+
+    def _track(self) -> str | None:
+        recipe = self._recipe()
+        return None if recipe is None else recipe.track_digest

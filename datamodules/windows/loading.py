@@ -14,6 +14,7 @@ import torch
 from pytorch_lightning.loops.loop import _Loop
 from torch.utils.data import DataLoader, Dataset
 
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.windows.samplers import EpochSampler, EvaluationSampler
 
 __all__ = ["FaceDataModule"]
@@ -74,6 +75,15 @@ class FaceDataModule(pl.LightningDataModule):
         first = batch_index * self.batch_size
         return [dataset.file_of(sampler.key(epoch, first + place)) for place in range(self.batch_size)]
 
+    @property
+    def _module(self) -> Any:
+        return None if self.trainer is None else self.trainer.lightning_module
+
+    def _recipe(self) -> Recipe | None:
+        """How the model is fed."""
+        recipe = getattr(self._module, "recipe", None)
+        return recipe if isinstance(recipe, Recipe) else None  # elsewhere it may mean anything
+
     def _place(self) -> tuple[int, int]:
         """Rank and number of processes."""
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
@@ -99,8 +109,7 @@ class FaceDataModule(pl.LightningDataModule):
         return self._loader(dataset, sampler, size, drop_last=False)
 
     def _smallest_batch(self, training: bool) -> int:
-        module = None if self.trainer is None else self.trainer.lightning_module
-        smallest = getattr(module, "smallest_batch", None)
+        smallest = getattr(self._module, "smallest_batch", None)
         return 1 if smallest is None else int(smallest(training))
 
     def _check_batch(self, windows: int, arguments: str, training: bool) -> None:

@@ -8,15 +8,14 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
-from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.exact_training import plain
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
-from lipsync_bench.models.lipformer.codebook.module import LipFormerCodebook
+from lipsync_bench.models.lipformer.codebook.module import LipFormerCodebook, recipe_of
 from lipsync_bench.models.lipformer.codebook.network import FacialCodebook, signed
 from lipsync_bench.models.lipformer.network import FrozenCodes, LipCodes, LipFormerGenerator
 from lipsync_bench.models.lipformer.transformer import Queries
@@ -191,8 +190,7 @@ class LipFormer(TalkingFaceModule):
         return self.generator.decode(upper, self._predict(inputs.frame_mels, upper, inputs.reference).codes)
 
     def published(self) -> Recipe:
-        """FFHQ's aligned square and the first frame (paper, 4.1 and 4.2); smoothing, mel padding and paste are ours."""
-        return Recipe(FFHQQuad(), self.size_hw, references=References("first"), paste="quad")
+        return recipe_of(self.image_size)
 
     def trained_parameters(self) -> Any:
         slow = list(self.generator.transformer.parameters())

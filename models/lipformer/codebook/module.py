@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipe import Recipe, References
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.lipformer.codebook.network import MULTIPLIERS, FacialCodebook, signed
@@ -30,7 +30,15 @@ from lipsync_bench.models.parts.stylegan2 import (
     non_saturating_loss,
 )
 
-__all__ = ["LipFormerCodebook"]
+__all__ = ["LipFormerCodebook", "recipe_of"]
+
+
+def recipe_of(image_size: int) -> Recipe:
+    """Of both stages: faces aligned as FFHQ's (paper, 4.1), the first frame as reference (4.2).
+
+    Smoothing, mel padding and the soft paste are ours.
+    """
+    return Recipe(FFHQQuad(), (image_size, image_size), references=References("first"), paste="quad")
 
 
 class LipFormerCodebook(BenchModule):
@@ -172,8 +180,7 @@ class LipFormerCodebook(BenchModule):
         return {"image": torch.rand((batch_size, 3, self.image_size, self.image_size), generator=random)}
 
     def published(self) -> Recipe:
-        """FFHQ's aligned square (paper, 4.1)."""
-        return Recipe(FFHQQuad(), (self.image_size, self.image_size), paste="quad")
+        return recipe_of(self.image_size)
 
     def loss_terms(self, batch: Mapping[str, Tensor], stage: Stage) -> Terms:
         """Of Eq. 4; images for the discriminator are in [-1, 1].
