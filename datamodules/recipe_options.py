@@ -45,7 +45,7 @@ class RecipeOptions:
         references: Which frame shows the identity: each frame itself (same), or the first one.
         mel_padding: How the audio is continued at both ends: reflect or constant (zeros).
         paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released or quad. Faces
-            cut by ffhq are pasted as quad, and if another rule takes its place, as box.
+            cut by ffhq are pasted as quad, and as feather if another rule takes its place.
     """
 
     crop: CropName | None = None
@@ -90,7 +90,7 @@ class RecipeOptions:
             name: getattr(self, name) for name in ("mel_padding", "paste") if getattr(self, name) is not None
         }
         if self.paste is None and isinstance(crop, FFHQQuad) != (recipe.paste == "quad"):
-            changes["paste"] = "quad" if isinstance(crop, FFHQQuad) else "box"
+            changes["paste"] = "quad" if isinstance(crop, FFHQQuad) else "feather"
         if self.references is not None:
             changes["references"] = References(self.references)
         if training == crop:

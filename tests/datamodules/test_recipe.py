@@ -154,7 +154,7 @@ def test_departures_name_each_change_once() -> None:
     )
     assert PUBLISHED.resized((128, 96)).departures(PUBLISHED) == "size_hw: (128, 96) (published: (96, 96))"
     aligned = RecipeOptions(crop="mesh").applied(ALIGNED)
-    assert aligned.departures(ALIGNED) == "crop: mesh (published: ffhq~5); paste: box (published: quad)"
+    assert aligned.departures(ALIGNED) == "crop: mesh (published: ffhq~5); paste: feather (published: quad)"
 
 
 # Options
