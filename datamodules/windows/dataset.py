@@ -188,18 +188,18 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
         each of the two evicts the other's data from the processor's caches. Images lie in memory as they are decoded,
         pixel by pixel; their planes are made on the device.
         """
-        faces: dict[str, np.ndarray] = {}
+        faces: dict[str, torch.Tensor] = {}
         tensors: list[dict[str, torch.Tensor]] = []
         for first in range(0, len(keys), _READ_AT_ONCE):
             windows = [self._read(key) for key in keys[first : first + _READ_AT_ONCE]]
             for name, stored in windows[0].faces.items():
                 if name not in faces:
                     faces[name] = empty_images(len(keys), len(stored.images), self.size_hw)
-                for window, images in zip(windows, faces[name][first:], strict=False):
+                for window, images in zip(windows, faces[name][first:].numpy(), strict=False):
                     decode_into(window.faces[name], images)
             tensors += [window.tensors for window in windows]
         stacked = {name: torch.stack([window[name] for window in tensors]) for name in tensors[0]}
-        return Windows({**{name: torch.from_numpy(images).movedim(-1, 2) for name, images in faces.items()}, **stacked})
+        return Windows({**{name: images.movedim(-1, 2) for name, images in faces.items()}, **stacked})
 
     @staticmethod
     def collate(windows: Windows[_Sample]) -> dict[str, torch.Tensor]:
