@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,21 +25,20 @@ from lipsync_bench.datamodules.clips.boxes import (
     write_boxes,
 )
 from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader
-from lipsync_bench.datamodules.clips.track import Codec, Track, TrackHeader, track_path, track_writer
+from lipsync_bench.datamodules.clips.track import Track, TrackHeader, track_path, track_writer
 from lipsync_bench.datamodules.errors import ClipError, MediaError, system_error
 from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
-from lipsync_bench.datamodules.faces.detectors import DETECTORS, detector_version, make_detector
 from lipsync_bench.datamodules.faces.options import DetectorName
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.datamodules.prepare.find_boxes import BoxSearch
-from lipsync_bench.datamodules.recipe import Recipe, crop_rule
-from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.datamodules.prepare.wanted import Wanted, cut_text, detectors
+from lipsync_bench.datamodules.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Beside", "Failure", "Wanted", "files_beside"]
+__all__ = ["Beside", "Failure", "files_beside"]
 
 
 class Failure(NamedTuple):
@@ -49,69 +47,6 @@ class Failure(NamedTuple):
     part: str
     error: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a run puts beside each clip.
-
-    Args:
-        recipes: Their tracks; those that agree in `track_digest` share one.
-        boxes: Detectors whose boxes are added, with those that the recipes need.
-        codec: Of the tracks.
-        weights: Weight file of `s3fd`, where its boxes are wanted.
-    """
-
-    recipes: tuple[Recipe, ...] = ()
-    boxes: tuple[DetectorName, ...] = ()
-    codec: Codec = "jpeg"
-    weights: Path | None = None
-
-    @classmethod
-    def of(cls, recipes: Sequence[Recipe], boxes: Sequence[str], codec: Codec, store: Store) -> "Wanted":
-        """With the boxes that the recipes need, and their weights.
-
-        Raises:
-            FileNotFoundError: The weights of a detector are not here; says how to come by them, or without.
-            ValueError: They are another file.
-        """
-        needed = {name for recipe in recipes for name in _detectors(recipe.needs())}
-        names: list[DetectorName] = [name for name in DETECTORS if name in needed or name in boxes]  # type: ignore[misc]
-        weights = None
-        if "s3fd" in names:
-            try:
-                weights = store.need("s3fd").path
-            except FileNotFoundError as error:
-                if "s3fd" in boxes:
-                    raise
-                raise FileNotFoundError(f"{error}; or cut the faces without s3fd: --recipe.crop mesh") from error
-            make_detector("s3fd", weights).close()  # a wrong file is one error, not one a clip
-        return cls(tuple(recipes), tuple(names), codec, weights)
-
-    @property
-    def tracks(self) -> dict[str, Recipe]:
-        """The recipes by `track_digest`, one of those that share it."""
-        return {recipe.track_digest: recipe for recipe in self.recipes}
-
-    @property
-    def parts(self) -> dict[str, str]:
-        """The names of all parts, and what they are in words."""
-        boxes = {f"boxes {name}": f"boxes of {name}" for name in self.boxes}
-        return {
-            **boxes,
-            **{f"track {digest}": f"tracks {_cut_text(recipe.track_key())}" for digest, recipe in self.tracks.items()},
-        }
-
-    def version(self, detector: DetectorName) -> str:
-        """The present version of a detector."""
-        return detector_version(detector, self.weights if detector == "s3fd" else None)
-
-    def plain(self) -> dict[str, Any]:
-        """For the manifest."""
-        texts: dict[str, list[str]] = {digest: [] for digest in self.tracks}
-        for recipe in self.recipes:
-            texts[recipe.track_digest].append(recipe.text())
-        return {"recipes": texts, "boxes": {name: self.version(name) for name in self.boxes}, "codec": self.codec}
 
 
 def files_beside(out: Path) -> dict[str, list[str]]:
@@ -191,7 +126,7 @@ class Beside:
 
     def _track_header(self, recipe: Recipe) -> TrackHeader:
         """Of the recipe's track of this clip, made now."""
-        needs = [name for name in _detectors(recipe.fed_crop.needs) if not in_clip(self._header, name)]
+        needs = [name for name in detectors(recipe.fed_crop.needs) if not in_clip(self._header, name)]
         versions = {name: self._wanted.version(name) for name in needs}
         text = json.dumps(versions, sort_keys=True) if versions else ""
         return TrackHeader.of(self._header, recipe, self._wanted.codec, text)
@@ -214,7 +149,7 @@ class Beside:
         """What the manifest says of what is there; nothing where nothing is."""
         tracks = {
             digest: {
-                "cut": _cut_text(header.track),
+                "cut": cut_text(header.track),
                 "codec": header.codec,
                 "sha256": sha256(track_path(self._clip, digest)),
             }
@@ -280,7 +215,7 @@ class Beside:
             geometry = clip_geometry(clip)
             for digest in digests:
                 rule, part = self._wanted.tracks[digest].fed_crop, f"track {digest}"
-                lacking = [without[name] for name in _detectors(rule.needs) if name in without]
+                lacking = [without[name] for name in detectors(rule.needs) if name in without]
                 if lacking:
                     self.failures.append(lacking[0]._replace(part=part))
                     continue
@@ -335,17 +270,3 @@ class Beside:
                 logger.exception("%s: unexpected error", self._clip)
             reason = " ".join(str(error).split())
             self.failures += [Failure(part, type(error).__name__, reason) for part in parts]
-
-
-def _detectors(needs: Iterable[str]) -> list[DetectorName]:
-    return [name for name in DETECTORS if f"boxes:{name}" in needs]  # type: ignore[misc]
-
-
-def _cut_text(track_key: str) -> str:
-    """How a track's faces are cut, from `Recipe.track_key()`: "s3fd+0,10,0,0 96x96"."""
-    try:
-        values = json.loads(track_key)
-        (height, width), resize = values["size_hw"], values["resize"]
-        return f"{crop_rule(values['crop']).text()} {width}x{height}{'' if resize == 'bilinear' else f' {resize}'}"
-    except (ValueError, TypeError, KeyError):
-        return track_key  # of another version

@@ -37,8 +37,9 @@ from lipsync_bench.datamodules.media.audio import (
 )
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, probe, read_frames
-from lipsync_bench.datamodules.prepare.beside import Beside, Failure, Wanted
+from lipsync_bench.datamodules.prepare.beside import Beside, Failure
 from lipsync_bench.datamodules.prepare.sources import Source
+from lipsync_bench.datamodules.prepare.wanted import Wanted
 
 JPEG_QUALITY = 95
 MIN_FRAMES = 5  # one window of the published networks

@@ -35,12 +35,13 @@ from lipsync_bench.datamodules.faces.detectors import detector_file, make_detect
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.files.disk import printable, remove_leftovers, write_atomic
 from lipsync_bench.datamodules.media.damage import Damage
-from lipsync_bench.datamodules.prepare.beside import Wanted, files_beside
+from lipsync_bench.datamodules.prepare.beside import files_beside
 from lipsync_bench.datamodules.prepare.make_clip import Job, Settings, is_current, left_by_the_dead, prepare_one
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.prepare.record import Record
 from lipsync_bench.datamodules.prepare.sources import Source, find_sources, source_root
+from lipsync_bench.datamodules.prepare.wanted import Wanted
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.splitting import Splitting

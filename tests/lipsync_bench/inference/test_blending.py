@@ -97,7 +97,6 @@ def test_the_border_of_the_box_and_all_outside_the_contour_stay(how):
         np.testing.assert_array_equal(out[30:301, 40:241][outside], source[30:301, 40:241][outside])
 
 
-
 def test_a_profile_whose_contour_crosses_itself_has_a_mask():
     points = contour()
     points[:, 0] = 140 + (points[:, 0] - 140) * np.linspace(1, -0.3, len(points))
