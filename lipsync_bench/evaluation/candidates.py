@@ -186,11 +186,15 @@ def _fit(image: np.ndarray, size_hw: tuple[int, int], path: Path) -> np.ndarray:
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _whose(path: Path, digest: str) -> str:
-    """Whose weights a file holds: an official file as it is, or a checkpoint that was imported from official ones."""
+def _whose(path: Path, digest: str, module: TalkingFaceModule) -> str:
+    """Whose weights a method has: those of an official file as it is, or of a checkpoint that was imported from official
+    ones; those of its first stage count as well.
+    """
     origin = read_origin(path)
+    if not origin:
+        return whose([digest, getattr(module, "base_sha256", None) or ""])
     second = ["base_origin_sha256"] if "base_sha256" in origin else []
-    return "official" if whose([digest]) == "official" else whose([origin.get(k) or "-" for k in ("sha256", *second)])
+    return whose([origin.get(key) or "-" for key in ("sha256", *second)])
 
 
 class Checkpoint(Candidate):
@@ -214,8 +218,8 @@ class Checkpoint(Candidate):
                 f"RUN; runs: bench experiments list), or name another with --methods.{name} PATH"
             )
         super().__init__(name, sha256(path))
-        self.weights = _whose(path, self.sha256)
         self.module: TalkingFaceModule = load_any(name, path, device, store or Store())
+        self.weights = _whose(path, self.sha256, self.module)
         self._mask = FaceMaskPaste(parser_in(store or Store()), device) if self.module.face_mask else None
         self.paste = "box" if self._mask is None else self._mask.name
 
