@@ -187,8 +187,9 @@ def _fit(image: np.ndarray, size_hw: tuple[int, int], path: Path) -> np.ndarray:
 
 
 def _whose(path: Path, digest: str, module: TalkingFaceModule) -> str:
-    """Whose weights a method has: those of an official file as it is, or of a checkpoint that was imported from official
-    ones; those of its first stage count as well.
+    """Whose weights a method has, those of its first stage included.
+
+    Official are an official file as it is, and a checkpoint that was imported from one.
     """
     origin = read_origin(path)
     if not origin:

@@ -87,7 +87,7 @@ def test_votes_are_printed_beside_the_papers_study(tmp_path: Path, capsys: pytes
     assert frame.loc[("mine", "sync_votes"), "ours"] == pytest.approx(45)
     assert frame.loc[("mine", "sync_votes"), "counts"] == "votes"
     assert table("hyperlips-6") == 0  # the paper's side alone
-    assert "no number" in capsys.readouterr().out
+    assert "drawn as a box plot" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
