@@ -21,7 +21,7 @@ OFFICIAL = "official"
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["OFFICIAL", "is_word", "load_any", "method_file", "official_id"]
+__all__ = ["OFFICIAL", "file_here", "is_word", "load_any", "method_file", "official_id"]
 
 
 def is_word(given: Path | str) -> bool:
@@ -57,6 +57,15 @@ def method_file(name: str, given: Path | str, store: Store) -> Path:
             f"{', '.join(known)}, or a path. Correct --methods.{name}"
         )
     return store.need(id).path
+
+
+def file_here(name: str, given: Path | str, store: Store) -> Path | None:
+    """As `method_file`; None if the file is not here."""
+    if is_word(given):
+        found = store.find(official_id(name, given))
+        return None if found is None else found.path
+    path = run_checkpoint(Path(given))
+    return path if path.is_file() else None
 
 
 def _read(name: str, path: Path) -> tuple[OfficialWeights, dict[str, Tensor]]:

@@ -6,10 +6,12 @@ table uses. Results are in RESULTS/DATASET-PROTOCOL, as of `bench evaluate`, who
 """
 
 import logging
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.evaluation.elsewhere.command import stated_version
 from lipsync_bench.evaluation.options import Rules
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.papers.leaderboards import LeaderboardSource, WeightsInUse, read_folders
@@ -69,7 +71,7 @@ def _evaluate(step: _Step, options: RunOptions) -> list[str]:
     from lipsync_bench.evaluation.evaluate import evaluate_dataset
 
     part, out = step.part, step.out
-    names = [GROUND_TRUTH, *part.checkpoints, *part.pred]
+    names = [GROUND_TRUTH, *part.checkpoints, *part.pred, *part.commands]
     _log.info("%s under %s: %s -> %s", part.benchmark, step.protocol.key, ", ".join(names), out)
     try:
         result = evaluate_dataset(
@@ -91,7 +93,9 @@ def _evaluate(step: _Step, options: RunOptions) -> list[str]:
 
 def _in_use(part: DatasetPlan, store: Store) -> WeightsInUse:
     """The weights of this run, so that rows of earlier weights are not in the table."""
-    videos = dict.fromkeys(part.pred, ("", ("",)))
+    videos: dict[str, tuple[str, Container[str]]] = dict.fromkeys(part.pred, ("", ("",)))
+    for name, command in part.commands.items():
+        videos[name] = (command.sha256(stated_version(name, command)), ("",))
     if not part.checkpoints:
         return videos
     from lipsync_bench.datamodules.files.disk import sha256
