@@ -2,8 +2,8 @@
 """The folder of a training run, `runs/NAME`, and how the stages of a method find each other's checkpoints through it.
 
 NAME is made from the YAMLs that are given: `-c hyperlips_hr -c overlays/mead` is the run `hyperlips_hr+mead`. A run
-that needs the checkpoint of another one writes `run:hyperlips_base/last.ckpt` for it, which is that run with the same
-overlays, as far as it has been trained with them.
+that needs the checkpoint of another one writes `run:hyperlips_base` or `run:hyperlips_base/last.ckpt` for it, which is
+that run with the same overlays, as far as it has been trained with them.
 """
 
 import re
@@ -30,6 +30,7 @@ __all__ = [
     "dataset_of",
     "delete_run",
     "refuse_other",
+    "run_checkpoint",
     "run_name",
     "stage_checkpoint",
 ]
@@ -122,13 +123,22 @@ def delete_run(folder: Path) -> None:
     shutil.rmtree(folder / "lightning_logs", ignore_errors=True)
 
 
+def run_checkpoint(path: Path) -> Path:
+    """The checkpoint that a run's folder stands for: `best.ckpt` where a validation chose one, else `last.ckpt`.
+
+    Any other path is itself.
+    """
+    best = path / "best.ckpt"
+    return (best if best.is_file() else path / "last.ckpt") if path.is_dir() else path
+
+
 def stage_checkpoint(reference: str, name: str, runs: Path, dataset: str, argument: str) -> Path:
-    """The checkpoint that `run:NAME/FILE` means in a run.
+    """The checkpoint that `run:NAME` or `run:NAME/FILE` means in a run.
 
     It is that of NAME with the run's overlays, or with as many of them as NAME has been trained with.
 
     Args:
-        reference: `run:NAME/FILE`.
+        reference: `run:NAME/FILE`, or `run:NAME` for the checkpoint that its folder stands for.
         name: Of the run that refers to it.
         runs: The folder in which runs are looked for.
         dataset: The class of that run's clips.
@@ -138,14 +148,16 @@ def stage_checkpoint(reference: str, name: str, runs: Path, dataset: str, argume
         FileNotFoundError: The stage has not been trained.
         ValueError: `reference` has another form; or the stage was trained on another data set.
     """
-    stage, slash, file = reference.removeprefix(STAGE).rpartition("/")
-    if not slash or not stage:
-        raise ValueError(f"{reference}: no checkpoint of a run. Expected {STAGE}NAME/last.ckpt. Correct the YAML")
+    stage, slash, file = reference.removeprefix(STAGE).partition("/")
+    if not stage or (slash and not file):
+        raise ValueError(
+            f"{reference}: no checkpoint of a run. Expected {STAGE}NAME or {STAGE}NAME/last.ckpt. Correct the YAML"
+        )
     overlays = name.split("+")[1:]
     names = [
         "+".join([stage, *some]) for count in range(len(overlays), -1, -1) for some in combinations(overlays, count)
     ]
-    paths = [runs / name / file for name in names]
+    paths = [runs / name / file if file else run_checkpoint(runs / name) for name in names]
     there = [path for path in paths if path.is_file()]
     command = f"lightning fit -c {stage}" + (f" with the overlays of {name}" if overlays else "")
     if not there:

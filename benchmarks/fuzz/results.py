@@ -8,6 +8,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from lipsync_bench.evaluation.videos import row_path
 from lipsync_bench.metrics.image.fid import MIN_FRAMES
 from lipsync_bench.papers.leaderboards import read_sources
 from lipsync_bench.papers.printed.table_files import read_table
-from lipsync_bench.papers.ratings import Ratings
+from lipsync_bench.papers.ratings import Ratings, Votes
 from lipsync_bench.report.contents import read_results
 from lipsync_bench.results.leaderboard import leaderboard, write_leaderboard
 from lipsync_bench.results.manifest import Run, session
@@ -250,6 +251,12 @@ def _make_ratings(folder: Path) -> None:
     pd.DataFrame(cells, columns=columns).to_csv(folder / "ratings.csv", index=False)
 
 
+def _make_votes(folder: Path) -> None:
+    asked = product(("a", "b"), ("r1", "r2", "r3"), ("visual", "sync"))
+    cells = [(*key, ("mine", "wav2lip")[k % 2]) for k, key in enumerate(asked)]
+    pd.DataFrame(cells, columns=["video", "rater", "question", "method"]).to_csv(folder / "votes.csv", index=False)
+
+
 KINDS = (
     Kind("rows", "clips.csv", _make_results, _rows, "csv"),
     Kind("rows_in_merge", "clips.csv", _make_results, _rows_merged, "csv"),
@@ -272,4 +279,5 @@ KINDS = (
     Kind("options", "mine.yaml", _make_options, _options, "yaml"),
     Kind("pairs", "pairs.txt", _make_pairs, _pairs, "lines"),
     Kind("ratings", "ratings.csv", _make_ratings, Ratings, "csv"),
+    Kind("votes", "votes.csv", _make_votes, Votes, "csv"),
 )

@@ -25,10 +25,11 @@ from lipsync_bench.datamodules.option_types import Whole
 From0 = Annotated[Whole, Parameter(validator=Number(gte=0))]
 From1 = Annotated[Whole, Parameter(validator=Number(gte=1))]
 Seconds = Annotated[float, Parameter(validator=Number(gt=0, lte=1e6))]
+Seconds0 = Annotated[float, Parameter(validator=Number(gte=0, lte=1e6))]
 Subcommands = Mapping[str, Callable[..., int | None] | App]
 _EVERYWHERE = Group("Any subcommand", sort_key=9)
 
-__all__ = ["From0", "From1", "Seconds", "Subcommands", "WrongUsage", "command_line", "parse", "sub_app"]
+__all__ = ["From0", "From1", "Seconds", "Seconds0", "Subcommands", "WrongUsage", "command_line", "parse", "sub_app"]
 
 
 class WrongUsage(ValueError):

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from lipsync_bench.cli.command_line import From0, From1, Seconds
+from lipsync_bench.cli.command_line import From0, From1, Seconds, Seconds0
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.option_types import Words
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
@@ -57,7 +57,7 @@ def prepare(
     return 1 if report.done + report.skipped == 0 and splitting.part().count == 1 else 0
 
 
-def cut(*, video: Path, out: Path, val_seconds: Seconds = 18.0, test_seconds: Seconds = 18.0) -> int:
+def cut(*, video: Path, out: Path, val_seconds: Seconds0 = 18.0, test_seconds: Seconds0 = 18.0) -> int:
     """Cut one person's video by time into parts to train, validate and test on.
 
     For fine-tuning, as in HyperLips' Table V. The parts are laid out like LRS2; prepare them with: bench prepare
@@ -66,8 +66,8 @@ def cut(*, video: Path, out: Path, val_seconds: Seconds = 18.0, test_seconds: Se
     Args:
         video: Shows one person, with audio.
         out: Folder for the parts and their lists.
-        val_seconds: Length of the validation part, before the test part.
-        test_seconds: Length of the test part, at the end.
+        val_seconds: Length of the validation part, before the test part; 0 for none.
+        test_seconds: Length of the test part, at the end; 0 for none.
     """
     from lipsync_bench.inference.cutting import cut_by_time
 
@@ -110,6 +110,7 @@ def base_frames(
     overwrite: bool = False,
     device: str = "auto",
     workers: From1 | None = None,
+    weights: WeightOptions = WeightOptions(),
     splitting: Splitting = Splitting(),
 ) -> int:
     """Run a trained HyperLips-Base over prepared clips, for its second stage.
@@ -118,7 +119,8 @@ def base_frames(
     base_frames_failures.csv.
 
     Args:
-        checkpoint: Of HyperLipsBase.
+        checkpoint: Of HyperLipsBase, or its run's folder; or an official weight file, or official:ID for one in the
+            store.
         root: Folder of prepared clips; each gets a file CLIP.base beside it.
         mesh_order: Channel order of the images that Face Mesh sees; bgr as in the released preparation.
         overwrite: Make finished files anew.
@@ -135,6 +137,7 @@ def base_frames(
         device=device,
         splitting=splitting,
         workers=workers,
+        weights=weights,
     )
     _log.info("%s", report.summary())
     return 1 if report.done + report.skipped == 0 and splitting.part().count == 1 else 0

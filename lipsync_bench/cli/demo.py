@@ -51,7 +51,7 @@ from lipsync_bench.models.core.session import Video
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from lipsync_bench.results.csv_tables import csv_text
 from lipsync_bench.results.leaderboard import rich_table
-from lipsync_bench.runs import STAGE
+from lipsync_bench.runs import STAGE, run_checkpoint
 
 SPEAKERS = 6
 CLIPS_PER_SPEAKER = 8
@@ -138,7 +138,7 @@ def _base_frames(out: Path) -> None:
 
 
 def _weights(out: Path, method: str) -> Path:
-    return out / "runs" / method / "last.ckpt"
+    return run_checkpoint(out / "runs" / method)
 
 
 def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
@@ -235,25 +235,29 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
         if name == "hyperlips_hr":
             stages.append(("base frames: what stage 1 makes of every clip", partial(_base_frames, out)))
         stages.append((f"training: {name}", partial(_fit, out, name, seed)))
-    checkpoints = {name: _weights(out, name) for name in runs if name in list_methods()}
-    expert = out / "runs" / next(filter(_is_expert, runs)) / "best.ckpt"
+    expert = next(filter(_is_expert, runs))
     preview = out / f"preview_{method}.mp4"
     boards: list[pd.DataFrame] = []
+
+    def checkpoints() -> dict[str, Path]:
+        return {name: _weights(out, name) for name in runs if name in list_methods()}
+
     stages += [
         ("evaluation", lambda: boards.append(
             evaluate_dataset(
                 "synthetic",
                 results,
-                inputs=Inputs(clips, checkpoints),
-                metrics=MetricOptions(expert=expert),
+                inputs=Inputs(clips, checkpoints()),
+                metrics=MetricOptions(expert=_weights(out, expert)),
                 running=Running(save_videos=True),
             ).leaderboard
         )),
-        ("preview", lambda: _preview(preview, *_first_test_clip(clips), checkpoints)),
+        ("preview", lambda: _preview(preview, *_first_test_clip(clips), checkpoints())),
     ]  # fmt: skip
     for number, (title, run) in enumerate(stages, 1):
         _stage(console, f"{number}/{len(stages)} {title}", run)
-    loss, shifts = _expert_loss(expert, clips, seed), _shift_table(expert, Synthetic(root=clips).clips("test"))
+    trained = _weights(out, expert)
+    loss, shifts = _expert_loss(trained, clips, seed), _shift_table(trained, Synthetic(root=clips).clips("test"))
     write_atomic(results / "shifts.csv", csv_text(shifts))
 
     console.print(rich_table(boards[0], "synthetic corpus, held-out clips"))

@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
+from lipsync_bench.callbacks import LastCheckpoint
 from lipsync_bench.cli.config_files import bound_configs, config_files, with_paths
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.logs import show_logs
@@ -81,7 +82,7 @@ def _fill_run(config: Namespace, folder: Path) -> None:
     savers = [callback for callback in callbacks if str(callback.get("class_path")).endswith("ModelCheckpoint")]
     if not savers and trainer.enable_checkpointing is not False and not trainer.fast_dev_run:
         every = {"filename": config.run.partition("+")[0] + "_{step:09d}", "auto_insert_metric_name": False}
-        kept = {"save_top_k": -1, "save_last": True, "save_on_train_epoch_end": False}
+        kept = {"save_top_k": -1, "save_on_train_epoch_end": False}
         savers = [Namespace(class_path=_CHECKPOINT, init_args=Namespace(**every, **kept))]
         callbacks = [*callbacks, *savers]
     for callback in savers:
@@ -182,15 +183,20 @@ class BenchCLI(LightningCLI):
         if config.resume and config.overwrite:
             raise ValueError("--resume and --overwrite. Expected one of them. Leave out the other")
         given, last = config.get("ckpt_path"), folder / "last.ckpt"
-        told = Path(given).resolve().parent == folder.resolve() if given else config.overwrite
-        if not (config.resume or told):
+        own = given is not None and Path(given).resolve().parent == folder.resolve()
+        if config.overwrite:
+            if given and (not Path(given).is_file() or Path(given).resolve().is_relative_to(folder.resolve())):
+                raise ValueError(
+                    f"--overwrite deletes what {folder} holds, and --ckpt_path {given} is there or nowhere. Expected a "
+                    "checkpoint of another folder. Correct --ckpt_path, or leave out --overwrite"
+                )
+            if getattr(rank_zero_only, "rank", 0) == 0:
+                delete_run(folder)
+            return str(given) if given else None
+        if not (config.resume or own):
             refuse_other(folder, yaml.safe_load(self._parser("fit").dump(config, skip_unset=False)))
         if given:
             return str(given)
-        if config.overwrite:
-            if getattr(rank_zero_only, "rank", 0) == 0:
-                delete_run(folder)
-            return None
         if config.resume and not last.is_file():
             raise FileNotFoundError(
                 f"--resume: no {last}. Expected the checkpoint of an earlier training. Leave it out"
@@ -199,6 +205,12 @@ class BenchCLI(LightningCLI):
             _log.info("%s is resumed from %s", folder, last)
             return str(last)
         return None
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        trainer = super().instantiate_trainer(**kwargs)
+        if trainer.checkpoint_callbacks and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.callbacks.append(LastCheckpoint())  # type: ignore[attr-defined]
+        return trainer
 
     def _parse_ckpt_path(self) -> None: ...  # done in parse_arguments, the other way round
 

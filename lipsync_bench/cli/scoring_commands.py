@@ -167,7 +167,16 @@ def table(id: str, /, *, show: TableOptions = TableOptions(), options: RunOption
     return run(id, show, options)
 
 
-def report(results: Path, /, *, out: Path = Path("report"), tables: Words = (), title: str | None = None) -> int:
+def report(
+    results: Path,
+    /,
+    *,
+    out: Path = Path("report"),
+    tables: Words = (),
+    title: str | None = None,
+    ratings: Path | None = None,
+    votes: Path | None = None,
+) -> int:
     """Make a results folder into a site that opens from the disk.
 
     Leaderboard, plots, comparison with papers, players side by side (with the videos that bench evaluate --save-videos
@@ -178,8 +187,10 @@ def report(results: Path, /, *, out: Path = Path("report"), tables: Words = (), 
         out: Folder of the site.
         tables: Papers' tables beside those of the results' data set, as --tables g4g-1,hyperlips-2, or all.
         title: Of the site; the data set's name if not given.
+        ratings: CSV of people's scores, as for bench table, to be shown beside the papers' user studies.
+        votes: CSV of people's votes, as for bench table, to be shown beside HyperLips' user study.
     """
     from lipsync_bench.report import write_report
 
-    write_report(results, out, tables, title)
+    write_report(results, out, tables, title, ratings=ratings, votes=votes)
     return 0

@@ -216,11 +216,16 @@ def _fit(image: np.ndarray, size_hw: tuple[int, int], path: Path) -> np.ndarray:
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _whose(path: Path, digest: str) -> str:
-    """Whose weights a file holds: an official file as it is, or a checkpoint that was imported from official ones."""
+def _whose(path: Path, digest: str, module: TalkingFaceModule) -> str:
+    """Whose weights a method has, those of its first stage included.
+
+    Official are an official file as it is, and a checkpoint that was imported from one.
+    """
     origin = read_origin(path)
+    if not origin:
+        return whose([digest, getattr(module, "base_sha256", None) or ""])
     second = ["base_origin_sha256"] if "base_sha256" in origin else []
-    return "official" if whose([digest]) == "official" else whose([origin.get(k) or "-" for k in ("sha256", *second)])
+    return whose([origin.get(key) or "-" for key in ("sha256", *second)])
 
 
 class Checkpoint(Candidate):
@@ -254,8 +259,8 @@ class Checkpoint(Candidate):
                 f"RUN; runs: bench experiments list), or name another with --methods.{name} PATH"
             )
         super().__init__(name, sha256(path))
-        self.weights = _whose(path, self.sha256)
         self.module: TalkingFaceModule = load_any(name, path, device, store or Store())
+        self.weights = _whose(path, self.sha256, self.module)
         if protocol is not None and protocol.reference in ("first", "same") and changes.references is None:
             changes = replace(changes, references=protocol.reference)
         self.fed: Recipe = changes.applied(self.module.recipe)

@@ -48,7 +48,7 @@ from lipsync_bench.results.rows import (
     read_rows,
     rows_in,
 )
-from lipsync_bench.weights.methods import is_word, method_file, official_id
+from lipsync_bench.weights.methods import file_here, method_file
 
 _log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _checkpoints(given: Mapping[str, Path], wanted: Container[str], store: Store
     """
     files, absent = {}, []
     for name, path in given.items():
-        if name in wanted or (path.is_file() if not is_word(path) else store.find(official_id(name, path))):
+        if name in wanted or file_here(name, path, store) is not None:
             files[name] = method_file(name, path, store)
         else:
             absent.append(f"{name} ({path})")

@@ -32,7 +32,8 @@ from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.slices import Slice
 from lipsync_bench.datamodules.splitting import Splitting
-from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.datamodules.weights.options import WeightOptions
+from lipsync_bench.models.core.checkpoints import is_checkpoint, load_module
 from lipsync_bench.models.core.session import FaceMaker, face_bytes
 from lipsync_bench.models.hyperlips.base.module import HyperLipsBase
 from lipsync_bench.models.hyperlips.hr.base_frames import (
@@ -45,8 +46,11 @@ from lipsync_bench.models.hyperlips.hr.base_frames import (
 from lipsync_bench.models.hyperlips.hr.face_mesh import find_meshes
 from lipsync_bench.models.hyperlips.hr.sketch import BOTTLENECK_PX, draw_sketch, lip_outline
 from lipsync_bench.processes import device_of
+from lipsync_bench.weights import KINDS, import_official
+from lipsync_bench.weights.methods import method_file
 
 CHUNK_FRAMES = 64
+_METHOD = "hyperlips_base"
 FAILURES = "base_frames_failures.csv"
 _COLUMNS = ("clip", "reason")
 _log = logging.getLogger(__name__)
@@ -177,7 +181,10 @@ class _Outcome:
 
 @functools.lru_cache(maxsize=1)
 def _base(checkpoint: Path, checkpoint_sha256: str, device: str) -> HyperLipsBase:
-    return load_module(checkpoint, [HyperLipsBase]).to(device_of(device))
+    if is_checkpoint(checkpoint):
+        return load_module(checkpoint, [HyperLipsBase]).to(device_of(device))
+    module: HyperLipsBase = KINDS[_METHOD].module(import_official(_METHOD, checkpoint), None)  # type: ignore[misc]
+    return module.eval().to(device_of(device))
 
 
 def _run(job: _Job) -> _Outcome:
@@ -207,6 +214,7 @@ def make_base_frames(
     device: str = "auto",
     splitting: Splitting = Splitting(),
     workers: int | None = None,
+    weights: WeightOptions = WeightOptions(),
 ) -> BaseFramesReport:
     """Make the base frames of every prepared clip; files that this checkpoint made already are kept.
 
@@ -214,13 +222,14 @@ def make_base_frames(
     lists of failures. Memory holds the faces of one clip, 50 KB a frame.
 
     Args:
-        checkpoint: Of HyperLipsBase.
+        checkpoint: Of HyperLipsBase, or the folder of its run; an official file, or the word `official`.
         root: Folder of prepared clips.
         mesh_order: Channel order of the images that Face Mesh sees: "rgb", or "bgr" as in the released preparation.
         overwrite: Make finished files anew.
         device: "auto", "cpu", "cuda:0" ...
         splitting: Which part of the clips, and where.
         workers: On Ray: clips at once.
+        weights: Where the official file is looked for.
 
     Raises:
         FileNotFoundError: No such checkpoint; no clips in `root`.
@@ -229,9 +238,10 @@ def make_base_frames(
     """
     began = time.perf_counter()
     part = splitting.part()
+    checkpoint = method_file(_METHOD, checkpoint, weights.store)
     digest = sha256(checkpoint)
     # A wrong one is one error, not one a clip.
-    base = load_module(checkpoint, [HyperLipsBase]) if splitting.on_ray else _base(checkpoint, digest, device)
+    base = _base(checkpoint, digest, "cpu" if splitting.on_ray else device)
     crop = base.recipe.fed_crop.text()
     everything = prepared_clips(root)
     clips = part.of(everything)

@@ -49,14 +49,15 @@ def _count(video: Path) -> int:
 def cut_by_time(video: Path, out: Path, *, val_seconds: float = 18.0, test_seconds: float = 18.0) -> list[Part]:
     """Write the parts and their lists below `out`: main/<name>/{train,val,test}.mp4 and {train,val,test}.txt.
 
-    The last `test_seconds` are for testing, the `val_seconds` before them for validation, the rest for training. Parts
-    have 25 fps and 16 kHz mono audio, as everything is trained on. Files are whole or absent at any time.
+    The last `test_seconds` are for testing, the `val_seconds` before them for validation, the rest for training. A part
+    of 0 s has no file, and its list is empty. Parts have 25 fps and 16 kHz mono audio, as everything is trained on.
+    Files are whole or absent at any time.
 
     Args:
         video: Shows one person, with audio.
         out: Folder; existing parts are replaced.
-        val_seconds: Length of the validation part.
-        test_seconds: Length of the test part.
+        val_seconds: Length of the validation part, 0 for none.
+        test_seconds: Length of the test part, 0 for none.
 
     Raises:
         FileNotFoundError: No such video.
@@ -69,23 +70,27 @@ def cut_by_time(video: Path, out: Path, *, val_seconds: float = 18.0, test_secon
     if not info.has_audio:
         raise MediaError(f"{video}: no audio track. Expected speech. Use a video with audio (--video)")
     for option, seconds in (("--val_seconds", val_seconds), ("--test_seconds", test_seconds)):
-        if not MIN_SECONDS <= seconds <= _LONGEST_S:  # NaN neither
-            raise ValueError(f"{option} {seconds}. Expected {MIN_SECONDS:g} to {_LONGEST_S:g}. Correct {option}")
+        if seconds != 0 and not MIN_SECONDS <= seconds <= _LONGEST_S:  # NaN neither
+            raise ValueError(
+                f"{option} {seconds}. Expected {MIN_SECONDS:g} to {_LONGEST_S:g}, or 0 for none. Correct {option}"
+            )
     total = _count(video)
     lengths = {"val": round(val_seconds * FPS), "test": round(test_seconds * FPS)}
     lengths = {"train": total - sum(lengths.values()), **lengths}
-    shortest = math.ceil(MIN_SECONDS * FPS)
-    if min(lengths.values()) < shortest:
+    if lengths["train"] < math.ceil(MIN_SECONDS * FPS):
         parts_s = ", ".join(f"{count / FPS:.1f}" for count in lengths.values())
         raise ValueError(
             f"{video} has {total / FPS:.1f} s; train, val and test would get {parts_s} s. "
-            f"Expected {MIN_SECONDS:g} s or more each. Set --val_seconds and --test_seconds"
+            f"Expected {MIN_SECONDS:g} s or more to train on. Set --val_seconds and --test_seconds"
         )
     name, parts, first = video.stem, [], 0
     audio, frames = load_audio(video), read_frames(video, FPS)
     per_frame = round(SAMPLE_RATE / FPS)
     for split, count in lengths.items():
         part = Part(split, out / "main" / name / f"{split}.mp4", first, count)
+        if not count:
+            part.path.unlink(missing_ok=True)  # of an earlier cut
+            continue
         piece = audio[first * per_frame : (first + count) * per_frame]
         with VideoWriter(part.path, FPS, (info.height, info.width), audio=piece, crf=_CRF) as writer:
             for frame in islice(frames, count):
@@ -93,6 +98,7 @@ def cut_by_time(video: Path, out: Path, *, val_seconds: float = 18.0, test_secon
         parts.append(part)
         first += count
         _log.info("%s: %s, %.1f s from %.1f s on", part.path, split, count / FPS, part.first / FPS)
-    for part in parts:  # last, so that lists name whole files only
-        write_atomic(out / f"{part.split}.txt", f"{name}/{part.split}\n")
+    made = {part.split for part in parts}
+    for split in lengths:  # last, so that lists name whole files only
+        write_atomic(out / f"{split}.txt", f"{name}/{split}\n" if split in made else "")
     return parts

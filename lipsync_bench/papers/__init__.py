@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lipsync_bench.papers.leaderboards import LeaderboardSource, read_sources
     from lipsync_bench.papers.options import RunOptions, TableOptions
     from lipsync_bench.papers.printed.table_files import list_tables, load_table, read_table
-    from lipsync_bench.papers.ratings import Ratings, opinion_scores, read_ratings
+    from lipsync_bench.papers.ratings import Ratings, Votes, opinion_scores, read_ratings, read_votes, vote_shares
     from lipsync_bench.papers.running.runs import run_table
 
 _HOMES = {
@@ -25,7 +25,7 @@ _HOMES = {
     "comparison": ("compare",),
     "options": ("RunOptions", "TableOptions"),
     "printed.table_files": ("list_tables", "load_table", "read_table"),
-    "ratings": ("Ratings", "opinion_scores", "read_ratings"),
+    "ratings": ("Ratings", "Votes", "opinion_scores", "read_ratings", "read_votes", "vote_shares"),
     "leaderboards": ("LeaderboardSource", "read_sources"),
     "running.runs": ("run_table",),
 }
@@ -36,6 +36,7 @@ __all__ = [
     "Ratings",
     "RunOptions",
     "TableOptions",
+    "Votes",
     "compare",
     "list_tables",
     "load_table",
@@ -43,8 +44,10 @@ __all__ = [
     "read_ratings",
     "read_sources",
     "read_table",
+    "read_votes",
     "run_table",
     "table",
+    "vote_shares",
 ]
 
 

@@ -18,7 +18,7 @@ from lipsync_bench.papers.leaderboards import read_sources
 from lipsync_bench.papers.options import RunOptions, TableOptions
 from lipsync_bench.papers.printed.paper_table import PaperTable
 from lipsync_bench.papers.printed.table_files import list_tables, load_table
-from lipsync_bench.papers.ratings import Ratings
+from lipsync_bench.papers.ratings import STUDIES, study_sources
 from lipsync_bench.papers.render import to_csv, to_latex, to_markdown, to_text
 from lipsync_bench.papers.running.runs import run_table
 from lipsync_bench.papers.scores import ScoreSource
@@ -42,18 +42,22 @@ def _listing(width: int) -> str:
 
 
 def _sources(paper: PaperTable, show: TableOptions) -> Sequence[ScoreSource]:
-    results, ratings = None if show.run else show.results, show.ratings
-    if paper.user_study and results is not None:
-        raise ValueError(
-            f"{paper.id} is a user study; {results} holds measurements. Expected people's scores: --ratings FILE"
-        )
-    if not paper.user_study and ratings is not None:
-        raise ValueError(
-            f"{paper.id} is not a user study; {ratings} holds ratings. Expected a results folder: --results DIR"
-        )
-    if ratings is not None:
-        return (Ratings(ratings),)
+    results = None if show.run else show.results
+    if paper.study and results is not None:
+        raise ValueError(f"{paper.id} is a user study; {results} holds measurements. Expected {_wanted(paper)}")
+    for name in STUDIES:
+        file = getattr(show, name)
+        if file is not None and name != paper.study:
+            what = "is a user study of other answers" if paper.study else "is not a user study"
+            raise ValueError(f"{paper.id} {what}; {file} holds {name}. Expected {_wanted(paper)}")
+    if paper.study:
+        return study_sources(paper, show.ratings, show.votes)
     return () if results is None else read_sources(results)
+
+
+def _wanted(paper: PaperTable) -> str:
+    """What a table is compared with, and the option that names it."""
+    return f"people's {paper.study}: --{paper.study} FILE" if paper.study else "a results folder: --results DIR"
 
 
 def _refuse_run(paper: PaperTable, show: TableOptions, options: RunOptions) -> None:
@@ -64,9 +68,10 @@ def _refuse_run(paper: PaperTable, show: TableOptions, options: RunOptions) -> N
             f"{', '.join(options.given)} without --run. Expected --run, because the option is for an evaluation. Add "
             "--run, or show finished results with --results DIR alone"
         )
-    if run and paper.user_study:
+    if run and paper.study:
         raise ValueError(
-            f"--run with {paper.id}, a user study. Expected people's scores, which cannot be computed: --ratings FILE"
+            f"--run with {paper.id}, a user study. Expected people's {paper.study}, which cannot be computed: "
+            f"--{paper.study} FILE"
         )
     if run and show.paper_only:
         raise ValueError("--run with --paper-only. Expected one of the two. Leave out --paper-only to see ours")
@@ -86,7 +91,7 @@ def table(id: str, show: TableOptions = TableOptions(), options: RunOptions = Ru
         0; 1 if every clip failed for a method that was run.
 
     Raises:
-        FileNotFoundError: No such table (the message lists all), results or ratings; or nothing can be run.
+        FileNotFoundError: No such table (the message lists all), results, ratings or votes; or nothing can be run.
         ValueError: A file is damaged, or options contradict each other.
     """
     failed: tuple[str, ...] = ()
@@ -95,9 +100,10 @@ def table(id: str, show: TableOptions = TableOptions(), options: RunOptions = Ru
         text = _listing(width)
     else:
         paper = load_table(id)
-        if show.paper_only and (show.results is not None or show.ratings is not None):
+        given = show.results or show.ratings or show.votes
+        if show.paper_only and given is not None:
             raise ValueError(
-                f"--paper-only with {show.results or show.ratings}. Expected one of the two. Leave out --paper-only to "
+                f"--paper-only with {given}. Expected one of the two. Leave out --paper-only to "
                 "see ours beside the paper"
             )
         _refuse_run(paper, show, options)
@@ -110,7 +116,7 @@ def table(id: str, show: TableOptions = TableOptions(), options: RunOptions = Ru
         comparison = compare(paper, sources, notes)
         text = to_text(comparison, width) if show.format == "text" else _RENDER[show.format](comparison)
         if not comparison.sources and not show.paper_only:
-            way = "--ratings FILE" if paper.user_study else "--results DIR, as bench evaluate left it, or with --run"
+            way = f"--{paper.study} FILE" if paper.study else "--results DIR, as bench evaluate left it, or with --run"
             _log.info("the paper's side alone; ours comes beside it with %s", way)
     if show.out is not None:
         write_atomic(show.out, text)

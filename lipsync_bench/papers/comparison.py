@@ -35,11 +35,16 @@ def _compared(table: PaperTable, row: PaperRow, sources: Sequence[ScoreSource], 
     return ComparedRow(row, in_paper, marks, cells)
 
 
-def _references(table: PaperTable, sources: Sequence[ScoreSource]) -> Iterator[ComparedRow]:
-    """Rows of the ground truth where the paper has none and we have values."""
+def _added(table: PaperTable, sources: Sequence[ScoreSource]) -> Iterator[ComparedRow]:
+    """Rows that the paper does not have: the ground truth's where we have values, and those that a source adds."""
     printed = {row.dataset for row in table.rows if row.method == GROUND_TRUTH}
-    for dataset in dict.fromkeys(row.dataset for row in table.rows if row.dataset not in printed):
-        row = PaperRow(GROUND_TRUTH, GROUND_TRUTH, dataset, ("not in the paper",), dict.fromkeys(table.metrics))
+    wanted = [(GROUND_TRUTH, row.dataset) for row in table.rows if row.dataset not in printed]
+    own = {row.name for row in table.rows}
+    wanted += [
+        (name, table.datasets[-1]) for source in sources if source.adds_rows for name in source.names if name not in own
+    ]
+    for name, dataset in dict.fromkeys(wanted):
+        row = PaperRow(name, name, dataset, ("not in the paper",), dict.fromkeys(table.metrics))
         compared = _compared(table, row, sources, in_paper=False)
         if any(score is not None for cell in compared.cells.values() for score in cell.ours):
             yield compared
@@ -100,11 +105,12 @@ def compare(table: PaperTable, sources: Sequence[ScoreSource] = (), notes: Seque
 
     Args:
         table: The paper's table.
-        sources: Leaderboards (`results.read_sources`), or for a user study `ratings.Ratings`.
+        sources: Leaderboards (`results.read_sources`), or for a user study `ratings.Ratings` or
+            `ratings.Votes`.
         notes: Further notes below the table, such as why something was not run.
     """
     rows = [_compared(table, row, sources, in_paper=True) for row in table.rows]
-    for reference in _references(table, sources):  # after the last row of its data set
+    for reference in _added(table, sources):  # after the last row of its data set
         last = max(i for i, row in enumerate(rows) if row.row.dataset == reference.row.dataset)
         rows.insert(last + 1, reference)
     bare = Comparison(table, tuple(sources), tuple(rows), ())

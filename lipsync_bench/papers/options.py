@@ -27,6 +27,8 @@ class TableOptions:
         out: File to write instead of the screen.
         ratings: For a user study: CSV with the columns video, method, rater, question (visual, sync or realness) and
             score (1 to 5).
+        votes: For a user study: CSV with the columns video, rater, question (visual, sync or realness) and method, the
+            one that the rater finds best.
         run: First run the evaluations that the table needs and that are not finished, under its paper's protocols,
             into RESULTS/DATASET-PROTOCOL. All other options are for them, as those of bench evaluate.
     """
@@ -36,6 +38,7 @@ class TableOptions:
     format: Literal["text", "csv", "markdown", "latex"] = "text"
     out: Path | None = None
     ratings: Path | None = None
+    votes: Path | None = None
     run: bool = False
 
 

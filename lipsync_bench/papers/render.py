@@ -19,8 +19,6 @@ from lipsync_bench.results.printing import letters
 
 __all__ = ["latex_escape", "to_csv", "to_latex", "to_markdown", "to_text"]
 
-_INTERVALS = "In brackets: 95% bootstrap interval over {counts}; n of N: {counts} in the mean of all {counts}."
-
 
 def _text(cell: GridCell) -> str:
     interval = f" [{', '.join(cell.interval)}]" if cell.interval else ""
@@ -38,8 +36,7 @@ def _title(comparison: Comparison) -> str:
 
 
 def _notes(comparison: Comparison) -> list[str]:
-    counts = list(dict.fromkeys(source.counts for source in comparison.sources))
-    return [*comparison.notes, *([_INTERVALS.format(counts=" or ".join(counts))] if counts else [])]
+    return [*comparison.notes, *dict.fromkeys(source.intervals for source in comparison.sources)]
 
 
 def _sentences(grid: Grid) -> list[tuple[str, str]]:

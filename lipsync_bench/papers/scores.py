@@ -36,8 +36,8 @@ class Score:
         value: Mean; infinite if every clip is identical to its target; NaN if no clip could be scored.
         low: Lower end of the 95% bootstrap interval, NaN without one.
         high: Upper end.
-        n: Clips (raters) in the mean; frames if `pooled`.
-        tried: All clips (raters).
+        n: Clips (raters) in the mean, or votes for the method; frames if `pooled`.
+        tried: All clips (raters, votes).
         verdict: Whether it may be compared.
         identity: What produced it, by the names in `IDENTITY`.
         pooled: One value of all frames together, not a mean over clips (FID).
@@ -65,14 +65,25 @@ class ScoreSource(ABC):
         heading: Heading of the column; names the protocol.
         legend: A sentence below the table on where the numbers come from.
         names: Its methods.
-        counts: What n counts: "clips" or "raters".
+        counts: What n counts: "clips", "raters" or "votes".
+        adds_rows: Whether its methods without a row in the paper's table are shown as well.
     """
+
+    adds_rows = False
 
     def __init__(self, heading: str, legend: str, names: tuple[str, ...], counts: str) -> None:
         self.heading = heading
         self.legend = legend
         self.names = names
         self.counts = counts
+
+    @property
+    def intervals(self) -> str:
+        """What stands in brackets behind its values, as a sentence."""
+        return (
+            f"In brackets: 95% bootstrap interval over {self.counts}; n of N: {self.counts} in the mean of all "
+            f"{self.counts}."
+        )
 
     @abstractmethod
     def covers(self, table: PaperTable, row: PaperRow) -> bool:

@@ -104,7 +104,15 @@ def _write_clip_pages(results: Results, out: Path, write: Callable[..., None]) -
         write(f"clips/{page.slug}.html", "clip.html", page=page, before=before, after=after, command=command)
 
 
-def write_report(results: Path, out: Path, tables: Sequence[str] = (), title: str | None = None) -> Path:
+def write_report(
+    results: Path,
+    out: Path,
+    tables: Sequence[str] = (),
+    title: str | None = None,
+    *,
+    ratings: Path | None = None,
+    votes: Path | None = None,
+) -> Path:
     """Write a results folder as a static site, which opens from the disk and needs no network.
 
     Args:
@@ -112,13 +120,15 @@ def write_report(results: Path, out: Path, tables: Sequence[str] = (), title: st
         out: Folder of the site; an older report there is replaced.
         tables: Ids of papers' tables (or "all"), in addition to those of the results' data set.
         title: Title of the site; the names of data set and folder if None.
+        ratings: CSV of people's scores, shown beside the papers' user studies with scores.
+        votes: CSV of people's votes, shown beside the papers' user studies with votes.
 
     Returns:
         Path of its first page.
 
     Raises:
-        FileNotFoundError: No rows, or no table of that id.
-        ValueError: A file of the results is damaged or of another version; `out` is not a report.
+        FileNotFoundError: No rows, no table of that id, or no such file of ratings or votes.
+        ValueError: A file of the results, ratings or votes is damaged or of another version; `out` is not a report.
     """
     out = out.resolve()
     _refuse(results, out)
@@ -142,7 +152,7 @@ def write_report(results: Path, out: Path, tables: Sequence[str] = (), title: st
         drawn = [charts(found, protocol, f"p{i}") for i, protocol in enumerate(found.protocols)]
         write("plots.html", "plots.html", charts=drawn)
         del drawn
-        compared, problem = comparisons(found, tables)
+        compared, problem = comparisons(found, tables, ratings, votes)
         write("papers.html", "papers.html", comparisons=compared, problem=problem, dataset=found.dataset)
         write("clips.html", "clips.html", lists=(clip_list(found, protocol) for protocol in found.protocols))
         failed = int((found.rows["status"] != "ok").sum())

@@ -14,13 +14,14 @@ from lipsync_bench.datamodules.weights.registry import official_file, official_f
 from lipsync_bench.datamodules.weights.store import Found, Store
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
 from lipsync_bench.models.core.checkpoints import is_checkpoint
+from lipsync_bench.runs import run_checkpoint
 from lipsync_bench.weights import KINDS, import_official, official_network, official_state
 
 OFFICIAL = "official"
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["OFFICIAL", "is_word", "load_any", "method_file", "official_id"]
+__all__ = ["OFFICIAL", "file_here", "is_word", "load_any", "method_file", "official_id"]
 
 
 def is_word(given: Path | str) -> bool:
@@ -38,7 +39,8 @@ def method_file(name: str, given: Path | str, store: Store) -> Path:
 
     Args:
         name: What the method is called.
-        given: A path; `official` for the official file that has the method's name as its id; or `official:ID`.
+        given: A file, or the folder of a run; `official` for the official file that has the method's name as its id; or
+            `official:ID`.
         store: Where official files are looked for.
 
     Raises:
@@ -46,7 +48,7 @@ def method_file(name: str, given: Path | str, store: Store) -> Path:
         ValueError: There is no official file of that id, or it holds no method.
     """
     if not is_word(given):
-        return Path(given)
+        return run_checkpoint(Path(given))
     id, methods = official_id(name, given), list_methods()
     known = [file.id for file in official_files().values() if file.kind in methods]
     if id not in known:
@@ -55,6 +57,15 @@ def method_file(name: str, given: Path | str, store: Store) -> Path:
             f"{', '.join(known)}, or a path. Correct --methods.{name}"
         )
     return store.need(id).path
+
+
+def file_here(name: str, given: Path | str, store: Store) -> Path | None:
+    """As `method_file`; None if the file is not here."""
+    if is_word(given):
+        found = store.find(official_id(name, given))
+        return None if found is None else found.path
+    path = run_checkpoint(Path(given))
+    return path if path.is_file() else None
 
 
 def _read(name: str, path: Path) -> tuple[OfficialWeights, dict[str, Tensor]]:

@@ -14,7 +14,7 @@ __all__ = ["ConditionalLayerNorm", "LipTransformer", "Queries"]
 
 
 class ConditionalLayerNorm(nn.Module):
-    """gamma'(a) * normalised(x) + beta'(a) (Eq. 9); gamma' starts near 1 and beta' near 0.
+    """gamma'(a) * normalised(x) + beta'(a) (Eq. 10); gamma' starts near 1 and beta' near 0.
 
     Not exactly at them: the output would ignore the audio until the first steps have moved the weights. The audio
     vector is normalised too, a choice of this project: an untrained encoder's is a thirtieth of a trained one's.

@@ -94,6 +94,8 @@ class VGGLoss(nn.Module):
         weights: As for `load_features`.
         normalised: Normalise RGB images by ImageNet's mean and deviation, as the network was trained. False feeds them
             as they come (the released HyperLips code: BGR, not normalised).
+
+    Differs: Eq. 13 names neither network depth nor layer; conv5_4 before its ReLU is the released code's.
     """
 
     def __init__(self, weights: str = TORCHVISION, normalised: bool = True) -> None:
@@ -176,6 +178,9 @@ class LPIPSLoss(nn.Module):
         weights: As for `load_features`.
         normalised: Map images from [0, 1] to [-1, 1], as the package expects. False feeds them as they are (the
             released HyperLips code).
+
+    Differs: HyperLips' Eq. 6 and 15 do not name the network of LPIPS. VGG-16 is the released code's for the lips of
+    Eq. 15, and this project's choice for Eq. 6, which the released code leaves out.
     """
 
     def __init__(self, weights: str = TORCHVISION, normalised: bool = True) -> None:

@@ -37,9 +37,21 @@ class Line(BenchModule):
         return torch.optim.SGD(self.parameters(), self.lr)
 
 
+class Worse(Line):
+    """What it validates is best at first."""
+
+    def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+        self.log("val/loss", float(self.global_step), batch_size=1)
+
+
 class Ones(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         return DataLoader([{"x": torch.ones(1)}] * 4, batch_size=2)  # type: ignore[arg-type]
+
+
+class Validated(Ones):
+    def val_dataloader(self) -> DataLoader[Any]:
+        return DataLoader([{"x": torch.ones(1)}])  # type: ignore[arg-type]
 
 
 class Broken(pl.LightningDataModule):
@@ -72,8 +84,8 @@ def fit(*words: str) -> None:
     main(["fit", *words])
 
 
-def steps(run: str) -> int:
-    return int(torch.load(f"runs/{run}/last.ckpt", weights_only=True)["global_step"])
+def steps(run: str, file: str = "last.ckpt") -> int:
+    return int(torch.load(f"runs/{run}/{file}", weights_only=True)["global_step"])
 
 
 def saved(run: str) -> Any:
@@ -115,7 +127,7 @@ def test_the_place_can_be_overridden_as_in_any_lightning_cli(tmp_path: Path) -> 
     save = {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": {"filename": "mine"}}
     write("mine.yaml", trainer={"callbacks": [save], "logger": False, "default_root_dir": str(tmp_path / "away")})
     fit("-c", "first", "-c", "mine.yaml", "--run", "named")
-    assert {path.name for path in (tmp_path / "away").iterdir()} == {"config.yaml", "mine.ckpt"}
+    assert {path.name for path in (tmp_path / "away").iterdir()} == {"config.yaml", "mine.ckpt", "last.ckpt"}
 
 
 def test_nothing_is_written_where_nothing_is_to_be_kept() -> None:
@@ -132,6 +144,82 @@ def test_the_same_command_resumes(caplog: pytest.LogCaptureFixture) -> None:
     assert Path("runs/first/last.ckpt").read_bytes() == first
     fit("-c", "first", "--trainer.max_steps", "5", "--resume")
     assert steps("first") == 5
+
+
+def checkpoints(run: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path("runs", run).glob("*.ckpt")}
+
+
+@pytest.mark.parametrize("steps_in_all", [6, 7])  # with the last of which there is a validation, and none
+@pytest.mark.parametrize("saver", [{"save_top_k": 1}, {"save_top_k": 1, "save_last": True}, None])
+def test_the_last_checkpoint_is_that_of_the_last_step_and_the_best_that_of_the_best_validation(
+    steps_in_all: int, saver: dict[str, Any] | None
+) -> None:
+    init = {
+        "filename": "best",
+        "monitor": "val/loss",
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": False,
+    }
+    callback = {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": {**init, **(saver or {})}}
+    trainer = {"max_steps": steps_in_all, "val_check_interval": 2, "check_val_every_n_epoch": None}
+    write(
+        "experiments/worse.yaml",
+        model={"class_path": f"{__name__}.Worse"},
+        data={"class_path": f"{__name__}.Validated"},
+        trainer={
+            **{"accelerator": "cpu", "max_epochs": -1, "enable_progress_bar": False, "num_sanity_val_steps": 0},
+            **trainer,
+            **({"callbacks": [callback]} if saver else {}),
+        },
+    )
+    fit("-c", "worse")
+    kept = {"best.ckpt"} if saver else {f"worse_{step:09d}.ckpt" for step in (2, 4, 6)}
+    assert set(checkpoints("worse")) == {"last.ckpt", *kept}
+    assert steps("worse") == steps_in_all
+    if saver:
+        assert steps("worse", "best.ckpt") == 2
+    before = checkpoints("worse")
+    fit("-c", "worse")  # and finds it finished
+    assert checkpoints("worse") == before
+    fit("-c", "worse", "--trainer.max_steps", "9", "--resume")
+    assert steps("worse") == 9
+    if saver:
+        assert checkpoints("worse")["best.ckpt"] == before["best.ckpt"]
+
+
+def test_without_validation_the_last_checkpoint_is_written_alone() -> None:
+    init = {"filename": "best", "monitor": "val/loss", "save_on_train_epoch_end": False}
+    callback = {"class_path": "pytorch_lightning.callbacks.ModelCheckpoint", "init_args": init}
+    write("best.yaml", trainer={"callbacks": [callback]})
+    fit("-c", "first", "-c", "best.yaml", "--run", "alone", "--trainer.max_steps", "5")
+    before = checkpoints("alone")
+    assert set(before) == {"last.ckpt"}
+    fit("-c", "first", "-c", "best.yaml", "--run", "alone", "--trainer.max_steps", "5")
+    assert checkpoints("alone") == before
+    fit("-c", "second", "--model.init_args.base", "run:alone")  # which its folder stands for
+    assert saved("second")["model"]["init_args"]["base"] == "runs/alone/last.ckpt"
+    Path("runs/alone/best.ckpt").write_bytes(before["last.ckpt"])
+    fit("-c", "second", "--model.init_args.base", "run:alone", "--run", "chosen")
+    assert saved("chosen")["model"]["init_args"]["base"] == "runs/alone/best.ckpt"
+
+
+def test_a_run_is_overwritten_beside_a_checkpoint_of_another(caplog: pytest.LogCaptureFixture) -> None:
+    fit("-c", "first")
+    fit("-c", "first", "--run", "other", "--model.init_args.lr", "0.25")
+    command = ("-c", "first", "--trainer.max_steps", "5", "--ckpt_path", "runs/first/last.ckpt", "--run", "other")
+    with pytest.raises(SystemExit):
+        fit(*command)
+    assert "delete it with --overwrite" in caplog.text
+    fit(*command, "--overwrite")
+    assert (steps("other"), saved("other")["model"]["init_args"]["lr"]) == (5, 0.1)
+    before = checkpoints("other")
+    for path in ("runs/other/last.ckpt", "runs/nowhere.ckpt"):  # which would be deleted, or would leave nothing
+        caplog.clear()
+        with pytest.raises(SystemExit):
+            fit("-c", "first", "--run", "other", "--overwrite", "--ckpt_path", path)
+        assert "Expected a checkpoint of another folder" in caplog.text
+    assert checkpoints("other") == before
 
 
 def test_a_folder_of_another_configuration_is_refused(caplog: pytest.LogCaptureFixture) -> None:
@@ -213,8 +301,9 @@ def test_a_stage_may_be_named_by_its_path() -> None:
 
 
 def test_a_reference_that_names_no_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"Expected run:NAME/last\.ckpt"):
-        stage_checkpoint("run:first", "second", tmp_path, "", "model.init_args.base")
+    for reference in ("run:", "run:/last.ckpt", "run:first/"):
+        with pytest.raises(ValueError, match=r"Expected run:NAME or run:NAME/last\.ckpt"):
+            stage_checkpoint(reference, "second", tmp_path, "", "model.init_args.base")
 
 
 def test_an_unknown_name_lists_the_known(caplog: pytest.LogCaptureFixture) -> None:

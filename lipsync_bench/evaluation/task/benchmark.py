@@ -16,6 +16,7 @@ from lipsync_bench.datamodules.files.texts import flat, read_yaml
 from lipsync_bench.evaluation.elsewhere.command import Command
 from lipsync_bench.experiment_files import experiment_file, first_fault, named_file
 from lipsync_bench.old_names import renamed
+from lipsync_bench.runs import run_checkpoint
 
 __all__ = ["Benchmark", "load_benchmark"]
 
@@ -27,7 +28,7 @@ class Benchmark:
     Args:
         name: Of the YAML file.
         data: The data set, not yet set up.
-        methods: Checkpoint of each method, or the word `official`.
+        methods: Checkpoint of each method (a run's folder is replaced by it), or the word `official`.
         split: Which clips are scored.
         commands: Methods of other repositories.
     """
@@ -110,4 +111,5 @@ def load_benchmark(
         ) from error
     paths = {**config["methods"], **(methods or {})}
     commands = {name: command for name, command in commands.items() if name not in paths}
-    return Benchmark(path.stem, data, paths, config["split"], commands)
+    files = {name: given if given == "official" else run_checkpoint(Path(given)) for name, given in paths.items()}
+    return Benchmark(path.stem, data, files, config["split"], commands)

@@ -19,8 +19,8 @@ class PaperMetric:
         unit: Unit of the value, empty for pure numbers.
         higher_is_better: Direction.
         kind: "frames": a formula or network on frames, cut by the protocol's crop. "sync": SyncNet on lips and audio.
-            "people": ratings.
-        column: Our column in leaderboard.csv; empty for ratings, which come from a file.
+            "ratings", "votes": people's, each the name of the option of `bench table` that takes their file.
+        column: Our column in leaderboard.csv; empty for what people say.
         unstated: A sentence on a choice of ours that no paper states; empty if there is none.
         diagnostic: Our column that may explain the paper's values but does not compare methods; empty without one.
     """
@@ -28,7 +28,7 @@ class PaperMetric:
     title: str
     unit: str
     higher_is_better: bool
-    kind: Literal["frames", "sync", "people"]
+    kind: Literal["frames", "sync", "ratings", "votes"]
     column: str = ""
     unstated: str = ""
     diagnostic: str = ""
@@ -42,6 +42,11 @@ class PaperMetric:
     def weights(self) -> str:
         """The network's official file, by its id in the store; empty for a formula."""
         return next((network.weights for _, network in NETWORKS if network.name == self.network), "")
+
+    @property
+    def study(self) -> str:
+        """What people gave, "ratings" or "votes"; empty for measurements."""
+        return self.kind if self.kind in ("ratings", "votes") else ""
 
     @property
     def pooled(self) -> bool:
@@ -94,7 +99,9 @@ PAPER_METRICS = {
     ),
     "lse_c": PaperMetric("LSE-C", "", True, "sync", "lse_c_wav2lip_lrs", _SCRIPT),
     "lse_d": PaperMetric("LSE-D", "", False, "sync", "lse_d_wav2lip_lrs", _SCRIPT),
-    "visual_mos": PaperMetric("Visual quality", "1-5", True, "people"),
-    "sync_mos": PaperMetric("Lip sync", "1-5", True, "people"),
-    "realness_mos": PaperMetric("Realness", "1-5", True, "people"),
+    "visual_mos": PaperMetric("Visual quality", "1-5", True, "ratings"),
+    "sync_mos": PaperMetric("Lip sync", "1-5", True, "ratings"),
+    "realness_mos": PaperMetric("Realness", "1-5", True, "ratings"),
+    "visual_votes": PaperMetric("Best visual quality", "% of votes", True, "votes"),
+    "sync_votes": PaperMetric("Best lip sync", "% of votes", True, "votes"),
 }

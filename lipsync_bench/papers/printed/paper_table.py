@@ -127,10 +127,10 @@ class PaperTable:
     trained_here: frozenset[str]
 
     @property
-    def user_study(self) -> bool:
-        """Whether people gave the scores."""
-        return all(PAPER_METRICS[metric].kind == "people" for metric in self.metrics)
+    def study(self) -> str:
+        """What people gave in a user study, "ratings" or "votes"; empty for measurements."""
+        return PAPER_METRICS[self.metrics[0]].study
 
     def digits(self, metric: str) -> int:
-        """Number of decimals that the paper prints in this column."""
-        return max(printed.digits for row in self.rows if (printed := row.values[metric]) is not None)
+        """Number of decimals that the paper prints in this column; 1 where it prints none."""
+        return max((printed.digits for row in self.rows if (printed := row.values[metric]) is not None), default=1)

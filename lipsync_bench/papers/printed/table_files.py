@@ -120,7 +120,8 @@ def _check_rows(path: Path, rows: tuple[PaperRow, ...], metrics: tuple[str, ...]
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise _fail(path, f"several rows on {doubled[0][0]} are called {doubled[0][1]}", "`ours: NAME`, one name a row")
-    empty = [metric for metric in metrics if all(row.values[metric] is None for row in rows)]
+    printed = [metric for metric in metrics if PAPER_METRICS[metric].study != "votes"]  # which HyperLips only draws
+    empty = [metric for metric in printed if all(row.values[metric] is None for row in rows)]
     if empty:
         raise _fail(path, f"no row has a value for {empty}", "at least one value in every column")
 
@@ -138,11 +139,11 @@ def read_table(path: Path) -> PaperTable:
     if file.id != path.stem:
         raise _fail(path, f"its id is {file.id}", f"{path.stem}, as the file is called")
     unknown = [metric for metric in file.metrics if metric not in PAPER_METRICS]
-    if unknown or len({PAPER_METRICS[metric].kind == "people" for metric in file.metrics}) != 1:
+    if unknown or len({PAPER_METRICS[metric].study for metric in file.metrics}) != 1:
         raise _fail(
             path,
             f"its metrics are {list(file.metrics)}",
-            f"some of {', '.join(PAPER_METRICS)}; not ratings with others",
+            f"some of {', '.join(PAPER_METRICS)}; not ratings or votes with others",
         )
     if not set(file.clip_count) <= set(file.dataset):
         raise _fail(path, f"clip_count is {file.clip_count}", f"whole numbers for {', '.join(file.dataset)}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lipsync_bench.evaluation.elsewhere.command import Command
 from lipsync_bench.evaluation.task.protocol import Protocol, list_protocols, load_protocol
 from lipsync_bench.experiment_files import experiment_file, experiment_names
 from lipsync_bench.papers.comparable import name_in_papers
@@ -15,6 +16,7 @@ from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.printed.paper_table import PaperTable
 from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.results.rows import GROUND_TRUTH
+from lipsync_bench.weights.methods import file_here, method_file
 
 if TYPE_CHECKING:
     from lipsync_bench.evaluation.task.benchmark import Benchmark
@@ -31,6 +33,7 @@ class DatasetPlan:
         benchmark: The name of our benchmark.
         checkpoints: Checkpoint of each method, by the name of its row in the paper's table.
         pred: Folder of videos of each method, by the same name.
+        commands: Of the benchmark's methods of other repositories, by the same name.
         notes: What is not run, and why.
         ready: Whether its clips are prepared.
     """
@@ -39,6 +42,7 @@ class DatasetPlan:
     benchmark: str
     checkpoints: Mapping[str, Path]
     pred: Mapping[str, Path]
+    commands: Mapping[str, Command]
     notes: tuple[str, ...]
     ready: bool
 
@@ -67,7 +71,7 @@ def check_options(table: PaperTable, options: RunOptions) -> None:
             f"--methods.{both[0]} or --pred {both[0]}=DIR"
         )
     for name, path in methods.items():
-        if not path.is_file():
+        if not method_file(name, path, options.weights.store).is_file():
             raise FileNotFoundError(
                 f"{name}: no checkpoint at {path}. Expected the file that training writes. Correct --methods.{name}"
             )
@@ -165,7 +169,7 @@ def _without_weights(
 ) -> Iterator[str]:
     """The notes on those of the named rows that have neither checkpoint nor videos."""
     rows = [row for row in table.rows if row.dataset == part.dataset and row.name in names]
-    rows = [row for row in rows if row.name not in part.checkpoints and row.name not in part.pred]
+    rows = [row for row in rows if row.name not in {*part.checkpoints, *part.pred, *part.commands}]
     found = [row.name for row in rows if row.name in finished]
     rows = [row for row in rows if row.name not in finished]
     if found:
@@ -199,19 +203,21 @@ def plan_of(table: PaperTable, dataset: str, options: RunOptions, folders: Seque
             f"{skip_label(folders)} on {dataset}: it has no benchmark. Write "
             f"experiments/benchmarks/{name}.yaml with its clips, as lrs2.yaml there."
         )
-        return DatasetPlan(dataset, name, {}, {}, (note,), ready=False)
+        return DatasetPlan(dataset, name, {}, {}, {}, (note,), ready=False)
     benchmark = load_benchmark(name, options.inputs.root, None, split_of(table, dataset, options))
     problem = _unprepared(benchmark)
     if problem:
-        return DatasetPlan(dataset, name, {}, {}, (f"{skip_label(folders)} on {dataset}: {problem}",), ready=False)
+        return DatasetPlan(dataset, name, {}, {}, {}, (f"{skip_label(folders)} on {dataset}: {problem}",), ready=False)
     names = {row.name for row in table.rows if row.dataset == dataset} - {GROUND_TRUTH}
     names &= {*options.select.only} or names
     pred = {method: folder for method, folder in options.inputs.pred.items() if method in names}
     known = {name: Path(path) for name, path in {**benchmark.methods, **options.inputs.methods}.items()}
     wanted = {method: path for method, path in known.items() if method in names and method not in pred}
-    existing = {method: path for method, path in wanted.items() if path.is_file()}
+    here = {method: file_here(method, path, options.weights.store) for method, path in wanted.items()}
+    existing = {method: path for method, path in here.items() if path is not None}
+    commands = {x: command for x, command in benchmark.commands.items() if x in names - {*wanted, *pred}}
     finished = frozenset.intersection(*map(methods_in, folders))
     absent = {method: path for method, path in wanted.items() if method not in existing and method not in finished}
     notes = [f"Not run on {dataset}: {_absent_note(table, method, path)}" for method, path in absent.items()]
-    part = DatasetPlan(dataset, name, existing, pred, (), ready=True)
+    part = DatasetPlan(dataset, name, existing, pred, commands, (), ready=True)
     return replace(part, notes=(*notes, *_without_weights(table, part, names - set(absent), finished)))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.evaluation.elsewhere.command import stated_version
 from lipsync_bench.evaluation.options import Rules
 from lipsync_bench.evaluation.task.protocol import Protocol
 from lipsync_bench.papers.leaderboards import LeaderboardSource, WeightsInUse, read_folders
@@ -74,7 +75,7 @@ def _evaluate(step: _Step, options: RunOptions) -> list[str]:
     from lipsync_bench.evaluation.evaluate import evaluate_dataset
 
     part, out = step.part, step.out
-    names = [GROUND_TRUTH, *part.checkpoints, *part.pred]
+    names = [GROUND_TRUTH, *part.checkpoints, *part.pred, *part.commands]
     _log.info("%s under %s: %s -> %s", part.benchmark, step.protocol.key, ", ".join(names), out)
     try:
         result = evaluate_dataset(
@@ -97,7 +98,11 @@ def _evaluate(step: _Step, options: RunOptions) -> list[str]:
 
 def _in_use(part: DatasetPlan) -> WeightsInUse:
     """The weights of this run, so that rows of earlier weights are not in the table."""
-    return {**dict.fromkeys(part.pred, ""), **{name: sha256(path) for name, path in part.checkpoints.items()}}
+    return {
+        **dict.fromkeys(part.pred, ""),
+        **{name: command.sha256(stated_version(name, command)) for name, command in part.commands.items()},
+        **{name: sha256(path) for name, path in part.checkpoints.items()},
+    }
 
 
 def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished | None:

@@ -93,8 +93,9 @@ class HyperLipsBase(TalkingFaceModule):
         init_from: checkpoint of this class to start from (fine-tuning on one speaker, Table V).
 
     Differs: the paper prints Eq. 3 and 4 with an unbounded discriminator loss; logarithms are cut at -87. LPIPS gets
-    RGB in [-1, 1], as its package asks for. The input is masked face, then reference, as released; Eq. 2 has them the
-    other way round.
+    RGB in [-1, 1], as its package asks for; Eq. 6 does not name its network, VGG-16 is chosen here. The masked face is
+    the target's, as released; the paper (III-A1) hides the lower half of the reference. The input is masked face, then
+    reference, as released; Eq. 2 has them the other way round.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"

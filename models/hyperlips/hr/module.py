@@ -75,8 +75,9 @@ class HyperLipsHR(TalkingFaceModule):
             for smoke runs (the terms' names say so then).
         init_from: checkpoint of this class to start from (fine-tuning, Table V).
 
-    Differs: base frames are taken from the network as they are; the released preparation pastes them into the video,
-    encodes it, and finds and cuts the faces again. Face Mesh looks at every frame by itself.
+    Differs: the paper names neither the layer of Eq. 13 nor the network of Eq. 15's LPIPS; VGG-19's conv5_4 and VGG-16
+    are the released code's. Base frames are taken from the network as they are; the released preparation pastes them
+    into the video, encodes it, and finds and cuts the faces again. Face Mesh looks at every frame by itself.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"

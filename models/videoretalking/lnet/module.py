@@ -61,8 +61,10 @@ class VideoReTalkingLNet(TalkingFaceModule):
     Differs: layers, scales and weights of the perceptual loss are not published; those of PIRenderer, the parent of
     D-Net, stand in. Eq. 6 prints Euclidean norms; means of absolute differences do not grow with the image. The five
     reference frames are one window of the same video, other than the target's, as in Wav2Lip; the paper has "five
-    randomly selected". At test time the paper's reference is D-Net's stabilised frame, here what evaluation gives.
-    Adam's betas and the expert's mode are not published.
+    randomly selected". At test time the paper's reference is the whole input frame, which D-Net has stabilised; here it
+    is the crop that evaluation or dubbing gives, without D-Net. Adam's betas and the expert's
+    mode are not published. Of the network: `LNet` (512 values of audio for the paper's 256), `LNetEncoder`,
+    `LNetDecoder`.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"

@@ -294,6 +294,9 @@ class LNet(nn.Module):
             left out, and the features of target and reference are joined as they are. The paper prints no layers for
             it; here the rest stays the same, as both are joined after the attention, too.
 
+    Differs: the audio vector has 512 values, and each branch 512 channels at an eighth of the size, as in the official
+    weights; the paper (3.2) has 256 of both.
+
     Raises:
         ValueError: fewer than one block, or a width that is not positive.
     """

@@ -17,6 +17,8 @@ from lipsync_bench.models import SyncExpertModule, Wav2Lip, list_methods
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.models.core.inputs import FaceInputs
 
+SYNTHETIC = list((Path(__file__).parents[3] / "experiments" / "synthetic").glob("*.yaml"))
+
 
 def test_a_demo_never_touches_a_folder_that_is_not_its_own(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
@@ -107,14 +109,26 @@ def test_channels_last_computes_the_same():
     )
 
 
-@pytest.mark.parametrize("run", ["sync_expert", "hyperlips_sync_expert", "lipformer"])
-def test_these_runs_of_the_demo_keep_what_the_last_validation_saw(run, capsys):
-    """The demo's published numbers are of these checkpoints."""
+@pytest.mark.parametrize("run", sorted(path.stem for path in SYNTHETIC))
+def test_every_run_of_the_demo_keeps_the_best_of_its_validations(run, capsys):
+    """Its published numbers are of these checkpoints."""
     files = [word for file in demo._files(run) for word in ("-c", str(file))]
+    stages = [
+        f"--model.init_args.{name}=x.ckpt" for name, x in demo._arguments(run, "model").items() if "run:" in str(x)
+    ]
     with pytest.raises(SystemExit):
-        BenchCLI(["fit", *files, "--print_config"])
+        BenchCLI(["fit", *files, *stages, "--print_config"])
     (saver,) = [
         c for c in yaml.safe_load(capsys.readouterr().out)["trainer"]["callbacks"] if "Checkpoint" in c["class_path"]
     ]
     assert saver["init_args"]["filename"] == "best"
-    assert (saver["init_args"]["save_top_k"], saver["init_args"]["save_last"]) == (-1, True)
+    assert saver["init_args"]["monitor"].startswith("val/")
+    assert (saver["init_args"]["save_top_k"], saver["init_args"]["enable_version_counter"]) == (1, False)
+
+
+def test_a_demo_ranks_the_best_checkpoint_or_the_last(tmp_path):
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    assert demo._weights(tmp_path, "mine") == run / "last.ckpt"
+    (run / "best.ckpt").touch()
+    assert demo._weights(tmp_path, "mine") == run / "best.ckpt"

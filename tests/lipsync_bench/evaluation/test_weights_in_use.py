@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import lipsync_bench.metrics.sync.lse
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.evaluation import candidates
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.networks import MetricNetworks
@@ -15,6 +16,7 @@ from lipsync_bench.evaluation.options import Inputs, MetricOptions, Selection
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.results.rows import read_rows
+from tests import golden
 from tests.commands import run_bench
 from tests.quick_networks import QuickSyncNet
 from tests.weight_files import given, make_official
@@ -63,6 +65,19 @@ def test_a_second_stage_is_official_only_with_an_official_first(tmp_path, monkey
         save_module(module, tmp_path / "hr.ckpt", origin)
         whose[base] = candidates.Checkpoint("hr", tmp_path / "hr.ckpt").weights
     assert list(whose.values()) == ["official", "unofficial", "unofficial"]
+
+
+@pytest.mark.parametrize(("changed", "whose"), [("", "official"), ("base", "unofficial"), ("hr1", "unofficial")])
+def test_an_official_second_stage_needs_an_official_first_one_in_the_store(changed, whose, tmp_path, monkeypatch):
+    files = {}
+    for part, id in (("hr1", "hyperlips_hr"), ("base", "hyperlips_base_mead")):
+        files[part] = tmp_path / f"{part}.pth"
+        torch.save({"state_dict": golden.filled(golden.names_and_shapes(f"hyperlips_{part}"))}, files[part])
+        make_official(monkeypatch, id, "ab" * 32 if part == changed else files[part])
+    store = given(hyperlips_base_mead=files["base"]).store
+    candidate = candidates.Checkpoint("hyperlips_hr", files["hr1"], store=store)
+    assert candidate.weights == whose
+    assert candidate.sha256 == sha256(files["hr1"])  # the same row's name, whatever its base
 
 
 @pytest.mark.parametrize(

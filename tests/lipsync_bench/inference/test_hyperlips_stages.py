@@ -135,6 +135,33 @@ def test_a_broken_clip_is_counted_and_the_others_are_made(stages, clips, caplog)
     assert "cut short" in rows[0]["reason"]
 
 
+def test_base_frames_take_a_runs_folder_and_official_files(official, stages, clips, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    keep = min(clips.glob("*/*.safetensors"))
+    for path in {*clips.glob("*/*.safetensors")} - {keep}:
+        path.unlink()
+    run = tmp_path / "runs" / "mine"
+    run.mkdir(parents=True)
+    shutil.copy(stages / "base.ckpt", run / "best.ckpt")
+    assert run_bench("base-frames", "--checkpoint", run, "--root", clips) == 0
+
+    def maker() -> str:
+        with BaseFrames(base_frames_path(keep)) as frames:
+            return str(frames.header.checkpoint_sha256)
+
+    assert maker() == sha256(stages / "base.ckpt")
+    file = official("hyperlips_base")
+    assert run_bench("base-frames", "--checkpoint", file, "--root", clips) == 0
+    assert maker() == sha256(file)
+    caplog.clear()
+    word = ("base-frames", "--checkpoint", "official:hyperlips_base_mead", "--root", clips)
+    assert run_bench(*word, "--weights", f"hyperlips_base_mead={file}") == 0
+    assert "base frames of 0 clips made, 1 already there" in caplog.text  # the same file's
+    assert run_bench("base-frames", "--checkpoint", official("hyperlips_sync_expert"), "--root", clips) == 1
+    assert "is not a hyperlips_base" in caplog.text
+    assert maker() == sha256(file)
+
+
 def test_hr_data_without_base_frames_names_the_command(clips):
     data = Synthetic(root=clips, window=HyperLipsHR.window, image_size=128)
     with pytest.raises(FileNotFoundError, match=r"\d+ of \d+ clips in .* have no base frames.*bench base-frames"):

@@ -3,6 +3,7 @@
 
 import io
 import itertools
+import json
 import logging
 import shutil
 import subprocess
@@ -97,6 +98,32 @@ def shown(capsys) -> pd.DataFrame:
 def cell(frame: pd.DataFrame, method: str, metric: str, dataset: str = "lrs2") -> pd.Series:
     (found,) = frame[(frame["method"] == method) & (frame["metric"] == metric) & (frame["dataset"] == dataset)].iloc
     return found
+
+
+def test_methods_by_command_and_by_the_folder_of_a_run_are_run(here, capsys, caplog):
+    yaml = here / "experiments" / "benchmarks" / "lrs2.yaml"
+    copy = 'sh -c \'cp "$0" "$2"\' {video} {audio} {out}'
+    commands = "".join(
+        f"  {name}: {{command: {json.dumps(copy)}, version: '1'}}\n" for name in ("pc_avs", "nobody_else")
+    )
+    yaml.write_text(yaml.read_text().replace("wav2lip: wav2lip.ckpt", "wav2lip: runs/wav2lip") + commands)
+    (here / "runs" / "wav2lip").mkdir(parents=True)
+    (here / "wav2lip.ckpt").rename(here / "runs" / "wav2lip" / "best.ckpt")
+    (here / "runs" / "wav2lip" / "last.ckpt").write_bytes(b"of a later step")
+    assert run_bench("table", "lipformer-1", "--run", "--format", "csv") == 0
+    assert sorted({name for name, _ in counts}) == ["ground_truth", "pc_avs", "wav2lip"]  # not those of no row
+    first = shown(capsys)
+    assert cell(first, "pc_avs", "ssim")["ours"] > 0.8  # the target, encoded anew
+    assert "Paper only on lrs2: atvgnet, synctalkface." in caplog.text
+    assert run_bench("table", "lipformer-1", "--run", "--format", "csv") == 0
+    assert len(counts) == 6
+    pd.testing.assert_frame_equal(shown(capsys), first)
+    yaml.write_text(yaml.read_text().replace("version: '1'", "version: '2'"))  # the command's older rows are not shown
+    assert run_bench("table", "lipformer-1", "--run", "--format", "csv", "--only", "pc_avs") == 0
+    assert len(counts) == 8
+    caplog.clear()
+    assert run_bench("table", "lipformer-1", "--run", "--methods.wav2lip", "official:wav2lip_gan") == 1
+    assert "bench weights fetch wav2lip_gan" in caplog.text
 
 
 def test_a_paired_table_is_run_and_then_reused(here, capsys, caplog):
@@ -317,7 +344,7 @@ def test_protocols_whose_detectors_weights_are_missing_are_not_run(here, caplog)
 def test_a_user_study_cannot_be_run(here, caplog):
     assert run_bench("table", "g4g-3", "--run") == 1
     assert (
-        "--run with g4g-3, a user study. Expected people's scores, which cannot be computed: --ratings" in caplog.text
+        "--run with g4g-3, a user study. Expected people's ratings, which cannot be computed: --ratings" in caplog.text
     )
 
 
