@@ -51,6 +51,7 @@ FIELDS = (
     *IDENTITY,
     *INPUTS,
     "speaker",
+    "split",
     "status",
     "reason",
     "frames",
@@ -71,7 +72,7 @@ FIELDS = (
 )
 """`generator_weights` is "official" or "unofficial", which the hash of an imported checkpoint does not tell. For metric
 networks it does, so that their rows say no more; leaderboards and reports do."""
-_LATER = {"command_seconds", "generator_weights", "method_version"}.union(
+_LATER = {"command_seconds", "generator_weights", "lse_face_tracks", "method_version", "split"}.union(
     *(metric.fields for metric in METRICS if metric.entry)
 )
 """Fields that a file may lack: of metrics of packages installed later, and those that version 0.1 did not have."""
@@ -81,7 +82,7 @@ TEXTS = (
     *INPUTS,
     *CURVES,
     *NETWORK_HASHES,
-    *("generator_weights", "speaker", "reason", "method_version", "package_version"),
+    *("generator_weights", "speaker", "split", "reason", "method_version", "package_version"),
 )
 """Fields of text, beside `status`."""
 ROWS = "clips*.csv"  # clips.csv; clips.rankN.csv of several processes, until the last one joins them
