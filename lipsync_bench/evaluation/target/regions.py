@@ -109,7 +109,7 @@ class Regions:
     def landmarks(
         self, points: np.ndarray, boxes: np.ndarray, crops: Sequence[np.ndarray], cropped: np.ndarray
     ) -> np.ndarray:
-        """dlib's 68 points in pixels of each frame's crop: (N, 68, 2), NaN where there is no box or no face in the crop.
+        """dlib's 68 points in pixels of each frame's crop: (N, 68, 2), NaN without a box, or a face in the crop.
 
         Args:
             points: (N, 68, 2) those found in the frames.

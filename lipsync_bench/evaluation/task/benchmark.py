@@ -14,7 +14,7 @@ from lipsync_bench.datamodules.datasets.dataset import dataset_class
 from lipsync_bench.datamodules.datasets.splits import Split
 from lipsync_bench.datamodules.files.texts import flat, read_yaml
 from lipsync_bench.evaluation.elsewhere.command import Command
-from lipsync_bench.evaluation.task.lse_script import SCRIPTS, LSEScript, lse_script
+from lipsync_bench.evaluation.task.lse_script import LSEScript, lse_script
 from lipsync_bench.experiment_files import experiment_file, first_fault, named_file
 from lipsync_bench.old_names import renamed
 
@@ -97,7 +97,7 @@ def load_benchmark(
     parser.add_argument("--methods", type=dict[str, Literal["official"] | Path], default={})
     parser.add_argument("--split", type=Split, default="test")
     parser.add_argument("--in_papers", type=str, default="")  # read by lipsync_bench.papers.comparable, too
-    parser.add_argument("--lse", type=Literal["", *SCRIPTS], default="")
+    parser.add_argument("--lse", type=LSEScript | None, default=None)
     try:
         config = parser.parse_object(node)
         if root is not None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which of Wav2Lip's two scripts gives LSE on a data set: evaluation and the papers' tables look here."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 LSEScript = Literal["wav2lip_lrs", "wav2lip_real"]
 
@@ -13,11 +13,10 @@ LSE_SCRIPTS: dict[str, LSEScript] = {
 }
 """By data set, as the papers call it: "wav2lip_lrs" squeezes whole frames to 224 pixels, for videos that are cropped to
 the face; "wav2lip_real" finds and tracks faces, for all others. Only Wav2Lip's paper says which it took, for LRS2; the
-others are by the size of their frames. HyperLips' ground truth on MEAD (LSE-C 2.161) looks like whole frames of 1080p that
-were squeezed: there the paper's own values are of the script that does not fit."""
-SCRIPTS = get_args(LSEScript)
+others are by the size of their frames. HyperLips' ground truth on MEAD (LSE-C 2.161) looks like whole frames of 1080p
+that were squeezed: there the paper's own values are of the script that does not fit."""
 
-__all__ = ["LSE_SCRIPTS", "SCRIPTS", "LSEScript", "lse_script"]
+__all__ = ["LSE_SCRIPTS", "LSEScript", "lse_script"]
 
 
 def lse_script(dataset: str) -> LSEScript:

@@ -49,8 +49,8 @@ class Protocol:
             "atvg", the square that ATVGnet cuts about dlib's rectangle; "frame", the whole frame.
         own_boxes: Each video is cut by boxes found in itself, so that a face which moves is not a face which is wrong;
             else both are cut by the target's. Frames without a box are left out and counted.
-        landmarks: Where dlib's 68 points, of which LMD and jitter are made, are found: "frame", in the whole frame, from
-            the target's face rectangle in both videos, which is steady and counts every frame; "crop", by dlib's
+        landmarks: Where dlib's 68 points, of which LMD and jitter are made, are found: "frame", in the whole frame,
+            from the target's face rectangle in both videos, which is steady and counts every frame; "crop", by dlib's
             detector in the crop that is compared, of each video by itself. Frames without a face are left out then.
         size_hw: Height and width in pixels to which the cut is resized (bilinear); none for whole frames as they are.
         mouth_margin: The mouth region is the box of the target's lip landmarks, this share of its width wider on each
