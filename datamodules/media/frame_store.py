@@ -2,6 +2,7 @@
 """Frames that are made once and read several times, on the disk, bit for bit."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,8 @@ class FrameStore:
 
     def close(self) -> None:
         """Remove the file."""
-        try:
-            self._end()
-        finally:
-            self._path.unlink(missing_ok=True)
+        container, self._container = self._container, None
+        with suppress(OSError, ValueError):  # of a full disk, say: the error that came first is the one to report
+            if container is not None:
+                container.close()
+        self._path.unlink(missing_ok=True)
