@@ -153,6 +153,14 @@ class ClipDataModule(FaceDataModule):
         """Clip ids of each split, in order; `prepared` are the ids of all clips found, sorted."""
         return read_splits(self.root / "splits")
 
+    def expected_counts(self) -> Mapping[Split, int]:
+        """The published sizes of the splits; empty without any."""
+        return self.official_counts
+
+    def split_name(self, split: Split) -> str:
+        """A split as results call it; a data set with several ways to split says which one it is."""
+        return split
+
     def prepare_data(self) -> None:
         """Check that `root` is a prepared folder.
 
@@ -256,11 +264,12 @@ class ClipDataModule(FaceDataModule):
         }
 
     def _check_counts(self, splits: Mapping[Split, Sequence[str]]) -> None:
-        counts = {split: len(splits[split]) for split in self.official_counts}
-        if counts == dict(self.official_counts):
+        expected = dict(self.expected_counts())
+        counts = {split: len(splits[split]) for split in expected}
+        if counts == expected:
             return
         message = (
-            f"{self.name}: the splits have {counts} clips. Expected {dict(self.official_counts)}. "
+            f"{self.name}: the splits have {counts} clips. Expected {expected}. "
             "Complete the data set and its lists, or set --data.init_args.check_counts warn."
         )
         if self.check_counts == "error":

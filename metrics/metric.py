@@ -246,6 +246,7 @@ class ScoredClip:
         path: `path(folder, suffix)` is where a file is kept that belongs to this row. A scorer writes it under a
             temporary name and renames it in `close`; the file of an earlier row has been removed.
         video: The candidate's video, if it is a file.
+        face_tracks: Whether the data set's frames are so large that SyncNet needs face tracks, which take long to find.
     """
 
     paired: bool
@@ -253,6 +254,7 @@ class ScoredClip:
     networks: Mapping[str, Any]
     path: Callable[[str, str], Path]
     video: Path | None = None
+    face_tracks: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -79,7 +79,8 @@ class MEAD(ClipDataModule):
     Size: the whole of MEAD has 60 speakers, 8 emotions at 3 levels, 7 views; about 40 neutral front clips a speaker,
     1920 x 1080 at 30 fps.
     Splits: HyperLips has 1,400 training and 210 validation clips, drawn at random from the same 46 speakers: clips 6 to
-    40 of most, and as many of those whose clips are numbered otherwise. Its tests took 80 more clips.
+    40 of most, and as many of those whose clips are numbered otherwise. Its tests took 80 further clips, outside these
+    1,610.
     Licence: for research alone, on application. How to obtain: https://wywu.github.io/projects/MEAD/MEAD.html
 
     References: Wang, Wu, Song, Yang, Wu, Qian, He, Qiao, Loy, "MEAD: A Large-scale Audio-visual Dataset for Emotional

@@ -256,10 +256,12 @@ def evaluate_dataset(
         benchmark.name,
         out,
         running.save_videos,
+        benchmark.lse == "wav2lip_real",
+        benchmark.data.split_name(benchmark.split),
     )
     identity = {
         "dataset": benchmark.name,
-        "split": benchmark.split,
+        "split": run.split,
         "pairs_sha256": "" if rules.pairs is None else sha256(rules.pairs),
     }
     config = {
@@ -368,9 +370,8 @@ def evaluate_videos(
     where = device_of(running.device)
     store = weights.store
     regions = _regions(protocol, store, where)
-    run = Evaluation(
-        target, candidates, regions, MetricNetworks(metrics, store, where), "videos", out, running.save_videos
-    )
+    networks = MetricNetworks(metrics, store, where)
+    run = Evaluation(target, candidates, regions, networks, "videos", out, running.save_videos, True, "all")
     config = {
         "pred": folders,
         "target": target,
@@ -381,4 +382,4 @@ def evaluate_videos(
         "select": asdict(select),
         **vars(replace(running, device=where)),
     }
-    return _run(run, everything, chosen, headers, {"dataset": "videos", "split": "all"}, config, progress, part)
+    return _run(run, everything, chosen, headers, {"dataset": "videos", "split": run.split}, config, progress, part)

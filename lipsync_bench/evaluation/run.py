@@ -23,7 +23,7 @@ from lipsync_bench.evaluation.features import remove_files
 from lipsync_bench.evaluation.live import RunningTable
 from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.target.chunks import TargetPart, find_landmarks, read_target
-from lipsync_bench.evaluation.target.regions import Regions, compare_crops, in_crop
+from lipsync_bench.evaluation.target.regions import Regions, compare_crops
 from lipsync_bench.evaluation.task.inputs import clip_inputs, identity_of, target_sha256
 from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.evaluation.videos import SavedVideo, row_path, through_h264, video_path
@@ -52,6 +52,8 @@ class Evaluation:
         dataset: Name of the data set, for the protocol's limits.
         out: Results folder.
         save_videos: Save the scored frames in `out/videos`.
+        face_tracks: Whether LSE is measured on face tracks too.
+        split: Which part of the data set the clips are, as rows say it.
     """
 
     source_root: Path
@@ -61,6 +63,8 @@ class Evaluation:
     dataset: str
     out: Path
     save_videos: bool = False
+    face_tracks: bool = False
+    split: str = ""
 
     def frames(self, video: Clip, audio: Clip) -> int:
         """How many frames of a pair are scored: the shorter of the two, up to the protocol's limit."""
@@ -122,7 +126,8 @@ class _PairScores:
             if file is not None and candidate.own_audio and probe(file).has_audio:
                 samples = load_audio(file, self._audio_damage)
                 audio = _own_audio(samples)
-            clip = ScoredClip(self._protocol.pairing == "paired", audio, run.networks.loaded, self._path, file)
+            paired, networks = self._protocol.pairing == "paired", run.networks.loaded
+            clip = ScoredClip(paired, audio, networks, self._path, file, run.face_tracks)
             self._scorers += [scorer for metric in METRICS if (scorer := metric.scorer(clip)) is not None]
             self._encode = self._protocol.codec == "h264" and file is None
             if run.save_videos:
@@ -174,7 +179,9 @@ class _PairScores:
             crops = target
         else:
             crops = compare_crops([f for f, use in zip(frames, both, strict=True) if use], boxes[both], size_hw)
-        target_landmarks, target_boxes = part.landmarks[:count], part.boxes[:count]
+        points = part.crop_landmarks[:count]
+        if not is_target:
+            points = self._run.regions.landmarks(landmarks, boxes, crops, both)
         view = View(
             is_target=is_target,
             frames=frames,
@@ -184,10 +191,10 @@ class _PairScores:
             target_crops=target,
             lips=part.lips[:count][both],
             mouth_margin=self._protocol.mouth_margin,
-            landmarks=in_crop(landmarks, boxes, size_hw),
-            target_landmarks=in_crop(target_landmarks, target_boxes, size_hw),
+            landmarks=points,
+            target_landmarks=part.crop_landmarks[:count],
             frame_landmarks=landmarks,
-            target_frame_landmarks=target_landmarks,
+            target_frame_landmarks=part.landmarks[:count],
             face_found=face_found,
             shared=part.shared,
         )
@@ -295,6 +302,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         "clip": header.id,
         "speaker": header.speaker,
         "frames_target": frames,
+        "split": run.split,
         "package_version": __version__,
         **run.networks.identity,
     }

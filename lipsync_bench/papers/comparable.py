@@ -22,6 +22,9 @@ __all__ = ["UNRELEASED", "Measured", "comparability", "known_protocol", "name_in
 # `Protocol.reference` in the terms of the papers' tables; without one it is the method's, see `Measured.fed`.
 _REFERENCES = {"first": "first frame", "same": "each frame's own", "elsewhere": "of videos made elsewhere"}
 
+# Splits that are not the official test list, by paper and data set: before the comma of `ClipDataModule.split_name`.
+_SPLITS = {("g4g", "lrs2"): "test of g4g"}
+
 # Data sets that their authors did not release: ours are never on the same clips.
 UNRELEASED = frozenset({"custom", "youtubehq"})
 
@@ -80,9 +83,11 @@ def _clips(table: PaperTable, row: PaperRow, ours: Measured) -> str:
     theirs = table.clips or row.dataset
     if ours.in_papers != row.dataset or row.dataset in UNRELEASED:
         return f"other clips (ours: {ours.clips} of {ours.dataset or 'an unnamed set'}; the paper's: {theirs})"
+    own = ours.split.partition(",")[0]
+    wanted = _SPLITS.get((table.paper.key, row.dataset), "test")
     unsure = row.dataset in table.split_not_stated
-    if ours.split != "test" and not (unsure and ours.split == "val"):
-        paper = "val or test" if unsure else "test"
+    if own != wanted and not (unsure and own == "val"):
+        paper = f"val or {wanted}" if unsure else wanted
         return f"other clips (ours: the split {ours.split or 'not known'}; the paper's: {paper})"
     if unsure:
         return (

@@ -89,7 +89,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     for i, source in enumerate(sources):
         absent = [PAPER_METRICS[m] for m in table.metrics if i not in comparison.measured(m)]
         if absent:
-            files = sorted({metric.weights for metric in absent if metric.weights})
+            datasets = [row.row.dataset for row in comparison.rows if source.covers(table, row.row)]
+            files = sorted({file for metric in absent for file in metric.files(table.paper.key, datasets)})
             because = f" (run: bench weights fetch {' '.join(files)})" if files else ""
             yield f"{source.heading}: not measured: {', '.join(metric.title for metric in absent)}{because}."
         others = sorted(set(source.names) - {row.row.name for row in comparison.rows})

@@ -91,7 +91,7 @@ class LeaderboardSource(ScoreSource):
     def score(self, table: PaperTable, row: PaperRow, metric: str) -> Score | None:
         """Mean and interval of the row's method; for FID the value of all clips together."""
         facts = PAPER_METRICS[metric]
-        score = self._read(row.name, facts.column, facts.pooled)
+        score = self._read(row.name, facts.column_of(table.paper.key, row.dataset), facts.pooled)
         if score is None:
             return None
         scored = int(self._entries[row.name]["clips"]) if facts.pooled else score.n

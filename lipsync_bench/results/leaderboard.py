@@ -21,13 +21,11 @@ from lipsync_bench.results.statistics import Estimate
 HEAD = ("protocol", "method", "clips", "failures", "fallback_frames")
 _WEIGHTS = {f"{n.name}_weights": n for _, n in NETWORKS if n.recorded and n.weights}
 """Columns that say whose weights a metric network has. They follow from its hash, which is why rows have none."""
-NEWER = ("generator_weights", *_WEIGHTS, "recipe", "recipe_text", "published", "trained_otherwise", "steps_left_out")
+_FED = ("recipe_text", "published", "trained_otherwise", "steps_left_out")
+NEWER = ("split", "generator_weights", *_WEIGHTS, "recipe", *_FED)
 """Columns that leaderboards of earlier versions lack."""
 TAIL = ("generator_sha256", "paste", *NETWORK_HASHES, *NEWER, "package_version")
-_OF_ROWS = (
-    *NETWORK_HASHES,
-    *("generator_weights", "recipe_text", "published", "trained_otherwise", "steps_left_out", "package_version"),
-)
+_OF_ROWS = (*NETWORK_HASHES, "split", "generator_weights", *_FED, "package_version")
 _DETAILS = ("generator_sha256", "paste", "recipe_text")
 _ONE_LINE = 4  # up to so many methods 120 characters hold mean and interval in one line
 _PIECES = ("", "_low", "_high", "_n")

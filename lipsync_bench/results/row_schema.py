@@ -83,6 +83,9 @@ def _properties() -> dict[str, dict[str, object]]:
         "audio_sha256": _source("SHA-256 of the video that the audio is from"),
         "faces_sha256": _sha256("SHA-256 of all settings and versions that found and cut the faces."),
         "speaker": _text_or_none("The person in the video; null if not known."),
+        "split": _text_or_none(
+            "The part of the data set that the clip is drawn from; null in rows of earlier versions."
+        ),
         "status": {"enum": ["ok", "failed"], "description": "Whether the clip was generated and scored."},
         "reason": _text_or_none("Why it failed; null if it did not."),
         "frames": _count("Frames that were scored."),

@@ -51,6 +51,7 @@ FIELDS = (
     *IDENTITY,
     *INPUTS,
     "speaker",
+    "split",
     "status",
     "reason",
     "frames",
@@ -77,7 +78,7 @@ FIELDS = (
 """`generator_weights` is "official" or "unofficial", which the hash of an imported checkpoint does not tell. For metric
 networks it does, so that their rows say no more; leaderboards and reports do."""
 _LATER = {
-    *("command_seconds", "generator_weights", "method_version", "passed_through_frames"),
+    *("command_seconds", "generator_weights", "lse_face_tracks", "method_version", "passed_through_frames", "split"),
     *("recipe", "recipe_text", "published", "trained_otherwise", "steps_left_out"),
 }.union(*(metric.fields for metric in METRICS if metric.entry))
 """Fields that a file may lack: of metrics of packages installed later, and those that version 0.1 did not have."""
@@ -88,7 +89,7 @@ TEXTS = (
     *CURVES,
     *NETWORK_HASHES,
     *("generator_weights", "recipe_text", "published", "trained_otherwise", "steps_left_out"),
-    *("speaker", "reason", "method_version", "package_version"),
+    *("speaker", "split", "reason", "method_version", "package_version"),
 )
 """Fields of text, beside `status`."""
 ROWS = "clips*.csv"  # clips.csv; clips.rankN.csv of several processes, until the last one joins them

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -24,6 +25,7 @@ from torchmetrics import Metric
 
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.media.frame_store import FrameStore
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.metrics.metric import INF, Column, Description, Field, Network, ScoredClip, Scorer, Value, View
 from lipsync_bench.metrics.sync.distances import SHIFT_FRAMES, SyncScore, curve_text, shifted_distances, sync_score
@@ -37,9 +39,15 @@ __all__ = [
     "LSEAudio",
     "LSEClip",
     "LSEProtocol",
+    "NoFaceTrackError",
     "score_clip",
     "score_real_video",
 ]
+
+
+class NoFaceTrackError(ValueError):
+    """A video without a face track."""
+
 
 LSEProtocol = Literal["lse_wav2lip_lrs", "lse_wav2lip_real"]
 FrameSource = Callable[[], Iterable[np.ndarray]]
@@ -258,12 +266,13 @@ def score_real_video(
         One score a track, in the order of the tracks.
 
     Raises:
-        ValueError: no face track, or too little audio for one of them.
+        NoFaceTrackError: no face track.
+        ValueError: too little audio for one of them.
     """
     _check_samples(samples)
     tracks, crops = real_video_tracks(frames_factory, detector)
     if not tracks:
-        raise ValueError(
+        raise NoFaceTrackError(
             "no face track. Expected at least one face wider or higher than 100 px in more than 100 frames of one "
             "shot. Leave the clip out and count it as failed, or score it by lse_wav2lip_lrs"
         )
@@ -390,12 +399,18 @@ class _Scorer(Scorer):
         network = clip.networks["lse"]
         self._audio: LSEAudio = clip.audio.shared("lse", lambda audio: LSEAudio(network, audio.samples))
         self._clip = LSEClip(network, self._audio)
-        self._detector = clip.networks.get("syncnet_s3fd")
+        self._detector = clip.networks.get("syncnet_s3fd") if clip.face_tracks else None
         self._video = clip.video
+        generated = self._detector is not None and clip.video is None
+        self._store = FrameStore(clip.path("face_tracks", ".mkv")) if generated else None
+        self._frames = 0
 
     def update(self, view: View) -> None:
+        self._frames += len(view.frames)
         for frame in view.frames:
             self._clip.add(frame)
+            if self._store is not None:
+                self._store.add(frame)
 
     def result(self) -> dict[str, Value]:
         try:
@@ -413,15 +428,29 @@ class _Scorer(Scorer):
         }
 
     def _of_tracks(self) -> dict[str, Value]:
-        video = self._video
-        if self._detector is None or video is None:
+        if self._detector is None:
             return {}
         audio, detect = self._audio, self._detector.detect
-        tracks = score_real_video(audio.network, lambda: read_frames(video, FPS), audio.samples, detect)
+        try:
+            tracks = score_real_video(audio.network, self._read, audio.samples, detect)
+        except NoFaceTrackError:  # such as a clip of less than 4 s: the other metrics count
+            return {"lse_face_tracks": 0}
         return {
             "lse_c_wav2lip_real": float(np.mean([track.lse_c for track in tracks])),
             "lse_d_wav2lip_real": float(np.mean([track.lse_d for track in tracks])),
+            "lse_face_tracks": len(tracks),
         }
+
+    def _read(self) -> Iterable[np.ndarray]:
+        """The frames that were scored, again."""
+        if self._store is not None:
+            return self._store.read()
+        assert self._video is not None
+        return islice(read_frames(self._video, FPS), self._frames)
+
+    def close(self, keep: bool) -> None:
+        if self._store is not None:
+            self._store.close()
 
 
 def load(name: str, given: str | Path, device: str) -> tuple[torch.nn.Module, str]:
@@ -431,7 +460,7 @@ def load(name: str, given: str | Path, device: str) -> tuple[torch.nn.Module, st
 
 
 def scorer(clip: ScoredClip) -> Scorer | None:
-    """Scores whole frames, and with a detector and a video file its face tracks too."""
+    """Scores whole frames, and of large ones the face tracks too, if there is a detector."""
     return _Scorer(clip) if "lse" in clip.networks else None
 
 
@@ -454,7 +483,8 @@ METRIC = Description(
         Column("lse_d_wav2lip_real", "LSE-D (Wav2Lip real)", "", False, 3, (0, INF), "audio", network="lse", order=180),
     ),
     source="Chung and Zisserman, ACCV-W 2016; Prajwal et al., ACM MM 2020",
-    checked="golden arrays; `lse_*_real`, on face tracks, needs both files",
+    checked="golden arrays; `lse_*_real`, on the face tracks of large frames, needs both files",
+    counts=(Field("lse_face_tracks", "Face tracks in lse_*_wav2lip_real; 0 without one of more than 100 frames."),),
     curves=(Field("lse_curve_wav2lip_lrs", "SyncNet's distance"),),
     networks=(
         Network("lse", "syncnet_v2"),

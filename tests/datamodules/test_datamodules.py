@@ -328,6 +328,23 @@ def test_mead_selection() -> None:
     assert sum(selected_numbers(speaker) != selected_numbers("M003") for speaker in speakers) == 18
 
 
+def test_g4gs_split_of_lrs2_is_8_to_2_over_all_lists(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    everything = sorted(chain(*LISTS.values()))
+    data = lrs2(tmp_path, split="g4g")
+    splits = data.split_ids(everything)
+    assert sorted(chain(*splits.values())) == everything
+    assert len(splits["test"]) == round(0.2 * len(everything))
+    assert "scores on the two do not compare" in caplog.text
+    assert lrs2(tmp_path, split="g4g", seed=9).split_ids(everything) == splits
+    drawn = [lrs2(tmp_path, split="g4g", split_seed=k).split_ids(everything)["test"] for k in range(1, 6)]
+    assert any(other != splits["test"] for other in drawn)
+    assert any(set(test) & set(LISTS["train"]) for test in [splits["test"], *drawn])
+    assert data.split_name("test").startswith("test of g4g, leaking into the official splits")
+    assert data.expected_counts() == {"train": 38531 - 1082, "val": 1082, "test": 9633}
+    official = lrs2(tmp_path)
+    assert (official.split_ids(everything), official.split_name("test")) == (LISTS, "test")
+
+
 def test_mead_has_the_published_sizes() -> None:
     prepared = [f"M{speaker:03d}/{number:03d}" for speaker in range(100, 146) for number in range(1, 41)]
     splits = MEAD(Path("unused")).split_ids(prepared)

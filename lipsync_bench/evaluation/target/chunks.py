@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -80,6 +80,7 @@ class TargetPart:
         boxes: (N, 4) what is cut out, frame pixels.
         crops: The crops of the frames with a box.
         landmarks: (N, 68, 2) dlib's points in frame pixels.
+        crop_landmarks: (N, 68, 2) those that are compared, in crop pixels, see `Regions.landmarks`.
         rectangles: (N, 4) face rectangles, frame pixels.
         lips: (N, 68, 2) the prepared clip's landmarks in crop pixels, which locate the mouth region.
         face_found: (N,) whether a face was found in the frame, see `Regions.face_found`.
@@ -90,6 +91,7 @@ class TargetPart:
     boxes: np.ndarray
     crops: list[np.ndarray]
     landmarks: np.ndarray
+    crop_landmarks: np.ndarray
     rectangles: np.ndarray
     lips: np.ndarray
     face_found: np.ndarray
@@ -105,12 +107,14 @@ class _Cache:
         regions: The protocol's detectors.
     """
 
-    NAMES = ("landmarks", "boxes", "seen")
+    SHAPES: ClassVar = {"landmarks": ((68, 2), "f"), "boxes": ((4,), "f"), "seen": ((), "b")}
 
     def __init__(self, path: Path, clip: Clip, regions: Regions) -> None:
         self._path = path
         self._facts = {"source": clip.header.source_sha256, "faces": regions.key(clip.header)}
-        self._found: dict[str, list[np.ndarray]] = {name: [] for name in self.NAMES}
+        own = {"crop_landmarks": self.SHAPES["landmarks"]} if regions.protocol.landmarks == "crop" else {}
+        self._shapes = {**self.SHAPES, **own}
+        self._found: dict[str, list[np.ndarray]] = {name: [] for name in self._shapes}
         self.known = self._read() if path.is_file() else None
 
     def _read(self) -> dict[str, np.ndarray] | None:
@@ -120,14 +124,14 @@ class _Cache:
             _log.warning("%s It is computed again", error)
             return None
         fits = all(name in stored and np.array_equal(stored[name], value) for name, value in self._facts.items())
-        whole = fits and all(name in stored for name in self.NAMES) and self._of_frames(stored)
-        return {name: stored[name] for name in self.NAMES} if whole else None
+        whole = fits and all(name in stored for name in self._shapes) and self._of_frames(stored)
+        return {name: stored[name] for name in self._shapes} if whole else None
 
     def _of_frames(self, stored: dict[str, np.ndarray]) -> bool:
         """Whether the arrays have a row for each frame, as `add` takes them."""
         count = len(stored["seen"]) if stored["seen"].shape else 0
-        found = [(stored[name].shape, stored[name].dtype.kind) for name in self.NAMES]
-        return found == [((count, 68, 2), "f"), ((count, 4), "f"), ((count,), "b")]
+        found = {name: (stored[name].shape, stored[name].dtype.kind) for name in self._shapes}
+        return found == {name: ((count, *shape), kind) for name, (shape, kind) in self._shapes.items()}
 
     def covers(self, frames: int) -> bool:
         """Whether that many frames are known."""
@@ -135,7 +139,7 @@ class _Cache:
 
     def add(self, values: dict[str, np.ndarray]) -> None:
         """Add what was found in the next frames."""
-        for name in self.NAMES:
+        for name in self._shapes:
             self._found[name].append(values[name])
 
     def write(self) -> None:
@@ -188,15 +192,19 @@ def read_target(
                 "boxes": boxes,
                 "seen": regions.face_found(images, boxes, rectangles[part]),
             }
-            cache.add(found)
         boxes = found["boxes"]
         usable = np.isfinite(boxes).all(axis=1)
         crops = compare_crops([f for f, u in zip(images, usable, strict=True) if u], boxes[usable], protocol.size_hw)
+        if "crop_landmarks" not in found:
+            found["crop_landmarks"] = regions.landmarks(found["landmarks"], boxes, crops, usable)
+        if not known:
+            cache.add(found)
         if protocol.boxes == "mesh" and protocol.size_hw is not None:  # the crop that they are stored relative to
             lips = stored[part] * np.array(protocol.size_hw[::-1], np.float32)
         else:
             lips = in_crop(in_frame(stored[part], clip_boxes[part]), boxes, protocol.size_hw)
         chunk = TargetChunk(clip.header.id, audio.header.id, first, images, clip_boxes[part], reference)
-        yield TargetPart(chunk, boxes, crops, found["landmarks"], rectangles[part], lips, found["seen"])
+        points = found["landmarks"], found["crop_landmarks"]
+        yield TargetPart(chunk, boxes, crops, *points, rectangles[part], lips, found["seen"])
     if not known:
         cache.write()

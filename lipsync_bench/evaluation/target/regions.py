@@ -11,12 +11,14 @@ import numpy as np
 
 from lipsync_bench.datamodules.clips.clip import ClipHeader
 from lipsync_bench.datamodules.faces.crops import cut
-from lipsync_bench.datamodules.faces.detectors import FaceCheck, detector_version, dlib_rectangle
+from lipsync_bench.datamodules.faces.detectors import FaceCheck, atvg_square, detector_version, dlib_rectangle
 from lipsync_bench.datamodules.faces.s3fd import MIN_SIDE_PX, load_s3fd, rectangles
 from lipsync_bench.datamodules.media.video import READING
 from lipsync_bench.evaluation.task.protocol import Protocol
+from lipsync_bench.metrics.face.lmd import detect_lip_frames
 
 LANDMARKS = "dlib 68 points in the mesh's rectangle, 1"  # the number is raised whenever the landmarks can change
+CROP_LANDMARKS = "dlib 68 points found in the crop, 1"  # so here
 
 __all__ = ["Regions", "compare_crops", "in_crop"]
 
@@ -71,6 +73,8 @@ class Regions:
         """SHA-256 of all settings and versions that find and cut the faces of these clips; the videos are not in it."""
         clips = [[h.detector, h.detector_version, h.crop_rule, h.settings, h.schema] for h in headers]
         own = [READING, self.version, LANDMARKS, detector_version("dlib"), detector_version("mediapipe")]
+        if self.protocol.landmarks == "crop":
+            own.append(f"{CROP_LANDMARKS} of {self.protocol.size_hw}")
         return hashlib.sha256(json.dumps([clips, own]).encode()).hexdigest()
 
     def boxes(self, frames: Sequence[np.ndarray], clip_boxes: np.ndarray) -> np.ndarray:
@@ -90,8 +94,10 @@ class Regions:
         """float32 (4,) inside the frame; NaN where there is no face."""
         height, width = frame.shape[:2]
         box: np.ndarray | None = None
-        if self.protocol.boxes == "dlib":
+        if self.protocol.boxes in ("dlib", "atvg"):
             box = dlib_rectangle(frame)
+            if box is not None and self.protocol.boxes == "atvg":
+                box = atvg_square(box)
         elif min(height, width) >= MIN_SIDE_PX:
             found = rectangles(self._s3fd, frame[None])[0]
             box = None if found is None else np.array(found, np.float32)
@@ -99,6 +105,23 @@ class Regions:
             return np.full(4, np.nan, np.float32)
         box = np.clip(box, 0, np.array([width, height, width, height], np.float32))
         return box if (box[2:] - box[:2] >= 1).all() else np.full(4, np.nan, np.float32)
+
+    def landmarks(
+        self, points: np.ndarray, boxes: np.ndarray, crops: Sequence[np.ndarray], cropped: np.ndarray
+    ) -> np.ndarray:
+        """dlib's 68 points in pixels of each frame's crop: (N, 68, 2), NaN without a box, or a face in the crop.
+
+        Args:
+            points: (N, 68, 2) those found in the frames.
+            boxes: (N, 4) from `boxes`.
+            crops: The crops of some of the frames.
+            cropped: bool (N,), which these are.
+        """
+        if self.protocol.landmarks == "frame":
+            return in_crop(points, boxes, self.protocol.size_hw)
+        found = np.full(points.shape, np.nan)
+        found[cropped] = detect_lip_frames(crops)
+        return found
 
     def face_found(self, frames: Sequence[np.ndarray], boxes: np.ndarray, rectangles: np.ndarray) -> np.ndarray:
         """In which frames a face is found: bool (N,).

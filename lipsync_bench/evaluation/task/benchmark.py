@@ -14,6 +14,7 @@ from lipsync_bench.datamodules.datasets.dataset import dataset_class
 from lipsync_bench.datamodules.datasets.splits import Split
 from lipsync_bench.datamodules.files.texts import flat, read_yaml
 from lipsync_bench.evaluation.elsewhere.command import Command
+from lipsync_bench.evaluation.task.lse_script import LSEScript, lse_script
 from lipsync_bench.experiment_files import experiment_file, first_fault, named_file
 from lipsync_bench.old_names import renamed
 from lipsync_bench.runs import run_checkpoint
@@ -30,6 +31,7 @@ class Benchmark:
         data: The data set, not yet set up.
         methods: Checkpoint of each method (a run's folder is replaced by it), or the word `official`.
         split: Which clips are scored.
+        lse: Which of Wav2Lip's scripts gives LSE on its frames.
         commands: Methods of other repositories.
     """
 
@@ -37,6 +39,7 @@ class Benchmark:
     data: ClipDataModule
     methods: Mapping[str, Path | Literal["official"]]
     split: Split
+    lse: LSEScript
     commands: Mapping[str, Command] = field(default_factory=dict)
 
 
@@ -94,7 +97,8 @@ def load_benchmark(
     parser.add_subclass_arguments(ClipDataModule, "data")
     parser.add_argument("--methods", type=dict[str, Literal["official"] | Path], default={})
     parser.add_argument("--split", type=Split, default="test")
-    parser.add_argument("--in_papers", type=str, default="")  # read by lipsync_bench.papers.comparable
+    parser.add_argument("--in_papers", type=str, default="")  # read by lipsync_bench.papers.comparable, too
+    parser.add_argument("--lse", type=LSEScript | None, default=None)
     try:
         config = parser.parse_object(node)
         if root is not None:
@@ -106,10 +110,11 @@ def load_benchmark(
         raise
     except (ArgumentError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"{path} is not a benchmark: {flat(error)[:500]}. Expected the keys data, methods, split, in_papers. "
+            f"{path} is not a benchmark: {flat(error)[:500]}. Expected the keys data, methods, split, in_papers, lse. "
             "See experiments/benchmarks/"
         ) from error
     paths = {**config["methods"], **(methods or {})}
     commands = {name: command for name, command in commands.items() if name not in paths}
     files = {name: given if given == "official" else run_checkpoint(Path(given)) for name, given in paths.items()}
-    return Benchmark(path.stem, data, files, config["split"], commands)
+    lse = config["lse"] or lse_script(config["in_papers"] or path.stem)
+    return Benchmark(path.stem, data, files, config["split"], lse, commands)

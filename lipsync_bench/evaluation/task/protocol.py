@@ -1,22 +1,36 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a row was measured under: experiments/protocols/NAME.yaml. Rows of two protocols never share a table column."""
 
+import csv
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-from lipsync_bench.experiment_files import experiment_names, named_file, read_experiment
+from lipsync_bench.experiment_files import experiment_names, installed_experiments, named_file, read_experiment
 
 _Count = Annotated[int, Field(ge=1, le=10**9)]
 _Side = Annotated[int, Field(ge=16, le=4096)]  # SSIM's window has 11 pixels
 _Seconds = Annotated[float, Field(ge=1 / 25, le=1e6, strict=False)]  # YAML takes 1e3 for a text
 
-__all__ = ["PAIRED_FACE_BOX", "VIDEO_PAIRS", "Protocol", "list_protocols", "load_protocol", "rules_sha256"]
+_VERSIONS = "versions.csv"  # beside the protocols of the package: SHA-256 of each version's fields
+_IMPLIED = {"landmarks": "frame"}
+"""Fields that earlier versions of the package did not have, with what they did: it changes no hash."""
+
+__all__ = [
+    "PAIRED_FACE_BOX",
+    "VIDEO_PAIRS",
+    "Protocol",
+    "fields_sha256",
+    "list_protocols",
+    "load_protocol",
+    "recorded_versions",
+    "rules_sha256",
+]
 
 
 @dataclass(frozen=True, config=ConfigDict(extra="forbid", strict=True, allow_inf_nan=False))
@@ -32,9 +46,12 @@ class Protocol:
             compare with and only metrics that need none are computed.
         boxes: What is cut out of every frame and compared: "mesh", the prepared clip's box around the Face Mesh (with
             the chin's lowest position of the last frames); "dlib" or "s3fd", that detector's rectangle in the frame;
-            "frame", the whole frame.
+            "atvg", the square that ATVGnet cuts about dlib's rectangle; "frame", the whole frame.
         own_boxes: Each video is cut by boxes found in itself, so that a face which moves is not a face which is wrong;
             else both are cut by the target's. Frames without a box are left out and counted.
+        landmarks: Where dlib's 68 points, of which LMD and jitter are made, are found: "frame", in the whole frame,
+            from the target's face rectangle in both videos, which is steady and counts every frame; "crop", by dlib's
+            detector in the crop that is compared, of each video by itself. Frames without a face are left out then.
         size_hw: Height and width in pixels to which the cut is resized (bilinear); none for whole frames as they are.
         mouth_margin: The mouth region is the box of the target's lip landmarks, this share of its width wider on each
             side.
@@ -56,8 +73,9 @@ class Protocol:
     paper: str = ""
     about: str = ""
     pairing: Literal["paired", "unpaired"] = "paired"
-    boxes: Literal["mesh", "dlib", "s3fd", "frame"] = "mesh"
+    boxes: Literal["mesh", "dlib", "atvg", "s3fd", "frame"] = "mesh"
     own_boxes: bool = False
+    landmarks: Literal["frame", "crop"] = "frame"
     size_hw: Annotated[tuple[_Side, _Side], Field(strict=False)] | None = (160, 160)  # a YAML has a list
     mouth_margin: Annotated[float, Field(ge=0, le=10, strict=False)] = 0.25
     reference: Literal["method", "first", "same", "elsewhere"] = "method"
@@ -74,9 +92,9 @@ class Protocol:
             raise ValueError(
                 f"size_hw is none with boxes {self.boxes}, but faces differ in theirs: set size_hw: [160, 160]"
             )
-        if self.own_boxes and self.boxes not in ("dlib", "s3fd"):
+        if self.own_boxes and self.boxes not in ("dlib", "atvg", "s3fd"):
             raise ValueError(
-                f"own_boxes with boxes {self.boxes}, which do not look at the prediction: set boxes: dlib or s3fd"
+                f"own_boxes with boxes {self.boxes}, which do not look at the prediction: set boxes: dlib, atvg or s3fd"
             )
 
     @property
@@ -96,7 +114,7 @@ class Protocol:
         size = "" if self.size_hw is None else f", resized to {self.size_hw[0]}x{self.size_hw[1]}"
         if self.boxes == "frame":
             return f"full frames{size}"
-        detector = {"mesh": "Face Mesh", "dlib": "dlib", "s3fd": "S3FD"}[self.boxes]
+        detector = {"mesh": "Face Mesh", "dlib": "dlib", "atvg": "ATVGnet", "s3fd": "S3FD"}[self.boxes]
         whose = "each video's own" if self.own_boxes else "the target's"
         return f"{whose} {detector} box{size}"
 
@@ -111,17 +129,41 @@ def load_protocol(name: str) -> Protocol:
 
     Raises:
         FileNotFoundError: No such protocol; lists those there are.
-        ValueError: The YAML has other keys, types or values than expected.
+        ValueError: The YAML has other keys, types or values than expected; or it has the name and version of a
+            protocol of the package, but other fields.
     """
     path = named_file("protocols", name, "--protocol")
-    return read_experiment("protocols", path, lambda **node: Protocol(**node, name=path.stem))
+    protocol = read_experiment("protocols", path, lambda **node: Protocol(**node, name=path.stem))
+    recorded = recorded_versions().get(protocol.key)
+    if recorded not in (None, fields_sha256(protocol)):
+        raise ValueError(
+            f"{path}: it is called {protocol.key}, but its fields are not those of {protocol.key} (SHA-256 "
+            f"{fields_sha256(protocol)[:12]}, recorded {str(recorded)[:12]}). Expected another version where a field "
+            "changes, because rows name nothing else. Raise version in it, or give a protocol of your own another name"
+        )
+    return protocol
+
+
+def recorded_versions() -> dict[str, str]:
+    """`fields_sha256` of all versions that the package has had, by name and version."""
+    with (installed_experiments() / "protocols" / _VERSIONS).open(newline="", encoding="utf-8") as file:
+        return {f"{line['name']}-v{line['version']}": line["sha256"] for line in csv.DictReader(file)}
+
+
+def _sha256(protocol: Protocol, **values: Any) -> str:
+    fields = asdict(protocol) | values
+    kept = {k: v for k, v in fields.items() if k not in ("about", "paper") and (k not in _IMPLIED or v != _IMPLIED[k])}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def fields_sha256(protocol: Protocol) -> str:
+    """SHA-256 of everything by which a protocol changes numbers."""
+    return _sha256(protocol)
 
 
 def rules_sha256(protocol: Protocol, dataset: str) -> str:
     """SHA-256 of what a protocol says of this data set: in a YAML of one's own the version is soon forgotten."""
-    values = {key: value for key, value in asdict(protocol).items() if key not in ("about", "paper")}
-    values |= {key: dict(values[key]).get(dataset) for key in ("pairs", "seconds")}
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return _sha256(protocol, **{key: dict(getattr(protocol, key)).get(dataset) for key in ("pairs", "seconds")})
 
 
 PAIRED_FACE_BOX = "paired_face_box"

@@ -106,12 +106,12 @@ def protocols_of(table: PaperTable, options: RunOptions) -> dict[str, tuple[Prot
             continue
         missing = ""
         # Without its metric networks a protocol would fill no cell, and its folder would refuse them later.
-        files = [PAPER_METRICS[m].weights for m in metrics]
-        if not any(not file or store.find(file) is not None for file in files):
+        needs = [PAPER_METRICS[m].files(table.paper.key, (dataset,)) for m in metrics for dataset in table.datasets]
+        if not any(all(store.find(file) for file in files) for files in needs):
             titles = ", ".join(PAPER_METRICS[m].title for m in metrics)
             missing = (
                 f"{protocol.key}, of which this table has only {titles}. Run: bench weights fetch "
-                f"{' '.join(dict.fromkeys(files))}."
+                f"{' '.join(dict.fromkeys(file for files in needs for file in files))}."
             )
         elif protocol.boxes == "s3fd" and store.find("s3fd") is None:
             missing = f"{protocol.key}, whose boxes are S3FD's. Run: bench weights fetch s3fd."

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
-from lipsync_bench.evaluation import candidates, evaluate_videos
+from lipsync_bench.evaluation import candidates, evaluate_dataset, evaluate_videos
 from lipsync_bench.evaluation.options import Rules, Running, Selection
 from lipsync_bench.evaluation.target import chunks as targets
 from lipsync_bench.evaluation.target import regions
@@ -124,8 +124,9 @@ class OneFace(torch.nn.Module):
         return np.array([[*BOX, 1.0]], np.float32)
 
 
-def test_lse_on_face_tracks_alone_reads_a_file_again_twice(videos, counts, monkeypatch):
-    """Tracks are known only at the end of the video, then their crops are cut: nothing is kept in between."""
+@pytest.fixture
+def tracking(videos, monkeypatch):
+    """Weights of SyncNet and its detector, and tracks as short as the corpus' clips."""
     weights = {name: videos / name for name in ("syncnet_v2", "sfd_face")}
     for path in weights.values():
         path.write_bytes(b"stands for the weights in the rows")
@@ -133,11 +134,48 @@ def test_lse_on_face_tracks_alone_reads_a_file_again_twice(videos, counts, monke
     monkeypatch.setattr(lse, "load_syncnet_s3fd", lambda path: OneFace())
     for limit in ("MIN_SHOT_FRAMES", "MIN_DETECTIONS"):  # 4 s, which the corpus does not have
         monkeypatch.setattr(face_tracks, limit, 20)
-    rows = evaluate(videos, ["one"], weights=given(**weights)).set_index("method")
+    return given(**weights)
+
+
+def test_lse_on_face_tracks_alone_reads_a_file_again_twice(videos, counts, tracking):
+    """Tracks are known only at the end of the video, then their crops are cut: nothing is kept in between."""
+    rows = evaluate(videos, ["one"], weights=tracking).set_index("method")
     assert rows["lse_d_wav2lip_lrs"].notna().all()
-    assert rows["lse_d_wav2lip_real"].notna().to_dict() == {"ground_truth": True, "repeated_frame": False, "one": True}
+    assert rows["lse_d_wav2lip_real"].notna().all()
+    assert (rows["lse_face_tracks"] == 1).all()
     assert (counts["read target"], counts["read one"]) == (1 + 2, 1 + 2)
     assert counts["landmarks"] == counts["checks"] == FRAMES * 3
+
+
+def test_generated_frames_have_the_lse_of_a_file_with_the_same_frames(videos, tracking, monkeypatch):
+    """The repeated frame, which is made on the fly, is the target's own frames here."""
+    frames = lambda self, chunk, protocol: [frame.copy() for frame in chunk.frames]  # noqa: E731
+    monkeypatch.setattr(candidates.RepeatedFrame, "frames", frames)
+    rows = evaluate(videos, ["one"], weights=tracking).set_index("method")
+    columns = [name for name in rows if name.startswith("lse_") and name != "lse_weights"]
+    assert rows.loc["repeated_frame", columns].equals(rows.loc["ground_truth", columns])
+    assert rows.loc["one", "lse_d_wav2lip_real"] != rows.loc["ground_truth", "lse_d_wav2lip_real"]
+    assert not [path for path in (videos / "out").rglob("*") if "face_tracks" in str(path) and path.is_file()]
+
+
+def test_a_clip_without_a_face_track_keeps_its_other_scores(videos, tracking, monkeypatch):
+    monkeypatch.setattr(face_tracks, "MIN_SHOT_FRAMES", 100)
+    rows = evaluate(videos, ["one"], weights=tracking)
+    assert (rows["status"] == "ok").all()
+    assert (rows["lse_face_tracks"] == 0).all()
+    assert rows["lse_d_wav2lip_real"].isna().all()
+    assert rows[["lse_d_wav2lip_lrs", "psnr"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize(("more", "tracked"), [("", False), ("lse: wav2lip_real\n", True), ("in_papers: hdtf\n", True)])
+def test_the_data_set_says_whether_lse_is_measured_on_face_tracks(corpus, videos, tracking, more, tracked):
+    mine = videos / "mine.yaml"
+    data = "lipsync_bench.datamodules.Synthetic, init_args: {root: PATH}".replace("PATH", str(corpus / "clips"))
+    mine.write_text(f"data: {{class_path: {data}}}\n{more}")
+    select, out = Selection(limit=1), videos / "out"
+    rows = evaluate_dataset(str(mine), out, weights=tracking, select=select, progress=False).rows.set_index("method")
+    assert rows["lse_d_wav2lip_real"].notna().to_dict() == {"ground_truth": tracked, "repeated_frame": tracked}
+    assert rows["lse_d_wav2lip_lrs"].notna().all()
 
 
 def test_without_face_tracks_lse_reads_no_file_again(videos, counts, monkeypatch):

@@ -1,20 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Protocols: their files, the clips and pairs they draw, and what they cut out of real videos of the corpus."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
+from lipsync_bench.datamodules.faces.crops import cut
+from lipsync_bench.datamodules.faces.detectors import atvg_square
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.evaluation import evaluate_dataset, list_protocols, load_protocol
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, Selection
 from lipsync_bench.evaluation.target import regions as regions_module
 from lipsync_bench.evaluation.target.regions import Regions, compare_crops, in_crop
 from lipsync_bench.evaluation.task.pairs import draw_pairs, read_pairs
-from lipsync_bench.evaluation.task.protocol import Protocol
+from lipsync_bench.evaluation.task.protocol import Protocol, fields_sha256, recorded_versions, rules_sha256
 from lipsync_bench.evaluation.videos import through_h264, video_path
+from lipsync_bench.experiment_files import installed_experiments
+from lipsync_bench.inference.lip_sync import paste_crop
+from lipsync_bench.metrics.face.lmd import detect_lip_frames, lmd
 from lipsync_bench.metrics.image import fid as fid_module
 from lipsync_bench.metrics.image.fid import fid
 from tests.commands import run_bench
@@ -45,7 +52,7 @@ def written(folder, name, text):
 def test_the_protocols_of_the_four_papers_exist_by_name_and_version():
     assert {"hyperlips", "videoretalking", "g4g", "lipformer", "paired_face_box"} <= set(list_protocols())
     hyperlips = load_protocol("hyperlips")
-    assert (hyperlips.key, hyperlips.boxes, hyperlips.own_boxes) == ("hyperlips-v1", "s3fd", True)
+    assert (hyperlips.key, hyperlips.boxes, hyperlips.own_boxes) == ("hyperlips-v2", "s3fd", True)
     assert hyperlips.size_hw == (160, 160)
     assert hyperlips.pairs["lrs2"] == 80
     assert load_protocol("hyperlips_unpaired").pairing == "unpaired"
@@ -79,6 +86,37 @@ def test_the_protocols_of_the_four_papers_exist_by_name_and_version():
 def test_a_faulty_protocol_is_refused_with_the_fault(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         load_protocol(written(tmp_path, "mine", text))
+
+
+def test_every_protocol_of_the_package_is_recorded_with_its_version():
+    recorded = recorded_versions()
+    for path in sorted((installed_experiments() / "protocols").glob("*.yaml")):
+        protocol = load_protocol(str(path))
+        line = f"{protocol.name},{protocol.version},{fields_sha256(protocol)}"
+        assert protocol.key in recorded, f"raised or new: add to experiments/protocols/versions.csv: {line}"
+
+
+def test_a_field_changed_without_a_new_version_is_refused(tmp_path):
+    for name in ("hyperlips", "paired_face_box", "videoretalking"):
+        text = (installed_experiments() / "protocols" / f"{name}.yaml").read_text()
+        version = load_protocol(name).version
+        assert load_protocol(written(tmp_path, name, text)) == load_protocol(name)
+        assert load_protocol(written(tmp_path, name, text.replace("about:", "about: changed,"))).version == version
+        for changed in ("seed: 3", "mouth_margin: 0.3", "crf: 20"):
+            path = written(tmp_path, name, f"{text}\n{changed}\n")
+            with pytest.raises(ValueError, match=rf"{name}\.yaml: it is called {name}-v{version}.*Raise version in it"):
+                load_protocol(path)
+            assert load_protocol(written(tmp_path, f"my_{name}", f"{text}\n{changed}\n")).name == f"my_{name}"
+            raised = f"{text}\n{changed}\n".replace(f"\nversion: {version}", "\nversion: 99")
+            assert load_protocol(written(tmp_path, name, raised)).version == 99
+
+
+def test_a_field_that_earlier_versions_lacked_changes_no_hash_at_what_they_did():
+    """The SHA-256 in manifests of results that were made before protocols said where landmarks are found."""
+    protocol = load_protocol("paired_face_box")
+    assert rules_sha256(protocol, "lrs2") == "da50389d050c143ca74ebc92f17d8855775e94354c5a006d938f525698180bd2"
+    assert rules_sha256(replace(protocol, landmarks="crop"), "lrs2") != rules_sha256(protocol, "lrs2")
+    assert fields_sha256(replace(protocol, landmarks="crop")) != fields_sha256(protocol)
 
 
 def test_an_unknown_protocol_lists_those_there_are():
@@ -166,7 +204,7 @@ def test_whole_frames_are_compared_as_they_are(corpus, tmp_path, clips):
 def test_g4g_compares_faces_of_its_size(corpus, tmp_path):
     rows = run(corpus, tmp_path, "g4g").rows.set_index("method")
     usual = run(corpus, tmp_path / "usual", "paired_face_box").rows.set_index("method")
-    assert rows.loc["repeated_frame", "protocol"] == "g4g-v1"
+    assert rows.loc["repeated_frame", "protocol"] == "g4g-v2"
     assert 10 < rows.loc["repeated_frame", "psnr"] < 40
     # The same frames and landmarks, in a crop that is 320 / 160 times as wide and 416 / 160 times as high.
     assert 2 < rows.loc["repeated_frame", "lmd"] / usual.loc["repeated_frame", "lmd"] < 2.6
@@ -177,6 +215,62 @@ def test_lipformer_cuts_both_by_dlibs_box_of_the_target(corpus, tmp_path):
     assert (rows["status"] == "ok").all()
     assert rows.loc["ground_truth", "psnr"] == np.inf
     assert 10 < rows.loc["repeated_frame", "psnr"] < 40
+
+
+def test_atvgs_square_is_centred_on_dlibs_rectangle():
+    """Of 60 x 50 pixels at (100, 80): centre (130, 105), half a side int(0.64 * 50) = 32."""
+    assert atvg_square(np.array([100, 80, 160, 130], np.float32)).tolist() == [98, 73, 162, 137]
+    assert atvg_square(np.array([0, 0, 61, 61], np.float32)).tolist() == [-9, -9, 69, 69]
+
+
+def test_a_box_of_atvg_is_dlibs_square_inside_the_frame(corpus, clips):
+    with Clip(clips[0]) as clip:
+        frame = next(iter(read_frames(corpus / "videos" / clip.header.source)))
+    boxes = [Regions(Protocol(1, boxes=kind)).boxes([frame], np.zeros((1, 4)))[0] for kind in ("dlib", "atvg")]
+    size = np.array([frame.shape[1], frame.shape[0]] * 2)
+    assert boxes[1].tolist() == np.clip(atvg_square(boxes[0]), 0, size).tolist()
+
+
+def test_landmarks_of_the_crops_are_found_in_both_crops(corpus, tmp_path, clips):
+    text = "version: 1\nboxes: mesh\nlandmarks: crop\nsize_hw: [160, 160]\n"
+    path = written(tmp_path, "crop", text)
+    rows = run(corpus, tmp_path / "out", path).rows.set_index("method")
+    assert rows.loc["ground_truth", "lmd"] == 0
+    (clip,) = [p for p in clips if read_header(p).id == rows["clip"].iloc[0]]
+    with Clip(clip) as it:
+        boxes, frames = it.boxes(), list(read_frames(corpus / "videos" / it.header.source))
+    crops = compare_crops(frames, boxes, (160, 160))
+    pasted = [paste_crop(frame, cut(frames[0], boxes[0]), box) for frame, box in zip(frames, boxes, strict=True)]
+    found = detect_lip_frames(compare_crops(pasted, boxes, (160, 160))), detect_lip_frames(crops)
+    distance = lmd(*found, centred=False).numpy()
+    assert rows.loc["repeated_frame", "lmd"] == pytest.approx(np.nanmean(distance))
+    assert rows.loc["repeated_frame", "lmd_skipped_frames"] == np.isnan(distance).sum() < len(frames)
+    usual = run(corpus, tmp_path / "usual", "paired_face_box").rows.set_index("method")
+    assert usual.loc["repeated_frame", "lmd"] != rows.loc["repeated_frame", "lmd"]
+    assert (usual["psnr"] == rows["psnr"]).all()
+    assert (usual["faces_sha256"] != rows["faces_sha256"]).all()
+
+
+def test_a_crop_without_a_face_has_no_landmarks_and_the_next_run_knows(corpus, tmp_path, monkeypatch):
+    path = written(tmp_path, "crop", "version: 1\nlandmarks: crop\n")
+    searched = []
+
+    def find(crops):
+        searched.extend(crops)
+        points = np.random.default_rng(0).uniform(0, 160, (len(crops), 68, 2))
+        points[0] = np.nan
+        return points
+
+    monkeypatch.setattr(regions_module, "detect_lip_frames", find)
+    rows = run(corpus, tmp_path / "out", path).rows.set_index("method")
+    skipped = rows.loc["repeated_frame", "lmd_skipped_frames"]
+    assert (rows["status"] == "ok").all()
+    assert 0 < skipped == rows.loc["ground_truth", "lmd_skipped_frames"] < 40
+    assert len(searched) == 2 * 40
+    (tmp_path / "out" / "clips.csv").unlink()
+    again = run(corpus, tmp_path / "out", path).rows.set_index("method")
+    assert len(searched) == 3 * 40  # those of the target are stored
+    assert again.loc["repeated_frame", "lmd"] == rows.loc["repeated_frame", "lmd"]
 
 
 def test_hyperlips_without_the_detectors_weights_says_where_they_come_from(corpus, tmp_path):

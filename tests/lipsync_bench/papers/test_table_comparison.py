@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +15,7 @@ import pytest
 from lipsync_bench.datamodules.weights.registry import official_file
 from lipsync_bench.papers import LeaderboardSource, TableOptions, compare, load_table, read_sources, table
 from lipsync_bench.papers.comparison import NOT_RUN, PAPER_ONLY
+from lipsync_bench.papers.printed.paper_metrics import PAPER_METRICS
 from lipsync_bench.papers.render import latex_escape, to_csv, to_latex, to_markdown, to_text
 from lipsync_bench.results.leaderboard import leaderboard
 from lipsync_bench.results.rows import FIELDS
@@ -110,7 +112,7 @@ def test_missing_and_unmatched_methods_are_noted(joined):
     assert re.search(r"not measured: LSE-C, LSE-D \(run: bench weights fetch syncnet_v2\)", notes)
     assert "methods without a row in this table: repeated_frame" in notes
     assert "very likely a misprint" in notes
-    assert "whether LMD's lips are centred" in notes
+    assert "LMD's lips are centred" in notes
     assert "lipsync_bench 0.1.0" in notes
 
 
@@ -127,12 +129,12 @@ def test_a_part_of_the_table_is_filled_from_its_own_data_set(tmp_path):
 
 
 def test_two_protocols_are_two_columns_and_two_folders_too(tmp_path):
-    mixed = rows_of("wav2lip", 2) + rows_of("wav2lip", 2, protocol="hyperlips-v1")
+    mixed = rows_of("wav2lip", 2) + rows_of("wav2lip", 2, protocol="hyperlips-v2")
     results(tmp_path / "a", mixed)
     results(tmp_path / "b", rows_of("wav2lip", 3))
     headings = [source.heading for source in read_sources(tmp_path)]
     assert len(set(headings)) == 3
-    assert headings[0] == "hyperlips-v1, lrs2"
+    assert headings[0] == "hyperlips-v2, lrs2"
     assert [heading.endswith(f"{name})") for heading, name in zip(headings[1:], "ab", strict=True)] == [True, True]
 
 
@@ -151,7 +153,7 @@ def source_of(
     clips: int = 80,
     dataset: str = "lrs2",
     split: str = "test",
-    protocol: str = "hyperlips-v1",
+    protocol: str = "hyperlips-v2",
     boxes: str = S3FD,
     **values,
 ):
@@ -183,7 +185,11 @@ def test_the_papers_own_protocol_on_its_clips_may_be_compared():
         ({"split": "val"}, "hyperlips-1", r"other clips \(ours: the split val"),
         ({"clips": 3}, "hyperlips-1", r"another number of clips in the mean \(the paper's: 80\)"),
         ({}, "lipformer-1", r"number of clips not stated"),
-        ({"protocol": "lipformer-v1"}, "hyperlips-1", r"other crop \(ours: the target's dlib box.*the paper's: .*S3FD"),
+        (
+            {"protocol": "lipformer-v2"},
+            "hyperlips-1",
+            r"other crop \(ours: the target's ATVGnet box.*the paper's: .*S3FD",
+        ),
         ({"protocol": "mine-v1"}, "hyperlips-1", r"another protocol \(mine-v1"),
         ({"protocol": "hyperlips-v99"}, "hyperlips-1", r"another protocol \(hyperlips-v99"),
         ({"protocol": "hyperlips_unpaired-v1"}, "hyperlips-1", r"other pairs \(ours: unpaired"),
@@ -201,7 +207,7 @@ def test_what_differs_is_named_in_one_sentence(changed, table, message):
 
 
 def test_a_mean_over_fewer_clips_than_the_papers_is_not_comparable():
-    rows = rows_of("wav2lip", 80, "hyperlips-v1")
+    rows = rows_of("wav2lip", 80, "hyperlips-v2")
     rows[0] |= {"lmd": None}
     source = LeaderboardSource(board_of(rows), "here", "lrs2", "test", S3FD)
     assert why("hyperlips-1", "psnr", source).comparable
@@ -209,7 +215,7 @@ def test_a_mean_over_fewer_clips_than_the_papers_is_not_comparable():
 
 
 def test_clips_that_were_never_released_are_always_others():
-    board = board_of(rows_of("lipformer", 80, "lipformer-v1"))
+    board = board_of(rows_of("lipformer", 80, "lipformer-v2"))
     source = LeaderboardSource(board, "here", "custom", "test")
     assert "other clips" in why("lipformer-2", "psnr", source, "lipformer").why
 
@@ -223,12 +229,50 @@ def test_lse_is_compared_only_with_the_official_weights_and_pairs(monkeypatch):
     )
     make_official(monkeypatch, "syncnet_v2", SYNCNET)
     assert why("hyperlips-1", "lse_c", source_of(**lse)).comparable
-    pairs = why("hyperlips-1", "lse_d", source_of(**{**lse, "protocol": "hyperlips-v1"})).why
+    pairs = why("hyperlips-1", "lse_d", source_of(**{**lse, "protocol": "hyperlips-v2"})).why
     assert pairs == "Not to be compared: other pairs (ours: paired; the paper's: unpaired)."
 
 
+@pytest.mark.parametrize(
+    ("table", "dataset", "in_papers", "script"),
+    [
+        ("hyperlips-1", "lrs2", "lrs2", "lrs"),
+        ("hyperlips-2", "mead", "mead_neutral", "real"),
+        ("videoretalking-1", "hdtf", "hdtf", "real"),
+        ("g4g-1", "hdtf", "hdtf", "real"),
+        ("g4g-1", "lrs2", "lrs2", "lrs"),
+        ("hyperlips-5", "one_speaker", "custom", "real"),
+    ],
+)
+def test_lse_of_large_frames_is_that_of_face_tracks(table, dataset, in_papers, script):
+    values = {f"lse_{x}_wav2lip_{s}": n for n, (x, s) in enumerate((x, s) for x in "cd" for s in ("lrs", "real"))}
+    joined = compare(load_table(table), [source_of(2, dataset, **values)])
+    row = replace(next(x.row for x in joined.rows if x.row.dataset == in_papers), name="wav2lip")
+    for metric in ("lse_c", "lse_d"):
+        assert joined.sources[0].score(joined.table, row, metric).value == values[f"{metric}_wav2lip_{script}"]
+    assert "face tracks (real) on hdtf, mead_neutral, custom" in PAPER_METRICS["lse_c"].unstated
+
+
+def test_lmd_is_centred_in_lipformers_tables_alone():
+    source = source_of(2, lmd_centred=0.5)
+    for name, value in (("lipformer-1", 0.5), ("hyperlips-1", 1.5)):
+        joined = compare(load_table(name), [source])
+        assert row_of(joined, "wav2lip", "lrs2").cells["lmd"].ours[0].value == value
+
+
+def test_only_g4gs_own_split_of_lrs2_has_g4gs_clips_and_no_other_paper_has_them():
+    g4g = {"clips": 45, "protocol": "g4g-v2", "dataset": "lrs2_g4g", "split": "test of g4g, leaking into the official"}
+    assert why("g4g-1", "psnr", source_of(**g4g), dataset="lrs2").comparable
+    official = source_of(**{**g4g, "dataset": "lrs2", "split": "test"})
+    assert (
+        "other clips (ours: the split test; the paper's: test of g4g)"
+        in why("g4g-1", "psnr", official, dataset="lrs2").why
+    )
+    assert "other clips (ours: the split test of g4g, leaking" in why("hyperlips-1", "psnr", source_of(**g4g)).why
+
+
 def test_lpips_says_that_its_net_is_not_stated():
-    board = board_of(rows_of("wav2lip", protocol="g4g-v1"))
+    board = board_of(rows_of("wav2lip", protocol="g4g-v2"))
     board[["lpips_alex", "lpips_alex_low", "lpips_alex_high", "lpips_alex_n"]] = [0.1, 0.09, 0.11, 80]
     joined = compare(load_table("g4g-1"), [LeaderboardSource(board, "here", "lrs2", "test")])
     assert row_of(joined, "wav2lip", "lrs2").cells["lpips"].ours[0].value == 0.1

@@ -25,7 +25,9 @@ def rows_of(method: str, protocol: str, clips: int = 80, **values: object) -> li
     return [{name: row.get(name) for name in FIELDS} for row in rows]
 
 
-def source_of(rows: list[dict], dataset: str = "lrs2", fid: dict[str, tuple[float, int]] | None = None):
+def source_of(
+    rows: list[dict], dataset: str = "lrs2", fid: dict[str, tuple[float, int]] | None = None, split: str = "test"
+):
     frame = pd.DataFrame(rows)
     pooled = None
     if fid is not None:
@@ -34,7 +36,7 @@ def source_of(rows: list[dict], dataset: str = "lrs2", fid: dict[str, tuple[floa
         pooled = pooled.assign(
             fid=[fid[name][0] for name in pooled["method"]], fid_n=[fid[name][1] for name in pooled["method"]]
         )
-    return LeaderboardSource(leaderboard(frame, pooled), "here", dataset, "test")
+    return LeaderboardSource(leaderboard(frame, pooled), "here", dataset, split)
 
 
 def row_of(joined, name: str, dataset: str = "lrs2"):
@@ -47,8 +49,8 @@ def row_of(joined, name: str, dataset: str = "lrs2"):
 @pytest.fixture(scope="module")
 def with_uint8():
     values = {"psnr": 27.25, "ssim": 0.7, "lmd": 1.0}
-    rows = rows_of("wav2lip", "hyperlips-v1", **values, psnr_uint8=31.4567)
-    rows += rows_of("ip_lap", "hyperlips-v1", **values)
+    rows = rows_of("wav2lip", "hyperlips-v2", **values, psnr_uint8=31.4567)
+    rows += rows_of("ip_lap", "hyperlips-v2", **values)
     return compare(load_table("hyperlips-1"), [source_of(rows)])
 
 
@@ -63,7 +65,7 @@ def test_psnr_uint8_is_printed_beside_ours_in_every_format(with_uint8):
     heads, _, wav2lip = [row.split(" | ") for row in markdown if row.startswith("|")][:3]
     assert heads[1:4] == [
         "PSNR (dB) ↑, paper",
-        "PSNR (dB) ↑, ours: hyperlips-v1, lrs2",
+        "PSNR (dB) ↑, ours: hyperlips-v2, lrs2",
         "PSNR (dB) ↑, PSNR uint8, ours",
     ]
     assert wav2lip[3] == "31.457 <sup>b</sup>"
@@ -86,7 +88,7 @@ def test_psnr_uint8_is_a_metric_of_its_own_in_csv(with_uint8):
 
 def test_without_ours_uint8_is_not_mentioned():
     paper = compare(load_table("hyperlips-1"))
-    other = compare(load_table("hyperlips-1"), [source_of(rows_of("wav2lip", "hyperlips-v1", psnr=27.25))])
+    other = compare(load_table("hyperlips-1"), [source_of(rows_of("wav2lip", "hyperlips-v2", psnr=27.25))])
     for joined in (paper, other):
         assert joined.diagnosed("psnr") == ()
         assert "uint8" not in to_text(joined) + to_markdown(joined) + to_latex(joined) + to_csv(joined)
@@ -143,12 +145,12 @@ def test_a_table_without_our_fid_notes_what_it_needs():
 
 def test_lpips_needs_the_published_trunk():
     values = {"psnr": 28.0, "lpips_alex": 0.1}
-    rows = rows_of("wav2lip", "g4g-v1", 45, **values, lpips_alex_sha256=ALEXNET)
-    joined = compare(load_table("g4g-1"), [source_of(rows)])
+    rows = rows_of("wav2lip", "g4g-v2", 45, **values, lpips_alex_sha256=ALEXNET)
+    joined = compare(load_table("g4g-1"), [source_of(rows, split="test of g4g")])
     assert row_of(joined, "wav2lip").cells["lpips"].ours[0].verdict.comparable
     assert any(f"AlexNet {ALEXNET[:12]}" in note for note in joined.notes)
-    rows = rows_of("wav2lip", "g4g-v1", 45, **values, lpips_alex_sha256="ab" * 32)
-    cells = row_of(compare(load_table("g4g-1"), [source_of(rows)]), "wav2lip").cells
+    rows = rows_of("wav2lip", "g4g-v2", 45, **values, lpips_alex_sha256="ab" * 32)
+    cells = row_of(compare(load_table("g4g-1"), [source_of(rows, split="test of g4g")]), "wav2lip").cells
     assert "not those of alexnet-owt-7be5be79.pth" in cells["lpips"].ours[0].verdict.why
     assert cells["psnr"].ours[0].verdict.comparable
 
@@ -173,7 +175,7 @@ def test_a_leaderboard_merged_without_rows_reads_without_ranks(tmp_path):
 
     alone = []
     for name, more in (("wav2lip", {"psnr_uint8": 31.0}), ("ip_lap", {"lmd": 1.0})):
-        made = results(tmp_path / name, rows_of(name, "hyperlips-v1", 3, psnr=30.0, ssim=0.9, **more))
+        made = results(tmp_path / name, rows_of(name, "hyperlips-v2", 3, psnr=30.0, ssim=0.9, **more))
         alone.append(tmp_path / f"{name}.csv")
         alone[-1].write_bytes((made / "leaderboard.csv").read_bytes())
     assert leaderboard_merge(alone, out=tmp_path / "all.csv") == 0
@@ -189,7 +191,7 @@ def test_a_leaderboard_merged_without_rows_reads_without_ranks(tmp_path):
 
 
 def test_an_older_leaderboard_without_the_newer_metric_networks_is_read(tmp_path):
-    folder = results(tmp_path / "old", rows_of("wav2lip", "hyperlips-v1", 3, psnr=30.0))
+    folder = results(tmp_path / "old", rows_of("wav2lip", "hyperlips-v2", 3, psnr=30.0))
     (folder / "clips.csv").unlink()
     board = pd.read_csv(folder / "leaderboard.csv")
     board.drop(columns=["fid_sha256", "lpips_alex_sha256", "lpips_vgg_sha256"]).to_csv(folder / "leaderboard.csv")

@@ -133,7 +133,7 @@ def test_a_paired_table_is_run_and_then_reused(here, capsys, caplog):
     assert len(counts) == 4  # two test clips; neither the repeated frame nor methods of no row
     first = shown(capsys)
     ours = cell(first, "wav2lip", "psnr")
-    assert (ours["n"], ours["tried"], ours["protocol"]) == (2, 2, "lipformer-v1")
+    assert (ours["n"], ours["tried"], ours["protocol"]) == (2, 2, "lipformer-v2")
     assert ours["low"] <= ours["ours"] <= ours["high"]
     assert cell(first, "ground_truth", "ssim")["ours"] == 1
     assert cell(first, "lipformer", "psnr")["why"] == "not run"
@@ -336,7 +336,7 @@ def test_options_that_do_not_fit_are_refused_before_anything_is_computed(here, c
 
 def test_protocols_whose_detectors_weights_are_missing_are_not_run(here, caplog):
     assert run_bench("table", "hyperlips-1", "--run") == 1
-    assert "Not run on lrs2: hyperlips-v1, whose boxes are S3FD's. Run: bench weights fetch s3fd." in caplog.text
+    assert "Not run on lrs2: hyperlips-v2, whose boxes are S3FD's. Run: bench weights fetch s3fd." in caplog.text
     assert "nothing can be run" in caplog.text
     assert counts == []
 

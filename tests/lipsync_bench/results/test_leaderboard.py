@@ -93,7 +93,7 @@ def test_the_file_has_the_promised_columns_and_whole_ranks(tmp_path):
     metrics = [c for c in COLUMNS if c.name in {"psnr", "ssim", "fid", "expert_offset_frames", "psnr_uint8"}]
     expected = ["protocol", "method", "clips", "failures", "fallback_frames"]
     expected += [name for c in metrics for name in metric_columns(c)]
-    expected += ["generator_sha256", "paste", *NETWORK_HASHES, "generator_weights"]
+    expected += ["generator_sha256", "paste", *NETWORK_HASHES, "split", "generator_weights"]
     expected += ["lse_weights", "lpips_alex_weights", "lpips_vgg_weights", "fid_weights", "package_version"]
     assert list(board.columns) == expected
     assert metric_columns(column("psnr")) == tuple(f"psnr{s}" for s in ("", "_low", "_high", "_n", "_rank", "_group"))

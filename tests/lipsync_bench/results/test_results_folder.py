@@ -22,7 +22,7 @@ def write_rows(folder: Path, psnr: float = 30.0) -> None:
     file = RowFile(folder / "clips.csv")
     for method in ("ground_truth", "NA", "wav2lip"):
         for k in range(3):
-            row = {"protocol": "hyperlips-v1", "method": method, "clip": f"nan/{k}", "audio_clip": f"nan/{k}"}
+            row = {"protocol": "hyperlips-v2", "method": method, "clip": f"nan/{k}", "audio_clip": f"nan/{k}"}
             value = math.inf if method == "ground_truth" else psnr + k / 7
             file.append({**row, "status": "ok", "frames": 25, "psnr": value, "package_version": "0.1.0"})
     file.append({**row, "clip": "nan/3", "audio_clip": "nan/3", "status": "failed", "reason": "no face"})
