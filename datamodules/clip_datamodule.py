@@ -15,7 +15,7 @@ from lipsync_bench.datamodules.datasets.splits import SPLITS, Split, read_splits
 from lipsync_bench.datamodules.files.texts import few, read_json
 from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
-from lipsync_bench.datamodules.windows.faces import check_faces, method_name
+from lipsync_bench.datamodules.windows.faces import check_faces, method_words
 from lipsync_bench.datamodules.windows.kinds import WindowKind, choose_kind
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 
@@ -317,7 +317,7 @@ class ClipDataModule(FaceDataModule):
         if not ready:
             return None
         if recipe is not None:
-            check_faces(ready, recipe, method_name(self._module), own_crops=size_hw is not None)
+            check_faces(ready, recipe, method_words(self._module), own_crops=size_hw is not None)
         train = split == "train"
         length = self.epoch_length if train else self.val_length
         return kind(ready, size_hw, self.seed, length, self.read, fixed=not train, recipe=recipe)

@@ -66,6 +66,17 @@ class RecipeOptions:
     def __bool__(self) -> bool:
         return any(getattr(self, field.name) is not None for field in fields(self))
 
+    def words(self) -> str:
+        """As they are typed: "--recipe.crop mesh --recipe.pads 0 10 0 0"; empty for none."""
+        given = {field.name: getattr(self, field.name) for field in fields(self)}
+        out = []
+        for name, value in given.items():
+            if isinstance(value, bool):
+                out.append(f"--recipe.{'' if value else 'no-'}{name}")
+            elif value is not None:
+                out.append(f"--recipe.{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
+        return " ".join(out)
+
     def applied(self, recipe: Recipe) -> Recipe:
         """A recipe with these parts replaced.
 

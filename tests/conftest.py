@@ -38,11 +38,15 @@ def real_clips() -> Path:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small synthetic corpus, prepared: `videos/` as LRS2 lays them out, `clips/` for the data modules. Read only."""
     from lipsync_bench.datamodules.datasets.synthetic import make_corpus
+    from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
     from lipsync_bench.datamodules.prepare.options import PrepareOptions
     from lipsync_bench.datamodules.prepare.prepare import prepare
+    from lipsync_bench.datamodules.recipe import Recipe
 
     folder = tmp_path_factory.mktemp("corpus")
     make_corpus(folder / "videos", speakers=2, clips_per_speaker=3, seconds=1.6, seed=7, workers=1, progress=False)
-    report = prepare(folder / "videos", folder / "clips", PrepareOptions("synthetic", workers=1), progress=False)
+    recipes = [Recipe(FaceMeshBox(), (size, size)) for size in (96, 128, 256)]  # as {crop: mesh} of several methods
+    options = PrepareOptions("synthetic", workers=1)
+    report = prepare(folder / "videos", folder / "clips", options, recipes=recipes, progress=False)
     assert (report.done, report.failed) == (6, 0)
     return folder

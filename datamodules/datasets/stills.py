@@ -26,7 +26,7 @@ from lipsync_bench.datamodules.datasets.folder import shuffled
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.container import MAX_PIXELS
 from lipsync_bench.datamodules.windows.decoding import stack_frames
-from lipsync_bench.datamodules.windows.faces import check_faces, method_name
+from lipsync_bench.datamodules.windows.faces import check_faces, method_words
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -339,7 +339,7 @@ class FaceImages(FaceDataModule):
             recipe = self._recipe()
             if recipe is not None and self.clips is not None:
                 wanted = [*self.clips.clips("train"), *val]
-                check_faces(wanted, recipe, method_name(self._module), own_crops=False)
+                check_faces(wanted, recipe, method_words(self._module), own_crops=False)
             self._fixed = self._choose(stills["val"], val)
             self._stills = stills
 

@@ -4,23 +4,26 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from lipsync_bench.datamodules.clips.clip import ClipHeader, read_header
 from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.texts import few
 from lipsync_bench.datamodules.recipe import Recipe, crop_rule
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.windows.dataset import in_threads
 
-__all__ = ["check_faces", "method_name"]
+__all__ = ["check_faces", "method_words"]
 
 
-def method_name(module: object) -> str:
-    """What `bench prepare --for` calls a module: its attribute `method`, else after the folders of its file."""
-    folders = type(module).__module__.partition(".models.")[2].split(".")
-    named = getattr(module, "method", "") or "_".join(name for name in folders if name != "module")
-    return str(named or type(module).__name__)
+def method_words(module: object) -> str:
+    """What a user types behind `bench prepare --for` to have a module's faces: the name of its experiment, else of its
+    class, and the changes of its recipe.
+    """
+    name = PurePath(getattr(module, "experiment", "")).stem or getattr(module, "method", "") or type(module).__name__
+    changes = getattr(module, "recipe_changes", None)
+    return f"{name} {changes.words()}".strip() if isinstance(changes, RecipeOptions) else name
 
 
 def check_faces(clips: Sequence[Path], recipe: Recipe, method: str, own_crops: bool) -> None:
@@ -29,7 +32,7 @@ def check_faces(clips: Sequence[Path], recipe: Recipe, method: str, own_crops: b
     Args:
         clips: clip files of a prepared folder.
         recipe: of the method.
-        method: as `bench prepare` calls it.
+        method: as `method_words` gives it.
         own_crops: whether the clips' own crops are to be used, whatever their size; else the track of the recipe.
 
     Raises:
@@ -54,9 +57,9 @@ def check_faces(clips: Sequence[Path], recipe: Recipe, method: str, own_crops: b
         root = clips[0].parent.parent
         first = next(iter(found))
         raise FileNotFoundError(
-            f"{len(found)} of {len(clips)} clips in {root} have no faces {wanted}, with which {method} is fed: "
+            f"{len(found)} of {len(clips)} clips in {root} have no faces {wanted}, which {method.partition(' ')[0]} is fed: "
             f"{few([path.relative_to(root) for path in found])}. The first has {found[first]}. Expected a track beside "
-            f"every clip. Run: bench prepare --for {method} --out {root}"
+            f"every clip. Run: bench prepare --source DIR --out {root} --for {method}"
         )
 
 

@@ -49,6 +49,7 @@ from lipsync_bench.metrics.sync.expert import expert_curve
 from lipsync_bench.models import list_methods, load_expert, load_method
 from lipsync_bench.models.core.session import Video
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
+from lipsync_bench.recipes import recipe_named
 from lipsync_bench.results.csv_tables import csv_text
 from lipsync_bench.results.leaderboard import rich_table
 from lipsync_bench.runs import STAGE, run_checkpoint
@@ -145,7 +146,7 @@ def _expert_loss(expert: Path, clips: Path, seed: int) -> float:
     """Held-out loss of the expert: BCE over windows of the test clips, which training and validation never saw."""
     module = load_expert(expert)
     data = Synthetic(
-        root=clips, image_size=module.image_size, batch_size=32, num_workers=0,
+        root=clips, batch_size=32, num_workers=0,
         val_length=HELD_OUT_WINDOWS, seed=seed,
     )  # fmt: skip
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
@@ -223,12 +224,13 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     runs = trainings(method)
     _claim(out, seed, overwrite)
     videos, clips, results = out / "videos", out / "clips", out / "results" / method
+    recipes = [recipe_named(f"{run}+synthetic/{run}") for run in runs]
     stages: list[tuple[str, Callable[[], object]]] = [
         ("corpus: talking heads with true sync", lambda: make_corpus(
             videos, speakers=SPEAKERS, clips_per_speaker=CLIPS_PER_SPEAKER, seconds=SECONDS, seed=seed
         )),
         ("preparation: faces, crops, mel", lambda: _log.info(
-            "%s", prepare(videos, clips, PrepareOptions("synthetic")).summary()
+            "%s", prepare(videos, clips, PrepareOptions("synthetic"), recipes=recipes).summary()
         )),
     ]  # fmt: skip
     for name in runs:

@@ -93,7 +93,7 @@ class BenchModule(FrozenParts):
         recipe: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._changes = RecipeOptions(**(recipe or {}))
+        self.recipe_changes = RecipeOptions(**(recipe or {}))
         self._recipe: Recipe | None = None
         self.discriminator = None
         self.weights = {}
@@ -123,7 +123,7 @@ class BenchModule(FrozenParts):
         """How it is fed: what its checkpoint says, else the published recipe with the argument's changes."""
         if self._recipe is None:
             published = self.published()
-            self._recipe = None if published is None else self._changes.applied(published)
+            self._recipe = None if published is None else self.recipe_changes.applied(published)
         return self._recipe
 
     @property  # type: ignore[misc]  # in Lightning this property has a setter
