@@ -41,7 +41,6 @@ MAX_FACES = 4
 # edge (median over 28 frames of four people, spread 3 % of the width). The lower edge is not used, so that the
 # rectangle does not move with the jaw. On a face of 200 px the 68 points differ by 1.0 px from those in the true HOG
 # rectangle, as much as a shift of that rectangle by 3 px causes (it moves in larger jumps).
-_ATVG_HALF = 0.64  # of the height of dlib's rectangle
 _HOG_SIDE = 1.09
 _HOG_CENTRE = 0.59
 _MESH_MARGIN = 2.0  # side of the square searched for the mesh, in dlib rectangles
@@ -57,7 +56,6 @@ __all__ = [
     "MediaPipeDetector",
     "S3FDDetector",
     "area",
-    "atvg_square",
     "centre",
     "detect_landmarks68",
     "detector_version",
@@ -138,13 +136,6 @@ def dlib_rectangle(image: np.ndarray) -> np.ndarray | None:
     """dlib's best frontal face (HOG, 1 up-sampling): its rectangle float32 (4,), or None."""
     rectangles = _hog_rectangles(image)
     return rectangles[0] if rectangles else None
-
-
-def atvg_square(rectangle: np.ndarray) -> np.ndarray:
-    """The square that ATVGnet's script cuts about dlib's rectangle, float32 (4,); it may extend beyond the image."""
-    x1, y1, x2, y2 = (int(value) for value in rectangle)
-    half, x, y = int(_ATVG_HALF * (y2 - y1)), x1 + int((x2 - x1) / 2), y1 + int((y2 - y1) / 2)
-    return np.array([x - half, y - half, x + half, y + half], np.float32)
 
 
 def hog_like_rectangle(mesh_box: np.ndarray) -> np.ndarray:

@@ -8,7 +8,15 @@ import numpy as np
 from lipsync_bench.datamodules.faces.crop_rules.boxes import NO_PADS, BoxRule, in_frame
 from lipsync_bench.datamodules.faces.geometry import Geometry
 
-__all__ = ["ATVGSquare"]
+__all__ = ["ATVGSquare", "atvg_squares"]
+
+
+def atvg_squares(rectangles: np.ndarray) -> np.ndarray:
+    """The squares about dlib's rectangles (T, 4), float64 (T, 4); they may extend beyond the frame."""
+    left, top, right, bottom = np.trunc(rectangles.astype(np.float64)).T
+    x, y = left + np.trunc((right - left) / 2), top + np.trunc((bottom - top) / 2)
+    half = np.trunc(0.64 * (bottom - top))
+    return np.stack([x - half, y - half, x + half, y + half], axis=1)
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,4 @@ class ATVGSquare(BoxRule):
         return "atvg"
 
     def boxes(self, geometry: Geometry) -> np.ndarray:
-        left, top, right, bottom = np.trunc(geometry.boxes_of("dlib").astype(np.float64)).T
-        x, y = left + np.trunc((right - left) / 2), top + np.trunc((bottom - top) / 2)
-        half = np.trunc(0.64 * (bottom - top))
-        return in_frame(np.stack([x - half, y - half, x + half, y + half], axis=1), NO_PADS, geometry)
+        return in_frame(atvg_squares(geometry.boxes_of("dlib")), NO_PADS, geometry)

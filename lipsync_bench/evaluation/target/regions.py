@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 
 from lipsync_bench.datamodules.clips.clip import ClipHeader
+from lipsync_bench.datamodules.faces.crop_rules.atvg import atvg_squares
 from lipsync_bench.datamodules.faces.crops import cut
-from lipsync_bench.datamodules.faces.detectors import FaceCheck, atvg_square, detector_version, dlib_rectangle
+from lipsync_bench.datamodules.faces.detectors import FaceCheck, detector_version, dlib_rectangle
 from lipsync_bench.datamodules.faces.s3fd import MIN_SIDE_PX, load_s3fd, rectangles
 from lipsync_bench.datamodules.media.video import READING
 from lipsync_bench.evaluation.task.protocol import Protocol
@@ -97,7 +98,7 @@ class Regions:
         if self.protocol.boxes in ("dlib", "atvg"):
             box = dlib_rectangle(frame)
             if box is not None and self.protocol.boxes == "atvg":
-                box = atvg_square(box)
+                box = atvg_squares(box[None])[0].astype(np.float32)
         elif min(height, width) >= MIN_SIDE_PX:
             found = rectangles(self._s3fd, frame[None])[0]
             box = None if found is None else np.array(found, np.float32)

@@ -10,6 +10,7 @@ LSE_SCRIPTS: dict[str, LSEScript] = {
     "hdtf": "wav2lip_real",
     "mead_neutral": "wav2lip_real",
     "custom": "wav2lip_real",
+    "adnerf": "wav2lip_real",
 }
 """By data set, as the papers call it: "wav2lip_lrs" squeezes whole frames to 224 pixels, for videos that are cropped to
 the face; "wav2lip_real" finds and tracks faces, for all others. Only Wav2Lip's paper says which it took, for LRS2; the

@@ -10,7 +10,6 @@ import torch
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.faces.crops import cut
-from lipsync_bench.datamodules.faces.detectors import atvg_square
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.evaluation import evaluate_dataset, list_protocols, load_protocol
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, Selection
@@ -219,8 +218,8 @@ def test_lipformer_cuts_both_by_dlibs_box_of_the_target(corpus, tmp_path):
 
 def test_atvgs_square_is_centred_on_dlibs_rectangle():
     """Of 60 x 50 pixels at (100, 80): centre (130, 105), half a side int(0.64 * 50) = 32."""
-    assert atvg_square(np.array([100, 80, 160, 130], np.float32)).tolist() == [98, 73, 162, 137]
-    assert atvg_square(np.array([0, 0, 61, 61], np.float32)).tolist() == [-9, -9, 69, 69]
+    assert atvg_squares(np.array([100, 80, 160, 130], np.float32)[None])[0].tolist() == [98, 73, 162, 137]
+    assert atvg_squares(np.array([0, 0, 61, 61], np.float32)[None])[0].tolist() == [-9, -9, 69, 69]
 
 
 def test_a_box_of_atvg_is_dlibs_square_inside_the_frame(corpus, clips):
@@ -228,7 +227,7 @@ def test_a_box_of_atvg_is_dlibs_square_inside_the_frame(corpus, clips):
         frame = next(iter(read_frames(corpus / "videos" / clip.header.source)))
     boxes = [Regions(Protocol(1, boxes=kind)).boxes([frame], np.zeros((1, 4)))[0] for kind in ("dlib", "atvg")]
     size = np.array([frame.shape[1], frame.shape[0]] * 2)
-    assert boxes[1].tolist() == np.clip(atvg_square(boxes[0]), 0, size).tolist()
+    assert boxes[1].tolist() == np.clip(atvg_squares(boxes[0][None])[0], 0, size).tolist()
 
 
 def test_landmarks_of_the_crops_are_found_in_both_crops(corpus, tmp_path, clips):
