@@ -297,11 +297,6 @@ class ClipDataModule(FaceDataModule):
     def _dataset(self, split: Split) -> WindowDataset | None:
         kind, _, recipe = self._key(split)
         size_hw = None if self.image_size is None else (self.image_size, self.image_size)
-        if size_hw is None and recipe is None:
-            raise ValueError(
-                f"{self.name}: no model that has a recipe, and no image_size. Expected one that says which faces are "
-                "read. Set --data.init_args.image_size for the clips' own crops."
-            )
         clips = self.clips(split)
         ready, self.short[split] = kind.separate(clips)
         if self.short[split]:
@@ -316,6 +311,11 @@ class ClipDataModule(FaceDataModule):
             )
         if not ready:
             return None
+        if size_hw is None and recipe is None:
+            raise ValueError(
+                f"{self.name}: no model that has a recipe, and no image_size. Expected one that says which faces are "
+                "read. Set --data.init_args.image_size for the clips' own crops."
+            )
         if recipe is not None:
             check_faces(ready, recipe, method_words(self._module), own_crops=size_hw is not None)
         train = split == "train"

@@ -15,7 +15,7 @@ import torch
 from lipsync_bench.cli.lightning import BenchCLI
 from lipsync_bench.datamodules import ClipFolder
 from lipsync_bench.datamodules.clips.clip import Clip
-from lipsync_bench.datamodules.windows.dataset import Encoded, WindowDataset
+from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 from tests.datamodules.prepared_folders import write_folder
@@ -51,17 +51,17 @@ class Noted(WindowDataset[dict[str, torch.Tensor]]):
     def starts(cls, clip: Clip) -> Sequence[int]:
         return range(0 if cls.note(clip.path) == "none" else len(clip))
 
-    def draw(self, clip: Clip, rng: np.random.Generator) -> Encoded:
+    def draw(self, clip: Clip, rng: np.random.Generator) -> Drawn:
         start = int(rng.integers(len(self.starts(clip))))
         number = torch.tensor(float(self.note(clip.path)))
-        return Encoded(clip.path, {"face": (start, clip.jpegs(start, 1))}, {"number": number})
+        return Drawn({"face": range(start, start + 1)}, {"number": number})
 
     def made_by(self) -> set[str]:
         return {f"{len(self.clips)} notes"}
 
     @classmethod
-    def example_batch(cls, batch_size: int, image_size: int, seed: int) -> dict[str, torch.Tensor]:
-        return {"face": torch.zeros(batch_size, 1, 3, image_size, image_size), "number": torch.zeros(batch_size)}
+    def example_batch(cls, batch_size: int, size_hw: tuple[int, int], seed: int) -> dict[str, torch.Tensor]:
+        return {"face": torch.zeros(batch_size, 1, 3, *size_hw), "number": torch.zeros(batch_size)}
 
 
 class Plain(pl.LightningModule):
@@ -182,6 +182,7 @@ def test_a_kind_in_a_file_of_the_user(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.chdir(tmp_path)  # where the command leaves its config.yaml
     init = {"root": str(tmp_path / "clips"), "overfit": True, "batch_size": 2, "num_workers": 0, "val_length": 2}
+    init["image_size"] = 96
     config = {
         "model": {"class_path": "their_method.Theirs", "init_args": {"width": 0.125, "sync_weight": 0.0}},
         "data": {"class_path": "lipsync_bench.datamodules.ClipFolder", "init_args": init},

@@ -13,12 +13,15 @@ import simplejpeg
 import torch
 from torch.utils.data import DataLoader
 
-from lipsync_bench.datamodules.clips import clip, open_clips
+from lipsync_bench.datamodules.clips import open_files
 from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader, write_clip
+from lipsync_bench.datamodules.clips.open_files import OpenFiles
+from lipsync_bench.datamodules.clips.tensor_file import Rows
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.media.audio import mel_start
 from lipsync_bench.datamodules.windows import dataset as dataset_file
-from lipsync_bench.datamodules.windows.dataset import WindowDataset, stack_frames
+from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset
+from lipsync_bench.datamodules.windows.decoding import stack_frames
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows, window_columns
 from lipsync_bench.datamodules.windows.starts import MIN_FRAMES, draw_starts, window_starts
@@ -28,7 +31,7 @@ from tests import golden
 @pytest.fixture(autouse=True)
 def numbered_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     """Mels here hold the numbers of their columns, which no audio gives."""
-    monkeypatch.setitem(clip._LARGEST, "mel", 1e6)
+    monkeypatch.setitem(Clip.kind.tensors, "mel", Rows(np.float32, (80,)))
 
 
 KINDS = [GeneratorWindows, ExpertWindows]
@@ -52,17 +55,22 @@ class Uncompressed:
     def __init__(self) -> None:
         self.images, self.mel = golden_clip()
 
-    def jpegs(self, start: int, count: int) -> list[np.ndarray]:
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def stored(self, start: int, count: int) -> list[np.ndarray]:
         return self.images[start : start + count]
 
-    def mel_window(self, start: int) -> np.ndarray:
-        return np.ascontiguousarray(self.mel[:, start : start + 16])
+    def mel_window(self, start: int, padding: str, columns: int = 16) -> np.ndarray:
+        return np.ascontiguousarray(self.mel[:, start : start + columns])
 
 
-@pytest.fixture
-def uncompressed(monkeypatch: pytest.MonkeyPatch) -> Any:
+def of_uncompressed(kind: type[WindowDataset], drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The window of 96 x 96 pixels that a kind makes of the golden clip."""
     monkeypatch.setattr(simplejpeg, "decode_jpeg", lambda image, colorspace: image)
-    return Uncompressed()
+    monkeypatch.setattr(kind, "draw", lambda *_: drawn)
+    monkeypatch.setattr(OpenFiles, "get", lambda *_: Uncompressed())
+    return kind([Path()], (96, 96))[0]
 
 
 def published(faces: torch.Tensor) -> np.ndarray:
@@ -107,9 +115,10 @@ def columns(mel: torch.Tensor) -> list[int]:
     return mel[0, 0].int().tolist()
 
 
-def test_generator_sample_is_the_published_one(uncompressed: Any) -> None:
+def test_generator_sample_is_the_published_one(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = golden.arrays("wav2lip")
-    window = GeneratorWindows([Path()], 96)._decode(GeneratorWindows.cut(uncompressed, 3, 9))
+    drawn = GeneratorWindows.cut(cast(Any, Uncompressed()), 3, 9)
+    window = of_uncompressed(GeneratorWindows, drawn, monkeypatch)
     target, reference = published(window["target"]), published(window["reference"])
     masked = target.copy()
     masked[:, :, 48:] = 0
@@ -125,9 +134,10 @@ def test_generator_sample_is_the_published_one(uncompressed: Any) -> None:
 
 
 @pytest.mark.parametrize("label", ["pos", "neg"])
-def test_expert_sample_is_the_published_one(label: str, uncompressed: Any) -> None:
+def test_expert_sample_is_the_published_one(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = golden.arrays("wav2lip")
-    window = ExpertWindows([Path()], 96)._decode(ExpertWindows.cut(uncompressed, 3, 9, label == "pos"))
+    drawn = ExpertWindows.cut(cast(Any, Uncompressed()), 3, 9, label == "pos")
+    window = of_uncompressed(ExpertWindows, drawn, monkeypatch)
     x = published(window["faces"]).transpose(1, 0, 2, 3).reshape(15, 96, 96)[:, 48:]
     np.testing.assert_array_equal(x[:, ::3, ::6], expected[f"data_expert_x_{label}_s3"])
     np.testing.assert_array_equal(window["label"].numpy(), expected[f"data_expert_y_{label}"])
@@ -176,7 +186,7 @@ def test_no_draw_from_a_clip_that_is_too_short() -> None:
 def test_frames_are_resized_each_from_its_own_size() -> None:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in [(50, 41), (96, 96), (200, 130)]]
-    stacked = stack_frames(images, 96)
+    stacked = stack_frames(images, (96, 96))
     assert stacked.shape == (3, 3, 96, 96)
     assert stacked.dtype == torch.uint8
     assert stacked.is_contiguous()
@@ -185,21 +195,29 @@ def test_frames_are_resized_each_from_its_own_size() -> None:
 
 
 @pytest.mark.parametrize(("start", "other"), [(0, 9), (20, 9), (3, 20), (3, -1)])
-def test_windows_outside_the_clip_are_refused(start: int, other: int, tmp_path: Path) -> None:
-    with Clip(write_coded(tmp_path, "a/0")) as clip, pytest.raises(IndexError, match="asked for"):
-        GeneratorWindows.cut(clip, start, other)
+def test_windows_outside_the_clip_are_refused(
+    start: int, other: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_coded(tmp_path, "a/0")
+    monkeypatch.setattr(GeneratorWindows, "draw", lambda _, clip, rng: GeneratorWindows.cut(clip, start, other))
+    with pytest.raises(IndexError, match="asked for"):
+        GeneratorWindows([path], (32, 32))[0]
 
 
 @pytest.mark.parametrize(("start", "other"), [(-1, 9), (40, 9), (3, 20)])
-def test_expert_windows_outside_the_clip_are_refused(start: int, other: int, tmp_path: Path) -> None:
-    with Clip(write_coded(tmp_path, "a/0")) as clip, pytest.raises(IndexError, match="asked for"):
-        ExpertWindows.cut(clip, start, other, False)
+def test_expert_windows_outside_the_clip_are_refused(
+    start: int, other: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_coded(tmp_path, "a/0")
+    monkeypatch.setattr(ExpertWindows, "draw", lambda _, clip, rng: ExpertWindows.cut(clip, start, other, False))
+    with pytest.raises(IndexError, match="asked for"):
+        ExpertWindows([path], (32, 32))[0]
 
 
 @pytest.mark.parametrize("read", ["mmap", "file"])
 def test_dataset_cuts_the_right_frames_and_columns(tmp_path: Path, read: str) -> None:
     paths = [write_coded(tmp_path, f"a/{k}", number=k) for k in range(3)]
-    dataset = GeneratorWindows(paths, 32, length=40, read=read)  # type: ignore[arg-type]
+    dataset = GeneratorWindows(paths, (32, 32), length=40, read=read)  # type: ignore[arg-type]
     starts, clips = set(), set()
     for index in range(40):
         window = dataset[0, index]
@@ -218,7 +236,7 @@ def test_dataset_cuts_the_right_frames_and_columns(tmp_path: Path, read: str) ->
 
 
 def test_expert_dataset_pairs_frames_and_sound_by_the_label(tmp_path: Path) -> None:
-    dataset = ExpertWindows([write_coded(tmp_path, "a/0")], 32, length=60)
+    dataset = ExpertWindows([write_coded(tmp_path, "a/0")], (32, 32), length=60)
     labels = []
     for index in range(60):
         window = dataset[0, index]
@@ -243,11 +261,11 @@ def test_windows_depend_on_seed_epoch_and_index_alone(tmp_path: Path) -> None:
         return out
 
     forward = list(range(12))
-    first = seen(GeneratorWindows(paths, 32, length=12), 3, forward)
-    assert seen(GeneratorWindows(paths, 32, length=12), 3, forward[::-1]) == first
-    assert seen(GeneratorWindows(paths, 32, length=12), 4, forward) != first
-    assert seen(GeneratorWindows(paths, 32, length=12, seed=1), 3, forward) != first
-    fixed = GeneratorWindows(paths, 32, length=12, fixed=True)
+    first = seen(GeneratorWindows(paths, (32, 32), length=12), 3, forward)
+    assert seen(GeneratorWindows(paths, (32, 32), length=12), 3, forward[::-1]) == first
+    assert seen(GeneratorWindows(paths, (32, 32), length=12), 4, forward) != first
+    assert seen(GeneratorWindows(paths, (32, 32), length=12, seed=1), 3, forward) != first
+    fixed = GeneratorWindows(paths, (32, 32), length=12, fixed=True)
     assert seen(fixed, 3, forward) == seen(fixed, 4, forward)
     assert [seen(fixed, 0, forward)[k][0] for k in forward] == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert len({window[1:] for window in seen(fixed, 0, forward).values()}) > 4
@@ -267,7 +285,7 @@ def test_the_windows_of_a_seed_stay_the_same(
     is resumed with a later version goes on with the same windows.
     """
     paths = [write_coded(tmp_path, f"a/{k}", frames=30, number=k) for k in range(4)]
-    dataset = kind(paths, 32, seed=5, length=6)
+    dataset = kind(paths, (32, 32), seed=5, length=6)
     drawn = []
     for index in range(6):
         window = cast(Any, dataset[3, index])
@@ -283,26 +301,27 @@ def test_a_batch_has_the_windows_that_single_keys_give(
     tmp_path: Path, kind: type[WindowDataset], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dataset_file, "_READ_AT_ONCE", 3)
-    monkeypatch.setattr(open_clips, "OPEN_CLIPS", 1)  # clips are closed again before their JPEGs are decoded
+    monkeypatch.setattr(open_files, "OPEN_FILES", 1)  # clips are closed again before their JPEGs are decoded
     paths = [write_coded(tmp_path, f"a/{k}", number=k) for k in range(3)]
-    dataset = kind(paths, 32, length=8)
+    dataset = kind(paths, (32, 32), length=8)
     keys = [(2, index) for index in (5, 0, 7, 1, 2, 3, 6)]
     batch = dataset.__getitems__(keys)
     for window, key in zip(batch, keys, strict=True):
         expected = dataset[key]
         assert list(window) == list(expected)
         assert all(torch.equal(cast(Any, window)[name], value) for name, value in cast(Any, expected).items())
-    (loaded,) = DataLoader(dataset, batch_sampler=[keys])
-    for name, values in loaded.items():
-        assert torch.equal(values, torch.stack([cast(Any, window)[name] for window in batch]))
+    for collate in (None, dataset.collate):
+        (loaded,) = DataLoader(dataset, batch_sampler=[keys], collate_fn=collate)
+        for name, values in loaded.items():
+            assert torch.equal(values, torch.stack([cast(Any, window)[name] for window in batch]))
 
 
 def test_few_files_are_open_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(open_clips, "OPEN_CLIPS", 2)
-    dataset = GeneratorWindows([write_coded(tmp_path, f"a/{k}", number=k) for k in range(5)], 32, fixed=True)
+    monkeypatch.setattr(open_files, "OPEN_FILES", 2)
+    dataset = GeneratorWindows([write_coded(tmp_path, f"a/{k}", number=k) for k in range(5)], (32, 32), fixed=True)
     for index in [0, 1, 0, 2, 3, 4]:
         assert round(float(dataset[0, index]["target"][:, 0].float().mean()) / 2) == index
-    assert [path.stem for path in dataset._open._clips] == ["3", "4"]
+    assert [path.stem for path in dataset._clips._open] == ["3", "4"]
 
 
 def test_short_clips_are_told_apart(tmp_path: Path) -> None:
@@ -326,17 +345,19 @@ def test_broken_clips_are_named(tmp_path: Path) -> None:
         file.write(bytes(12000))
     for path in paths:
         with pytest.raises(ClipError, match=str(path)):
-            GeneratorWindows([path], 32)[0, 0]
+            GeneratorWindows([path], (32, 32))[0, 0]
     with pytest.raises(ClipError, match=str(paths[0])):
         GeneratorWindows.separate(paths)
     with pytest.raises(FileNotFoundError, match="absent"):
-        GeneratorWindows([tmp_path / "absent.safetensors"], 32)[0, 0]
+        GeneratorWindows([tmp_path / "absent.safetensors"], (32, 32))[0, 0]
 
 
 def test_dataset_arguments(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no clips"):
         GeneratorWindows([])
-    dataset = GeneratorWindows([write_coded(tmp_path, "a/0")], 32, length=2)
+    with pytest.raises(ValueError, match="neither a size nor a recipe"):
+        GeneratorWindows([Path()])
+    dataset = GeneratorWindows([write_coded(tmp_path, "a/0")], (32, 32), length=2)
     assert len(dataset) == 2
     assert torch.equal(dataset[1]["mel"], dataset[0, 1]["mel"])
     with pytest.raises(IndexError):

@@ -199,12 +199,12 @@ def test_all_usable_windows_are_equally_likely(clips: list[Path], monkeypatch: p
     paths = [write_base(path, lost=tuple(range(20)) if k == 0 else ()) for k, path in enumerate(clips)]
     drawn: list[tuple[Path, int]] = []
 
-    def only_the_place(clip: Clip, base_frames: BaseFrames, start: int, size: int) -> HRWindow:
+    def only_the_place(clip: Clip, base_frames: BaseFrames, start: int, *_: Any) -> HRWindow:
         drawn.append((clip.path, start))
-        return HRWindow()  # type: ignore[typeddict-item]
+        return HRWindow(target=torch.zeros(0))  # type: ignore[typeddict-item]
 
     monkeypatch.setattr(hr_windows, "cut_hr_window", only_the_place)
-    dataset = HRWindows(paths, length=3000)
+    dataset = HRWindows(paths, (128, 128), length=3000)
     for index in range(3000):
         dataset[5, index]
     for path in paths:
@@ -220,7 +220,7 @@ def test_all_usable_windows_are_equally_likely(clips: list[Path], monkeypatch: p
 
 @pytest.mark.parametrize("read", ["mmap", "file"])
 def test_dataset_equals_the_pure_function(clips: list[Path], read: Any) -> None:
-    dataset = HRWindows([write_base(clips[0], shade=True)], 128, length=20, read=read)
+    dataset = HRWindows([write_base(clips[0], shade=True)], (128, 128), length=20, read=read)
     starts = set()
     for index in range(20):
         window = dataset[2, index]
@@ -239,11 +239,11 @@ def test_windows_depend_on_seed_epoch_and_index_alone(clips: list[Path]) -> None
         return {i: (first_frame(dataset[epoch, i]), int(dataset[epoch, i]["target"].sum())) for i in order}
 
     forward = list(range(9))
-    first = seen(HRWindows(paths, length=9), 3, forward)
-    assert seen(HRWindows(paths, length=9), 3, forward[::-1]) == first
-    assert seen(HRWindows(paths, length=9), 4, forward) != first
-    assert seen(HRWindows(paths, length=9, seed=1), 3, forward) != first
-    fixed = HRWindows(paths, length=9, fixed=True)
+    first = seen(HRWindows(paths, (128, 128), length=9), 3, forward)
+    assert seen(HRWindows(paths, (128, 128), length=9), 3, forward[::-1]) == first
+    assert seen(HRWindows(paths, (128, 128), length=9), 4, forward) != first
+    assert seen(HRWindows(paths, (128, 128), length=9, seed=1), 3, forward) != first
+    fixed = HRWindows(paths, (128, 128), length=9, fixed=True)
     assert seen(fixed, 3, forward) == seen(fixed, 4, forward)
     for index in forward:  # clips in order, evenly
         window = fixed[0, index]
@@ -252,7 +252,7 @@ def test_windows_depend_on_seed_epoch_and_index_alone(clips: list[Path]) -> None
 
 
 def test_batches_from_worker_processes(clips: list[Path]) -> None:
-    dataset = HRWindows([write_base(path) for path in clips], length=4)
+    dataset = HRWindows([write_base(path) for path in clips], (128, 128), length=4)
     dataset[0]  # files are open already when the workers start
     batches = list(DataLoader(dataset, batch_size=2, sampler=EpochSampler(4), num_workers=2))
     assert [tuple(batch["lip_box"].shape) for batch in batches] == [(2, 5, 4)] * 2
@@ -261,10 +261,10 @@ def test_batches_from_worker_processes(clips: list[Path]) -> None:
 
 def test_without_base_frames_or_windows_the_clip_is_named(clips: list[Path]) -> None:
     with pytest.raises(FileNotFoundError, match=base_frames_path(clips[0]).name):
-        HRWindows(clips[:1])[0, 0]
+        HRWindows(clips[:1], (128, 128))[0, 0]
     write_base(clips[0], frames=15)
     with pytest.raises(ValueError, match=r"\.base: no five frames .*separate"):
-        HRWindows(clips[:1])[0, 0]
+        HRWindows(clips[:1], (128, 128))[0, 0]
 
 
 def test_lips_outside_the_crop_are_named(clips: list[Path]) -> None:
@@ -284,13 +284,15 @@ def test_windows_outside_the_clip_are_refused(clips: list[Path]) -> None:
 
 def test_arguments(clips: list[Path]) -> None:
     path = write_base(clips[0])
-    with pytest.raises(ValueError, match=r"image_size is 96\. Expected one of 128, 256, 512.*--data.init_args"):
-        HRWindows([path], 96)
-    with pytest.raises(ValueError, match=r"image_size is 100\."):
+    with pytest.raises(
+        ValueError, match=r"targets of 96 x 96 pixels\. Expected squares of 128, 256, 512.*--data.init_args"
+    ):
+        HRWindows([path], (96, 96))
+    with pytest.raises(ValueError, match=r"targets of 100 x 100 pixels"):
         window_of(path, 0, 100)
     with pytest.raises(ValueError, match="no clips"):
         HRWindows([])
-    dataset = HRWindows([path], length=2)
+    dataset = HRWindows([path], (128, 128), length=2)
     assert len(dataset) == 2
     assert torch.equal(dataset[1]["base"], dataset[0, 1]["base"])
     with pytest.raises(IndexError, match="window 2 of 2"):
