@@ -9,6 +9,7 @@ import torch
 
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
+from lipsync_bench.datamodules.faces.crop_rules.atvg import atvg_squares
 from lipsync_bench.datamodules.faces.crops import cut
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.evaluation import evaluate_dataset, list_protocols, load_protocol
