@@ -22,7 +22,7 @@ from lipsync_bench.datamodules.limits import one_of
 
 MelPadding = Literal["reflect", "constant"]
 Paste = Literal["box", "feather", "laplacian", "parser", "parser_released", "quad"]
-ReferenceKind = Literal["same", "first", "random"]
+ReferenceKind = Literal["same", "first", "frame", "random"]
 _RULES: dict[str, type[CropRule]] = {rule.name: rule for rule in (FaceMeshBox, DetectorBox, FFHQQuad, ATVGSquare)}
 
 __all__ = ["MelPadding", "Paste", "Recipe", "ReferenceKind", "References", "crop_rule"]
@@ -33,14 +33,17 @@ class References:
     """Which frames of a video show the identity when it is dubbed.
 
     Args:
-        kind: same, each frame's own face; first, the first face of the video; random, faces drawn once for a video.
+        kind: same, each frame's own face; first, the first face of the video; frame, that of one frame; random, faces
+            drawn once for a video.
         count: Faces for each frame; more than 1 with random only.
         seed: Of the draw.
+        frame: Number of the frame, from 0, with frame.
     """
 
     kind: ReferenceKind = "first"
     count: int = 1
     seed: int = 0
+    frame: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(ReferenceKind) or self.count < 1 or (self.count > 1 and self.kind != "random"):
@@ -51,7 +54,9 @@ class References:
 
     def text(self) -> str:
         """Short, for rows."""
-        return self.kind if self.kind != "random" else f"random {self.count}, seed {self.seed}"
+        if self.kind == "random":
+            return f"random {self.count}, seed {self.seed}"
+        return f"frame {self.frame}" if self.kind == "frame" else self.kind
 
 
 def crop_rule(plain: Mapping[str, Any]) -> CropRule:

@@ -11,7 +11,8 @@ from cyclopts import Group, Parameter, Token
 from lipsync_bench.datamodules.faces.crop_rules.boxes import NO_PADS, DetectorBox, FaceMeshBox, Pads
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
-from lipsync_bench.datamodules.limits import one_of
+from lipsync_bench.datamodules.limits import one_of, within
+from lipsync_bench.datamodules.option_types import Whole
 from lipsync_bench.datamodules.recipe import MelPadding, Paste, Recipe, References, crop_rule
 
 CropName = Literal["mesh", "mediapipe", "dlib", "s3fd", "ffhq", "atvg"]
@@ -43,6 +44,7 @@ class RecipeOptions:
         pads: Pixels added to the boxes, as TOP BOTTOM LEFT RIGHT.
         smooth: Smooth a detector's boxes, or FFHQ's squares, over 5 frames.
         references: Which frame shows the identity: each frame itself (same), or the first one.
+        reference_frame: The number of the frame that shows it, from 0, instead.
         mel_padding: How the audio is continued at both ends: reflect or constant (zeros).
         paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released or quad. Faces
             cut by ffhq are pasted as quad, and as feather if another rule takes its place.
@@ -52,6 +54,7 @@ class RecipeOptions:
     pads: Annotated[Pads | None, pads_option] = None
     smooth: Annotated[bool | None, Parameter(negative="--recipe.no-smooth")] = None
     references: ReferenceName | None = None
+    reference_frame: Whole | None = None
     mel_padding: MelPadding | None = None
     paste: Paste | None = None
 
@@ -60,6 +63,9 @@ class RecipeOptions:
         for name, kind in choices.items():
             if getattr(self, name) is not None:
                 one_of(f"recipe.{name}", getattr(self, name), get_args(kind))
+        within("recipe.reference_frame", self.reference_frame, 0)
+        if self.references is not None and self.reference_frame is not None:
+            raise ValueError("references and reference_frame. Expected one of them (--recipe.references)")
         if self.pads is not None:
             object.__setattr__(self, "pads", tuple(self.pads))  # YAML has lists
 
@@ -104,6 +110,8 @@ class RecipeOptions:
             changes["paste"] = "quad" if isinstance(crop, FFHQQuad) else "feather"
         if self.references is not None:
             changes["references"] = References(self.references)
+        if self.reference_frame is not None:
+            changes["references"] = References("frame", frame=self.reference_frame)
         if training == crop:
             training = None
         return replace(recipe, crop=crop, training_crop=training, **changes)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from lipsync_bench.cli.doctor import doctor
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.experiment_commands import experiments_copy, experiments_list
 from lipsync_bench.cli.logs import show_logs
-from lipsync_bench.cli.method_commands import demo, dub, import_
+from lipsync_bench.cli.method_commands import demo, dub, import_, mouth_reference
 from lipsync_bench.cli.scoring_commands import evaluate, export, leaderboard_merge, report, sync, table
 from lipsync_bench.cli.weights_commands import weights_fetch, weights_list, weights_verify, weights_where
 
@@ -32,6 +32,7 @@ SUBCOMMANDS: dict[str, Subcommands] = {
     },
     "Methods": {
         "dub": dub,
+        "mouth-reference": mouth_reference,
         "import": import_,
         "experiments": sub_app(
             "experiments",

@@ -10,7 +10,7 @@ from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference.options import DubOptions
 
-__all__ = ["demo", "dub", "import_"]
+__all__ = ["demo", "dub", "import_", "mouth_reference"]
 
 
 def dub(
@@ -40,6 +40,35 @@ def dub(
     logging.getLogger(__name__).info(
         "%s", run(checkpoint, video, audio, out, options, recipe, follow, weights).summary()
     )
+    return 0
+
+
+def mouth_reference(
+    *,
+    checkpoint: Path,
+    video: Path,
+    audio: Path,
+    out: Path,
+    options: DubOptions = DubOptions(),
+    recipe: RecipeOptions = RecipeOptions(),
+    follow: FollowOptions = FollowOptions(),
+    weights: WeightOptions = WeightOptions(),
+) -> int:
+    """Show what the mouth of the reference frame does to a dubbed video.
+
+    Dubs the video twice, with its most open and its most closed mouth as the reference of all frames, as in the appendix
+    of HyperLips; writes both, a video of them side by side, and how far the mouths are open.
+
+    Args:
+        checkpoint: Of any method; or an official weight file, or official:ID for one in the store.
+        video: Shows the person, at 25 fps.
+        audio: The speech, any file with audio.
+        out: Folder to write.
+    """
+    from lipsync_bench.inference.mouth_reference import mouth_reference as run
+
+    report = run(checkpoint, video, audio, out, options, recipe, follow, weights)
+    logging.getLogger(__name__).info("%s", report.summary())
     return 0
 
 

@@ -37,7 +37,12 @@ def _bridged(detected: np.ndarray, max_gap_frames: int) -> np.ndarray:
 
 
 def find_face(
-    frames: Iterable[np.ndarray], rule: CropRule, options: FollowOptions = FollowOptions(), store: Store | None = None
+    frames: Iterable[np.ndarray],
+    rule: CropRule,
+    options: FollowOptions = FollowOptions(),
+    store: Store | None = None,
+    *,
+    landmarks: bool = False,
 ) -> Geometry:
     """Follow one face through a stream of frames; holds one frame, and 1 KB for each earlier one.
 
@@ -46,6 +51,7 @@ def find_face(
         rule: The crop rule that the geometry is for; it decides which detector runs.
         options: Which face is followed.
         store: Where a detector's weights are looked for.
+        landmarks: Whether the 68 points are wanted, though the rule needs none.
 
     Returns:
         Visible are the frames with a face to dub: found, or in a short gap between two, and not covered by another one.
@@ -59,7 +65,7 @@ def find_face(
         weights = detector_file(name, store or Store())
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{error}; or cut faces by the Face Mesh: --recipe.crop mesh") from error
-    found = make_detector(name, weights, landmarks="landmarks" in rule.needs)
+    found = make_detector(name, weights, landmarks=landmarks or "landmarks" in rule.needs)
     with FaceTracker(found, face=options.face, max_gap_frames=options.max_gap_frames, keep=outline) as tracker:
         for frame in frames:
             tracker.add(frame)

@@ -17,7 +17,7 @@ import torch
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
 from lipsync_bench.datamodules.faces.geometry import Geometry
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipe import Recipe, References
 from lipsync_bench.models.core.inputs import FaceInputs
 
 if TYPE_CHECKING:
@@ -107,22 +107,22 @@ class FaceMaker:
     Args:
         module: A method in evaluation mode, on its device.
         recipe: How it is fed.
-        drawn: The faces that show the identity where the recipe draws them: (count, seed) -> (R,3,H,W).
+        drawn: The faces that show the identity where they are those of certain frames, (R,3,H,W).
 
     Raises:
         ValueError: The recipe has inputs that only a session of the method's own can make.
     """
 
     def __init__(
-        self, module: "TalkingFaceModule", recipe: Recipe, drawn: Callable[[int, int], torch.Tensor] | None = None
+        self, module: "TalkingFaceModule", recipe: Recipe, drawn: Callable[[References], torch.Tensor] | None = None
     ) -> None:
         self.fallback_frames = 0
         self._module, self._references, self._drawn = module, recipe.references, drawn
         self._fixed: torch.Tensor | None = None  # references (R,3,H,W) of all frames
-        if recipe.inputs or (drawn is None and recipe.references.kind == "random"):
+        if recipe.inputs or (drawn is None and recipe.references.kind in ("random", "frame")):
             raise ValueError(
                 f"{type(module).__name__}: its recipe is {recipe.text()}. Expected one without further inputs and "
-                "drawn references. Override its method session"
+                "with references same or first. Override its method session"
             )
 
     def __call__(self, faces: Sequence[np.ndarray], frame_mels: np.ndarray) -> np.ndarray:
@@ -155,9 +155,7 @@ class FaceMaker:
         if rule.kind == "same":
             return faces[:, None]
         if self._fixed is None:
-            self._fixed = (
-                faces[:1].clone() if self._drawn is None or rule.kind == "first" else self._drawn(rule.count, rule.seed)
-            )
+            self._fixed = faces[:1].clone() if self._drawn is None or rule.kind == "first" else self._drawn(rule)
         return self._fixed.expand(len(faces), *self._fixed.shape)
 
 
@@ -200,11 +198,23 @@ class CropSession(Session):
     def _face(self, image: np.ndarray, cut: Cut) -> np.ndarray:
         return cut.face(image, self._recipe.size_hw, self._recipe.resize)
 
-    def _drawn(self, count: int, seed: int) -> torch.Tensor:
-        """Faces (R,3,H,W) of frames that are drawn once; reads the video up to the last of them."""
+    def _drawn(self, rule: References) -> torch.Tensor:
+        """Faces (R,3,H,W) of one frame, or of frames that are drawn once; reads the video up to the last of them.
+
+        Raises:
+            MediaError: The frame shows no face.
+        """
         visible = [place for place, cut in enumerate(self._cuts) if cut is not None]
-        rng = np.random.default_rng(seed)
-        chosen = rng.choice(visible, count, replace=count > len(visible)).tolist()
+        if rule.kind == "frame":
+            chosen = [rule.frame]
+            if rule.frame not in visible:
+                raise MediaError(
+                    f"frame {rule.frame} of {len(self._cuts)} shows no face to be the reference. Expected one of those "
+                    "with a visible face. Choose another: --recipe.reference_frame"
+                )
+        else:
+            rng = np.random.default_rng(rule.seed)
+            chosen = rng.choice(visible, rule.count, replace=rule.count > len(visible)).tolist()
         found: dict[int, np.ndarray] = {}
         for place, image in enumerate(self._video.frames()):
             cut = self._cuts[place]
