@@ -10,7 +10,7 @@ open, then that with the mouth most closed.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import zip_longest
+from itertools import islice, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import numpy as np
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.faces.options import FollowOptions
 from lipsync_bench.datamodules.files.csv_files import write_csv
-from lipsync_bench.datamodules.media.audio import load_audio, to_int16
+from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, load_audio, to_int16
 from lipsync_bench.datamodules.media.video import FPS, probe, read_frames
 from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
@@ -38,7 +38,7 @@ class MouthReport:
 
     Args:
         out: The folder.
-        open_frame: Frame with the mouth most open.
+        open_frame: Frame with the mouth most open, of those that are dubbed.
         closed_frame: Frame with the mouth most closed.
         openings: Mean opening of the mouth by video: "source", "open", "closed".
         correlation: Of the two dubbed videos' openings, frame by frame; 1: the reference's mouth makes no difference to
@@ -55,8 +55,8 @@ class MouthReport:
         """One line for people."""
         means = ", ".join(f"{name} {value:.3f}" for name, value in self.openings.items())
         return (
-            f"{self.out}: reference frame {self.open_frame} (open) and {self.closed_frame} (closed). Mean opening, as a "
-            f"share of the mouth's width: {means}. Correlation of the two dubbed videos {self.correlation:.2f}"
+            f"{self.out}: reference frame {self.open_frame} (open) and {self.closed_frame} (closed). Mean opening, in "
+            f"widths of the mouth: {means}. Correlation of the two dubbed videos {self.correlation:.2f}"
         )
 
 
@@ -72,9 +72,9 @@ def mouth_opening(landmarks: np.ndarray) -> np.ndarray:
     return height / np.maximum(width, 1e-6)
 
 
-def _openings(video: Path, follow: FollowOptions) -> np.ndarray:
-    """(T,), NaN where no face is visible."""
-    geometry = find_face(read_frames(video, FPS), FaceMeshBox(), follow, landmarks=True)
+def _openings(video: Path, frames: int, follow: FollowOptions) -> np.ndarray:
+    """Of the first frames, (T,); NaN where no face is visible."""
+    geometry = find_face(islice(read_frames(video, FPS), frames), FaceMeshBox(), follow, landmarks=True)
     assert geometry.landmarks is not None
     return np.where(geometry.visible, mouth_opening(geometry.landmarks), np.nan)
 
@@ -112,13 +112,15 @@ def mouth_reference(
             f"{video}: {fps:g} fps. Expected {FPS:g}, by which frames are numbered. Convert: ffmpeg -i INPUT -r "
             f"{FPS:g} OUTPUT.mp4"
         )
-    source = _openings(video, follow)
+    samples = load_audio(audio)
+    heard = math.ceil(len(samples) / SAMPLE_RATE * FPS)  # frames that the audio is as long as
+    source = _openings(video, heard, follow)
     frames = {"open": int(np.nanargmax(source)), "closed": int(np.nanargmin(source))}
     found = {"source": source}
     for name, frame in frames.items():
         chosen = replace(recipe, reference_frame=frame)
         dub(checkpoint, video, audio, out / f"{name}.mp4", options, chosen, follow, weights, progress=progress)
-        found[name] = _openings(out / f"{name}.mp4", follow)
+        found[name] = _openings(out / f"{name}.mp4", heard, follow)
     rows = zip_longest(
         *(["" if math.isnan(x) else f"{x:.4f}" for x in values] for values in found.values()), fillvalue=""
     )
@@ -131,7 +133,7 @@ def mouth_reference(
             ("reference closed", out / "closed.mp4"),
         )
     }
-    write_preview(out / "side_by_side.mp4", columns, to_int16(load_audio(audio)))
+    write_preview(out / "side_by_side.mp4", columns, to_int16(samples))
     means = {name: float(np.nanmean(values)) for name, values in found.items()}
     both = np.isfinite(found["open"]) & np.isfinite(found["closed"])  # equally long: the same audio
     correlation = float(np.corrcoef(found["open"][both], found["closed"][both])[0, 1])
