@@ -56,8 +56,8 @@ def mouth_reference(
 ) -> int:
     """Show what the mouth of the reference frame does to a dubbed video.
 
-    Dubs the video twice, with its most open and its most closed mouth as the reference of all frames, as in the appendix
-    of HyperLips; writes both, a video of them side by side, and how far the mouths are open.
+    Dubs the video twice, with its most open and its most closed mouth as the reference of all frames, as in the
+    appendix of HyperLips; writes both, a video of them side by side, and how far the mouths are open.
 
     Args:
         checkpoint: Of any method; or an official weight file, or official:ID for one in the store.

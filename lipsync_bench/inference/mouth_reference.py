@@ -7,6 +7,7 @@ Fig. 17). The video is dubbed twice with the same audio: the reference of all fr
 open, then that with the mouth most closed.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lipsync_bench.datamodules.errors import FaceError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.faces.options import FollowOptions
 from lipsync_bench.datamodules.files.csv_files import write_csv
@@ -29,6 +31,8 @@ from lipsync_bench.inference.preview import write_preview
 
 _UPPER, _LOWER, _LEFT, _RIGHT = 62, 66, 48, 54  # the inner lips' middles and the mouth's corners, of 68 points
 
+_log = logging.getLogger(__name__)
+
 __all__ = ["MouthReport", "mouth_opening", "mouth_reference"]
 
 
@@ -40,7 +44,7 @@ class MouthReport:
         out: The folder.
         open_frame: Frame with the mouth most open, of those that are dubbed.
         closed_frame: Frame with the mouth most closed.
-        openings: Mean opening of the mouth by video: "source", "open", "closed".
+        openings: Mean opening of the mouth by video, "source", "open", "closed"; NaN where no face is found in one.
         correlation: Of the two dubbed videos' openings, frame by frame; 1: the reference's mouth makes no difference to
             the movement.
     """
@@ -120,7 +124,11 @@ def mouth_reference(
     for name, frame in frames.items():
         chosen = replace(recipe, reference_frame=frame)
         dub(checkpoint, video, audio, out / f"{name}.mp4", options, chosen, follow, weights, progress=progress)
-        found[name] = _openings(out / f"{name}.mp4", heard, follow)
+        try:
+            found[name] = _openings(out / f"{name}.mp4", heard, follow)
+        except FaceError as error:  # what an untrained method makes is no face
+            _log.warning("%s: %s", out / f"{name}.mp4", error)
+            found[name] = np.full(heard, np.nan)
     rows = zip_longest(
         *(["" if math.isnan(x) else f"{x:.4f}" for x in values] for values in found.values()), fillvalue=""
     )
@@ -134,7 +142,9 @@ def mouth_reference(
         )
     }
     write_preview(out / "side_by_side.mp4", columns, to_int16(samples))
-    means = {name: float(np.nanmean(values)) for name, values in found.items()}
+    seen = {name: values[np.isfinite(values)] for name, values in found.items()}
+    means = {name: float(values.mean()) if len(values) else math.nan for name, values in seen.items()}
     both = np.isfinite(found["open"]) & np.isfinite(found["closed"])  # equally long: the same audio
-    correlation = float(np.corrcoef(found["open"][both], found["closed"][both])[0, 1])
+    pairs = found["open"][both], found["closed"][both]
+    correlation = float(np.corrcoef(*pairs)[0, 1]) if both.sum() > 1 else math.nan
     return MouthReport(out, frames["open"], frames["closed"], means, correlation)
