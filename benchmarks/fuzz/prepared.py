@@ -14,10 +14,13 @@ from benchmarks.fuzz.media import FRAMES, image, tone, write_video
 from lipsync_bench.cli import doctor
 from lipsync_bench.datamodules import ClipFolder
 from lipsync_bench.datamodules.clips.clip import LANDMARKS, MESH_POINTS, Clip, ClipHeader, read_header, write_clip
+from lipsync_bench.datamodules.clips.track import Track, TrackHeader, write_track
+from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.media.audio import mel_spectrogram, to_int16
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.prepare.sources import find_sources
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.models.hyperlips.hr.base_frames import (
     BaseFrames,
     BaseFramesHeader,
@@ -91,7 +94,7 @@ def _read_clip(path: Path) -> None:
 
 
 def _module(root: Path) -> ClipFolder:
-    return ClipFolder(root, overfit=True, batch_size=1, num_workers=0, epoch_length=6)
+    return ClipFolder(root, overfit=True, batch_size=1, image_size=32, num_workers=0, epoch_length=6)
 
 
 def _train(path: Path) -> None:
@@ -122,6 +125,20 @@ def _read_base_frames(path: Path) -> None:
     with BaseFrames(path) as faces:
         for part in (faces.faces, faces.sketches, faces.found, faces.lip_outlines):
             part()
+
+
+def _make_track(folder: Path) -> None:
+    make_clips(folder)
+    clip = folder / f"{IDS[0]}.safetensors"
+    faces = [np.ascontiguousarray(image(k)[:_SIDE, :_SIDE]) for k in range(FRAMES)]
+    recipe = Recipe(FaceMeshBox(), (_SIDE, _SIDE))
+    write_track(clip.with_name("1.track"), TrackHeader.of(read_header(clip), recipe), faces)
+
+
+def _read_track(path: Path) -> None:
+    for read in ("mmap", "file"):
+        with Track(path, read=read) as track:
+            track.faces()
 
 
 def _read_root_manifest(path: Path) -> None:
@@ -158,7 +175,7 @@ def sources_in(folder: Path) -> None:
 
 
 def _split_list(path: Path) -> None:
-    ClipFolder(path.parents[1], splits=path.parent, num_workers=0).setup()
+    ClipFolder(path.parents[1], splits=path.parent, image_size=32, num_workers=0).setup()
 
 
 def _source_list(path: Path) -> None:
@@ -175,6 +192,7 @@ KINDS = (
     Kind("clip", "s1/1.safetensors", make_clips, _read_clip, "head"),
     Kind("clip_in_training", "s1/1.safetensors", make_root, _train, "head"),
     Kind("base_frames", "s1/1.base", _make_base_frames, _read_base_frames, "head"),
+    Kind("track", "s1/1.track", _make_track, _read_track, "head"),
     Kind("manifest_of_prepared", "manifest.json", make_root, _read_root_manifest, "json"),
     Kind("manifest_in_doctor", "manifest.json", make_root, _doctor, "json"),
     Kind("manifest_in_prepare", "manifest.json", _make_prepared, _prepare, "json"),

@@ -58,8 +58,8 @@ def check_faces(clips: Sequence[Path], recipe: Recipe, method: str, own_crops: b
         first = next(iter(found))
         raise FileNotFoundError(
             f"{len(found)} of {len(clips)} clips in {root} have no faces {wanted}, as {method.partition(' ')[0]} sees "
-            f"them: {few([path.relative_to(root) for path in found])}. The first has {found[first]}. Expected a track beside "
-            f"every clip. Run: bench prepare --source DIR --out {root} --for {method}"
+            f"them: {few([path.relative_to(root) for path in found])}. The first has {found[first]}. Expected a track "
+            f"beside every clip. Run: bench prepare --source DIR --out {root} --for {method}"
         )
 
 

@@ -34,12 +34,12 @@ Make = Callable[..., ClipDataModule]
 
 def lrs2(root: Path, **arguments: Any) -> LRS2:
     write_folder(root, chain(*LISTS.values()), LISTS)
-    return LRS2(root, **{"check_counts": "warn", **arguments})
+    return LRS2(root, **{"check_counts": "warn", "image_size": 32, **arguments})
 
 
 def mead(root: Path, **arguments: Any) -> MEAD:
     write_folder(root, [f"M003/{number:03d}" for number in range(1, 41)])
-    return MEAD(root, **arguments)
+    return MEAD(root, **{"image_size": 32, **arguments})
 
 
 def synthetic(root: Path, **arguments: Any) -> Synthetic:
@@ -49,12 +49,12 @@ def synthetic(root: Path, **arguments: Any) -> Synthetic:
 
 def folder(root: Path, **arguments: Any) -> ClipFolder:
     write_folder(root, chain(*LISTS.values()))
-    return ClipFolder(root, **{"val_fraction": 0.3, "test_fraction": 0.2, **arguments})
+    return ClipFolder(root, **{"val_fraction": 0.3, "test_fraction": 0.2, "image_size": 32, **arguments})
 
 
 def overfit(root: Path, **arguments: Any) -> ClipFolder:
     write_folder(root, LISTS["val"])
-    return ClipFolder(root, overfit=True, **arguments)
+    return ClipFolder(root, overfit=True, **{"image_size": 32, **arguments})
 
 
 @pytest.fixture(params=[lrs2, mead, folder, overfit, synthetic])
