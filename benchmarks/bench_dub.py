@@ -62,7 +62,7 @@ def _write_speech(path: Path, utterance: np.ndarray, seconds: float) -> None:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "wav2lip.ckpt"
     torch.manual_seed(0)
-    save_module(Wav2Lip(width=0.125), path)
+    save_module(Wav2Lip(width=0.125, recipe={"crop": "mesh"}), path)
     return path
 
 

@@ -147,7 +147,7 @@ def test_a_class_of_the_user_with_such_a_name_is_meant(installed: Path, foreign:
 
 
 def test_a_checkpoint_of_the_first_edition_loads(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    module = Wav2Lip(width=0.125)
+    module = Wav2Lip(width=0.125, recipe={"crop": "mesh"})
     save_module(module, tmp_path / "new.ckpt")
     checkpoint: dict[str, Any] = torch.load(tmp_path / "new.ckpt", weights_only=True)
     assert checkpoint[RECORD]["class_path"] == "lipsync_bench.models.Wav2Lip"

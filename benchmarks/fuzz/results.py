@@ -185,7 +185,7 @@ def _make_features(folder: Path) -> None:
     rng = np.random.default_rng(0)
     rows = read_rows(folder)
     for row in rows[rows["status"] == "ok"].to_dict("records"):
-        entry = str(row["method"]), str(row["generator_sha256"]), str(row["paste"])
+        entry = str(row["method"]), str(row["generator_sha256"]), str(row["paste"]), str(row["recipe"])
         path = row_path(folder / "features", entry, str(row["clip"]), str(row["audio_clip"]), ".f32")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rng.standard_normal((MIN_FRAMES, _FEATURES)).astype("<f4").tobytes())

@@ -30,7 +30,7 @@ def _filled() -> dict[str, torch.Tensor]:
 
 def _make_checkpoint(folder: Path) -> None:
     torch.manual_seed(0)
-    _save(Wav2Lip(width=0.0625), folder / "a.ckpt")
+    _save(Wav2Lip(width=0.0625, recipe={"crop": "mesh"}), folder / "a.ckpt")
 
 
 def _make_expert(folder: Path) -> None:

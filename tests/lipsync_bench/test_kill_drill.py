@@ -74,7 +74,7 @@ def test_prepare_killed_five_times(tmp_path: Path) -> None:
 def test_evaluate_killed_three_times(corpus: Path, tmp_path: Path) -> None:
     checkpoint, benchmark = tmp_path / "wav2lip.ckpt", tmp_path / "all_clips.yaml"
     torch.manual_seed(0)
-    save_module(Wav2Lip(width=0.25), checkpoint)
+    save_module(Wav2Lip(width=0.25, recipe={"crop": "mesh"}), checkpoint)
     arguments = {"root": str(corpus / "clips"), "source": str(corpus / "videos"), "overfit": True}
     benchmark.write_text(
         f"data: {{class_path: lipsync_bench.datamodules.ClipFolder, init_args: {arguments}}}\n".replace("True", "true")

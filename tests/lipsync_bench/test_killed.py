@@ -49,7 +49,7 @@ def test_prepare(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture)
 def test_evaluate(corpus: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "wav2lip.ckpt"
     torch.manual_seed(0)
-    save_module(Wav2Lip(width=0.25), checkpoint)
+    save_module(Wav2Lip(width=0.25, recipe={"crop": "mesh"}), checkpoint)
     arguments = ("evaluate", "--dataset", "synthetic", "--root", corpus / "clips", "--methods.wav2lip", checkpoint)
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     rows = killed / "clips.csv"

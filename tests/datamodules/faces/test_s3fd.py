@@ -213,7 +213,9 @@ def test_weights_are_asked_for_and_checked(tmp_path: Path, weights: Path) -> Non
 def test_a_wrong_weight_file_is_one_error_not_one_a_clip(tmp_path: Path) -> None:
     torch.save({"other": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=r"(?s)other\.pth: does not fit.*conv1_1\.weight"):
-        prepare(tmp_path, tmp_path / "out", faces=FaceOptions("s3fd"), weights=given(s3fd=tmp_path / "other.pth"))
+        prepare(
+            tmp_path, tmp_path / "out", faces=FaceOptions(detector="s3fd"), weights=given(s3fd=tmp_path / "other.pth")
+        )
     assert not (tmp_path / "out").exists()
 
 

@@ -337,7 +337,7 @@ def test_a_list_that_leads_elsewhere_stops_the_command(corpus, tmp_path, caplog,
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "wav2lip.ckpt"
     torch.manual_seed(0)
-    save_module(Wav2Lip(width=0.125), path)
+    save_module(Wav2Lip(width=0.125, recipe={"crop": "mesh"}), path)
     return path
 
 

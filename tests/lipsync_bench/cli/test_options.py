@@ -14,6 +14,7 @@ from lipsync_bench import bench
 from lipsync_bench.cli.command_line import WrongUsage, parse
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
 from lipsync_bench.inference.options import DubOptions
@@ -58,11 +59,20 @@ def given(words: str) -> dict[str, Any]:
         (f"{PREPARE} --overwrite", {"options": PrepareOptions(overwrite=True)}),
         (f"{PREPARE} --face 2 --crop detector", {"faces": FaceOptions(face=2, crop="detector")}),
         (f"{DUB} --no-mark", {"options": DubOptions(no_mark=True)}),
-        (f"{DUB} --no_mark --no_smooth", {"options": DubOptions(no_mark=True, smooth=False)}),
-        (f"{DUB} --smooth=false", {"options": DubOptions(smooth=False)}),
-        (f"{DUB} --pads 0 10 -3 0 --no-smooth", {"options": DubOptions(pads=(0, 10, -3, 0), smooth=False)}),
-        (f"{DUB} --pads [0,10,-3,0]", {"options": DubOptions(pads=(0, 10, -3, 0))}),
-        (f"{DUB} --pads '0, 10, -3, 0' --device cpu", {"options": DubOptions(pads=(0, 10, -3, 0), device="cpu")}),
+        (
+            f"{DUB} --no_mark --recipe.no_smooth",
+            {"options": DubOptions(no_mark=True), "recipe": RecipeOptions(smooth=False)},
+        ),
+        (f"{DUB} --recipe.smooth=false", {"recipe": RecipeOptions(smooth=False)}),
+        (
+            f"{DUB} --recipe.pads 0 10 -3 0 --recipe.no-smooth",
+            {"recipe": RecipeOptions(pads=(0, 10, -3, 0), smooth=False)},
+        ),
+        (f"{DUB} --recipe.pads [0,10,-3,0]", {"recipe": RecipeOptions(pads=(0, 10, -3, 0))}),
+        (
+            f"{DUB} --recipe.pads '0, 10, -3, 0' --device cpu --recipe.crop mesh",
+            {"recipe": RecipeOptions("mesh", (0, 10, -3, 0)), "options": DubOptions(device="cpu")},
+        ),
         ("table --run lipformer-1", {"show": TableOptions(run=True)}),
         (
             "table lipformer-1 --run --limit 1 --expert e --clips a --save-videos",
@@ -186,12 +196,12 @@ def test_a_file_of_wrong_options_is_wrong_usage(text, message, tmp_path, caplog)
 
 
 def test_a_file_says_no_by_false(tmp_path):
-    (tmp_path / "a.yaml").write_text("{smooth: false, no_mark: true, pads: [0, 10, 0, 0]}")
-    assert given(f"{DUB} --config {tmp_path / 'a.yaml'}")["options"] == DubOptions(
-        smooth=False, no_mark=True, pads=(0, 10, 0, 0)
-    )
-    (tmp_path / "b.yaml").write_text("no_smooth: true")  # cyclopts would smooth
-    with pytest.raises(WrongUsage, match=r"b\.yaml: no_smooth\. Expected smooth: false"):
+    (tmp_path / "a.yaml").write_text("{no_mark: true, recipe: {smooth: false, pads: [0, 10, 0, 0]}}")
+    found = given(f"{DUB} --config {tmp_path / 'a.yaml'}")
+    assert found["options"] == DubOptions(no_mark=True)
+    assert found["recipe"] == RecipeOptions(smooth=False, pads=(0, 10, 0, 0))
+    (tmp_path / "b.yaml").write_text("recipe: {no_smooth: true}")  # cyclopts would smooth
+    with pytest.raises(WrongUsage, match=r"b\.yaml: .*no_smooth"):
         given(f"{DUB} --config {tmp_path / 'b.yaml'}")
 
 

@@ -44,7 +44,7 @@ WITHOUT_TIME = ["seconds", "generate_seconds"]
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    save_module(Wav2Lip(width=0.125), folder / "wav2lip.ckpt")
+    save_module(Wav2Lip(width=0.125, recipe={"crop": "mesh"}), folder / "wav2lip.ckpt")
     save_module(SyncExpertModule(width=0.125), folder / "expert.ckpt")
     return folder
 

@@ -12,7 +12,6 @@ from lipsync_bench.datamodules.media.audio import load_audio
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.evaluation import MetricOptions, Selection, evaluate_videos
 from lipsync_bench.evaluation.candidates import TargetChunk, VideoFolder
-from lipsync_bench.evaluation.task.protocol import load_protocol
 from lipsync_bench.models import SyncExpertModule
 from lipsync_bench.models.core.checkpoints import save_module
 from tests.datamodules.wide_videos import hlg, write_wide
@@ -168,11 +167,11 @@ def test_a_prediction_that_cannot_be_scored_is_a_failed_row(scored, name, reason
 def test_no_prediction_is_stretched_to_another_shape(tmp_path, target_hw, size_hw, same):
     write(tmp_path / "a.mp4", [np.full((*size_hw, 3), 100, np.uint8)])
     empty = np.empty((1, 0))
-    chunk = TargetChunk("a", "a", 0, [np.zeros((*target_hw, 3), np.uint8)], empty, empty, empty, empty)
+    chunk = TargetChunk("a", "a", 0, [np.zeros((*target_hw, 3), np.uint8)], empty, empty)
     candidate = VideoFolder("mine", tmp_path, {"a": "a.mp4"})
     if same:
-        assert candidate.frames(chunk, load_protocol("video_pairs_face_box"))[0].shape == (*target_hw, 3)
+        assert candidate.frames(chunk)[0].shape == (*target_hw, 3)
         return
     shapes = f"{size_hw[1]}x{size_hw[0]} px, another shape than the target's {target_hw[1]}x{target_hw[0]}"
     with pytest.raises(MediaError, match=rf"a\.mp4: {shapes}\. Expected the same aspect ratio.*ffmpeg -i"):
-        candidate.frames(chunk, load_protocol("video_pairs_face_box"))
+        candidate.frames(chunk)

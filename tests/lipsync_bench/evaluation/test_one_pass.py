@@ -149,7 +149,7 @@ def test_lse_on_face_tracks_alone_reads_a_file_again_twice(videos, counts, track
 
 def test_generated_frames_have_the_lse_of_a_file_with_the_same_frames(videos, tracking, monkeypatch):
     """The repeated frame, which is made on the fly, is the target's own frames here."""
-    frames = lambda self, chunk, protocol: [frame.copy() for frame in chunk.frames]  # noqa: E731
+    frames = lambda self, chunk: [frame.copy() for frame in chunk.frames]  # noqa: E731
     monkeypatch.setattr(candidates.RepeatedFrame, "frames", frames)
     rows = evaluate(videos, ["one"], weights=tracking).set_index("method")
     columns = [name for name in rows if name.startswith("lse_") and name != "lse_weights"]

@@ -432,8 +432,8 @@ def test_saved_videos_are_complete_and_have_audio(corpus, tmp_path):
 
     result = run(corpus, tmp_path / "out", "paired_face_box", running=Running(save_videos=True))
     for row in result.rows.itertuples():
-        sha, paste = row.generator_sha256, row.paste
-        path = video_path(result.folder, row.method, sha, paste, row.clip, row.audio_clip)
+        entry = row.method, row.generator_sha256, row.paste, ""
+        path = video_path(result.folder, entry, row.clip, row.audio_clip)
         info = probe(path)
         assert info.has_audio
         assert len(list(read_frames(path))) == 40

@@ -198,7 +198,7 @@ def prepared(corpus: Path, tmp_path: Path) -> Callable[[str], Path]:
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("base") / "base.ckpt"
     torch.manual_seed(0)
-    save_module(HyperLipsBase(width=0.125), path)
+    save_module(HyperLipsBase(width=0.125, recipe={"crop": "mesh"}), path)
     return path
 
 

@@ -31,7 +31,7 @@ def test_a_file_in_weights_is_used_under_any_name_and_rows_say_whose_weights_wer
     digest = make_official(monkeypatch, "syncnet_v2", found)
     make_official(monkeypatch, "wav2lip", "ab" * 32)
     torch.manual_seed(0)
-    module = Wav2Lip(width=0.125)
+    module = Wav2Lip(width=0.125, recipe={"crop": "mesh"})
     save_module(module, tmp_path / "official.ckpt", {"kind": "wav2lip", "sha256": "ab" * 32})
     save_module(module, tmp_path / "other.ckpt", {"kind": "wav2lip", "sha256": "cd" * 32})
     save_module(module, tmp_path / "trained.ckpt")
@@ -59,7 +59,7 @@ def test_a_file_in_weights_is_used_under_any_name_and_rows_say_whose_weights_wer
 def test_a_second_stage_is_official_only_with_an_official_first(tmp_path, monkeypatch):
     make_official(monkeypatch, "hyperlips_base", "ab" * 32)
     make_official(monkeypatch, "hyperlips_hr", "cd" * 32)
-    module, whose = Wav2Lip(width=0.125), {}
+    module, whose = Wav2Lip(width=0.125, recipe={"crop": "mesh"}), {}
     for base in ("ab" * 32, "ef" * 32, ""):
         origin = {"sha256": "cd" * 32, "base_sha256": "12" * 32, "base_origin_sha256": base}
         save_module(module, tmp_path / "hr.ckpt", origin)

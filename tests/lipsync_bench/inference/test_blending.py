@@ -112,5 +112,5 @@ def test_a_face_outside_its_box_changes_nothing():
 
 
 def test_an_unknown_blend_is_an_error():
-    with pytest.raises(ValueError, match=r"blend 'poisson', expected one of feather, laplacian, box \(--blend\)"):
+    with pytest.raises(ValueError, match=r"blend 'poisson', expected one of feather, laplacian \(--recipe.paste\)"):
         blend(frame(), as_generated(frame(1)), BOX, contour(), "poisson")

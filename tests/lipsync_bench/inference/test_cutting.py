@@ -12,10 +12,12 @@ from lipsync_bench.datamodules.media.audio import load_audio
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.inference import base_frames
 from lipsync_bench.inference.cutting import cut_by_time
 from lipsync_bench.models import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule
 from lipsync_bench.models.core.checkpoints import load_checkpoint, save_module
+from lipsync_bench.recipes import recipe_named
 from tests.commands import run_bench
 
 
@@ -93,9 +95,11 @@ def test_both_stages_are_fine_tuned_on_a_whole_video_without_validation(talk, tm
         base_frames, "find_meshes", lambda faces: (np.stack([mesh] * len(faces)), np.full(len(faces), True))
     )
     assert run_bench("cut", "--video", talk, "--out", "parts", "--val_seconds", 0, "--test_seconds", 5) == 0
-    prepare(Path("parts"), Path("data/kate"), PrepareOptions("lrs2", workers=1), progress=False)
-    hr = HyperLipsHR(width=0.125, base="runs/hyperlips_base/last.ckpt")
-    expert, base = HyperLipsSyncExpertModule(width=0.125), HyperLipsBase(width=0.125)
+    mesh_only = RecipeOptions(crop="mesh")
+    recipes = [recipe_named("hyperlips_base", mesh_only)]
+    prepare(Path("parts"), Path("data/kate"), PrepareOptions("lrs2", workers=1), recipes=recipes, progress=False)
+    hr = HyperLipsHR(width=0.125, recipe={"crop": "mesh"}, base="runs/hyperlips_base/last.ckpt")
+    expert, base = HyperLipsSyncExpertModule(width=0.125), HyperLipsBase(width=0.125, recipe={"crop": "mesh"})
     for run, module in (("hyperlips_sync_expert", expert), ("hyperlips_base", base), ("hyperlips_hr", hr)):
         Path("runs", run).mkdir(parents=True)
         if module is hr:
@@ -105,7 +109,7 @@ def test_both_stages_are_fine_tuned_on_a_whole_video_without_validation(talk, tm
         "data.init_args": {"batch_size": 1, "epoch_length": 2, "num_workers": 0},
         "trainer": {"accelerator": "cpu", "max_steps": 3, "enable_progress_bar": False, "val_check_interval": 2},
     }
-    off = {"width": 0.125, "adversarial_weight": 0}
+    off = {"width": 0.125, "adversarial_weight": 0, "recipe.crop": "mesh"}
     models = {
         "hyperlips_base_finetune": {**off, "lpips_weight": 0, "sync_weight": 0},
         "hyperlips_hr_finetune": {**off, "vgg_weight": 0, "lip_lpips_weight": 0},

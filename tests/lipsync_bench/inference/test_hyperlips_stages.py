@@ -15,11 +15,14 @@ import torch
 
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.inference.base_frames import FAILURES
 from lipsync_bench.models import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule, load_method
 from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, load_module, save_module
+from lipsync_bench.models.core.session import FaceMaker
 from lipsync_bench.models.hyperlips.hr.base_frames import BaseFrames, base_frames_path, write_base_frames
 from tests import golden
 from tests.commands import run_bench
@@ -45,8 +48,8 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Untrained checkpoints of both stages, narrow: base.ckpt and hr.ckpt."""
     folder = tmp_path_factory.mktemp("stages")
     torch.manual_seed(0)
-    save_module(HyperLipsBase(width=0.125), folder / "base.ckpt")
-    hr = HyperLipsHR(scale=2, width=0.125, base=str(folder / "base.ckpt"))
+    save_module(HyperLipsBase(width=0.125, recipe={"crop": "mesh"}), folder / "base.ckpt")
+    hr = HyperLipsHR(scale=2, width=0.125, recipe={"crop": "mesh"}, base=str(folder / "base.ckpt"))
     hr.setup("predict")
     save_module(hr, folder / "hr.ckpt")
     return folder
@@ -107,11 +110,11 @@ def test_base_frames_are_made_once_and_read_by_hr_windows(stages, clips, caplog)
         assert len(frames) == len(clip)
         assert frames.header.checkpoint_sha256 == sha256(stages / "base.ckpt")
         module = load_method(stages / "base.ckpt")
-        from lipsync_bench.datamodules.media.audio import frame_mels
-        from lipsync_bench.inference.lip_sync import generate_faces
-
-        crop = clip.frames(0, 1)[0]
-        first = generate_faces(module, [crop], frame_mels(clip.mel(), len(clip))[:1], crop)[0].transpose(1, 2, 0) * 255
+        recipe = module.recipe
+        with Track(track_path(path, recipe.track_digest)) as track:
+            mels = frame_mels(clip.mel(recipe.mel_padding), len(clip))
+            first = FaceMaker(module, recipe)(track.faces(0, 1), mels[:1])[0].transpose(1, 2, 0) * 255
+        assert frames.header.crop == "mesh"
         assert np.abs(frames.faces(0, 1)[0].astype(float) - first).mean() < 3  # JPEG of quality 95
 
     caplog.clear()
@@ -213,7 +216,7 @@ def test_dub_with_the_parser_says_so_in_the_file(stages, corpus, parser_weights,
     video = sorted((corpus / "videos").rglob("*.mp4"))[0]
     out = tmp_path / "dubbed.mp4"
     command = ("dub", "--checkpoint", stages / "hr.ckpt", "--video", video, "--audio", video, "--out", out)
-    assert run_bench(*command, "--parsing", "--weights", f"face_segmentation={parser_weights}") == 0
+    assert run_bench(*command, "--weights", f"face_segmentation={parser_weights}") == 0
     frames = list(read_frames(out, 25.0))
     assert f"{len(frames)} of them fallback frames of the method" in caplog.text
     import av
@@ -227,9 +230,15 @@ def test_hr_is_not_trained_on_the_frames_of_another_base(stages, clips, tmp_path
     for path in clips.glob("*/*.base"):  # an untrained base shows no face: say it did, so that there are windows
         _pretend_found(path)
     torch.manual_seed(9)
-    save_module(HyperLipsBase(width=0.125), tmp_path / "other.ckpt")
-    data = Synthetic(root=clips, window="hr", image_size=128, batch_size=1, num_workers=0)
-    plain = {"width": 0.125, "adversarial_weight": 0.0, "vgg_weight": 0.0, "lip_lpips_weight": 0.0}
+    save_module(HyperLipsBase(width=0.125, recipe={"crop": "mesh"}), tmp_path / "other.ckpt")
+    data = Synthetic(root=clips, window="hr", batch_size=1, num_workers=0)
+    plain = {
+        "width": 0.125,
+        "recipe": {"crop": "mesh"},
+        "adversarial_weight": 0.0,
+        "vgg_weight": 0.0,
+        "lip_lpips_weight": 0.0,
+    }
     trainer = {"accelerator": "cpu", "max_steps": 1, "logger": False, "enable_checkpointing": False}
     with pytest.raises(ValueError, match=r"base frames were made by .*, the base is .*bench base-frames"):
         pl.Trainer(**trainer).fit(HyperLipsHR(base=str(tmp_path / "other.ckpt"), **plain), datamodule=data)

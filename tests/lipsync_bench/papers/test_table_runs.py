@@ -48,7 +48,7 @@ def checkpoints(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     for seed in (0, 1):
         torch.manual_seed(seed)
-        save_module(Wav2Lip(width=0.125), folder / f"{seed}.ckpt")
+        save_module(Wav2Lip(width=0.125, recipe={"crop": "mesh"}), folder / f"{seed}.ckpt")
     return folder
 
 

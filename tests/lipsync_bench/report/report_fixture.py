@@ -147,7 +147,7 @@ def write_videos(folder: Path, clips: list[str], methods: list[str], frames: int
     tone = (0.2 * np.sin(np.arange(frames * 640) * 2 * np.pi * 220 / 16000)).astype(np.float32)
     for number, method in enumerate(methods):
         for clip in clips:
-            path = video_path(folder, method, METHODS[method], "box" if METHODS[method] else "", clip, clip)
+            path = video_path(folder, (method, METHODS[method], "box" if METHODS[method] else "", ""), clip, clip)
             with VideoWriter(path, 25.0, (160, 160), audio=tone, threads=1) as out:
                 for t in range(frames):
                     frame = np.full((160, 160, 3), 60 + 40 * number, np.uint8)

@@ -351,7 +351,7 @@ def real(corpus, tmp_path_factory) -> dict[str, Path]:
     for seed, name in enumerate(("one", "two")):
         torch.manual_seed(seed)
         methods[name] = folder / f"{name}.ckpt"
-        save_module(Wav2Lip(width=0.0625), methods[name])
+        save_module(Wav2Lip(width=0.0625, recipe={"crop": "mesh"}), methods[name])
     out = {}
     for label, names in (("one", ["one"]), ("two", ["two"]), ("both", ["one", "two"])):
         chosen = {name: methods[name] for name in names}

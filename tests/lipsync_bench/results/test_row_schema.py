@@ -92,7 +92,7 @@ def test_every_written_row_fits(written):
 
 def test_every_row_of_a_real_evaluation_fits(corpus, tmp_path):
     torch.manual_seed(0)
-    save_module(Wav2Lip(width=0.0625), tmp_path / "one.ckpt")
+    save_module(Wav2Lip(width=0.0625, recipe={"crop": "mesh"}), tmp_path / "one.ckpt")
     methods = {"one": tmp_path / "one.ckpt"}
     out = tmp_path / "out"
     evaluate_dataset(

@@ -215,10 +215,10 @@ def test_a_gif_preview_beside_a_prediction_is_not_a_second_one(tmp_path):
 
 def test_no_two_rows_share_a_file(tmp_path):
     names = ["my-method", "my_method", "my method", "my.method", "мой"]
-    assert len({entry_folder(name, "", "") for name in names}) == len(names)
-    assert entry_folder("wav2lip", "ab" * 32, "box") == "wav2lip-abababababab-box"
+    assert len({entry_folder(name, "", "", "") for name in names}) == len(names)
+    assert entry_folder("wav2lip", "ab" * 32, "box", "0123") == "wav2lip-abababababab-box-0123"
     pairs = [("S1/a", "S2/b_c"), ("S1/a", "S2_b/c"), ("S1/a", "S1/a")]
-    assert len({row_path(tmp_path, ("m", "", ""), *pair, ".mp4") for pair in pairs}) == 3
+    assert len({row_path(tmp_path, ("m", "", "", ""), *pair, ".mp4") for pair in pairs}) == 3
 
 
 def test_a_manifest_records_that_only_a_share_is_done(corpus, tmp_path, monkeypatch):
