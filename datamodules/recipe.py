@@ -12,20 +12,18 @@ import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from lipsync_bench.datamodules.faces.crop_rules.atvg import ATVGSquare
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Resize
 from lipsync_bench.datamodules.limits import one_of
+from lipsync_bench.datamodules.recipe_values import MelPadding, Paste, ReferenceKind
 
-MelPadding = Literal["reflect", "constant"]
-Paste = Literal["box", "feather", "laplacian", "parser", "parser_released", "quad"]
-ReferenceKind = Literal["same", "first", "frame", "random"]
 _RULES: dict[str, type[CropRule]] = {rule.name: rule for rule in (FaceMeshBox, DetectorBox, FFHQQuad, ATVGSquare)}
 
-__all__ = ["MelPadding", "Paste", "Recipe", "ReferenceKind", "References", "crop_rule"]
+__all__ = ["Recipe", "References", "crop_rule"]
 
 
 @dataclass(frozen=True)

@@ -3,22 +3,21 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from cyclopts import Group, Parameter, Token
 
-from lipsync_bench.datamodules.faces.crop_rules.boxes import NO_PADS, DetectorBox, FaceMeshBox, Pads
-from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
-from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
 from lipsync_bench.datamodules.limits import one_of, within
 from lipsync_bench.datamodules.option_types import Whole
-from lipsync_bench.datamodules.recipe import MelPadding, Paste, Recipe, References, crop_rule
+from lipsync_bench.datamodules.recipe_values import CropName, MelPadding, Pads, Paste
 
-CropName = Literal["mesh", "mediapipe", "dlib", "s3fd", "ffhq", "atvg"]
+if TYPE_CHECKING:
+    from lipsync_bench.datamodules.recipe import Recipe
+
 ReferenceName = Literal["same", "first"]
 
-__all__ = ["CropName", "Pads", "RecipeOptions", "pads_option"]
+__all__ = ["RecipeOptions"]
 
 
 def _pads(kind: object, tokens: Sequence[Token]) -> tuple[int, ...]:
@@ -26,11 +25,11 @@ def _pads(kind: object, tokens: Sequence[Token]) -> tuple[int, ...]:
     text = " ".join(token.value for token in tokens)
     numbers = re.findall(r"[+-]?\d+", text)
     if len(numbers) != 4 or re.sub(r"[+-]?\d+", "", text).strip("[], "):
-        raise ValueError(f"{text!r}. Expected four whole numbers of pixels: TOP BOTTOM LEFT RIGHT")
+        raise ValueError(f"{text!r}. Expected four whole numbers of pixels for --recipe.pads: TOP BOTTOM LEFT RIGHT")
     return tuple(map(int, numbers))
 
 
-pads_option = Parameter(converter=_pads, n_tokens=-1, consume_multiple=True)
+_PADS = Parameter(converter=_pads, n_tokens=-1, consume_multiple=True)
 
 
 @Parameter(group=Group("Recipe", sort_key=2))
@@ -51,7 +50,7 @@ class RecipeOptions:
     """
 
     crop: CropName | None = None
-    pads: Annotated[Pads | None, pads_option] = None
+    pads: Annotated[Pads | None, _PADS] = None
     smooth: Annotated[bool | None, Parameter(negative="--recipe.no-smooth")] = None
     references: ReferenceName | None = None
     reference_frame: Whole | None = None
@@ -83,43 +82,12 @@ class RecipeOptions:
                 out.append(f"--recipe.{name} {' '.join(map(str, value)) if isinstance(value, tuple) else value}")
         return " ".join(out)
 
-    def applied(self, recipe: Recipe) -> Recipe:
+    def applied(self, recipe: "Recipe") -> "Recipe":
         """A recipe with these parts replaced.
 
         Raises:
             ValueError: Pads or smoothing for a rule that has none.
         """
-        crop, training = recipe.crop, recipe.training_crop
-        if self.crop is not None:
-            crop, training = _other_rule(recipe.crop, self.crop), _other_rule(recipe.fed_crop, self.crop)
-        if self.pads is not None:
-            if not isinstance(crop, FaceMeshBox | DetectorBox):
-                raise ValueError(f"pads with the crop rule {crop.text()}. Expected a rule of boxes (--recipe.crop)")
-            crop = replace(crop, pads=self.pads)
-        if self.smooth is not None:
-            if not isinstance(crop, DetectorBox | FFHQQuad):
-                raise ValueError(
-                    f"smooth is {self.smooth} with the crop rule {crop.text()}. Expected a detector's boxes "
-                    "or ffhq (--recipe.crop s3fd, dlib, mediapipe or ffhq)"
-                )
-            crop = replace(crop, smoothing=5 if self.smooth else 0)
-        changes: dict[str, object] = {
-            name: getattr(self, name) for name in ("mel_padding", "paste") if getattr(self, name) is not None
-        }
-        if self.paste is None and isinstance(crop, FFHQQuad) != (recipe.paste == "quad"):
-            changes["paste"] = "quad" if isinstance(crop, FFHQQuad) else "feather"
-        if self.references is not None:
-            changes["references"] = References(self.references)
-        if self.reference_frame is not None:
-            changes["references"] = References("frame", frame=self.reference_frame)
-        if training == crop:
-            training = None
-        return replace(recipe, crop=crop, training_crop=training, **changes)  # type: ignore[arg-type]
+        from lipsync_bench.datamodules.recipe_changes import changed  # it loads OpenCV, which help need not
 
-
-def _other_rule(rule: CropRule, name: CropName) -> CropRule:
-    if name == "mesh" or name == "ffhq" or name == "atvg":  # mypy narrows by no tuple
-        return rule if rule.name == name else crop_rule({"rule": name})
-    if isinstance(rule, DetectorBox):
-        return replace(rule, detector=name)
-    return DetectorBox(name, rule.pads if isinstance(rule, FaceMeshBox) else NO_PADS)
+        return changed(recipe, self)

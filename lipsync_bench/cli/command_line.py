@@ -121,9 +121,13 @@ def _options_of(file: Path) -> Callable[[App, tuple[str, ...], ArgumentCollectio
             raise ValueError(f"{file} holds no options. Expected NAME: VALUE in each line.")
         given = _without_nulls(found)
         negative = {name.lstrip("-") for argument in arguments for name in argument.negatives}
-        for key in given:
-            if key.replace("_", "-") in negative:  # cyclopts would take it for the opposite
-                raise ValueError(f"{file}: {key}. Expected {key[3:]}: false.")
+        for group, options in (
+            ("", given),
+            *((f"{key}.", node) for key, node in given.items() if isinstance(node, dict)),
+        ):
+            for key in options:
+                if f"{group}{key}".replace("_", "-") in negative:  # cyclopts would take it for the opposite
+                    raise ValueError(f"{file}: {group}{key}. Expected {group}{key[3:]}: false.")
         for below in (True, False):
             Dict(given, source=str(file), use_commands_as_keys=below)(app, subcommand, arguments)
 

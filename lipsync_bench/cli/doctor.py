@@ -205,7 +205,7 @@ def _loader_speed(root: Path) -> Check:
     clips, _ = GeneratorWindows.separate(sorted(root.glob("*/*.safetensors"))[:64])
     if not clips:
         return Check(f"loader {root}", "warn", "no clip is long enough for a window", "prepare longer clips")
-    dataset = GeneratorWindows(clips)
+    dataset = GeneratorWindows(clips, (96, 96))
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < SPEED_SECONDS:
         dataset[(0, count % len(dataset))]

@@ -270,7 +270,7 @@ def evaluate_dataset(
         **vars(replace(inputs, methods=checkpoints, pred=folders)),
         **({"commands": {name: command.stated() for name, command in commands.items()}} if commands else {}),
         **vars(replace(rules, protocol=rules.protocol or PAIRED_FACE_BOX, split=benchmark.split)),
-        "recipe": {name: value for name, value in asdict(recipe).items() if value is not None},
+        **({"recipe": {name: value for name, value in asdict(recipe).items() if value is not None}} if recipe else {}),
         "metrics": asdict(metrics),
         **asdict(weights),
         "select": asdict(select),

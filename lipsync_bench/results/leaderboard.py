@@ -26,7 +26,7 @@ NEWER = ("split", "generator_weights", *_WEIGHTS, "recipe", *_FED)
 """Columns that leaderboards of earlier versions lack."""
 TAIL = ("generator_sha256", "paste", *NETWORK_HASHES, *NEWER, "package_version")
 _OF_ROWS = (*NETWORK_HASHES, "split", "generator_weights", *_FED, "package_version")
-_DETAILS = ("generator_sha256", "paste", "recipe_text")
+_DETAILS = ("generator_sha256", "paste", "recipe")
 _ONE_LINE = 4  # up to so many methods 120 characters hold mean and interval in one line
 _PIECES = ("", "_low", "_high", "_n")
 _NONE = Estimate(math.nan, math.nan, math.nan, 0, "clips", 0)  # for a metric that only another protocol has
@@ -128,10 +128,11 @@ def leaderboard(rows: pd.DataFrame, pooled: pd.DataFrame | None = None) -> pd.Da
             elif c.name in pooled_values:
                 value, count = pooled_values[c.name].get(key, (math.nan, 0))
                 entry |= dict(zip(metric_columns(c), (float(value), math.nan, math.nan, int(count)), strict=True))
-        entry["generator_sha256"], entry["paste"], entry["recipe"] = key[2:]
+        entry["generator_sha256"], entry["paste"], recipe = key[2:]
         # Of failed clips too: an entry without a score had networks.
         values = {name: sorted({str(v) for v in group[name].dropna() if v != ""}) for name in _OF_ROWS}
-        entries.append(entry | {name: " ".join(values.get(name, ())) for name in TAIL[2:] if name != "recipe"})
+        values["recipe"] = [recipe]
+        entries.append(entry | {name: " ".join(values.get(name, ())) for name in TAIL[2:]})
     table = with_weights(pd.DataFrame(entries) if entries else pd.DataFrame(columns=[*HEAD, *TAIL]))
     order = [name for name in table if str(name).endswith("_rank")]
     return table.astype(dict.fromkeys(order, "Int64"))
@@ -212,11 +213,11 @@ def _cell(entry: pd.Series, column: Column, best: float | None, letters: str, st
 def _headings(table: pd.DataFrame, stacked: bool) -> Iterator[str]:
     """The methods' names; protocol and weights below them where the name is not unique."""
     protocols, names = table["protocol"].nunique() > 1, table[["protocol", "method"]].apply(tuple, axis=1).tolist()
-    details = [[str(entry.get(name) or "") for name in _DETAILS] for _, entry in table.iterrows()]
+    details = zip(*(table[name] for name in _DETAILS if name in table), strict=True)
     for (protocol, method), texts in zip(names, details, strict=True):
         below = [protocol] if protocols else []
         if names.count((protocol, method)) > 1:
-            below += [text[:24] for text in texts if text and text != "nan"]
+            below += [str(text)[:12] for text in texts if isinstance(text, str) and text]
         name = printable(method)
         yield escape("\n".join([name.replace("_", "_\n") if stacked else name, *map(printable, below)]))
 

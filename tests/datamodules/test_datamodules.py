@@ -390,7 +390,7 @@ def test_folder_without_evaluation_clips(tmp_path: Path) -> None:
 def test_folder_for_evaluation_alone(tmp_path: Path) -> None:
     for count in (1, 14):
         write_folder(tmp_path / str(count), [f"s{number % 5}/{number}" for number in range(count)])
-        module = ready(ClipFolder(tmp_path / str(count), val_fraction=0, test_fraction=1))
+        module = ready(ClipFolder(tmp_path / str(count), image_size=96, val_fraction=0, test_fraction=1))
         assert {split: len(module.clips(split)) for split in SPLITS} == {"train": 0, "val": 0, "test": count}
         with pytest.raises(ValueError, match="no training clips in"):
             module.train_dataloader()

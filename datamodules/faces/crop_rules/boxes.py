@@ -14,8 +14,8 @@ import numpy as np
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Cut, Resize
 from lipsync_bench.datamodules.faces.geometry import Geometry, runs
 from lipsync_bench.datamodules.faces.options import DetectorName
+from lipsync_bench.datamodules.recipe_values import Pads
 
-Pads = tuple[int, int, int, int]
 MIN_SIDE_PX = 16
 NO_PADS: Pads = (0, 0, 0, 0)
 MESH_RADIUS = 14  # frames on each side that a box of `FaceMeshBox` depends on: 12 for the maximum and 2 for the mean
@@ -31,7 +31,6 @@ __all__ = [
     "BoxRule",
     "DetectorBox",
     "FaceMeshBox",
-    "Pads",
     "in_frame",
     "neighbours",
     "smooth_boxes_ahead",

@@ -149,7 +149,7 @@ def _unprepared(benchmark: "Benchmark") -> str:
     """Why its clips cannot be scored; empty if they can."""
     try:
         benchmark.data.prepare_data()
-        benchmark.data.setup("test")
+        benchmark.data.clips("test")
         _ = benchmark.data.source_root
     except FileNotFoundError as error:
         return str(error)

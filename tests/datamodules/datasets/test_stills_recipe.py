@@ -109,5 +109,8 @@ def test_an_aligned_still_and_an_aligned_frame_have_the_same_framing(corpus: Pat
 
 
 def test_clips_without_aligned_faces_are_an_error_that_names_the_command(clips: Synthetic) -> None:
-    with pytest.raises(FileNotFoundError, match=r"have no faces ffhq~5 64x64.*bench prepare --for lipformer_codebook"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"have no faces ffhq~5 64x64.*bench prepare --source DIR --out .* --for lipformer_codebook",
+    ):
         fed(clips, codebook()).setup()

@@ -11,11 +11,12 @@ from skimage.data import astronaut
 
 from lipsync_bench.datamodules.errors import FaceError
 from lipsync_bench.datamodules.faces import matching as face_matching
+from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.faces.detectors import MediaPipeDetector
 from lipsync_bench.datamodules.faces.identity import Identity, Sighting
 from lipsync_bench.datamodules.faces.tracking import FaceTrack, FaceTracker
 from lipsync_bench.datamodules.media.video import read_frames
-from lipsync_bench.inference.face_path import find_face
+from lipsync_bench.inference.find_face import find_face
 from tests.datamodules.tracks import track_faces
 
 GREY = 110
@@ -114,9 +115,9 @@ def test_a_cut_to_the_same_person_continues_the_track(speakers: list[list[np.nda
 
 def test_dubbing_leaves_another_face_alone(speakers: list[list[np.ndarray]]) -> None:
     one, two = speakers
-    path = find_face(one[:14] + two[14:20] + one[20:34])
+    path = find_face(one[:14] + two[14:20] + one[20:34], FaceMeshBox())
     np.testing.assert_array_equal(np.flatnonzero(~path.visible), range(14, 20))
-    path = find_face(one[:20] + two[20:36])
+    path = find_face(one[:20] + two[20:36], FaceMeshBox())
     np.testing.assert_array_equal(path.visible, np.arange(36) < 20)
 
 

@@ -184,7 +184,10 @@ def test_a_kind_in_a_file_of_the_user(tmp_path: Path, monkeypatch: pytest.Monkey
     init = {"root": str(tmp_path / "clips"), "overfit": True, "batch_size": 2, "num_workers": 0, "val_length": 2}
     init["image_size"] = 96
     config = {
-        "model": {"class_path": "their_method.Theirs", "init_args": {"width": 0.125, "sync_weight": 0.0}},
+        "model": {
+            "class_path": "their_method.Theirs",
+            "init_args": {"width": 0.125, "sync_weight": 0.0, "recipe": {"crop": "mesh"}},
+        },
         "data": {"class_path": "lipsync_bench.datamodules.ClipFolder", "init_args": init},
         "trainer": {**QUIET, "accelerator": "cpu", "max_steps": 1, "limit_val_batches": 0},
     }

@@ -16,9 +16,11 @@ from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
 from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
-from lipsync_bench.datamodules.windows.faces import method_name
+from lipsync_bench.datamodules.windows.faces import method_words
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 from lipsync_bench.datamodules.windows.samplers import EpochSampler
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from tests.datamodules.fake_trainer import FakeTrainer
 from tests.datamodules.prepared_folders import write_folder, write_random
 
@@ -171,10 +173,13 @@ def test_own_crops_are_for_recipes_of_the_same_rule(tmp_path: Path) -> None:
         method = "published"
         recipe = Recipe(DetectorBox("s3fd", (0, 10, 0, 0), 5), (96, 96), DetectorBox("s3fd"))
 
-    with pytest.raises(FileNotFoundError, match=r"2 of 2 .* no faces s3fd, with which published .*first has mesh"):
+    with pytest.raises(FileNotFoundError, match=r"2 of 2 .* no faces s3fd, as .* sees them.*first has mesh"):
         data(root, Published(), image_size=96).setup()
 
 
-def test_models_are_called_as_their_folders() -> None:
-    for module, name in (("lipsync_bench.models.hyperlips.hr.module", "hyperlips_hr"), ("theirs", "X")):
-        assert method_name(type("X", (), {"__module__": module})()) == name
+def test_models_are_called_as_bench_prepare_knows_them() -> None:
+    changed = Wav2Lip(width=0.0625, recipe={"crop": "mesh", "pads": [0, 4, 0, 0]})
+    assert method_words(Wav2Lip(width=0.0625)) == "wav2lip"
+    assert method_words(changed) == "wav2lip --recipe.crop mesh --recipe.pads 0 4 0 0"
+    assert method_words(SyncExpertModule(width=0.0625)) == "sync_expert"
+    assert method_words(type("X", (), {})()) == "X"

@@ -40,7 +40,7 @@ def test_every_yaml_has_its_test():
     assert len(OVERLAYS) >= 2
     assert len(BENCHMARKS) >= 3
     assert len(VARIANTS) >= 9
-    assert len(TABLES) == 15
+    assert len(TABLES) == 16
     assert len(PROTOCOLS) >= 4
     methods = [run.stem for run in RUNS]
     folders = {p.parent.name for p in VARIANTS} - {"overlays"}

@@ -74,7 +74,7 @@ def test_every_stage_of_a_demo_has_its_two_files_and_data_that_it_finds(method, 
 
 def test_the_shift_table_has_every_held_out_clip_at_every_shift(corpus, tmp_path):
     torch.manual_seed(0)
-    save_module(SyncExpertModule(width=0.125), tmp_path / "expert.ckpt")
+    save_module(SyncExpertModule(width=0.125, recipe={"crop": "mesh"}), tmp_path / "expert.ckpt")
     clips = Synthetic(root=corpus / "clips").clips("test")
     table = demo._shift_table(tmp_path / "expert.ckpt", clips)
     assert len(table) == len(clips) * len(demo.SHIFTS_FRAMES)

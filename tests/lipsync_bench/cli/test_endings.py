@@ -201,8 +201,11 @@ def test_a_full_disk_below_the_standard_output_is_a_line():
 def test_every_value_of_a_cached_target_fits_or_it_is_computed_again(tmp_path, caplog):
     from lipsync_bench.datamodules.files.disk import write_arrays
     from lipsync_bench.evaluation.target.chunks import _Cache
+    from lipsync_bench.evaluation.task.protocol import Protocol
 
     class Found:
+        protocol = Protocol(1)
+
         def key(self, header):
             return "r"
 

@@ -124,8 +124,8 @@ def test_what_is_typed_becomes_groups(words, expected):
         ("sync", "VIDEO is missing"),
         ("sync v.mp4 --syncnet s.model", "--syncnet"),
         ("dub --checkpoint a", "--video is missing"),
-        (f"{DUB} --pads 1 2 3", r"'1 2 3'\. Expected four whole numbers of pixels for --pads"),
-        (f"{DUB} --pads 1 2 3 4.5", r"'1 2 3 4.5'\. Expected four whole numbers of pixels for --pads"),
+        (f"{DUB} --recipe.pads 1 2 3", r"'1 2 3'\. Expected four whole numbers of pixels for --recipe.pads"),
+        (f"{DUB} --recipe.pads 1 2 3 4.5", r"'1 2 3 4.5'\. Expected four whole numbers of pixels for --recipe.pads"),
         (f"{DUB} --fit bounce", r'"bounce" for --fit\. Choose from: "loop", "cut"'),
         (f"{DUB} --face nose", r"--face: 'nose'\. Expected largest, first, left, right, centre, or a number from 0"),
         (f"{DUB} --face -1", "--face: '-1'"),
@@ -229,10 +229,10 @@ def test_no_function_declares_an_option_of_a_group_again():
     from lipsync_bench.datamodules.prepare.prepare import prepare
     from lipsync_bench.evaluation import evaluate_dataset, evaluate_videos
     from lipsync_bench.inference.dub import dub
-    from lipsync_bench.inference.face_path import find_face
+    from lipsync_bench.inference.find_face import find_face
     from lipsync_bench.papers import table
 
-    own = {"dataset", "out", "pred", "workers", "pads", "smooth"}  # what is evaluated, where to; boxes of `find_face`
+    own = {"dataset", "out", "pred", "workers"}  # what is evaluated, where to
     for function in (
         *(data_commands.prepare, method_commands.dub, scoring_commands.evaluate, scoring_commands.table),
         *(prepare, evaluate_dataset, evaluate_videos, dub, find_face, table),
@@ -260,4 +260,4 @@ def test_the_groups_reach_the_functions_as_they_are(monkeypatch, tmp_path):
         run()
     for name in ("select", "metrics"):
         assert taken[name] is run.keywords[name]
-    assert taken.keys() == {"inputs", "rules", "metrics", "weights", "select", "running", "splitting"}
+    assert taken.keys() == {"inputs", "rules", "recipe", "metrics", "weights", "select", "running", "splitting"}

@@ -85,7 +85,7 @@ def test_a_row_records_what_it_was_measured_with(result, weights):
 
     rows = read_rows(result.folder)
     wav2lip = rows[rows["method"] == "wav2lip"].iloc[0]
-    assert wav2lip["protocol"] == "paired_face_box-v1"
+    assert wav2lip["protocol"] == "paired_face_box-v2"
     assert wav2lip["generator_sha256"] == sha256(weights / "wav2lip.ckpt")
     assert wav2lip["expert_sha256"] == sha256(weights / "expert.ckpt")
     assert np.isnan(wav2lip["lse_c_wav2lip_lrs"])  # no official weights, no LSE
@@ -99,11 +99,11 @@ def test_an_interrupted_run_is_resumed_and_ends_with_the_same_rows(corpus, weigh
     out = tmp_path / "interrupted"
     real, calls = candidates.RepeatedFrame.frames, []
 
-    def interrupt(self, chunk, protocol):
+    def interrupt(self, chunk):
         calls.append(chunk.clip)
         if len(set(calls)) == 2:
             raise KeyboardInterrupt
-        return real(self, chunk, protocol)
+        return real(self, chunk)
 
     monkeypatch.setattr(candidates.RepeatedFrame, "frames", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -112,7 +112,7 @@ def test_an_interrupted_run_is_resumed_and_ends_with_the_same_rows(corpus, weigh
     assert 0 < len(read_rows(out)) < 6
 
     rows_file = out / "clips.csv"
-    rows_file.write_bytes(rows_file.read_bytes() + b"paired_face_box-v1,wav2l")  # what a kill in mid-write leaves
+    rows_file.write_bytes(rows_file.read_bytes() + b"paired_face_box-v2,wav2l")  # what a kill in mid-write leaves
     evaluate(corpus, weights, out)
     pd.testing.assert_frame_equal(comparable(out), comparable(result.folder))
     before = rows_file.read_bytes()

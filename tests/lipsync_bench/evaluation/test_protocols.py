@@ -10,7 +10,7 @@ import torch
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.clips.clip import Clip, read_header
 from lipsync_bench.datamodules.faces.crop_rules.atvg import atvg_squares
-from lipsync_bench.datamodules.faces.crops import cut
+from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.evaluation import evaluate_dataset, list_protocols, load_protocol
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, Selection
@@ -20,7 +20,6 @@ from lipsync_bench.evaluation.task.pairs import draw_pairs, read_pairs
 from lipsync_bench.evaluation.task.protocol import Protocol, fields_sha256, recorded_versions, rules_sha256
 from lipsync_bench.evaluation.videos import through_h264, video_path
 from lipsync_bench.experiment_files import installed_experiments
-from lipsync_bench.inference.lip_sync import paste_crop
 from lipsync_bench.metrics.face.lmd import detect_lip_frames, lmd
 from lipsync_bench.metrics.image import fid as fid_module
 from lipsync_bench.metrics.image.fid import fid
@@ -240,7 +239,8 @@ def test_landmarks_of_the_crops_are_found_in_both_crops(corpus, tmp_path, clips)
     with Clip(clip) as it:
         boxes, frames = it.boxes(), list(read_frames(corpus / "videos" / it.header.source))
     crops = compare_crops(frames, boxes, (160, 160))
-    pasted = [paste_crop(frame, cut(frames[0], boxes[0]), box) for frame, box in zip(frames, boxes, strict=True)]
+    cuts = [BoxCut((x1, y1, x2, y2)) for x1, y1, x2, y2 in boxes.astype(int).tolist()]
+    pasted = [it.paste(frame, cuts[0].crop(frames[0])) for frame, it in zip(frames, cuts, strict=True)]
     found = detect_lip_frames(compare_crops(pasted, boxes, (160, 160))), detect_lip_frames(crops)
     distance = lmd(*found, centred=False).numpy()
     assert rows.loc["repeated_frame", "lmd"] == pytest.approx(np.nanmean(distance))

@@ -66,7 +66,7 @@ def test_rows_of_names_like_formulas_are_found_again(tmp_path: Path) -> None:
     assert "-1.5" in cells
     assert "-0.1 0.2 nan" in cells
     again = RowFile(tmp_path / "clips.csv")
-    assert ("p-v1", "=x", "", "", "+a/1", "a/1") in again
+    assert ("p-v1", "=x", "", "", "", "+a/1", "a/1") in again
     again.close()
     table = read_rows(tmp_path)
     assert (table["method"][0], table["clip"][0], table["psnr"][0]) == ("=x", "+a/1", -1.5)

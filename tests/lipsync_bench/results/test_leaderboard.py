@@ -94,7 +94,8 @@ def test_the_file_has_the_promised_columns_and_whole_ranks(tmp_path):
     expected = ["protocol", "method", "clips", "failures", "fallback_frames"]
     expected += [name for c in metrics for name in metric_columns(c)]
     expected += ["generator_sha256", "paste", *NETWORK_HASHES, "split", "generator_weights"]
-    expected += ["lse_weights", "lpips_alex_weights", "lpips_vgg_weights", "fid_weights", "package_version"]
+    expected += ["lse_weights", "lpips_alex_weights", "lpips_vgg_weights", "fid_weights"]
+    expected += ["recipe", "recipe_text", "published", "trained_otherwise", "steps_left_out", "package_version"]
     assert list(board.columns) == expected
     assert metric_columns(column("psnr")) == tuple(f"psnr{s}" for s in ("", "_low", "_high", "_n", "_rank", "_group"))
     assert metric_columns(column("fid")) == ("fid", "fid_low", "fid_high", "fid_n")
@@ -115,7 +116,7 @@ def test_fid_is_added():
 
 
 def test_fid_of_other_entries_is_refused():
-    with pytest.raises(ValueError, match=r"without rows: \[\('p-v1', 'elsewhere', '', 'box'\)\].*--out NEW"):
+    with pytest.raises(ValueError, match=r"without rows: \[\('p-v1', 'elsewhere', '', 'box', ''\)\].*--out NEW"):
         leaderboard(three(), pooled(elsewhere=1.0))
     with pytest.raises(ValueError, match="2 entries, 1 of them different"):
         leaderboard(three(), pd.concat([pooled(good=1.0), pooled(good=2.0)]))

@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the parts of a recipe may be. No heavy import: the help of commands lists them."""
+
+from typing import Literal
+
+CropName = Literal["mesh", "mediapipe", "dlib", "s3fd", "ffhq", "atvg"]
+MelPadding = Literal["reflect", "constant"]
+Pads = tuple[int, int, int, int]
+Paste = Literal["box", "feather", "laplacian", "parser", "parser_released", "quad"]
+ReferenceKind = Literal["same", "first", "frame", "random"]
+
+__all__ = ["CropName", "MelPadding", "Pads", "Paste", "ReferenceKind"]
