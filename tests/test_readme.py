@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the README and two files of docs tell to type exists: make targets, commands, flags and files."""
+"""What the README and some files of docs tell to type exists: make targets, commands, flags and files."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,13 @@ import pytest
 from lipsync_bench import bench
 
 ROOT = Path(__file__).parent.parent
-TEXT = "".join((ROOT / name).read_text() for name in ("README.md", "docs/evaluation.md", "docs/clusters.md"))
+PAGES = (
+    ROOT / "README.md",
+    ROOT / "docs/evaluation.md",
+    ROOT / "docs/clusters.md",
+    *(ROOT / "docs/methods").glob("*.md"),
+)
+TEXT = "\n".join(page.read_text() for page in PAGES)
 CODE = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) + re.findall(r"`([^`\n]+)`", TEXT)
 LINES = [line.split("  #")[0].strip() for block in CODE for line in block.splitlines()]
 BENCH = [line for line in LINES if re.search(r"(^|/)bench [a-z]|lipsync_bench\.bench [a-z]", line)]
@@ -41,7 +47,7 @@ def test_files_exist():
     assert len(named) >= 5
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
     links = re.findall(r"\]\(([^)#]+)\)", TEXT)
-    places = (ROOT, ROOT / "docs")
+    places = (ROOT, ROOT / "docs", ROOT / "docs/methods")
     assert [link for link in links if "://" not in link and not any((p / link).is_file() for p in places)] == []
 
 

@@ -83,7 +83,9 @@ class LipFormer(TalkingFaceModule):
         init_from: checkpoint of this class to start from (fine-tuning).
 
     Differs: a training window's frames are used one by one, four of its five: single frames' mel cuts start one
-    frame early there, so that each is that of the frame before, and the last frame's own is not among them.
+    frame early there, so that each is that of the frame before, and the last frame's own is not among them. The
+    paper does not say which frame is the reference in training (one of another window of the clip here), which 16 mel
+    columns belong to a frame (those from its start on), nor what its audio encoder is (Wav2Lip's, 512 values).
     """
 
     experiment = "experiments/lipformer.yaml"

@@ -105,7 +105,7 @@ class LipFormerGenerator(nn.Module):
         """The lip codes of frames, chosen by their audio.
 
         In evaluation mode the entry with the highest score is taken. In training it is drawn with Gumbel noise, and
-        gradients go through the softmax (straight-through, tau = 1).
+        gradients go through the softmax (straight-through and tau = 1, which are choices of this project).
 
         Args:
             audio: (N,1,80,16).

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Convolutions whose kernels are computed from the audio: the part of HyperLips that moves the lips.
 
-HyperLips, section III-B (https://arxiv.org/abs/2310.05720), after Ha, Dai, Le: HyperNetworks. ICLR 2017
+HyperLips, section III-A1 (https://arxiv.org/abs/2310.05720), after Ha, Dai, Le: HyperNetworks. ICLR 2017
 (https://arxiv.org/abs/1609.09106). A mel becomes a code, the code becomes the kernels that the maps of the face are
 convolved with: each sample of a batch has kernels of its own.
+
+Differs: the paper has a mel of 16 x 80 in III-A1 and one of 80 x 60 in VI-B, which is taken for a misprint; here it is
+80 bands by 16 steps, as released.
 """
 
 import torch.nn.functional as F

@@ -95,7 +95,8 @@ class HyperLipsBase(TalkingFaceModule):
     Differs: the paper prints Eq. 3 and 4 with an unbounded discriminator loss; logarithms are cut at -87. LPIPS gets
     RGB in [-1, 1], as its package asks for; Eq. 6 does not name its network, VGG-16 is chosen here. The masked face is
     the target's, as released; the paper (III-A1) hides the lower half of the reference. The input is masked face, then
-    reference, as released; Eq. 2 has them the other way round.
+    reference, as released; Eq. 2 has them the other way round. In training the reference is another window of the clip,
+    as released.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"

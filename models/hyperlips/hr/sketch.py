@@ -6,7 +6,7 @@ image's width and height. The drawing follows brows, eyes, lips, the ridge and w
 below the temples: the forehead's edge and the lower rim of the nose, which MediaPipe would draw, are left out.
 
 Source: Chen, Yao, Li, Wang, Zhang, Yang, Wen, "HyperLips: Hyper Control Lips with High Resolution Decoder for Talking
-Face Generation", 2023, https://arxiv.org/abs/2310.05720, section III-D, and facts of the released code.
+Face Generation", 2023, https://arxiv.org/abs/2310.05720, section III-B1, and facts of the released code.
 """
 
 import math

@@ -62,9 +62,8 @@ class VideoReTalkingLNet(TalkingFaceModule):
     D-Net, stand in. Eq. 6 prints Euclidean norms; means of absolute differences do not grow with the image. The five
     reference frames are one window of the same video, other than the target's, as in Wav2Lip; the paper has "five
     randomly selected". At test time the paper's reference is the whole input frame, which D-Net has stabilised; here it
-    is the crop that evaluation or dubbing gives, without D-Net. Adam's betas and the expert's
-    mode are not published. Of the network: `LNet` (512 values of audio for the paper's 256), `LNetEncoder`,
-    `LNetDecoder`.
+    is each frame's own crop, without D-Net. Adam's betas and the expert's mode are not published. Of the network:
+    `LNet` (512 values of audio for the paper's 256), `LNetEncoder`, `LNetDecoder`.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
