@@ -89,8 +89,8 @@ class AsPrinted(Adversarial):
             low, high = (float(x) for x in fake.detach().aminmax())
             _log.warning(
                 "adversarial as_printed: the discriminator's logits of all generated faces are between %.0f and %.0f, "
-                "and the term has no gradient any more. Expected logits within %.0f of 0. The printed equations end so; "
-                "set --model.init_args.adversarial non_saturating",
+                "and the term has no gradient any more. Expected logits within %.0f of 0. The printed equations end "
+                "so; set --model.init_args.adversarial non_saturating",
                 low, high, LARGEST_LOGIT,
             )  # fmt: skip
         return _log_probability(-fake).mean()

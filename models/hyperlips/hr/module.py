@@ -75,8 +75,8 @@ class HyperLipsHR(TalkingFaceModule):
         init_from: checkpoint of this class to start from (fine-tuning, Table V).
 
     Differs: Eq. 11 and 12, taken literally, do not train (see `HyperLipsBase`); BCE for D and -log D for the decoder
-    take their place. Base frames are taken from the network as they are; the released preparation pastes them into the video,
-    encodes it, and finds and cuts the faces again. Face Mesh looks at every frame by itself.
+    take their place. Base frames are taken from the network as they are; the released preparation pastes them into the
+    video, encodes it, and finds and cuts the faces again. Face Mesh looks at every frame by itself.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
