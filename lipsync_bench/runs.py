@@ -3,7 +3,8 @@
 
 NAME is made from the YAMLs that are given: `-c hyperlips_hr -c overlays/mead` is the run `hyperlips_hr+mead`. A run
 that needs the checkpoint of another one writes `run:hyperlips_base` or `run:hyperlips_base/last.ckpt` for it, which is
-that run with the same overlays, as far as it has been trained with them.
+that run with the same overlays, as far as it has been trained with them, on the same data set;
+`run:hyperlips_sync_expert@LRS2` is the one that was trained on LRS2, whatever the other run is trained on.
 """
 
 import re
@@ -135,10 +136,12 @@ def run_checkpoint(path: Path) -> Path:
 def stage_checkpoint(reference: str, name: str, runs: Path, dataset: str, argument: str) -> Path:
     """The checkpoint that `run:NAME` or `run:NAME/FILE` means in a run.
 
-    It is that of NAME with the run's overlays, or with as many of them as NAME has been trained with.
+    It is that of NAME with the run's overlays, or with as many of them as NAME has been trained with; trained on the
+    run's data set, or on DATASET, the name of its class, in `run:NAME@DATASET/FILE`.
 
     Args:
-        reference: `run:NAME/FILE`, or `run:NAME` for the checkpoint that its folder stands for.
+        reference: `run:NAME/FILE`, or `run:NAME` for the checkpoint that its folder stands for; after the name may
+            stand @DATASET.
         name: Of the run that refers to it.
         runs: The folder in which runs are looked for.
         dataset: The class of that run's clips.
@@ -154,22 +157,27 @@ def stage_checkpoint(reference: str, name: str, runs: Path, dataset: str, argume
             f"{reference}: no checkpoint of a run. Expected {STAGE}NAME or {STAGE}NAME/last.ckpt. Correct the YAML"
         )
     overlays = name.split("+")[1:]
+    stage, _, trained_on = stage.partition("@")
+    dataset = trained_on or dataset
     names = [
         "+".join([stage, *some]) for count in range(len(overlays), -1, -1) for some in combinations(overlays, count)
     ]
     paths = [runs / name / file if file else run_checkpoint(runs / name) for name in names]
     there = [path for path in paths if path.is_file()]
-    command = f"lightning fit -c {stage}" + (f" with the overlays of {name}" if overlays else "")
+    how = f" on {trained_on}" if trained_on else f" with the overlays of {name}" if overlays else ""
+    command = f"lightning fit -c {stage}{how}"
     if not there:
         raise FileNotFoundError(
             f"{name} needs {reference}, and there is no {' nor '.join(map(str, paths))}. Expected the checkpoint of "
             f"that stage. Train it first: {command}; or name a checkpoint with --{argument} PATH"
         )
     datasets = {path: dataset_of(_held_config(path.parent)) for path in there}
-    fitting = [path for path in there if not datasets[path] or not dataset or datasets[path] == dataset]
+    fitting = [
+        path for path in there if not (datasets[path] and dataset) or f".{datasets[path]}".endswith(f".{dataset}")
+    ]
     if not fitting:
         raise ValueError(
-            f"{there[0]} was trained on {datasets[there[0]]}, and {name} is trained on {dataset}. Expected stages of "
-            f"one data set. Train that stage: {command}; or name a checkpoint with --{argument} PATH"
+            f"{there[0]} was trained on {datasets[there[0]]}, and {name} needs {reference}. Expected that stage "
+            f"trained on {dataset}. Train it: {command}; or name a checkpoint with --{argument} PATH"
         )
     return fitting[0]

@@ -6,72 +6,97 @@ Generation", 2023, https://arxiv.org/abs/2310.05720. D is a discriminator's prob
 I_HR are generated faces, I_GT is the true one.
 """
 
+import logging
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.models.parts.losses import AdversarialLoss, DiscriminatorLoss
 from lipsync_bench.models.parts.perceptual import LPIPSLoss
+from lipsync_bench.models.parts.stylegan2 import logistic_terms, non_saturating_loss
 
-AdversarialName = Literal["minimax", "non_saturating", "relativistic"]
+AdversarialName = Literal["non_saturating", "as_printed", "relativistic", "minimax"]
+"""`minimax` is the older name of `as_printed`, in checkpoints and YAMLs."""
+LARGEST_LOGIT = 87.0  # beyond it a float32 probability is 0 or 1
 MIN_LIP_SIDE_PX = 32  # LPIPS halves its input four times: its last map is 2 x 2 then,
 MIN_RELEASED_SIDE_PX = 16  # and 1 x 1 here; below this it fails, and with it the released code
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Adversarial", "AdversarialName", "LipLoss", "make_adversarial"]
 
 
 class Adversarial(nn.Module, ABC):
-    """Adversarial losses of a generator and a discriminator. Probabilities have any one shape; results are scalars."""
+    """Adversarial losses of a generator and a discriminator. Logits of D have any one shape; results are scalars."""
 
     compares = False
-    """Whether the generator's loss reads D(I_GT)."""
+    """Whether the generator's loss reads the logits of true faces."""
 
     @abstractmethod
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        """Of D(I_GT), which is anything where the loss does not compare, and D(G); differentiable in G."""
+        """Of the logits of I_GT, which are anything where the loss does not compare, and G; differentiable in G."""
 
     @abstractmethod
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        """Of D(I_GT) and D(G) with G detached: named terms to be added."""
+        """Of the logits of I_GT and of G detached: named terms to be added."""
 
-    def of_generator(self, discriminator: nn.Module, target: Tensor, generated: Tensor) -> Tensor:
+    def of_generator(self, discriminator: Any, target: Tensor, generated: Tensor) -> Tensor:
         """The generator's loss of images as the discriminator takes them."""
-        real = discriminator(target) if self.compares else target
-        return self.generator_loss(real, discriminator(generated))
+        real = discriminator.logit(target) if self.compares else target
+        return self.generator_loss(real, discriminator.logit(generated))
 
-
-def _log(probability: Tensor) -> Tensor:
-    probability = probability.float()
-    return probability.clamp(min=torch.finfo(probability.dtype).tiny).log()  # at least -87, and no infinite slope
-
-
-class Minimax(Adversarial):
-    """Eq. 3 and 4 (11 and 12 in stage 2) as printed: D minimises E log(1 - D(I_GT)) + E log D(I_B), the generator
-    E log(1 - D(I_B)). Logarithms are cut at -87.
-    """
-
-    def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return _log(1 - fake.float()).mean()  # 16 bits are too coarse near 1
-
-    def discriminator_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        return {"disc_real": _log(1 - real.float()).mean(), "disc_fake": _log(fake).mean()}
+    def of_discriminator(self, discriminator: Any, target: Tensor, generated: Tensor) -> dict[str, Tensor]:
+        """The terms of the discriminator's loss of images as it takes them."""
+        return self.discriminator_loss(discriminator.logit(target), discriminator.logit(generated))
 
 
 class NonSaturating(Adversarial):
-    """-log D(I_B) for the generator, BCE(D(I_GT), 1) + BCE(D(I_B), 0) for D: the released code's first stage."""
+    """-log D(I_B) for the generator, BCE(D(I_GT), 1) + BCE(D(I_B), 0) for D, from logits: the default.
+
+    The paper prints `AsPrinted`, which does not train; this is the reading of its reference [8], whose discriminator it
+    takes over, and of the released code's first stage. The gradient does not vanish when D is sure.
+    """
+
+    def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
+        return non_saturating_loss(fake)
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        return logistic_terms(real, fake)
+
+
+def _log_probability(logits: Tensor) -> Tensor:
+    return F.logsigmoid(logits.float()).clamp(min=-LARGEST_LOGIT)  # 16 bits are too coarse
+
+
+class AsPrinted(Adversarial):
+    """Eq. 3 and 4 (11 and 12 in stage 2) as printed: D minimises E log(1 - D(I_GT)) + E log D(I_B), the generator
+    E log(1 - D(I_B)). Logarithms are cut at -87.
+
+    It does not train. D's loss has the slope -D(I_GT) in a true face's logit and 1 - D(I_B) in a generated one's: one
+    that is misjudged is hardly corrected, and the point where the two balance is unstable. D runs to one side, and the
+    generator's term loses its gradient for good, which a warning says once.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self._generator, self._discriminator = AdversarialLoss(), DiscriminatorLoss()
+        self.died = False
 
     def generator_loss(self, real: Tensor, fake: Tensor) -> Tensor:
-        return self._generator(fake)
+        if not self.died and bool((fake.detach().abs() > LARGEST_LOGIT).all()):
+            self.died = True
+            low, high = (float(x) for x in fake.detach().aminmax())
+            _log.warning(
+                "adversarial as_printed: the discriminator's logits of all generated faces are between %.0f and %.0f, "
+                "and the term has no gradient any more. Expected logits within %.0f of 0. The printed equations end "
+                "so; set --model.init_args.adversarial non_saturating",
+                low, high, LARGEST_LOGIT,
+            )  # fmt: skip
+        return _log_probability(-fake).mean()
 
     def discriminator_loss(self, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        return self._discriminator(real, fake)
+        return {"disc_real": _log_probability(-real).mean(), "disc_fake": _log_probability(fake).mean()}
 
 
 class Relativistic(Adversarial):
@@ -86,7 +111,8 @@ class Relativistic(Adversarial):
 
     @staticmethod
     def _half(real: Tensor, fake: Tensor, label: float) -> Tensor:
-        x, y = real.float() - fake.float().mean(), fake.float() - real.float().mean()
+        real, fake = (logits.float().sigmoid() for logits in (real, fake))
+        x, y = real - fake.mean(), fake - real.mean()
         towards = F.binary_cross_entropy_with_logits(x, torch.full_like(x, label))
         away = F.binary_cross_entropy_with_logits(y, torch.full_like(y, 1 - label))
         return (towards + away) / 2
@@ -104,9 +130,12 @@ def make_adversarial(name: AdversarialName) -> Adversarial:
     Raises:
         ValueError: another name.
     """
+    if name == "minimax":
+        _log.warning("adversarial: minimax is called as_printed now; please write it so.")
+        name = "as_printed"
     kinds: dict[str, type[Adversarial]] = {
-        "minimax": Minimax,
         "non_saturating": NonSaturating,
+        "as_printed": AsPrinted,
         "relativistic": Relativistic,
     }
     if name not in kinds:

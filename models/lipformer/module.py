@@ -205,13 +205,14 @@ class LipFormer(TalkingFaceModule):
         upper, true = self.codes.upper_half(target), self.codes.lower_half(target).indices
         scores, chosen = self._predict(batch["frame_mels"][:, 1:].flatten(0, 1), upper, reference)
         generated = self.generator.decode(upper, chosen if self.end_to_end else chosen.detach())
+        fake = signed(generated)
         terms = {"cross_entropy": F.cross_entropy(scores.float(), true), "l2": F.mse_loss(2 * generated, 2 * target)}
         if self.perceptual_loss is not None:
             terms[self.perceptual_term] = self.perceptual_loss(generated, target).mean()
         if self.discriminator is not None:
-            terms["adversarial"] = non_saturating_loss(self.discriminator(signed(generated)))
+            terms["adversarial"] = non_saturating_loss(self.discriminator(fake))
         right = (scores.argmax(dim=1) == true).float().mean()
-        return Terms(terms, {"codes_right": right}, signed(target), signed(generated))
+        return Terms(terms, {"codes_right": right}, signed(target), fake)
 
     def discriminator_terms(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         steps = self.trainer.global_step // 2  # the generator's turn has just been counted

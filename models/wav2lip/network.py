@@ -131,6 +131,10 @@ class QualityDiscriminator(nn.Module):
             x = block(x)
         return x
 
+    def logit(self, faces: Tensor) -> Tensor:
+        """(B,3,T,96,96) in [0, 1] -> (T*B,1), before the sigmoid."""
+        return self.binary_pred[0](self.features(faces)).flatten(1)
+
     def forward(self, faces: Tensor) -> Tensor:
         """(B,3,T,96,96) in [0, 1] -> (T*B,1), the probability that a frame is real."""
-        return self.binary_pred(self.features(faces)).flatten(1)
+        return torch.sigmoid(self.logit(faces))

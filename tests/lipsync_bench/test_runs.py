@@ -12,6 +12,7 @@ import yaml
 from torch.utils.data import DataLoader
 
 from lipsync_bench.cli.lightning import main
+from lipsync_bench.experiment_files import installed_experiments
 from lipsync_bench.models.core.checkpoints import BenchModule
 from lipsync_bench.runs import check_name, run_name, stage_checkpoint
 from tests.commands import run_bench
@@ -291,6 +292,35 @@ def test_a_stage_finds_the_one_before_with_the_same_overlays(caplog: pytest.LogC
     for run, base in (("second+others", "first+others"), ("second+others+quick", "first+others"), ("second", "first")):
         assert saved(run)["model"]["init_args"]["base"] == f"runs/{base}/last.ckpt"
     assert saved("first")["data"]["class_path"].endswith("Ones")  # untouched by the runs on the other data set
+
+
+def test_a_stage_of_one_data_set_may_be_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    asked = ("-c", "overlays/asks")
+    write("experiments/overlays/asks.yaml", model={"init_args": {"base": "run:first@Ones/last.ckpt"}})
+    fit("-c", "first", "-c", "overlays/others")
+    with pytest.raises(SystemExit):
+        fit("-c", "second", "-c", "overlays/others", *asked)
+    assert "runs/first+others/last.ckpt was trained on" in caplog.text
+    assert "Expected that stage trained on Ones. Train it: lightning fit -c first on Ones;" in caplog.text
+    fit("-c", "first")
+    fit("-c", "second", "-c", "overlays/others", *asked)  # passes by the one with its own data set
+    assert saved("second+asks+others")["model"]["init_args"]["base"] == "runs/first/last.ckpt"
+    fit("-c", "first", "-c", "overlays/quick")
+    fit("-c", "second", "-c", "overlays/others", "-c", "overlays/quick", *asked)  # the other overlays still count
+    assert saved("second+asks+others+quick")["model"]["init_args"]["base"] == "runs/first+quick/last.ckpt"
+
+
+def test_hyperlips_on_mead_takes_the_expert_of_lrs2(tmp_path: Path) -> None:
+    reference = yaml.safe_load((installed_experiments() / "hyperlips_base.yaml").read_text())["model"]["init_args"][
+        "sync_expert"
+    ]
+    for run, dataset in (("hyperlips_sync_expert+mead", "MEAD"), ("hyperlips_sync_expert", "LRS2")):
+        (tmp_path / "runs" / run).mkdir(parents=True)
+        (tmp_path / "runs" / run / "last.ckpt").touch()
+        config = {"data": {"class_path": f"lipsync_bench.datamodules.{dataset}"}}
+        (tmp_path / "runs" / run / "config.yaml").write_text(yaml.safe_dump(config))
+    found = stage_checkpoint(reference, "hyperlips_base+mead", tmp_path / "runs", "lipsync_bench.datamodules.MEAD", "x")
+    assert found == tmp_path / "runs" / "hyperlips_sync_expert" / "last.ckpt"
 
 
 def test_a_stage_may_be_named_by_its_path() -> None:

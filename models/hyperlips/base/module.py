@@ -25,7 +25,7 @@ _WEIGHTS: dict[Variant, dict[str, float]] = {
     "paper": {"adversarial": 0.2, "l1": 0.5, "lpips": 0.5, "sync": 0.3},  # Eq. 9
     "released": {"adversarial": 0.2, "l1": 0.77, "lpips": 0.0, "sync": 0.03},
 }
-_ADVERSARIAL: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "non_saturating"}
+_ADVERSARIAL: dict[Variant, AdversarialName] = {"paper": "non_saturating", "released": "non_saturating"}
 
 __all__ = ["HyperLipsBase", "Variant", "adam_of"]
 
@@ -82,7 +82,8 @@ class HyperLipsBase(TalkingFaceModule):
             is 0.
         adversarial_weight, l1_weight, lpips_weight, sync_weight: lambdas of Eq. 9. Without an adversarial term there
             is no discriminator and one optimiser.
-        adversarial: its kind: "minimax" as Eq. 3 and 4 print it, "non_saturating" as released, "relativistic".
+        adversarial: its kind: "non_saturating" (the default of both variants), "as_printed" in Eq. 3 and 4, which does
+            not train, "relativistic".
         lr: learning rate of Adam for the generator.
         discriminator_lr: the same for the discriminator (paper: 1e-4, released: 5e-4).
         betas: of Adam (paper: not stated, 0.9 and 0.999 here; released: 0.5 and 0.999).
@@ -92,9 +93,10 @@ class HyperLipsBase(TalkingFaceModule):
             (the term is then called `lpips_random_weights`).
         init_from: checkpoint of this class to start from (fine-tuning on one speaker, Table V).
 
-    Differs: the paper prints Eq. 3 and 4 with an unbounded discriminator loss; logarithms are cut at -87. LPIPS gets
-    RGB in [-1, 1], as its package asks for; Eq. 6 does not name its network, VGG-16 is chosen here. The masked face is
-    the target's, as released; the paper (III-A1) hides the lower half of the reference. The input is masked face, then
+    Differs: Eq. 3 and 4, taken literally, let the discriminator run away until the generator's term has no gradient;
+    the default reads them as the paper's reference [8] trains, BCE for D and -log D for the generator. LPIPS gets RGB
+    in [-1, 1], as its package asks for; Eq. 6 does not name its network, VGG-16 is chosen here. The masked face is the
+    target's, as released; the paper (III-A1) hides the lower half of the reference. The input is masked face, then
     reference, as released; Eq. 2 has them the other way round. In training the reference is another window of the clip,
     as released.
     """
@@ -170,4 +172,4 @@ class HyperLipsBase(TalkingFaceModule):
         return Terms(terms, real=target, fake=generated)
 
     def discriminator_terms(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        return self.adversarial_loss.discriminator_loss(discriminator(real), discriminator(fake))
+        return self.adversarial_loss.of_discriminator(discriminator, real, fake)

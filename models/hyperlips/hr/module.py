@@ -29,7 +29,7 @@ from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, LPIPSLoss
 
 BASE_PX = 128
 DECODER_PIXELS = 1 << 20  # of output in one call at inference: a quarter of a gigabyte for each of its maps
-_ADVERSARIAL: dict[Variant, AdversarialName] = {"paper": "minimax", "released": "relativistic"}
+_ADVERSARIAL: dict[Variant, AdversarialName] = {"paper": "non_saturating", "released": "relativistic"}
 
 __all__ = ["HyperLipsHR"]
 
@@ -62,7 +62,8 @@ class HyperLipsHR(TalkingFaceModule):
         base: path of a checkpoint of HyperLipsBase. Needed to train; a trained checkpoint contains it.
         variant: "paper" or "released": the adversarial term, what perceptual networks see, Adam, the form of Eq. 15.
         sketch: False: the sketch's channels are black, and no face is looked for at inference (Table IV).
-        adversarial: kind of that term: "minimax" (Eq. 11 and 12), "non_saturating", or "relativistic" as released.
+        adversarial: kind of that term: "non_saturating", "relativistic" as released, or "as_printed" in Eq. 11 and 12,
+            which does not train; None takes the variant's.
         adversarial_weight, vgg_weight, l1_weight, lip_lpips_weight, lip_l1_weight: lambdas; 0 leaves a term out.
         inference: "training": inputs as in training. "released": as the released inference, which enlarges the base
             frames to 128 * scale before the decoder, so that frames get scale * 128 * scale pixels; official weights
@@ -75,9 +76,11 @@ class HyperLipsHR(TalkingFaceModule):
             for smoke runs (the terms' names say so then).
         init_from: checkpoint of this class to start from (fine-tuning, Table V).
 
-    Differs: the paper names neither the layer of Eq. 13 nor the network of Eq. 15's LPIPS; VGG-19's conv5_4 and VGG-16
-    are the released code's. Base frames are taken from the network as they are; the released preparation pastes them
-    into the video, encodes it, and finds and cuts the faces again. Face Mesh looks at every frame by itself.
+    Differs: Eq. 11 and 12, taken literally, do not train (see `HyperLipsBase`); BCE for D and -log D for the decoder
+    take their place. The paper names neither the layer of Eq. 13 nor the network of Eq. 15's LPIPS; VGG-19's conv5_4
+    and VGG-16 are the released code's. Base frames are taken from the network as they are; the released preparation
+    pastes them into the video, encodes it, and finds and cuts the faces again. Face Mesh looks at every frame by
+    itself.
     """
 
     channel_order: ClassVar[Literal["rgb", "bgr"]] = "bgr"
@@ -233,4 +236,4 @@ class HyperLipsHR(TalkingFaceModule):
         return Terms(terms, real=target, fake=generated)
 
     def discriminator_terms(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        return self.adversarial_loss.discriminator_loss(discriminator(real), discriminator(fake))
+        return self.adversarial_loss.of_discriminator(discriminator, real, fake)

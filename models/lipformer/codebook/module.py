@@ -193,13 +193,14 @@ class LipFormerCodebook(BenchModule):
             "upper": (self.network.upper, f_upper, upper),
             "bottom": (self.network.bottom, f_bottom, bottom),
         }
+        fake = signed(reconstruction)
         vq = [book.loss(features, found, self.commitment) for book, features, found in halves.values()]
         terms = {"vq": torch.stack(vq).sum(), "l2": F.mse_loss(signed(reconstruction), signed(target))}
         watched: dict[str, Tensor] = {}
         if self.perceptual_loss is not None:
             terms[self.perceptual_term] = self.perceptual_loss(reconstruction, target).mean()
         if self.discriminator is not None:
-            terms["adversarial"] = non_saturating_loss(self.discriminator(signed(reconstruction)))
+            terms["adversarial"] = non_saturating_loss(self.discriminator(fake))
             if stage != "train":
                 watched = logistic_terms(*(self.discriminator(signed(x)) for x in (target, reconstruction)))
         for half, (book, features, found) in halves.items():
@@ -209,7 +210,7 @@ class LipFormerCodebook(BenchModule):
                 watched[f"{name}_{half}"] = value
         if stage != "train":
             watched["l1"] = F.l1_loss(reconstruction.clamp(0, 1), target)
-        return Terms(terms, watched, signed(target), signed(reconstruction))
+        return Terms(terms, watched, signed(target), fake)
 
     def discriminator_terms(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         steps = self.trainer.global_step // 2  # the generator's turn has just been counted

@@ -169,7 +169,7 @@ def test_settings_of_the_paper_and_of_the_released_code(small_expert: str) -> No
     assert hr.weights == released_hr.weights
     assert set(hr.weights.values()) == {1.0}  # Eq. 16
     kinds = [type(module.adversarial_loss).__name__ for module in (paper, released, hr, released_hr)]
-    assert kinds == ["Minimax", "NonSaturating", "Minimax", "Relativistic"]
+    assert kinds == ["NonSaturating", "NonSaturating", "NonSaturating", "Relativistic"]
     for module in (paper, hr):
         assert adam(module) == [(1e-4, (0.9, 0.999)), (1e-4, (0.9, 0.999))]
     for module in (released, released_hr):
@@ -200,7 +200,7 @@ def test_settings_of_the_paper_and_of_the_released_code(small_expert: str) -> No
         ),
         (
             {"adversarial": "wgan"},
-            r"adversarial is 'wgan'\. Expected one of minimax, .*--model\.init_args\.adversarial\.",
+            r"adversarial is 'wgan'\. Expected one of non_saturating, .*--model\.init_args\.adversarial\.",
         ),
     ],
 )

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_bench.models.hyperlips.losses import LipLoss, Minimax, NonSaturating, Relativistic, make_adversarial
+from lipsync_bench.models.hyperlips.losses import AsPrinted, LipLoss, NonSaturating, Relativistic, make_adversarial
 from lipsync_bench.models.parts.losses import check_weights
 from lipsync_bench.models.parts.perceptual import RANDOM, LPIPSLoss
 
 SIZE = 64
 
 
-def column(*values: float) -> Tensor:
-    return torch.tensor(values)[:, None].requires_grad_()
+def logits(*probabilities: float) -> Tensor:
+    return torch.logit(torch.tensor(probabilities, dtype=torch.float64))[:, None].requires_grad_()
 
 
 def gradient(x: Tensor) -> list[Any]:
@@ -28,62 +28,85 @@ def gradient(x: Tensor) -> list[Any]:
 # Adversarial losses
 
 
-def test_minimax_is_what_is_printed() -> None:
-    real, fake = column(0.9, 0.2), column(0.5, 0.25, 0.1)
-    judged = Minimax().discriminator_loss(real, fake)
+def test_as_printed_is_what_is_printed() -> None:
+    real, fake = logits(0.9, 0.2), logits(0.5, 0.25, 0.1)
+    judged = AsPrinted().discriminator_loss(real, fake)
     assert set(judged) == {"disc_real", "disc_fake"}
     assert judged["disc_real"].item() == pytest.approx((math.log(0.1) + math.log(0.8)) / 2, rel=1e-6)  # Eq. 3
     assert judged["disc_fake"].item() == pytest.approx((math.log(0.5) + math.log(0.25) + math.log(0.1)) / 3, rel=1e-6)
-    assert Minimax().generator_loss(real, fake).item() == pytest.approx(
+    assert AsPrinted().generator_loss(real, fake).item() == pytest.approx(
         (math.log(0.5) + math.log(0.75) + math.log(0.9)) / 3, rel=1e-6
     )  # Eq. 4
     # Minimising them makes D call true faces real and generated ones not, and the generator work against that.
     sum(judged.values()).backward()  # type: ignore[union-attr]
-    assert gradient(real) == [-1 / 0.1 / 2, -1 / 0.8 / 2]
-    assert gradient(fake) == [1 / 0.5 / 3, 1 / 0.25 / 3, 1 / 0.1 / 3]
+    assert gradient(real) == [-0.9 / 2, -0.2 / 2]
+    assert gradient(fake) == [0.5 / 3, 0.75 / 3, 0.9 / 3]
     fake.grad = None
-    Minimax().generator_loss(real, fake).backward()
-    assert gradient(fake) == [-1 / 0.5 / 3, -1 / 0.75 / 3, -1 / 0.9 / 3]
+    AsPrinted().generator_loss(real, fake).backward()
+    assert gradient(fake) == [-0.5 / 3, -0.25 / 3, -0.1 / 3]
 
 
-@pytest.mark.parametrize("name", ["minimax", "non_saturating", "relativistic"])
-@pytest.mark.parametrize("probability", [0.0, 1.0, 1e-30, 1 - 2**-24])
-def test_adversarial_losses_and_their_gradients_are_finite_at_certainty(name: str, probability: float) -> None:
+@pytest.mark.parametrize("name", ["as_printed", "non_saturating", "relativistic"])
+@pytest.mark.parametrize("logit", [-1000.0, -50.0, 50.0, 1000.0])
+def test_adversarial_losses_and_their_gradients_are_finite_at_certainty(name: str, logit: float) -> None:
     kind = make_adversarial(name)  # type: ignore[arg-type]
     for loss in (kind.generator_loss, lambda *x: torch.stack(list(kind.discriminator_loss(*x).values())).sum()):
-        real, fake = column(probability, 0.5), column(0.5, probability)
-        value = loss(real, fake)
+        real, fake = torch.tensor([[logit], [0.0]], requires_grad=True), torch.tensor([[0.0], [logit]])
+        value = loss(real, fake.requires_grad_())
         value.backward()
         assert torch.isfinite(value)
         for x in (real, fake):
             assert x.grad is None or torch.isfinite(x.grad).all()
 
 
-def test_minimax_is_cut_at_87() -> None:
-    tiny = math.log(torch.finfo(torch.float32).tiny)
-    assert tiny == pytest.approx(-87.3, abs=0.05)
-    assert Minimax().generator_loss(column(0.0), column(1.0)).item() == pytest.approx(tiny)
-    judged = Minimax().discriminator_loss(column(1.0), column(0.0))
-    assert [value.item() for value in judged.values()] == [pytest.approx(tiny)] * 2
+def test_the_default_corrects_what_is_misjudged() -> None:
+    """Where BCE of a float32 probability has no slope any more."""
+    fake = torch.tensor([[-300.0]], requires_grad=True)
+    NonSaturating().generator_loss(fake, fake).backward()
+    assert float(fake.grad) == -1  # type: ignore[arg-type]
 
 
-def test_minimax_takes_16_bit_probabilities() -> None:
+def test_as_printed_is_cut_at_87() -> None:
+    far = torch.tensor([[300.0]])
+    assert AsPrinted().generator_loss(far, far).item() == -87
+    assert [value.item() for value in AsPrinted().discriminator_loss(far, -far).values()] == [-87, -87]
+
+
+@pytest.mark.parametrize("sides", [(-300.0, -100.0), (300.0, 100.0), (-100.0, 100.0)])
+def test_as_printed_says_once_that_it_has_died(sides: tuple[float, float], caplog: pytest.LogCaptureFixture) -> None:
+    kind, dead, alive = AsPrinted(), torch.tensor(sides)[:, None], torch.tensor([[-300.0], [80.0]])
+    kind.generator_loss(alive, alive)
+    assert not caplog.records
+    for _ in range(3):
+        logit = dead.clone().requires_grad_()
+        kind.generator_loss(dead, logit).backward()
+        assert float(logit.grad.abs().max()) < 1e-37  # type: ignore[union-attr]
+    (record,) = caplog.records
+    assert f"between {min(sides):.0f} and {max(sides):.0f}" in record.getMessage()
+    assert "--model.init_args.adversarial non_saturating" in record.getMessage()
+
+
+def test_the_older_name_is_taken_with_a_note(caplog: pytest.LogCaptureFixture) -> None:
+    assert isinstance(make_adversarial("minimax"), AsPrinted)
+    assert "minimax is called as_printed now" in caplog.text
+
+
+def test_16_bit_logits() -> None:
     """1 - 2^-10 is 1 in bfloat16."""
-    small = torch.full((1, 1), 2.0**-10, dtype=torch.bfloat16)
-    expected = pytest.approx(math.log(1 - 2.0**-10), rel=1e-4)
-    assert float(Minimax().generator_loss(small, small)) == expected
-    assert float(Minimax().discriminator_loss(small, small)["disc_real"]) == expected
+    small = torch.full((1, 1), -6.9375, dtype=torch.bfloat16)
+    expected = pytest.approx(-math.log1p(math.exp(-6.9375)), rel=1e-4)
+    assert float(AsPrinted().generator_loss(small, small)) == expected
+    assert float(AsPrinted().discriminator_loss(small, small)["disc_real"]) == expected
 
 
 def test_non_saturating_by_hand() -> None:
-    real, fake = column(0.9, 0.2), column(0.5, 0.1)
+    real, fake = logits(0.9, 0.2), logits(0.5, 0.1)
     assert NonSaturating().generator_loss(real, fake).item() == pytest.approx(-(math.log(0.5) + math.log(0.1)) / 2)
     judged = {name: value.item() for name, value in NonSaturating().discriminator_loss(real, fake).items()}
     assert judged == {
         "disc_real": pytest.approx(-(math.log(0.9) + math.log(0.2)) / 2),
         "disc_fake": pytest.approx(-(math.log(0.5) + math.log(0.9)) / 2),
     }
-    assert NonSaturating().generator_loss(real, column(0.0)).item() == 100  # the framework's cut
 
 
 def relativistic(real: np.ndarray, fake: np.ndarray, label: float) -> float:
@@ -91,12 +114,13 @@ def relativistic(real: np.ndarray, fake: np.ndarray, label: float) -> float:
         p = 1 / (1 + np.exp(-x))
         return float(np.mean(-y * np.log(p) - (1 - y) * np.log(1 - p)))
 
+    real, fake = (1 / (1 + np.exp(-x)) for x in (real, fake))
     return (bce_with_logits(real - fake.mean(), label) + bce_with_logits(fake - real.mean(), 1 - label)) / 2
 
 
 def test_relativistic_by_hand() -> None:
     random = np.random.default_rng(0)
-    real, fake = random.uniform(size=(10, 1)), random.uniform(size=(10, 1))
+    real, fake = random.normal(size=(10, 1)), random.normal(size=(10, 1))
     tensors = [torch.from_numpy(x).requires_grad_() for x in (real, fake)]
     kind = Relativistic()
     assert kind.compares
@@ -105,7 +129,7 @@ def test_relativistic_by_hand() -> None:
     (judged,) = kind.discriminator_loss(*tensors).values()
     assert judged.item() == pytest.approx(relativistic(real, fake, 1.0), rel=1e-6)
     assert own.item() != pytest.approx(judged.item(), rel=1e-3)
-    # The means carry gradients: derivatives in one probability of either kind, by differences.
+    # The means carry gradients: derivatives in one logit of either kind, by differences.
     for loss, label in ((own, 0.0), (judged, 1.0)):
         for x in tensors:
             x.grad = None
@@ -121,11 +145,11 @@ def test_relativistic_by_hand() -> None:
 
 
 def test_only_the_relativistic_loss_reads_the_true_faces() -> None:
-    assert not Minimax.compares
+    assert not AsPrinted.compares
     assert not NonSaturating.compares
     images = torch.full((2, 3, 4, 4), 7.0)  # anything
-    for kind in (Minimax(), NonSaturating()):
-        assert torch.isfinite(kind.generator_loss(images, column(0.3)))
+    for kind in (AsPrinted(), NonSaturating()):
+        assert torch.isfinite(kind.generator_loss(images, logits(0.3)))
 
 
 def test_other_kinds_and_weights_are_refused() -> None:
