@@ -4,9 +4,11 @@
 from typing import Literal
 
 CropName = Literal["mesh", "mediapipe", "dlib", "s3fd", "ffhq", "atvg"]
+Codec = Literal["jpeg", "raw"]
+"""How the faces of a track are stored."""
 MelPadding = Literal["reflect", "constant"]
 Pads = tuple[int, int, int, int]
 Paste = Literal["box", "feather", "laplacian", "parser", "parser_released", "quad"]
 ReferenceKind = Literal["same", "first", "frame", "random"]
 
-__all__ = ["CropName", "MelPadding", "Pads", "Paste", "ReferenceKind"]
+__all__ = ["Codec", "CropName", "MelPadding", "Pads", "Paste", "ReferenceKind"]

@@ -18,10 +18,11 @@ from lipsync_bench.metrics.metric import Column, Description, Network
 
 CLAUSE = "\nMETRIC = "
 OTHER_FIELDS = (
-    *("protocol", "method", "generator_sha256", "paste", "clip", "audio_clip", "speaker", "status", "reason"),
+    *("protocol", "method", "generator_sha256", "paste", "recipe", "clip", "audio_clip", "speaker", "status", "reason"),
     *("prediction_sha256", "target_sha256", "audio_sha256", "faces_sha256", "frames", "frames_target"),
     *("boxless_frames", "fallback_frames", "damaged_frames", "generate_seconds", "seconds", "command_seconds"),
-    *("generator_weights", "method_version", "package_version"),
+    *("generator_weights", "recipe_text", "published", "trained_otherwise", "steps_left_out", "passed_through_frames"),
+    *("split", "method_version", "package_version"),
 )
 """The fields of a row that no metric computes; no metric of another package may use these names."""
 

@@ -15,7 +15,6 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import simplejpeg
@@ -27,8 +26,8 @@ from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import atomic_path
 from lipsync_bench.datamodules.limits import MAX_CROP_PX
 from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipe_values import Codec
 
-Codec = Literal["jpeg", "raw"]
 SCHEMA = "1"
 JPEG_QUALITY = 95
 _REPAIR = "Run: bench prepare --for METHOD (it replaces broken tracks)"
@@ -36,7 +35,6 @@ _REPAIR = "Run: bench prepare --for METHOD (it replaces broken tracks)"
 __all__ = [
     "JPEG_QUALITY",
     "SCHEMA",
-    "Codec",
     "Track",
     "TrackHeader",
     "decode_face",

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from cyclopts import Group, Parameter
 
-from lipsync_bench.datamodules.clips.track import Codec
 from lipsync_bench.datamodules.datasets.dataset import dataset_names, find_dataset
 from lipsync_bench.datamodules.faces.options import DetectorName
 from lipsync_bench.datamodules.limits import MAX_CROP_PX, one_of, within
 from lipsync_bench.datamodules.option_types import Whole, Words
+from lipsync_bench.datamodules.recipe_values import Codec
 
 if TYPE_CHECKING:
     DatasetName = str

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lipsync_bench.datamodules.clips.track import Codec
 from lipsync_bench.datamodules.faces.detectors import DETECTORS, detector_version, make_detector
 from lipsync_bench.datamodules.faces.options import DetectorName
 from lipsync_bench.datamodules.recipe import Recipe, crop_rule
+from lipsync_bench.datamodules.recipe_values import Codec
 from lipsync_bench.datamodules.weights.store import Store
 
 __all__ = ["Wanted", "cut_text", "detectors"]

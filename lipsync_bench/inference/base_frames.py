@@ -30,6 +30,7 @@ from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.slices import Slice
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
@@ -118,9 +119,8 @@ def _track(clip: Clip, recipe: Recipe) -> Track:
     return track
 
 
-def _chunks(module: HyperLipsBase, clip: Clip) -> Iterator[np.ndarray]:
+def _chunks(module: HyperLipsBase, recipe: Recipe, clip: Clip) -> Iterator[np.ndarray]:
     """The base network's faces, uint8 RGB (N, 128, 128, 3), as at inference, of the track's faces and own audio."""
-    recipe = module.recipe
     mels = frame_mels(clip.mel(recipe.mel_padding), len(clip))
     make = FaceMaker(module, recipe)
     with _track(clip, recipe) as track:
@@ -139,19 +139,19 @@ def _lip_outlines(clip: Clip, rule: CropRule) -> np.ndarray:
     return (in_frame - cut[..., :2]) / (cut[..., 2:] - cut[..., :2])
 
 
-def _make(module: HyperLipsBase, clip: Clip, header: BaseFramesHeader) -> int:
+def _make(module: HyperLipsBase, recipe: Recipe, clip: Clip, header: BaseFramesHeader) -> int:
     """Writes the file of one clip; returns in how many frames Face Mesh saw no face."""
     frames: list[np.ndarray] = []
     sketches = np.zeros((len(clip), BOTTLENECK_PX, BOTTLENECK_PX), np.uint8)
     found = np.zeros(len(clip), bool)
-    for faces in _chunks(module, clip):
+    for faces in _chunks(module, recipe, clip):
         first = len(frames)
         meshes, seen = find_meshes(faces if header.mesh_order == "rgb" else faces[..., ::-1])
         found[first : first + len(faces)] = seen
         for index in np.flatnonzero(seen):
             sketches[first + index] = draw_sketch(meshes[index], (BOTTLENECK_PX, BOTTLENECK_PX))
         frames += list(faces)
-    outlines = _lip_outlines(clip, module.recipe.fed_crop)
+    outlines = _lip_outlines(clip, recipe.fed_crop)
     write_base_frames(
         base_frames_path(clip.path), header, frames=frames, sketches=sketches, found=found, lip_outlines=outlines
     )
@@ -165,7 +165,7 @@ class _Job:
     checkpoint: Path
     checkpoint_sha256: str
     mesh_order: MeshOrder
-    crop: str
+    recipe: Recipe
     overwrite: bool
     device: str
 
@@ -190,12 +190,13 @@ def _base(checkpoint: Path, checkpoint_sha256: str, device: str) -> HyperLipsBas
 def _run(job: _Job) -> _Outcome:
     try:
         with Clip(job.clip, read="file") as clip:
-            header = BaseFramesHeader.of(clip.header, job.checkpoint_sha256, job.crop, mesh_order=job.mesh_order)
+            crop = job.recipe.fed_crop.text()
+            header = BaseFramesHeader.of(clip.header, job.checkpoint_sha256, crop, mesh_order=job.mesh_order)
             if not job.overwrite and _is_current(clip, header):
                 return _Outcome(skipped=True)
             verify_clip(job.clip)
             module = _base(job.checkpoint, job.checkpoint_sha256, job.device)
-            return _Outcome(len(clip), _make(module, clip, header))
+            return _Outcome(len(clip), _make(module, job.recipe, clip, header))
     except (ClipError, MediaError) as error:
         return _Outcome(failure=str(error))
     except OSError as error:
@@ -210,6 +211,7 @@ def make_base_frames(
     root: Path,
     *,
     mesh_order: MeshOrder = "rgb",
+    recipe: RecipeOptions = RecipeOptions(),
     overwrite: bool = False,
     device: str = "auto",
     splitting: Splitting = Splitting(),
@@ -225,6 +227,7 @@ def make_base_frames(
         checkpoint: Of HyperLipsBase, or the folder of its run; an official file, or the word `official`.
         root: Folder of prepared clips.
         mesh_order: Channel order of the images that Face Mesh sees: "rgb", or "bgr" as in the released preparation.
+        recipe: Parts of the base's recipe that are replaced.
         overwrite: Make finished files anew.
         device: "auto", "cpu", "cuda:0" ...
         splitting: Which part of the clips, and where.
@@ -242,7 +245,7 @@ def make_base_frames(
     digest = sha256(checkpoint)
     # A wrong one is one error, not one a clip.
     base = _base(checkpoint, digest, "cpu" if splitting.on_ray else device)
-    crop = base.recipe.fed_crop.text()
+    fed = recipe.applied(base.recipe)
     everything = prepared_clips(root)
     clips = part.of(everything)
     if part.count == 1:  # other slices may be writing
@@ -250,9 +253,14 @@ def make_base_frames(
     else:
         _log.info("%s: slice %s (%s), %d of %d clips", root, part, part.said_by, len(clips), len(everything))
     listed = "\n".join(clip.relative_to(root).as_posix() for clip in everything).encode(errors="surrogateescape")
-    key = {"checkpoint": digest, "mesh_order": mesh_order, "clips": hashlib.sha256(listed).hexdigest()}
+    key = {
+        "checkpoint": digest,
+        "mesh_order": mesh_order,
+        "recipe": fed.digest,
+        "clips": hashlib.sha256(listed).hexdigest(),
+    }
     record = _Record(root, key, part)
-    jobs = [_Job(clip, root, checkpoint, digest, mesh_order, crop, overwrite, device) for clip in clips]
+    jobs = [_Job(clip, root, checkpoint, digest, mesh_order, fed, overwrite, device) for clip in clips]
     outcomes: list[_Outcome] = []
     results = run_jobs(_run, jobs, workers if splitting.on_ray else 1, splitting.executor, splitting.ray_gpus)
     with closing(results), progress_bar(part.index == 0) as bar:

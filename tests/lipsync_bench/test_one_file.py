@@ -158,7 +158,7 @@ class Plays(ClipDataModule):
 BENCHMARK = """# Plays, the first clip of each actor.
 data:
   class_path: lipsync_bench.datamodules.datasets.plays.Plays
-  init_args: {root: out}
+  init_args: {root: out, image_size: 96}
 split: test
 """
 

@@ -17,7 +17,9 @@ Differs:
     The published loader also returns a sketch of the true face, which nothing reads; it is not made.
 """
 
+import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
@@ -29,6 +31,7 @@ from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.clips.track import Track
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.texts import few
+from lipsync_bench.datamodules.recipe import crop_rule
 from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset, in_threads
 from lipsync_bench.datamodules.windows.decoding import stack_frames
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
@@ -93,6 +96,20 @@ def _check_belongs(base_frames: BaseFrames, clip: Clip) -> None:
         )
 
 
+@cache
+def _rule(track_key: str) -> str:
+    """The crop rule of a track, as `CropRule.text`."""
+    return crop_rule(json.loads(track_key)["crop"]).text()
+
+
+def _check_cut(base_frames: BaseFrames, track: Track) -> None:
+    made, wanted = base_frames.header.crop, _rule(track.header.track)
+    if made not in ("", wanted):
+        raise ClipError(
+            f"{base_frames.path}: made of faces cut by {made}. Expected {wanted}, as those of the second stage. {REPAIR}"
+        )
+
+
 def cut_hr_window(clip: Clip, base_frames: BaseFrames, start: int, size: int, track: Track | None = None) -> HRWindow:
     """The sample of the five frames from `start`.
 
@@ -113,6 +130,8 @@ def cut_hr_window(clip: Clip, base_frames: BaseFrames, start: int, size: int, tr
     """
     _check_size((size, size))
     _check_belongs(base_frames, clip)
+    if track is not None:
+        _check_cut(base_frames, track)
     faces, outlines = base_frames.faces(start, WINDOW_FRAMES), base_frames.lip_outlines(start, WINDOW_FRAMES)
     crops = (clip.frames if track is None else track.faces)(start, WINDOW_FRAMES)
     masks = np.empty((WINDOW_FRAMES, 1, size, size), np.uint8)

@@ -13,11 +13,12 @@ import simplejpeg
 from safetensors.numpy import load_file
 
 from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader, write_clip
-from lipsync_bench.datamodules.clips.track import Codec, Track, TrackHeader, track_path, write_track
+from lipsync_bench.datamodules.clips.track import Track, TrackHeader, track_path, write_track
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.media.audio import mel_spectrogram, to_float
 from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipe_values import Codec
 
 FRAMES = 7
 RECIPE = Recipe(FaceMeshBox(), (24, 40))  # not square

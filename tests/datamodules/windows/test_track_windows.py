@@ -10,11 +10,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from lipsync_bench.datamodules.clips.clip import Clip
-from lipsync_bench.datamodules.clips.track import Codec, Track, TrackHeader, track_path, write_track
+from lipsync_bench.datamodules.clips.track import Track, TrackHeader, track_path, write_track
 from lipsync_bench.datamodules.datasets.folder import ClipFolder
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
 from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipe_values import Codec
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
 from lipsync_bench.datamodules.windows.faces import method_words
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
@@ -145,7 +146,7 @@ def test_the_data_module_reads_the_faces_of_the_model(tmp_path: Path) -> None:
     write_faces(clips[0], recipe=other)
     with pytest.raises(FileNotFoundError, match=r"4 of 4 clips in .* have no faces mesh 48x32.* Run: bench") as caught:
         data(root, Model()).setup()
-    assert str(caught.value).endswith(f"bench prepare --for Model --out {root}")
+    assert str(caught.value).endswith(f"bench prepare --source DIR --out {root} --for Model")
     assert "The first has mesh 16x16. Expected" in str(caught.value)
     for clip in clips:
         write_faces(clip)

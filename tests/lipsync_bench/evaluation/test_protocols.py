@@ -33,7 +33,6 @@ TARGETS = {"psnr", "ssim", "psnr_mouth", "ssim_mouth", "mse", "lmd", "lmd_centre
 def clips(corpus):
     data = Synthetic(root=corpus / "clips")
     data.prepare_data()
-    data.setup("test")
     return sorted((corpus / "clips").glob("*/*.safetensors"))
 
 

@@ -169,7 +169,7 @@ def test_a_checkpoint_that_was_trained_again_replaces_the_row(here, checkpoints,
     assert first["generator_sha256"] != second["generator_sha256"]
     assert first["ours"] != second["ours"]
     assert [name for name, _ in counts] == ["ground_truth", "wav2lip", "wav2lip"]
-    assert "also has rows of other weights or pasting of wav2lip; not shown" in caplog.text
+    assert "also has rows of other weights of wav2lip; not shown" in caplog.text
 
 
 def test_an_unpaired_table_takes_checkpoints_and_videos_into_named_rows(here, corpus, capsys, caplog):
@@ -185,7 +185,7 @@ def test_an_unpaired_table_takes_checkpoints_and_videos_into_named_rows(here, co
     frame = shown(capsys)
     for name in ("wav2lip", "wav2lip_gan", "pc_avs", "ground_truth"):
         ours = cell(frame, name, "cpbd")
-        assert (ours["n"], ours["protocol"]) == (1, "videoretalking-v1"), name
+        assert (ours["n"], ours["protocol"]) == (1, "videoretalking-v2"), name
     assert cell(frame, "videoretalking", "cpbd")["why"] == "paper only"  # only its first network is trained here
     assert run_bench(*args, *more) == 0
     assert len(counts) == 4
@@ -229,14 +229,14 @@ def test_a_protocol_whose_metric_networks_are_missing_is_not_run(here, caplog):
     assert run_bench("table", "mine-1", "--run") == 1
     assert "nothing can be run" in caplog.text
     assert (
-        "Not run on lrs2: videoretalking-v1, of which this table has only LSE-C. Run: bench weights fetch syncnet_v2."
+        "Not run on lrs2: videoretalking-v2, of which this table has only LSE-C. Run: bench weights fetch syncnet_v2."
         in caplog.text
     )
     assert counts == []
     assert run_bench("table", "videoretalking-1", "--run", "--limit", 1) == 0
     caplog.clear()
     assert run_bench("table", "mine-1", "--run") == 0
-    assert "Shown as found, not run on lrs2: videoretalking-v1, of which" in caplog.text
+    assert "Shown as found, not run on lrs2: videoretalking-v2, of which" in caplog.text
     assert len(counts) == 2
 
 
