@@ -106,7 +106,7 @@ def _check_cut(base_frames: BaseFrames, track: Track) -> None:
     made, wanted = base_frames.header.crop, _rule(track.header.track)
     if made not in ("", wanted):
         raise ClipError(
-            f"{base_frames.path}: made of faces cut by {made}. Expected {wanted}, as those of the second stage. {REPAIR}"
+            f"{base_frames.path}: made of faces cut by {made}. Expected {wanted}, as the second stage's are. {REPAIR}"
         )
 
 
