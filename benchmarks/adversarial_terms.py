@@ -30,14 +30,13 @@ def _history(folder: Path) -> pd.DataFrame:
     return log[[*VALUES]]
 
 
-def _table(runs: dict[str, pd.DataFrame]) -> str:
-    lines = ["| batches | " + " | ".join(f"{name}: {title}" for name in runs for title in VALUES.values()) + " |"]
-    lines += ["|---:" * (1 + len(runs) * len(VALUES)) + "|"]
-    batches = next(iter(runs.values())).index
-    for batch in batches[len(batches) // ROWS - 1 :: len(batches) // ROWS]:
-        cells = [f"{log[key].get(batch, float('nan')):.3g}" for log in runs.values() for key in VALUES]
-        lines.append(f"| {batch} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def _table(name: str, log: pd.DataFrame) -> str:
+    shown = log.iloc[len(log) // ROWS - 1 :: len(log) // ROWS]
+    lines = [f"| {name}: batches | " + " | ".join(VALUES.values()) + " |", "|---:" * (1 + len(VALUES)) + "|"]
+    lines += [
+        f"| {batch} | " + " | ".join(f"{value:.3g}" for value in row) + " |" for batch, *row in shown.itertuples()
+    ]
+    return "\n".join(lines) + "\n\n"
 
 
 def _plot(runs: dict[str, pd.DataFrame], path: Path) -> None:
@@ -64,7 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     runs = {name: _history(Path(folder)) for name, folder in (run.split("=", 1) for run in given.run)}
-    sys.stdout.write(_table(runs))
+    sys.stdout.write("".join(_table(name, log) for name, log in runs.items()))
     _plot(runs, given.out)
 
 
