@@ -60,7 +60,7 @@ def _write_rows(folder: Path) -> None:
     for method, sha256 in _METHODS.items():
         for id in IDS:
             row = {
-                "protocol": "paired_face_box-v1",
+                "protocol": "paired_face_box-v2",
                 "method": method,
                 "generator_sha256": sha256,
                 "paste": "box" if sha256 else "",
@@ -86,7 +86,7 @@ def _write_rows(folder: Path) -> None:
 
 def _run() -> Run:
     return Run(
-        {"protocol": "paired_face_box-v1", "scorers": {"fid_sha256": "f" * 64}, "dataset": "lrs2", "split": "test"},
+        {"protocol": "paired_face_box-v2", "scorers": {"fid_sha256": "f" * 64}, "dataset": "lrs2", "split": "test"},
         asdict(load_protocol(PAIRED_FACE_BOX)),
         _METHODS,
         {"dataset": "lrs2", "limit": None},

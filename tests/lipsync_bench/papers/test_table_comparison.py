@@ -25,11 +25,17 @@ SYNCNET = "5c" * 32
 
 
 def row(method: str, clip: str, **values: object) -> dict[str, object]:
-    base = {"protocol": "paired_face_box-v1", "generator_sha256": f"{method}-weights", "paste": "box", "status": "ok"}
+    base = {
+        "protocol": "paired_face_box-v2",
+        "generator_sha256": f"{method}-weights",
+        "paste": "box",
+        "recipe": "",
+        "status": "ok",
+    }
     return {**base, "method": method, "clip": clip, "package_version": "0.1.0", **values}
 
 
-def rows_of(method: str, clips: int = 80, protocol: str = "paired_face_box-v1", **values: object) -> list[dict]:
+def rows_of(method: str, clips: int = 80, protocol: str = "paired_face_box-v2", **values: object) -> list[dict]:
     """Clips that score 30, 31, 30, 31, ... dB."""
     return [
         row(method, f"s/{i}", protocol=protocol, psnr=30.0 + i % 2, ssim=0.9, lmd=1.5, **values) for i in range(clips)
@@ -47,7 +53,7 @@ def results(folder: Path, rows: list[dict], dataset: str = "lrs2", split: str = 
     return folder
 
 
-def ground_truth(clips: int = 80, protocol: str = "paired_face_box-v1", **values: object) -> list[dict]:
+def ground_truth(clips: int = 80, protocol: str = "paired_face_box-v2", **values: object) -> list[dict]:
     return [
         row(
             "ground_truth", f"s/{i}", protocol=protocol, psnr=math.inf, ssim=1.0, lmd=0.0, generator_sha256="", **values
@@ -120,7 +126,7 @@ def test_a_part_of_the_table_is_filled_from_its_own_data_set(tmp_path):
     results(tmp_path / "a", rows_of("hyperlips_base", 3))
     results(tmp_path / "b", rows_of("hyperlips_base", 2), dataset="mead")
     joined = compare(load_table("hyperlips-3"), read_sources(tmp_path))
-    assert [source.heading for source in joined.sources] == ["paired_face_box-v1, lrs2", "paired_face_box-v1, mead"]
+    assert [source.heading for source in joined.sources] == ["paired_face_box-v2, lrs2", "paired_face_box-v2, mead"]
     lrs2, mead = (row_of(joined, "hyperlips_base", dataset) for dataset in ("lrs2", "mead_neutral"))
     assert [score and score.tried for score in lrs2.cells["psnr"].ours] == [3, None]
     assert [score and score.tried for score in mead.cells["psnr"].ours] == [None, 2]
@@ -192,9 +198,14 @@ def test_the_papers_own_protocol_on_its_clips_may_be_compared():
         ),
         ({"protocol": "mine-v1"}, "hyperlips-1", r"another protocol \(mine-v1"),
         ({"protocol": "hyperlips-v99"}, "hyperlips-1", r"another protocol \(hyperlips-v99"),
-        ({"protocol": "hyperlips_unpaired-v1"}, "hyperlips-1", r"other pairs \(ours: unpaired"),
-        ({"protocol": "paired_face_box-v1"}, "hyperlips-1", r"other crop \(ours: .*Face Mesh.*the paper's: .*S3FD"),
-        ({"protocol": "paired_face_box-v1"}, "hyperlips-1", r"reference frame \(ours: first.*the paper's: not stated"),
+        ({"protocol": "hyperlips_unpaired-v2"}, "hyperlips-1", r"other pairs \(ours: unpaired"),
+        ({"protocol": "paired_face_box-v2"}, "hyperlips-1", r"other crop \(ours: .*Face Mesh.*the paper's: .*S3FD"),
+        ({"protocol": "lipformer-v2"}, "hyperlips-1", r"reference frame \(ours: first.*the paper's: not stated"),
+        (
+            {"published": "no: crop: mesh (published: s3fd)"},
+            "hyperlips-1",
+            r"the method was not fed as published \(crop: m",
+        ),
         ({"protocol": "video_pairs_face_box-v2"}, "lipformer-1", r"reference frame \(ours: of videos made elsewhere"),
     ],
 )
@@ -222,7 +233,7 @@ def test_clips_that_were_never_released_are_always_others():
 
 def test_lse_is_compared_only_with_the_official_weights_and_pairs(monkeypatch):
     lse = {"lse_c_wav2lip_lrs": 6.0, "lse_d_wav2lip_lrs": 7.0, "lse_sha256": SYNCNET}
-    lse["protocol"] = "hyperlips_unpaired-v1"
+    lse["protocol"] = "hyperlips_unpaired-v2"
     unknown = why("hyperlips-1", "lse_c", source_of(**lse))
     assert re.search(
         r"^Not to be compared: metric network weights \(ours: 5c5c5c5c5c5c; not those of syncnet_v2\.model", unknown.why
@@ -329,7 +340,7 @@ def test_rows_newer_than_the_leaderboard_count(tmp_path):
 
 
 def test_a_leaderboard_file_knows_its_data_set_only_beside_its_manifest(folder, tmp_path):
-    assert read_sources(folder / "leaderboard.csv")[0].heading == "paired_face_box-v1, lrs2"
+    assert read_sources(folder / "leaderboard.csv")[0].heading == "paired_face_box-v2, lrs2"
     merged = tmp_path / "merged.csv"
     merged.write_bytes((folder / "leaderboard.csv").read_bytes())
     (source,) = read_sources(merged)
@@ -346,7 +357,7 @@ def test_the_screen_shows_paper_ours_interval_count_and_sentence(joined):
     assert re.search(r"atvgnet +│ +32\.812 │ +paper only ", text)
     assert re.search(r"hyperlips_base +│ +33\.953 │ +not run ", text)
     assert re.search(r"ground_truth +│ +– │ +identical, 80 of 80 b ", text)
-    assert "ours: paired_face_box-v1, lrs2" in text
+    assert "ours: paired_face_box-v2, lrs2" in text
     assert re.search(r"^a  Not to be compared: another number of clips", text, re.MULTILINE)
     assert re.search(r"^b  Not to be compared: other crop", text, re.MULTILINE)
     assert text.index("PSNR (dB) ↑") < text.index("SSIM ↑") < text.index("LMD (px) ↓")
@@ -363,7 +374,7 @@ def test_the_csv_is_tidy_and_complete(joined):
     frame = pd.read_csv(io.StringIO(to_csv(joined)), dtype={"paper": str})
     assert len(frame) == 7 * 5
     line = frame[(frame["method"] == "wav2lip") & (frame["metric"] == "psnr")].iloc[0]
-    assert (line["paper"], line["n"], line["tried"], line["protocol"]) == ("31.794", 79, 80, "paired_face_box-v1")
+    assert (line["paper"], line["n"], line["tried"], line["protocol"]) == ("31.794", 79, 80, "paired_face_box-v2")
     assert line["generator_sha256"] == "wav2lip-weights"
     assert line["comparable"] == False  # noqa: E712 - a NumPy value
     assert line["low"] < line["ours"] < line["high"]
@@ -381,7 +392,7 @@ def test_markdown_rows_have_equal_cells(joined):
     lines = [line for line in to_markdown(joined).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + 7
     assert {len(cells(line)) for line in lines} == {1 + 5 + 3}
-    assert cells(lines[0])[1:3] == ["PSNR (dB) ↑, paper", "PSNR (dB) ↑, ours: paired_face_box-v1, lrs2"]
+    assert cells(lines[0])[1:3] == ["PSNR (dB) ↑, paper", "PSNR (dB) ↑, ours: paired_face_box-v2, lrs2"]
     wav2lip = cells(lines[2])
     assert wav2lip[:2] == ["wav2lip", "31.794"]
     assert re.fullmatch(r"30\.506 \\\[30\.\d+, 30\.\d+\\\], 79 of 80 <sup>a</sup>", wav2lip[2])
@@ -410,7 +421,7 @@ def test_latex_is_balanced_and_escaped(joined):
     rules_ = [text.index(rule) for rule in (r"\toprule", r"\cmidrule", r"\midrule", r"\bottomrule")]
     assert rules_ == sorted(rules_)
     assert r"\multicolumn{2}{c}{PSNR (dB) $\uparrow$}" in text
-    assert r"ours: paired\_face\_box-v1, lrs2" in text
+    assert r"ours: paired\_face\_box-v2, lrs2" in text
     body = text[text.index(r"\toprule") : text.index(r"\bottomrule")]
     rows = [line for line in body.splitlines() if line.endswith(r"\\") and "multicolumn" not in line]
     assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {8}
@@ -434,7 +445,7 @@ def test_latex_escapes_every_special_sign():
 
 def test_the_command_prints_and_writes(folder, tmp_path, capsys):
     assert table("hyperlips-1", TableOptions(folder)) == 0
-    assert "paired_face_box-v1" in capsys.readouterr().out
+    assert "paired_face_box-v2" in capsys.readouterr().out
     for format, start in (("csv", "table,"), ("markdown", "**hyperlips-1"), ("latex", "% needs"), ("text", "hyper")):
         out = tmp_path / format
         assert table("hyperlips-1", TableOptions(folder, format=format, out=out)) == 0

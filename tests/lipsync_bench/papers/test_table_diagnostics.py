@@ -19,7 +19,14 @@ INCEPTION, ALEXNET = (official_file(id).sha256 for id in ("inception_fid", "alex
 
 
 def rows_of(method: str, protocol: str, clips: int = 80, **values: object) -> list[dict]:
-    base = {"protocol": protocol, "method": method, "paste": "box", "status": "ok", "package_version": "0.1.0"}
+    base = {
+        "protocol": protocol,
+        "method": method,
+        "paste": "box",
+        "recipe": "",
+        "status": "ok",
+        "package_version": "0.1.0",
+    }
     base["generator_sha256"] = f"{method}-weights"
     rows = [{**base, "clip": f"s/{i}", "audio_clip": f"s/{i}", "cpbd": 0.2 + i / 1000, **values} for i in range(clips)]
     return [{name: row.get(name) for name in FIELDS} for row in rows]
@@ -31,7 +38,7 @@ def source_of(
     frame = pd.DataFrame(rows)
     pooled = None
     if fid is not None:
-        entry = ["protocol", "method", "generator_sha256", "paste"]
+        entry = ["protocol", "method", "generator_sha256", "paste", "recipe"]
         pooled = frame[entry].drop_duplicates()
         pooled = pooled.assign(
             fid=[fid[name][0] for name in pooled["method"]], fid_n=[fid[name][1] for name in pooled["method"]]
@@ -98,8 +105,8 @@ def test_without_ours_uint8_is_not_mentioned():
 
 
 def fid_table(sha256: str = INCEPTION, dataset: str = "hdtf"):
-    rows = rows_of("wav2lip", "videoretalking-v1", 100, fid_sha256=sha256)
-    rows += rows_of("ground_truth", "videoretalking-v1", 100, fid_sha256=sha256)
+    rows = rows_of("wav2lip", "videoretalking-v2", 100, fid_sha256=sha256)
+    rows += rows_of("ground_truth", "videoretalking-v2", 100, fid_sha256=sha256)
     fid = {"wav2lip": (7.3456, 50000), "ground_truth": (0.5, 25000)}
     return compare(load_table("videoretalking-1"), [source_of(rows, dataset, fid)])
 
@@ -134,7 +141,7 @@ def test_fid_may_be_compared_on_the_papers_clips_with_the_published_network():
 
 
 def test_a_table_without_our_fid_notes_what_it_needs():
-    joined = compare(load_table("videoretalking-1"), [source_of(rows_of("wav2lip", "videoretalking-v1"))])
+    joined = compare(load_table("videoretalking-1"), [source_of(rows_of("wav2lip", "videoretalking-v2"))])
     notes = "\n".join(joined.notes)
     assert "not measured: FID, LSE-D, LSE-C (run: bench weights fetch inception_fid syncnet_v2)." in notes
     assert "FID is one value" not in notes
@@ -156,8 +163,8 @@ def test_lpips_needs_the_published_trunk():
 
 
 def test_two_inceptions_are_refused():
-    rows = rows_of("wav2lip", "videoretalking-v1", 2, fid_sha256="aa")
-    rows += rows_of("lipgan", "videoretalking-v1", 2, fid_sha256="bb")
+    rows = rows_of("wav2lip", "videoretalking-v2", 2, fid_sha256="aa")
+    rows += rows_of("lipgan", "videoretalking-v2", 2, fid_sha256="bb")
     with pytest.raises(ValueError, match=r"several Inceptions: aa bb\. Expected one"):
         source_of(rows)
 

@@ -16,7 +16,7 @@ from lipsync_bench.results.leaderboard import leaderboard
 from lipsync_bench.results.manifest import Run, session
 from lipsync_bench.results.rows import ENTRY, RowFile, read_rows
 
-PAIRED, UNPAIRED = "paired_face_box-v1", "unpaired_face_box-v1"
+PAIRED, UNPAIRED = "paired_face_box-v2", "unpaired_face_box-v2"
 SYNCNET = "5a" * 32
 HOSTILE = ["../x", "s01/<script>alert(1)</script>", "s02/\"quoted\" & 'single'", "s03/😀 Ñandú", "S03/ñandú 😀"]
 METHODS = {
