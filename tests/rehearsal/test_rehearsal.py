@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -192,7 +193,7 @@ def test_the_benchmark_ranks_what_is_trained(rehearsal: Rehearsal) -> None:
 
 
 def test_official_weights_by_path_and_imported_give_the_same_numbers(rehearsal: Rehearsal) -> None:
-    common = ["evaluate", "--dataset", "lrs2", "--limit", "1", "--only"]
+    common = ["evaluate", "--dataset", "lrs2", "--limit", "1", "--recipe.crop", "mesh", "--only"]
     files = {"file": "weights/wav2lip.pth", "imported": "weights/wav2lip.ckpt"}
     for name, path in files.items():
         rehearsal.run("bench", *common, name, "--out", f"results/{name}", f"--methods.{name}", path)
@@ -206,18 +207,19 @@ def test_official_weights_by_path_and_imported_give_the_same_numbers(rehearsal: 
 
 
 def test_two_slices_prepare_what_one_process_prepares(rehearsal: Rehearsal) -> None:
-    for number in (1, 2):
+    for method, number in product(("wav2lip", "hyperlips_base"), (1, 2)):  # one after the other, as in the README
         rehearsal.run(
             *("bench", "prepare", "--dataset", "lrs2", "--source", "source/LRS2", "--out", "data/sliced"),
-            *("--slice", f"{number}/2", "--workers", "1"),
+            *("--for", method, "--recipe.crop", "mesh", "--slice", f"{number}/2", "--workers", "1"),
         )
     whole, sliced = (rehearsal.folder / "data" / name for name in ("lrs2", "sliced"))
 
     def made(folder: Path) -> set[Path]:
-        return {path.relative_to(folder) for path in folder.rglob("*.*") if path.suffix in (".safetensors", ".txt")}
+        suffixes = (".safetensors", ".track", ".txt")
+        return {path.relative_to(folder) for path in folder.rglob("*.*") if path.suffix in suffixes}
 
     names = made(whole)
-    assert len(names) == 17
+    assert len(names) == 17 + 2 * 14  # three lists, 14 clips, two tracks of each
     assert names == made(sliced)
     for name in sorted(names):
         assert (whole / name).read_bytes() == (sliced / name).read_bytes(), name
