@@ -128,7 +128,7 @@ def test_rows_are_not_joined_while_somebody_appends(tmp_path: Path, monkeypatch:
     join_rows(tmp_path, [])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips.rank0.csv", "clips.rank1.csv"]
     files[1].close()
-    join_rows(tmp_path, [("p-v1", "m1", "", "", "a", "a")])
+    join_rows(tmp_path, [("p-v1", "m1", "", "", "", "a", "a")])
     assert [path.name for path in tmp_path.iterdir()] == ["clips.csv"]
     assert [line.split(",")[1] for line in (tmp_path / "clips.csv").read_text().splitlines()[1:]] == ["m1", "m0"]
 
