@@ -36,7 +36,7 @@ def recipe_named(name: str, options: RecipeOptions = RecipeOptions()) -> Recipe:
     """How the faces of a method or of a training run are fed.
 
     Args:
-        name: One of `list_methods()`, or YAMLs of a run as `bench experiments list` names them, joined by plus signs:
+        name: One of `list_methods()`, by name or class, or YAMLs of a run as `bench experiments list` names them, joined by plus signs:
             wav2lip_gan, hyperlips_hr+hyperlips/x2.
         options: Parts that are replaced.
 
@@ -44,7 +44,8 @@ def recipe_named(name: str, options: RecipeOptions = RecipeOptions()) -> Recipe:
         ValueError: There is no such method or run, or it sees no faces.
     """
     kind, arguments = _of_run(name)
-    kind = kind or list_methods().get(name)
+    methods = list_methods()
+    kind = kind or methods.get(name) or {kind.__name__: kind for kind in methods.values()}.get(name)
     recipe = None
     if isinstance(kind, type) and issubclass(kind, BenchModule):
         with torch.device("meta"):  # no memory: only its recipe is asked for
@@ -52,7 +53,7 @@ def recipe_named(name: str, options: RecipeOptions = RecipeOptions()) -> Recipe:
     if recipe is None:
         found = "no method or run of that name" if kind is None else "sees no faces"
         raise ValueError(
-            f"{name}: {found}. Expected one of {', '.join(list_methods())}, or a run (bench experiments list), with + "
+            f"{name}: {found}. Expected one of {', '.join(methods)}, or a run (bench experiments list), with + "
             "between a YAML and its overlay. Correct --for"
         )
     return options.applied(recipe)

@@ -80,7 +80,7 @@ def test_the_example_package_takes_part_everywhere(example: Path, corpus: Path, 
             video.parent.mkdir(parents=True, exist_ok=True)
             video.symlink_to(corpus / "videos" / "main" / speaker / f"{clip}.mp4")
     (tmp_path / "tint.yaml").write_text(RUN)
-    data = ("--dataset", "plays", "--source", "source", "--out", "data/plays", "--workers", 1)
+    data = ("--dataset", "plays", "--source", "source", "--out", "data/plays", "--workers", 1, "--for", "tint")
     assert "plays" in bench(example, "prepare", "--help", cwd=tmp_path).stdout
     done = bench(example, "prepare", *data, cwd=tmp_path)
     assert "6 clips prepared" in done.stderr, done.stderr
