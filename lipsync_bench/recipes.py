@@ -36,8 +36,8 @@ def recipe_named(name: str, options: RecipeOptions = RecipeOptions()) -> Recipe:
     """How the faces of a method or of a training run are fed.
 
     Args:
-        name: One of `list_methods()`, by name or class, or YAMLs of a run as `bench experiments list` names them, joined by plus signs:
-            wav2lip_gan, hyperlips_hr+hyperlips/x2.
+        name: One of `list_methods()`, by name or class; or YAMLs of a run as `bench experiments list` names them,
+            joined by plus signs: wav2lip_gan, hyperlips_hr+hyperlips/x2.
         options: Parts that are replaced.
 
     Raises:

@@ -143,6 +143,23 @@ def _weights(store: "Store") -> Iterator[Check]:
             yield Check(f"weights {file.id}", "warn", "not here", f"{file.use}: bench weights fetch {file.id}")
 
 
+def _recipes(store: "Store") -> Iterator[Check]:
+    """Which methods can be fed as published: some recipes cut faces by a detector whose weights are a download."""
+    from lipsync_bench.models import list_methods
+    from lipsync_bench.recipes import recipe_named
+
+    lacks_s3fd = store.find("s3fd") is None
+    for name in list_methods():
+        try:
+            recipe = recipe_named(name)
+        except Exception as error:  # a method of another package
+            yield Check(f"recipe {name}", "warn", f"{type(error).__name__}: {error}", "Correct the method's package")
+            continue
+        advice = "bench weights fetch s3fd, or cut faces by the Face Mesh: --recipe.crop mesh"
+        unmet = lacks_s3fd and "boxes:s3fd" in recipe.needs()
+        yield Check(f"recipe {name}", "warn" if unmet else "ok", recipe.text(), advice if unmet else "")
+
+
 def _home(home: str) -> Path | None:
     """A file of an installed package, `package/below/FILE`."""
     package, _, below = home.partition("/")
@@ -219,7 +236,7 @@ def checks(data: Path, store: "Store") -> list[Check]:
     """Everything that `bench doctor` looks at."""
     parts = (_python, _packages, _commands, _codecs, _face_models, _hardware)
     report = [check for part in parts for check in part()]
-    return [*report, *_weights(store), *_foreign(), *_data(data)]
+    return [*report, *_weights(store), *_recipes(store), *_foreign(), *_data(data)]
 
 
 def doctor(

@@ -30,6 +30,9 @@ def test_a_working_installation_has_no_failure_and_every_warning_says_what_to_do
     assert "windows/s" in found[f"loader {corpus / 'clips'}"].found
     assert found["weights syncnet_v2"].found == "not here"
     assert found["weights syncnet_v2"].advice.endswith(": bench weights fetch syncnet_v2")
+    assert found["recipe lipformer"].status == "ok"
+    assert found["recipe wav2lip"].found == "s3fd+0,10,0,0~5 96x96 / same / reflect / box"
+    assert found["recipe wav2lip"].advice.startswith("bench weights fetch s3fd, or cut faces by the Face Mesh")
 
 
 def test_broken_versions_are_named_with_the_command_that_mends_them(monkeypatch):
