@@ -104,7 +104,7 @@ def test_rows_of_the_version_before_are_read_and_new_ones_appended(tmp_path):
     assert path.read_bytes() == before  # reading changes nothing
     path.write_bytes(before[:-3])  # killed while it wrote
     file = RowFile(path, holds=lambda row: row["clip"] != "a/2")
-    assert {identity[4] for identity in file.done} == {"a/1"}
+    assert {identity[5] for identity in file.done} == {"a/1"}
     file.append(row("a/4", generator_weights="official"))
     file.close()
     rows = read_rows(tmp_path).set_index("clip")
