@@ -49,8 +49,8 @@ def test_an_incomplete_line_is_removed_and_its_clip_scored_again(tmp_path):
     whole = path.read_bytes()
     path.write_bytes(whole[:-7])
     file = RowFile(path)
-    assert ("p-v1", "wav2lip", "aa", "box", "a/1", "a/1") in file
-    assert ("p-v1", "wav2lip", "aa", "box", "a/2", "a/2") not in file
+    assert ("p-v1", "wav2lip", "aa", "box", "", "a/1", "a/1") in file
+    assert ("p-v1", "wav2lip", "aa", "box", "", "a/2", "a/2") not in file
     file.append(row("a/2"))
     file.close()
     assert path.read_bytes() == whole
@@ -210,7 +210,7 @@ def test_a_file_that_another_process_appends_to_is_not_replaced(tmp_path):
     first = RowFile(path)
     first.append(row("a/1"))
     second = RowFile(path, lambda line: False)
-    assert ("p-v1", "wav2lip", "aa", "box", "a/1", "a/1") not in second
+    assert ("p-v1", "wav2lip", "aa", "box", "", "a/1", "a/1") not in second
     second.append(row("a/1", psnr=31.0))
     first.append(row("a/2"))
     first.close()
