@@ -191,7 +191,7 @@ def _run(job: _Job) -> _Outcome:
     try:
         with Clip(job.clip, read="file") as clip:
             crop = job.recipe.fed_crop.text()
-            header = BaseFramesHeader.of(clip.header, job.checkpoint_sha256, crop, mesh_order=job.mesh_order)
+            header = BaseFramesHeader.of(clip.header, job.checkpoint_sha256, mesh_order=job.mesh_order, crop=crop)
             if not job.overwrite and _is_current(clip, header):
                 return _Outcome(skipped=True)
             verify_clip(job.clip)

@@ -89,9 +89,9 @@ class BaseFramesHeader:
         cls,
         clip: ClipHeader,
         checkpoint_sha256: str,
-        crop: str = "",
         size_px: int = BOTTLENECK_PX,
         mesh_order: MeshOrder = "rgb",
+        crop: str = "",
     ) -> "BaseFramesHeader":
         """The header for faces generated from a clip."""
         return cls(
