@@ -22,8 +22,11 @@ from tests.lipsync_bench.killing import digests, kill_when
 
 @pytest.mark.slow
 def test_prepare(corpus: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    out, whole = tmp_path / "out", digests(corpus / "clips")
-    arguments = ("prepare", "--dataset", "synthetic", "--source", corpus / "videos", "--out", out, "--workers", 2)
+    common = ("prepare", "--dataset", "synthetic", "--source", corpus / "videos", "--workers", 2)
+    common = (*common, "--for", "wav2lip", "--recipe.crop", "mesh")
+    assert run_bench(*common, "--out", tmp_path / "whole") == 0
+    out, whole = tmp_path / "out", digests(tmp_path / "whole")
+    arguments = (*common, "--out", out)
     process = kill_when(lambda: any(out.glob("*/*.safetensors")), *arguments)
 
     made = [path.relative_to(out).as_posix() for path in out.glob("*/*.safetensors")]
