@@ -128,9 +128,7 @@ def read_state(
     return state
 
 
-def load_weights(
-    network: _Network, path: Path, expected: str, repair: str, outer: Sequence[str] = ()
-) -> _Network:
+def load_weights(network: _Network, path: Path, expected: str, repair: str, outer: Sequence[str] = ()) -> _Network:
     """The network with the tensors of a flat `torch.save` dictionary, frozen, in evaluation mode.
 
     Args:

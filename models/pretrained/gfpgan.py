@@ -10,6 +10,7 @@ face, so that no two runs agree and a video flickers.
 """
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -123,8 +124,7 @@ class _Decoder(nn.Module):
         self.to_rgb1 = _ToRGB(first, style)
         self.style_convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
         self.noises.register_buffer("noise0", torch.randn(1, 1, 4, 4))
-        for index, size in enumerate(_SIZES):
-            inputs, outputs = channels[index : index + 2]
+        for index, (size, (inputs, outputs)) in enumerate(zip(_SIZES, pairwise(channels), strict=True)):
             self.style_convs.extend([_StyleConv(inputs, outputs, style), _StyleConv(outputs, outputs, style)])
             self.to_rgbs.append(_ToRGB(outputs, style))
             for layer in (2 * index + 1, 2 * index + 2):
@@ -169,7 +169,7 @@ class GFPGAN(nn.Module):
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
         channels = [scaled(min(MOST_CHANNELS, CHANNEL_BUDGET // size) // 2, width) for size in (4, *_SIZES)]
-        upwards = list(zip(channels, channels[1:], strict=False))
+        upwards = list(pairwise(channels))
         style, per_size = scaled(_STYLE, width), channels[1:]
         self.conv_body_first = nn.Conv2d(3, channels[-1], 1)
         self.conv_body_down = nn.ModuleList(_ResBlock(large, small, 0.5) for small, large in reversed(upwards))
