@@ -30,6 +30,7 @@ def test_a_working_installation_has_no_failure_and_every_warning_says_what_to_do
     assert "windows/s" in found[f"loader {corpus / 'clips'}"].found
     assert found["weights syncnet_v2"].found == "not here"
     assert found["weights syncnet_v2"].advice.endswith(": bench weights fetch syncnet_v2")
+    assert found["weights gfpgan_1_3"].advice.startswith("face enhancement of bench evaluate and bench dub: ")
 
 
 def test_broken_versions_are_named_with_the_command_that_mends_them(monkeypatch):
