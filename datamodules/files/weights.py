@@ -2,7 +2,7 @@
 """Weights of frozen networks that come in files from elsewhere: read without running code, compared name by name."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
@@ -112,19 +112,23 @@ def mismatch(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     return f"Missing: {_listed(missing)}. Unknown: {_listed(unknown)}. Other shape: {_listed(reshaped)}"
 
 
-def read_state(path: Path, expected: str, repair: str, *, mapped: bool = False) -> Mapping[str, Tensor]:
-    """The tensors of a flat file by name. Args and what it raises are those of `read_torch`.
+def read_state(
+    path: Path, expected: str, repair: str, *, mapped: bool = False, outer: Sequence[str] = ()
+) -> Mapping[str, Tensor]:
+    """The tensors of a flat file by name. Args and what it raises are those of `read_torch` and `load_weights`.
 
     Raises:
         ValueError: It holds something else.
     """
     state = read_torch(path, expected, repair, mapped=mapped)
+    if isinstance(state, Mapping):
+        state = next((state[key] for key in outer if key in state), state)
     if not _is_flat(state):
         raise ValueError(f"{path}: is no flat mapping of names to tensors. Expected {expected}. {repair}")
     return state
 
 
-def load_weights(network: _Network, path: Path, expected: str, repair: str) -> _Network:
+def load_weights(network: _Network, path: Path, expected: str, repair: str, outer: Sequence[str] = ()) -> _Network:
     """The network with the tensors of a flat `torch.save` dictionary, frozen, in evaluation mode.
 
     Args:
@@ -132,12 +136,13 @@ def load_weights(network: _Network, path: Path, expected: str, repair: str) -> _
         path: The file, of `torch.save` or safetensors.
         expected: Which file was expected and where it is documented, for messages.
         repair: What to do about a missing or wrong file, for messages.
+        outer: Keys of outer dictionaries, the first that is there counts; without any of them the file is flat.
 
     Raises:
         FileNotFoundError: There is no such file. It is never replaced by random weights.
         ValueError: The file is damaged, is no flat dictionary of tensors, or its names or shapes do not fit.
     """
-    state = read_state(path, expected, repair)
+    state = read_state(path, expected, repair, outer=outer)
     differences = mismatch(network.state_dict(), state)
     if differences:
         raise ValueError(f"{path}: does not fit. {differences}. Expected {expected}. {repair}")
