@@ -164,7 +164,7 @@ def test_a_checkpoint_of_the_first_edition_loads(tmp_path: Path, caplog: pytest.
 
 def test_a_yaml_of_the_first_edition_trains(tmp_path: Path, corpus: Path) -> None:
     run_yaml = {
-        "model": {"class_path": "models.SyncExpertModule", "init_args": {"width": 0.125}},
+        "model": {"class_path": "models.SyncExpertModule", "init_args": {"width": 0.125, "recipe": {"crop": "mesh"}}},
         "data": {
             "class_path": "datamodules.Synthetic",
             "init_args": {"root": str(corpus / "clips"), "window": "expert", "batch_size": 2, "num_workers": 0},
