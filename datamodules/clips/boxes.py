@@ -64,8 +64,7 @@ class BoxesHeader:
     @classmethod
     def of(cls, clip: ClipHeader, detector: DetectorName, detector_version: str) -> "BoxesHeader":
         """The header of a detector's boxes of a clip."""
-        own = (clip.id, clip.source_sha256, clip.settings, clip.detector_version)
-        return cls(*own, detector, detector_version, clip.frames)
+        return cls(*clip.preparation, detector, detector_version, clip.frames)
 
     def belongs_to(self, clip: ClipHeader) -> bool:
         """Whether the boxes are those of this clip's face as it is now."""

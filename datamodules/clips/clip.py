@@ -90,6 +90,11 @@ class ClipHeader:
     schema: str = SCHEMA
     settings: str = ""
 
+    @property
+    def preparation(self) -> tuple[str, str, str, str]:
+        """What files beside the clip hold to tell whether they were made for it as it is now."""
+        return self.id, self.source_sha256, self.settings, self.detector_version
+
 
 def write_clip(
     path: Path,

@@ -84,8 +84,7 @@ class TrackHeader:
         """The header of a recipe's track of a clip."""
         height, width = recipe.size_hw
         return cls(
-            *(clip.id, clip.source_sha256, clip.settings, clip.detector_version, recipe.track_key()),
-            *(width, height, codec),
+            *(*clip.preparation, recipe.track_key(), width, height, codec),
             frames=clip.frames,
             versions=versions,
         )
@@ -93,7 +92,7 @@ class TrackHeader:
     def belongs_to(self, clip: ClipHeader) -> bool:
         """Whether the faces are those of this clip as it is now."""
         own = (self.id, self.source_sha256, self.clip_settings, self.detector_version, self.frames)
-        return own == (clip.id, clip.source_sha256, clip.settings, clip.detector_version, clip.frames)
+        return own == (*clip.preparation, clip.frames)
 
 
 def encode_face(face: np.ndarray, codec: Codec) -> bytes:

@@ -18,9 +18,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-import simplejpeg
 
 from lipsync_bench.datamodules.clips.clip import ClipHeader, read_header, write_clip
+from lipsync_bench.datamodules.clips.track import JPEG_QUALITY, encode_face
 from lipsync_bench.datamodules.errors import ClipError, MediaError, system_error
 from lipsync_bench.datamodules.faces.crops import SMOOTHING_RADIUS, crop_boxes, cut
 from lipsync_bench.datamodules.faces.detectors import detector_version
@@ -41,13 +41,12 @@ from lipsync_bench.datamodules.prepare.beside import Beside, Failure
 from lipsync_bench.datamodules.prepare.sources import Source
 from lipsync_bench.datamodules.prepare.wanted import Wanted
 
-JPEG_QUALITY = 95
 MIN_FRAMES = 5  # one window of the published networks
 _REVISION = 2  # raised when the same settings give other clips than before
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["JPEG_QUALITY", "MIN_FRAMES", "Job", "Outcome", "Settings", "is_current", "left_by_the_dead", "prepare_one"]
+__all__ = ["MIN_FRAMES", "Job", "Outcome", "Settings", "is_current", "left_by_the_dead", "prepare_one"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +104,7 @@ def _encode(frame: np.ndarray, box: np.ndarray, max_crop_px: int) -> bytes:
     if scale < 1:
         size = max(1, round(width * scale)), max(1, round(height * scale))
         crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-    return simplejpeg.encode_jpeg(crop, quality=JPEG_QUALITY, colorspace="RGB", colorsubsampling="444", fastdct=False)
+    return encode_face(crop, "jpeg")
 
 
 def _guess_box(tracker: FaceTracker, index: int, rule: CropRule) -> np.ndarray | None:

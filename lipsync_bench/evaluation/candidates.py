@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -16,6 +17,7 @@ from lipsync_bench.datamodules.clips.boxes import clip_geometry
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
+from lipsync_bench.datamodules.faces.geometry import Geometry
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.media.damage import Damage
@@ -85,6 +87,15 @@ class Target:
     video: Clip
     audio: Clip
     source: Path
+
+    @cached_property
+    def geometry(self) -> Geometry:
+        """Where the face of the clip is; read once for all methods.
+
+        Raises:
+            ClipError: A file of boxes beside the clip is broken.
+        """
+        return clip_geometry(self.video)
 
 
 class Candidate(ABC):
@@ -280,7 +291,7 @@ class Checkpoint(Candidate):
             self._session.close()
         mel = target.audio.mel(self.fed.mel_padding)
         video = Video(
-            clip_geometry(target.video),
+            target.geometry,
             lambda first, count: frame_mels(mel, count, first_frame=first),
             lambda: read_frames(target.source, FPS),
         )

@@ -84,9 +84,8 @@ class _PairScores:
     Args:
         run: What all clips have in common.
         candidate: What is scored.
-        video: The clip that is reproduced.
-        audio_clip: The clip whose audio drives the frames.
-        audio: Its audio, shared by all candidates that are scored with it.
+        target: The clip that is reproduced, and the one whose audio drives the frames.
+        audio: The latter's audio, shared by all candidates that are scored with it.
         target_damage: Counts the damage of the target's video.
     """
 
@@ -94,18 +93,16 @@ class _PairScores:
         self,
         run: Evaluation,
         candidate: Candidate,
-        video: Clip,
-        audio_clip: Clip,
+        target: Target,
         audio: Audio,
         target_damage: Damage,
     ) -> None:
         self.candidate = candidate
-        self.audio_clip = audio_clip
-        self.ids = (video.header.id, audio_clip.header.id)
+        self.target = target
+        self.ids = (target.video.header.id, target.audio.header.id)
         self.failure: Exception | None = None
         self.frames = 0
         self._begun = False
-        self._target = Target(video, audio_clip, run.source_root / video.header.source)
         self._run = run
         self._protocol = run.regions.protocol
         self._entry = candidate.entry
@@ -145,7 +142,7 @@ class _PairScores:
         start = time.perf_counter()
         try:
             if not self._begun:
-                self.candidate.begin(self._target)
+                self.candidate.begin(self.target)
                 self._begun = True
             frames = self.candidate.frames(part.chunk)
             self._generate_seconds += time.perf_counter() - start
@@ -279,8 +276,9 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
         return
     frames = run.frames(video, audio)
     audios = {clip: Audio(clip.wav, clip.mel) for clip in (video, audio)}
+    targets = {clip: Target(video, clip, run.source_root / header.source) for clip in audios}
     damage = Damage()
-    scores = [_PairScores(run, candidate, video, clip, audios[clip], damage) for candidate, clip in pending]
+    scores = [_PairScores(run, candidate, targets[clip], audios[clip], damage) for candidate, clip in pending]
     cache = run.out / "ground_truth" / f"{header.id}.npz"
     source_sha256 = target_sha256(run.source_root, header)
     try:
@@ -315,7 +313,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
                 "recipe": score.candidate.recipe,
                 "prediction_sha256": score.prediction_sha256,
                 **score.candidate.facts(*score.ids),
-                **clip_inputs(source_sha256, run.regions, header, score.audio_clip.header),
+                **clip_inputs(source_sha256, run.regions, header, score.target.audio.header),
             }
             row = {**common, "method": score.candidate.name, **inputs, "audio_clip": score.ids[1], **score.row()}
             if row["status"] != "ok":

@@ -50,7 +50,7 @@ _LEFT_OVER_S = 0.2  # for so little the video does not jump back to its beginnin
 _MEL_PIECE = 12_000  # columns: 150 s
 _MEL_OVERLAP = 4  # columns; a column reaches 400 samples to either side, and one more for the pre-emphasis
 
-__all__ = ["BATCH_FRAMES", "DubReport", "dub", "dub_frames"]
+__all__ = ["BATCH_FRAMES", "DubReport", "dub", "dub_frames", "frames_for"]
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,11 @@ def _speech(path: Path, padding: MelPadding) -> tuple[np.ndarray, int]:
         if last == columns:
             break
     return np.concatenate(parts, axis=1), len(samples)
+
+
+def frames_for(samples: int, fps: float) -> int:
+    """How many frames last as long as so many samples of audio at 16 kHz."""
+    return math.ceil(round(samples / SAMPLE_RATE * fps, 6))
 
 
 def dub_frames(
@@ -217,7 +222,7 @@ def dub(
     fed = recipe.applied(module.recipe)
     paste = make_paste(fed, store, device)
     mel, samples = _speech(audio, fed.mel_padding)
-    wanted = math.ceil(round(samples / SAMPLE_RATE * fps, 6))
+    wanted = frames_for(samples, fps)
     with progress_bar(progress) as bar:
         guess = wanted if info.frames is None else min(wanted, info.frames)
         frames = bar.track(islice(read_frames(video, fps), wanted), total=guess, description="finding the face")

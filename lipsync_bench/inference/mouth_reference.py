@@ -20,11 +20,11 @@ from lipsync_bench.datamodules.errors import FaceError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.faces.options import FollowOptions
 from lipsync_bench.datamodules.files.csv_files import write_csv
-from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, load_audio, to_int16
+from lipsync_bench.datamodules.media.audio import load_audio, to_int16
 from lipsync_bench.datamodules.media.video import FPS, probe, read_frames
 from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
-from lipsync_bench.inference.dub import dub
+from lipsync_bench.inference.dub import dub, frames_for
 from lipsync_bench.inference.find_face import find_face
 from lipsync_bench.inference.options import DubOptions
 from lipsync_bench.inference.preview import write_preview
@@ -117,18 +117,18 @@ def mouth_reference(
             f"{FPS:g} OUTPUT.mp4"
         )
     samples = load_audio(audio)
-    heard = math.ceil(len(samples) / SAMPLE_RATE * FPS)  # frames that the audio is as long as
-    source = _openings(video, heard, follow)
+    wanted = frames_for(len(samples), FPS)
+    source = _openings(video, wanted, follow)
     frames = {"open": int(np.nanargmax(source)), "closed": int(np.nanargmin(source))}
     found = {"source": source}
     for name, frame in frames.items():
         chosen = replace(recipe, reference_frame=frame)
         dub(checkpoint, video, audio, out / f"{name}.mp4", options, chosen, follow, weights, progress=progress)
         try:
-            found[name] = _openings(out / f"{name}.mp4", heard, follow)
+            found[name] = _openings(out / f"{name}.mp4", wanted, follow)
         except FaceError as error:  # what an untrained method makes is no face
             _log.warning("%s: %s", out / f"{name}.mp4", error)
-            found[name] = np.full(heard, np.nan)
+            found[name] = np.full(wanted, np.nan)
     rows = zip_longest(
         *(["" if math.isnan(x) else f"{x:.4f}" for x in values] for values in found.values()), fillvalue=""
     )

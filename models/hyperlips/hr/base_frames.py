@@ -30,6 +30,7 @@ import simplejpeg
 from lipsync_bench.datamodules.clips.clip import ClipHeader
 from lipsync_bench.datamodules.clips.tensor_file import FileKind, Rows
 from lipsync_bench.datamodules.clips.tensor_reader import TensorReader
+from lipsync_bench.datamodules.clips.track import encode_face
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import write_tensors
 from lipsync_bench.datamodules.limits import MAX_CROP_PX
@@ -38,13 +39,11 @@ from lipsync_bench.models.hyperlips.hr.sketch import BOTTLENECK_PX, LIP_OUTLINE
 MeshOrder = Literal["rgb", "bgr"]
 SCHEMA = "1"
 SUFFIX = ".base"
-JPEG_QUALITY = 95
 REPAIR = "Run: bench base-frames --checkpoint BASE.ckpt --root ROOT"
 _SKETCH_SHAPE = (BOTTLENECK_PX, BOTTLENECK_PX)
 _OUTLINE_SHAPE = (len(LIP_OUTLINE), 2)
 
 __all__ = [
-    "JPEG_QUALITY",
     "REPAIR",
     "SCHEMA",
     "SUFFIX",
@@ -152,12 +151,7 @@ def write_base_frames(
             raise ValueError(f"{header.id}: {name} are {have}, expected {want}. Correct the argument {name}.")
     if not np.isin(sketches, (0, 255)).all():
         raise ValueError(f"{header.id}: sketches with grey pixels. Expected 0 and 255. Pass what draw_sketch returns.")
-    jpegs = [
-        simplejpeg.encode_jpeg(
-            np.ascontiguousarray(image), JPEG_QUALITY, colorspace="RGB", colorsubsampling="444", fastdct=False
-        )
-        for image in frames
-    ]
+    jpegs = [encode_face(image, "jpeg") for image in frames]
     tensors: dict[str, np.ndarray] = {
         "frames": np.frombuffer(b"".join(jpegs), np.uint8),
         "offsets": np.cumsum([0, *map(len, jpegs)], dtype=np.int64),
