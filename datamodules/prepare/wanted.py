@@ -29,7 +29,7 @@ class Wanted:
 
     recipes: tuple[Recipe, ...] = ()
     boxes: tuple[DetectorName, ...] = ()
-    codec: Codec = "jpeg"
+    codec: Codec = "jpeg420"
     weights: Path | None = None
 
     @classmethod
