@@ -53,8 +53,7 @@ def stack_frames(frames: Iterable[np.ndarray], size_hw: tuple[int, int]) -> torc
 class ImageMemory:
     """Memory for the images of batches, which is used again as soon as nobody holds the batch.
 
-    New memory costs the system a quarter of the loader's time for faces of 512 x 512, and 8% for those of 96 x 96.
-    Pickled, it is empty.
+    New memory costs a sixth of the loader's time for faces of 512 x 512. Pickled, it is empty.
     """
 
     def __init__(self) -> None:
