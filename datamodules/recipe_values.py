@@ -4,7 +4,7 @@
 from typing import Literal
 
 CropName = Literal["mesh", "mediapipe", "dlib", "s3fd", "ffhq", "atvg"]
-Codec = Literal["jpeg420", "jpeg", "raw"]
+Codec = Literal["jpeg", "jpeg420", "raw"]
 """How the faces of a track are stored, see `clips.track`."""
 MelPadding = Literal["reflect", "constant"]
 Pads = tuple[int, int, int, int]

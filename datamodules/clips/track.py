@@ -10,12 +10,12 @@ The metadata has one key, `track`: a `TrackHeader` as JSON with sorted keys.
 
 Codecs::
 
-    jpeg420  JPEG of quality 97, colours halved in both directions
-    jpeg     JPEG of quality 95 with all its colours: as clips are stored, and all tracks were
+    jpeg     JPEG of quality 95 with all its colours, as clips are stored
+    jpeg420  JPEG of quality 97, colours halved in both directions, as in most videos
     raw      H x W x 3 values
 
-Against `jpeg`, `jpeg420` takes as many bytes, is nearer to the face (0.8 dB in RGB at 96, 128 and 512 pixels) and is
-decoded in 0.88, 0.84 and 0.78 of the time: half as many blocks, and from quality 96 on libjpeg-turbo takes the exact
+Against `jpeg`, `jpeg420` takes as many bytes, is nearer to the face in brightness, less near in colour, and is decoded
+in 0.88, 0.84 and 0.78 of the time: half as many blocks, and from quality 96 on libjpeg-turbo takes the exact
 transform to encode.
 """
 
@@ -91,7 +91,7 @@ class TrackHeader:
     versions: str = ""
 
     @classmethod
-    def of(cls, clip: ClipHeader, recipe: Recipe, codec: Codec = "jpeg420", versions: str = "") -> "TrackHeader":
+    def of(cls, clip: ClipHeader, recipe: Recipe, codec: Codec = "jpeg", versions: str = "") -> "TrackHeader":
         """The header of a recipe's track of a clip."""
         height, width = recipe.size_hw
         return cls(

@@ -29,7 +29,7 @@ class Wanted:
 
     recipes: tuple[Recipe, ...] = ()
     boxes: tuple[DetectorName, ...] = ()
-    codec: Codec = "jpeg420"
+    codec: Codec = "jpeg"
     weights: Path | None = None
 
     @classmethod

@@ -113,7 +113,7 @@ def test_a_track_holds_what_its_rule_cuts_out_of_the_frames(source: Path) -> Non
                 cuts = recipe.fed_crop.cuts(geometry)
                 for stored, cut, frame in zip(track.stored(), cuts, frames, strict=True):
                     assert cut is not None
-                    assert stored == encode_face(cut.face(frame, recipe.size_hw, recipe.resize), "jpeg420")
+                    assert stored == encode_face(cut.face(frame, recipe.size_hw, recipe.resize), "jpeg")
         with Boxes(boxes_path(clip.path, "dlib")) as boxes, DlibDetector() as dlib:
             assert boxes.seen().all()
             np.testing.assert_array_equal(boxes.boxes(), [dlib.detect(frame)[0].box for frame in frames])
@@ -184,7 +184,7 @@ def test_the_manifest_lists_what_lies_beside_the_clips(source: Path) -> None:
     assert content["wanted"] == {
         "recipes": {DLIB.track_digest: [DLIB.text()], WIDE.track_digest: [WIDE.text()]},
         "boxes": {"dlib": DlibDetector.version},
-        "codec": "jpeg420",
+        "codec": "jpeg",
     }
     assert content["tracks"] == {
         DLIB.track_digest: {"cut": "dlib 96x96", "clips": 3, "failed": 0},
@@ -193,7 +193,7 @@ def test_the_manifest_lists_what_lies_beside_the_clips(source: Path) -> None:
     assert content["boxes"] == {"dlib": {"clips": 3, "failed": 0}}
     entry = content["clips"][0]
     digest = sha256(tracks(out, WIDE)[0])
-    assert entry["tracks"][WIDE.track_digest] == {"cut": "mesh 64x48 area", "codec": "jpeg420", "sha256": digest}
+    assert entry["tracks"][WIDE.track_digest] == {"cut": "mesh 64x48 area", "codec": "jpeg", "sha256": digest}
     assert entry["boxes"]["dlib"]["sha256"] == sha256(out / "anna" / "1.dlib.boxes")
 
 
