@@ -4,8 +4,8 @@
 from typing import Literal
 
 CropName = Literal["mesh", "mediapipe", "dlib", "s3fd", "ffhq", "atvg"]
-Codec = Literal["jpeg", "raw"]
-"""How the faces of a track are stored."""
+Codec = Literal["jpeg", "jpeg420", "raw"]
+"""How the faces of a track are stored, see `clips.track`."""
 MelPadding = Literal["reflect", "constant"]
 Pads = tuple[int, int, int, int]
 Paste = Literal["box", "feather", "laplacian", "parser", "parser_released", "quad"]

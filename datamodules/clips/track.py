@@ -3,10 +3,20 @@
 
 A file is in the safetensors format under another suffix, so that it is never taken for a clip. Tensors, T frames::
 
-    frames   uint8  (bytes,)   the T faces, end to end: JPEG files, or their H x W x 3 values where the codec is raw
+    frames   uint8  (bytes,)   the T faces, end to end, as the codec says
     offsets  int64  (T + 1,)   face t is frames[offsets[t]:offsets[t + 1]]
 
 The metadata has one key, `track`: a `TrackHeader` as JSON with sorted keys.
+
+Codecs::
+
+    jpeg     JPEG of quality 95 with all its colours, as clips are stored
+    jpeg420  JPEG of quality 97, colours halved in both directions, as in most videos
+    raw      H x W x 3 values
+
+Against `jpeg`, `jpeg420` takes as many bytes, is nearer to the face in brightness, less near in colour, and is decoded
+in 0.88, 0.84 and 0.78 of the time: half as many blocks, and from quality 96 on libjpeg-turbo takes the exact
+transform to encode.
 """
 
 import dataclasses
@@ -29,7 +39,8 @@ from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.recipe_values import Codec
 
 SCHEMA = "1"
-JPEG_QUALITY = 95
+JPEG_QUALITY = 95  # of clips
+_JPEG = {"jpeg": (JPEG_QUALITY, "444"), "jpeg420": (97, "420")}  # quality, subsampling of colours
 _REPAIR = "Run: bench prepare --for METHOD (it replaces broken tracks)"
 
 __all__ = [
@@ -61,7 +72,7 @@ class TrackHeader:
         detector_version: The clip's.
         track: `Recipe.track_key()`: the crop rule, the size and the way of resizing, as JSON.
         width, height: Of the faces, pixels.
-        codec: `jpeg`, of quality 95 without subsampling of colours, or `raw`.
+        codec: How they are stored.
         frames: T.
         schema: Version of this file format.
         versions: Of what found and cut the faces beyond the clip's own detector, as JSON; to be read by people.
@@ -100,7 +111,8 @@ def encode_face(face: np.ndarray, codec: Codec) -> bytes:
     face = np.ascontiguousarray(face)
     if codec == "raw":
         return face.tobytes()
-    return bytes(simplejpeg.encode_jpeg(face, JPEG_QUALITY, colorspace="RGB", colorsubsampling="444", fastdct=False))
+    quality, colours = _JPEG[codec]
+    return bytes(simplejpeg.encode_jpeg(face, quality, colorspace="RGB", colorsubsampling=colours, fastdct=False))
 
 
 def decode_face(stored: bytes, codec: Codec, out: np.ndarray) -> None:

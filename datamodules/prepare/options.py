@@ -29,7 +29,8 @@ class PrepareOptions:
         dataset: Layout of the source folder.
         max_crop_px: Longer side of a stored crop; larger ones are made smaller.
         boxes: Detectors whose boxes are added to the clips, as s3fd,dlib; those that a recipe needs are added anyway.
-        track_codec: How the faces of recipes are stored: jpeg, or raw where disk is cheaper than processor.
+        track_codec: How the faces of recipes are stored: jpeg; jpeg420, with halved colours, which is decoded quicker;
+            or raw, where disk is cheaper than processor.
         max_failures: Share of the clips (0 to 1) that may fail before the run ends with an error.
         workers: Processes; one for each core if not given. With 1 there is only this process. On Ray: clips at once.
         overwrite: Also prepare finished clips again.

@@ -16,6 +16,7 @@ Differs:
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Generic, NamedTuple, TypeVar, cast, overload
 
@@ -30,7 +31,7 @@ from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.recipe_values import MelPadding
-from lipsync_bench.datamodules.windows.decoding import StoredFaces, decode_into, empty_images
+from lipsync_bench.datamodules.windows.decoding import ImageMemory, StoredFaces, decode_into
 from lipsync_bench.datamodules.windows.starts import MIN_FRAMES
 
 _READ_AT_ONCE = 16  # windows that are read before they are decoded: 5 MB of JPEGs for faces of 306 x 371 pixels
@@ -40,6 +41,11 @@ _Result = TypeVar("_Result")
 _Sample = TypeVar("_Sample")
 
 __all__ = ["Drawn", "WindowDataset", "Windows", "in_threads"]
+
+
+def _track_beside(clip: Path, digest: str | None, read: Read) -> Track:
+    assert digest is not None
+    return Track(track_path(clip, digest), read)
 
 
 def in_threads(function: Callable[[_Item], _Result], items: Iterable[_Item]) -> list[_Result]:
@@ -138,7 +144,9 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
         self.mel_padding: MelPadding = "reflect" if recipe is None else recipe.mel_padding
         self.seed, self.fixed = seed, fixed
         self.length = len(self.clips) if length is None else length
-        self._clips, self._tracks = OpenFiles(Clip, read), OpenFiles(Track, read)
+        self._clips = OpenFiles(partial(Clip, read=read))
+        self._tracks = OpenFiles(partial(_track_beside, digest=self.track, read=read))
+        self._memory = ImageMemory()
 
     @classmethod
     @abstractmethod
@@ -195,7 +203,7 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
             windows = [self._read(key) for key in keys[first : first + _READ_AT_ONCE]]
             for name, stored in windows[0].faces.items():
                 if name not in faces:
-                    faces[name] = empty_images(len(keys), len(stored.images), self.size_hw)
+                    faces[name] = self._memory.empty(name, (len(keys), len(stored.images), *self.size_hw, 3))
                 for window, images in zip(windows, faces[name][first:].numpy(), strict=False):
                     decode_into(window.faces[name], images)
             tensors += [window.tensors for window in windows]
@@ -236,8 +244,7 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
 
     def track_of(self, clip: Clip) -> Track:
         """The track of the recipe's faces."""
-        assert self.track is not None
-        track = self._tracks.get(track_path(clip.path, self.track))
+        track = self._tracks.get(clip.path)
         if not track.header.belongs_to(clip.header):
             raise ClipError(
                 f"{track.path}: of another preparation of {track.header.id}. Expected the faces of the clip beside it. "

@@ -5,15 +5,24 @@ import dataclasses
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
 from safetensors.numpy import load_file
+from skimage.data import astronaut
 
 from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader, write_clip
-from lipsync_bench.datamodules.clips.track import Track, TrackHeader, track_path, write_track
+from lipsync_bench.datamodules.clips.track import (
+    Track,
+    TrackHeader,
+    decode_face,
+    encode_face,
+    track_path,
+    write_track,
+)
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.media.audio import mel_spectrogram, to_float
@@ -39,7 +48,7 @@ def written(folder: Path, codec: Codec = "jpeg") -> Path:
 
 
 @pytest.mark.parametrize("read", ["mmap", "file"])
-@pytest.mark.parametrize("codec", ["jpeg", "raw"])
+@pytest.mark.parametrize("codec", get_args(Codec))
 def test_what_is_written_is_read(tmp_path: Path, codec: Codec, read: Literal["mmap", "file"]) -> None:
     path = written(tmp_path, codec)
     assert path.name == f"1.mp4.{RECIPE.track_digest}.track"
@@ -51,8 +60,9 @@ def test_what_is_written_is_read(tmp_path: Path, codec: Codec, read: Literal["mm
         found = track.faces(2, 3)
         assert found.shape == (3, 24, 40, 3)
         assert np.abs(found.astype(int) - faces()[2:5]).max() <= (0 if codec == "raw" else 8)
-        if codec == "jpeg":  # of the full colour resolution
-            assert simplejpeg.decode_jpeg_header(track.stored(0, 1)[0])[3] == "444"
+        if codec != "raw":
+            colours = {"jpeg": "444", "jpeg420": "420"}[codec]
+            assert simplejpeg.decode_jpeg_header(track.stored(0, 1)[0])[3] == colours
         assert len(track.faces()) == FRAMES
         for start, count in ((-1, 2), (5, 3), (8, None)):
             with pytest.raises(IndexError, match=r"asked for\. Expected some of 0\.\.6"):
@@ -60,6 +70,19 @@ def test_what_is_written_is_read(tmp_path: Path, codec: Codec, read: Literal["mm
     assert set(load_file(path)) == {"frames", "offsets"}  # what the library reads too
     content = path.read_bytes()
     assert written(tmp_path, codec).read_bytes() == content
+
+
+@pytest.mark.parametrize("side", [96, 128, 211])
+def test_faces_with_halved_colours_are_nearer_and_not_larger(side: int) -> None:
+    face = cv2.resize(astronaut()[20:230, 120:320], (side, side), interpolation=cv2.INTER_AREA)
+    errors, sizes = {}, {}
+    for codec in ("jpeg", "jpeg420"):
+        stored, out = encode_face(face, codec), np.empty_like(face)
+        decode_face(stored, codec, out)
+        errors[codec] = np.square(out.astype(float) - face).mean()
+        sizes[codec] = len(stored)
+    assert errors["jpeg420"] < errors["jpeg"]
+    assert sizes["jpeg420"] < 1.05 * sizes["jpeg"]
 
 
 def test_it_can_be_pickled_and_replaced(tmp_path: Path) -> None:
@@ -115,13 +138,13 @@ def test_cut_files_are_named(tmp_path: Path, keep: float) -> None:
         track.faces()
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "raw"])
+@pytest.mark.parametrize("codec", get_args(Codec))
 def test_broken_faces_are_named(tmp_path: Path, codec: Codec) -> None:
     path = written(tmp_path, codec)
     with Track(path) as track:
         stored = track.stored()
     data = path.read_bytes()
-    if codec == "jpeg":
+    if codec != "raw":
         path.write_bytes(data.replace(stored[3], bytes(len(stored[3]))))
     else:  # one byte of the fourth face belongs to the fifth
         offsets = np.cumsum([0, *map(len, stored)])

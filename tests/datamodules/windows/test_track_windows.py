@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Windows of the faces of a recipe: read from its tracks, which have to be there and to belong to the clips."""
 
+import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -44,7 +45,7 @@ def levels(images: torch.Tensor) -> list[int]:
     return [round(float(level) / STEP) for level in images[..., 16:].float().mean(dim=(1, 2, 3))]
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "raw"])
+@pytest.mark.parametrize("codec", get_args(Codec))
 @pytest.mark.parametrize("read", ["mmap", "file"])
 def test_windows_have_the_faces_of_the_track(tmp_path: Path, codec: Codec, read: Any) -> None:
     clip = write_random(tmp_path, "a/0")
@@ -90,6 +91,31 @@ def test_batches_of_workers_are_those_of_one_process(tmp_path: Path, workers: in
             for place in range(4):
                 for name, value in dataset[0, 4 * number + place].items():
                     assert torch.equal(batch[name][place], value)  # type: ignore[arg-type]
+
+
+def test_memory_of_batches_is_used_again_only_when_nobody_holds_it(tmp_path: Path) -> None:
+    clip = write_random(tmp_path, "a/0")
+    write_faces(clip)
+    dataset = GeneratorWindows([clip], recipe=RECIPE, length=400)
+    keys = [(epoch, index) for epoch in range(5) for index in range(40)]
+    expected = [dataset[key]["target"].clone() for key in keys]
+    places = set()
+    for key, own in zip(keys, expected, strict=True):
+        window = dataset[key]
+        assert torch.equal(window["target"], own)
+        places.add(window["target"].data_ptr())
+    assert len(places) <= 2
+    held = [dataset[key]["target"][0, :1] for key in keys[:20]]  # a part holds all
+    first = dataset[keys[20]]["target"].numpy()
+    for key in keys[21:40]:
+        dataset[key]
+    assert np.array_equal(first, expected[20].numpy())
+    for part, own in zip(held, expected, strict=False):
+        assert torch.equal(part, own[0, :1])
+    batches = [dataset.__getitems__(keys[at : at + count]).batch for at, count in ((0, 3), (3, 3), (6, 1), (7, 3))]
+    found = torch.cat([batch["target"] for batch in batches])
+    assert torch.equal(found, torch.stack(expected[:10]))
+    assert len(pickle.dumps(dataset)) < 10_000  # without it
 
 
 def test_mels_are_padded_as_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
