@@ -266,7 +266,7 @@ class Checkpoint(Candidate):
     ) -> None:
         if not path.is_file():
             raise FileNotFoundError(
-                f"{name}: no checkpoint at {path}. Expected the file that training writes. Train it (lightning fit -c "
+                f"no checkpoint at {path}. Expected the file that training writes. Train it (lightning fit -c "
                 f"RUN; runs: bench experiments list), or name another with --methods.{name} PATH"
             )
         super().__init__(name, sha256(path))
