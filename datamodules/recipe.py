@@ -19,9 +19,12 @@ from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMe
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Resize
 from lipsync_bench.datamodules.limits import one_of
-from lipsync_bench.datamodules.recipe_values import MelPadding, Paste, ReferenceKind
+from lipsync_bench.datamodules.recipe_values import Enhance, MelPadding, Paste, ReferenceKind
 
 _RULES: dict[str, type[CropRule]] = {rule.name: rule for rule in (FaceMeshBox, DetectorBox, FFHQQuad, ATVGSquare)}
+_LATER = frozenset({"enhance"})
+"""Fields that recipes of earlier versions lack. Where one is absent it has its default, and the default is not written,
+so that digests stay as they were."""
 
 __all__ = ["Recipe", "References", "crop_rule"]
 
@@ -95,6 +98,7 @@ class Recipe:
         paste: How a face is pasted: box, hard edges; feather and laplacian, soft ones; parser, through HyperLips' mask,
             which its face parser finds (parser_released: to the pixel as its script); quad, a rotated square with a
             soft edge.
+        enhance: What is done to a frame after its face is pasted: none; gfpgan, the face is restored by GFPGAN 1.3.
     """
 
     crop: CropRule
@@ -105,9 +109,11 @@ class Recipe:
     mel_padding: MelPadding = "reflect"
     inputs: tuple[str, ...] = ()
     paste: Paste = "box"
+    enhance: Enhance = "none"
 
     def __post_init__(self) -> None:
-        for name, kind in {"resize": Resize, "mel_padding": MelPadding, "paste": Paste}.items():
+        choices = {"resize": Resize, "mel_padding": MelPadding, "paste": Paste, "enhance": Enhance}
+        for name, kind in choices.items():
             one_of(f"recipe.{name}", getattr(self, name), get_args(kind))
         if min(self.size_hw) < 1:
             raise ValueError(f"faces of {self.size_hw} px. Expected a height and a width of 1 or more (--recipe)")
@@ -125,7 +131,7 @@ class Recipe:
             ValueError: A field is missing, unknown or holds something else.
         """
         names = {field.name for field in fields(cls)}
-        if set(plain) != names:
+        if not names - _LATER <= set(plain) <= names:
             raise ValueError(f"a recipe has the fields {', '.join(sorted(map(str, plain)))}. Expected {sorted(names)}")
         values = dict(plain)
         values["crop"] = crop_rule(values["crop"])
@@ -143,8 +149,9 @@ class Recipe:
 
     def plain(self) -> dict[str, Any]:
         """Its fields as values that JSON and YAML can hold."""
+        values = ((field, getattr(self, field.name)) for field in fields(self))
         whole: dict[str, Any] = {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
+            **{field.name: value for field, value in values if field.name not in _LATER or value != field.default},
             "crop": _plain(self.crop),
             "training_crop": None if self.training_crop is None else _plain(self.training_crop),
             "references": asdict(self.references),
@@ -163,7 +170,8 @@ class Recipe:
     def text(self) -> str:
         """One line for rows: "s3fd+0,10,0,0~5 96x96 / same / reflect / box"."""
         height, width = self.size_hw
-        parts = [f"{self.crop.text()} {width}x{height}", self.references.text(), self.mel_padding, self.paste]
+        paste = self.paste if self.enhance == "none" else f"{self.paste}+{self.enhance}"
+        parts = [f"{self.crop.text()} {width}x{height}", self.references.text(), self.mel_padding, paste]
         return " / ".join([*parts, *self.inputs])
 
     @property
@@ -182,8 +190,9 @@ class Recipe:
         return _digest(self.track_key())
 
     def needs(self) -> frozenset[str]:
-        """The geometry that both of its crop rules read beyond the Face Mesh."""
-        return self.crop.needs | self.fed_crop.needs
+        """The geometry that both of its crop rules and the enhancement read beyond the Face Mesh."""
+        enhancement = frozenset() if self.enhance == "none" else frozenset({"landmarks"})
+        return self.crop.needs | self.fed_crop.needs | enhancement
 
     def departures(self, published: "Recipe") -> str:
         """In what it differs from a published one: "crop: mesh (published: s3fd+0,10,0,0~5)"; empty if in nothing."""
@@ -193,7 +202,7 @@ class Recipe:
             "references": (self.references.text(), published.references.text()),
             **{
                 name: (getattr(self, name), getattr(published, name))
-                for name in ("size_hw", "resize", "mel_padding", "inputs", "paste")
+                for name in ("size_hw", "resize", "mel_padding", "inputs", "paste", "enhance")
             },
         }
         different = {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}

@@ -30,7 +30,7 @@ def changed(recipe: Recipe, options: RecipeOptions) -> Recipe:
             )
         crop = replace(crop, smoothing=5 if options.smooth else 0)
     changes: dict[str, object] = {
-        name: getattr(options, name) for name in ("mel_padding", "paste") if getattr(options, name) is not None
+        name: value for name in ("mel_padding", "paste", "enhance") if (value := getattr(options, name)) is not None
     }
     if options.paste is None and isinstance(crop, FFHQQuad) != (recipe.paste == "quad"):
         changes["paste"] = "quad" if isinstance(crop, FFHQQuad) else "feather"

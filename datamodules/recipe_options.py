@@ -10,7 +10,7 @@ from cyclopts import Group, Parameter, Token
 
 from lipsync_bench.datamodules.limits import one_of, within
 from lipsync_bench.datamodules.option_types import Whole
-from lipsync_bench.datamodules.recipe_values import CropName, MelPadding, Pads, Paste
+from lipsync_bench.datamodules.recipe_values import CropName, Enhance, MelPadding, Pads, Paste
 
 if TYPE_CHECKING:
     from lipsync_bench.datamodules.recipe import Recipe
@@ -47,6 +47,7 @@ class RecipeOptions:
         mel_padding: How the audio is continued at both ends: reflect or constant (zeros).
         paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released or quad. Faces
             cut by ffhq are pasted as quad, and as feather if another rule takes its place.
+        enhance: What is done after that: none, or gfpgan, which restores the pasted face (weights gfpgan_1_3).
     """
 
     crop: CropName | None = None
@@ -56,10 +57,11 @@ class RecipeOptions:
     reference_frame: Whole | None = None
     mel_padding: MelPadding | None = None
     paste: Paste | None = None
+    enhance: Enhance | None = None
 
     def __post_init__(self) -> None:
-        choices = {"crop": CropName, "references": ReferenceName, "mel_padding": MelPadding, "paste": Paste}
-        for name, kind in choices.items():
+        choices = {"crop": CropName, "references": ReferenceName, "mel_padding": MelPadding}
+        for name, kind in {**choices, "paste": Paste, "enhance": Enhance}.items():
             if getattr(self, name) is not None:
                 one_of(f"recipe.{name}", getattr(self, name), get_args(kind))
         within("recipe.reference_frame", self.reference_frame, 0)

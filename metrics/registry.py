@@ -22,7 +22,7 @@ OTHER_FIELDS = (
     *("prediction_sha256", "target_sha256", "audio_sha256", "faces_sha256", "frames", "frames_target"),
     *("boxless_frames", "fallback_frames", "damaged_frames", "generate_seconds", "seconds", "command_seconds"),
     *("generator_weights", "recipe_text", "published", "trained_otherwise", "steps_left_out", "passed_through_frames"),
-    *("split", "method_version", "package_version"),
+    *("split", "method_version", "package_version", "unenhanced_frames"),
 )
 """The fields of a row that no metric computes; no metric of another package may use these names."""
 

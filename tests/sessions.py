@@ -14,7 +14,7 @@ from lipsync_bench.datamodules.recipe_values import ReferenceKind
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.pasting import make_paste
 from lipsync_bench.models.core.inputs import FaceInputs, Generated
-from lipsync_bench.models.core.session import CropSession, Video
+from lipsync_bench.models.core.session import CropSession, PasteFace, Video
 
 SIZE_PX = 32
 
@@ -33,6 +33,10 @@ class StandIn:
     def generate(self, inputs: FaceInputs) -> Generated:
         """As `TalkingFaceModule.generate`."""
         return Generated.of(self._make(inputs))
+
+    def session(self, video: Video, recipe: Recipe, paste: PasteFace) -> CropSession:
+        """As `TalkingFaceModule.session`."""
+        return CropSession(self, video, recipe, paste)  # type: ignore[arg-type]
 
 
 def geometry_with(boxes: np.ndarray, size_hw: tuple[int, int], hidden: Sequence[int] = ()) -> Geometry:

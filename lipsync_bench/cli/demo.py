@@ -43,8 +43,8 @@ from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running
 from lipsync_bench.experiment_files import experiment_file
 from lipsync_bench.inference.base_frames import make_base_frames
 from lipsync_bench.inference.dub import dub_frames
-from lipsync_bench.inference.pasting import make_paste
 from lipsync_bench.inference.preview import write_preview
+from lipsync_bench.inference.sessions import Sessions
 from lipsync_bench.metrics.sync.expert import expert_curve
 from lipsync_bench.models import list_methods, load_expert, load_method
 from lipsync_bench.models.core.session import Video
@@ -186,7 +186,7 @@ def _preview(path: Path, clip_file: Path, source_root: Path, checkpoints: Mappin
         recipe = module.recipe
         mel = mels[recipe.mel_padding]
         video = Video(geometry, lambda first, count: frame_mels(mel, count, FPS, first), frames)
-        return dub_frames(module.session(video, recipe, make_paste(recipe, Store())), frames())
+        return dub_frames(Sessions(module, recipe, Store()).of(video), frames())
 
     cuts = [BoxCut((x1, y1, x2, y2)) for x1, y1, x2, y2 in boxes.astype(int).tolist()]
     reference = cuts[0].crop(next(frames()))

@@ -29,7 +29,7 @@ from lipsync_bench.datamodules.weights.registry import whose
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.task.pairs import Pair
 from lipsync_bench.evaluation.task.protocol import Protocol
-from lipsync_bench.inference.pasting import make_paste
+from lipsync_bench.inference.sessions import Sessions
 from lipsync_bench.models import TalkingFaceModule
 from lipsync_bench.models.core.checkpoints import read_origin
 from lipsync_bench.models.core.session import Session, Video
@@ -140,7 +140,7 @@ class Candidate(ABC):
 
     def counts(self) -> Mapping[str, object]:
         """Fields of its row that are known when the last chunk of a pair is done."""
-        return {"fallback_frames": 0, "passed_through_frames": 0}
+        return {"fallback_frames": 0, "passed_through_frames": 0, "unenhanced_frames": 0}
 
     def damaged_frames(self) -> int:
         """Frames of its own videos so far that the decoder concealed or left out."""
@@ -266,7 +266,7 @@ class Checkpoint(Candidate):
     ) -> None:
         if not path.is_file():
             raise FileNotFoundError(
-                f"{name}: no checkpoint at {path}. Expected the file that training writes. Train it (lightning fit -c "
+                f"no checkpoint at {path}. Expected the file that training writes. Train it (lightning fit -c "
                 f"RUN; runs: bench experiments list), or name another with --methods.{name} PATH"
             )
         super().__init__(name, sha256(path))
@@ -277,8 +277,8 @@ class Checkpoint(Candidate):
         self.fed: Recipe = changes.applied(self.module.recipe)
         """How it is fed here."""
         self.recipe = self.fed.digest
-        self._paste = make_paste(self.fed, store or Store(), device)
-        self.paste = self._paste.name
+        self._sessions = Sessions(self.module, self.fed, store or Store(), device)
+        self.paste = self._sessions.paste
         self._session: Session | None = None
 
     def begin(self, target: Target) -> None:
@@ -296,7 +296,7 @@ class Checkpoint(Candidate):
             lambda: read_frames(target.source, FPS),
         )
         try:
-            self._session = self.module.session(video, self.fed, self._paste)
+            self._session = self._sessions.of(video)
         except ValueError as error:
             raise MediaError(f"{target.video.path}: {error}") from error
 
@@ -306,6 +306,7 @@ class Checkpoint(Candidate):
         return {
             "fallback_frames": 0 if done is None else done.fallback_frames,
             "passed_through_frames": 0 if done is None else done.passed_through,
+            "unenhanced_frames": 0 if done is None else done.unenhanced,
             "steps_left_out": "" if done is None else ", ".join(done.steps_left_out),
         }
 

@@ -180,6 +180,7 @@ def evaluate_dataset(
     running: Running = Running(),
     splitting: Splitting = Splitting(),
     progress: bool = True,
+    wanted: Container[str] | None = None,
 ) -> Result:
     """Rank methods on a data set. The ground truth always takes part, and the repeated frame unless left out.
 
@@ -196,9 +197,11 @@ def evaluate_dataset(
         running: Device, and what is kept.
         splitting: Which part is scored, and where.
         progress: Show progress and the means so far.
+        wanted: Methods without which there is no evaluation; those that `inputs.methods` and `select.only` name if not
+            given. Another one that lacks a file is left out, and named.
 
     Raises:
-        FileNotFoundError: A benchmark, protocol, checkpoint, weight file or data folder is missing.
+        FileNotFoundError: A benchmark, protocol, weight file or data folder is missing, or a file of a wanted method.
         ValueError: The results folder belongs to another protocol, data set or scorer; or a name is not known.
     """
     if Several.wanted(running, splitting):
@@ -212,15 +215,17 @@ def evaluate_dataset(
             metrics=metrics,
             weights=weights,
             select=select,
+            wanted=wanted,
         )
         return Several(call, running, splitting, progress).run()
     part = splitting.part()
+    wanted = {*inputs.methods, *select.only} if wanted is None else wanted
     protocol = load_protocol(rules.protocol or PAIRED_FACE_BOX)
     benchmark = load_benchmark(dataset, inputs.root, inputs.methods, rules.split)
     folders = {name: Path(folder) for name, folder in inputs.pred.items()}
     given = {name: Path(path) for name, path in benchmark.methods.items() if name not in folders}
     store = weights.store
-    checkpoints = _checkpoints(given, {*inputs.methods, *select.only}, store)
+    checkpoints = _checkpoints(given, wanted, store)
     commands = {name: command for name, command in benchmark.commands.items() if name not in folders}
     refuse_names([*checkpoints, *folders, *commands])
     names = methods_of(select, [GROUND_TRUTH, REPEATED_FRAME, *checkpoints, *folders, *commands])
@@ -230,6 +235,9 @@ def evaluate_dataset(
     where = device_of(running.device)
     listing = list_pairs(benchmark, protocol, rules, select)
     all_sources = list(_sources_of(listing.clips)) if folders else []
+    if recipe.enhance == "gfpgan":
+        store.need("gfpgan_1_3")  # of all methods: without it none is begun
+    left_out: dict[str, str] = {}
 
     def candidates() -> Iterator[Candidate]:
         root, sources = benchmark.data.source_root, listing.sources
@@ -238,9 +246,16 @@ def evaluate_dataset(
             yield RepeatedFrame()
         for name, path in checkpoints.items():
             if name in names:
-                method = Checkpoint(name, path, where, store, recipe, protocol)
-                refuse_without_boxes(name, method.fed.crop, listing.clips)
-                yield method
+                try:
+                    method = Checkpoint(name, path, where, store, recipe, protocol)
+                    refuse_without_boxes(method.fed.crop, listing.clips)
+                except FileNotFoundError as error:
+                    left_out[name] = f"{name}: {error}"
+                    if name in wanted:
+                        raise FileNotFoundError(left_out[name]) from error
+                    _log.warning("left out: %s", left_out[name])
+                else:
+                    yield method
         for name, folder in folders.items():
             if name in names:
                 yield VideoFolder(name, folder, sources, (out, root, *folders.values()), all_sources)
@@ -264,10 +279,11 @@ def evaluate_dataset(
         "split": run.split,
         "pairs_sha256": "" if rules.pairs is None else sha256(rules.pairs),
     }
+    methods = {name: path for name, path in checkpoints.items() if name not in left_out}
     config = {
         "dataset": dataset,
         "out": out,
-        **vars(replace(inputs, methods=checkpoints, pred=folders)),
+        **vars(replace(inputs, methods=methods, pred=folders)),
         **({"commands": {name: command.stated() for name, command in commands.items()}} if commands else {}),
         **vars(replace(rules, protocol=rules.protocol or PAIRED_FACE_BOX, split=benchmark.split)),
         **({"recipe": {name: value for name, value in asdict(recipe).items() if value is not None}} if recipe else {}),
@@ -276,7 +292,8 @@ def evaluate_dataset(
         "select": asdict(select),
         **vars(replace(running, device=where)),
     }
-    return _run(run, listing.everything, listing.chosen, listing.headers, identity, config, progress, part)
+    result = _run(run, listing.everything, listing.chosen, listing.headers, identity, config, progress, part)
+    return replace(result, left_out=left_out)
 
 
 def evaluate_videos(

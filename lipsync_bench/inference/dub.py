@@ -37,7 +37,7 @@ from lipsync_bench.datamodules.recipe_values import MelPadding
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference.find_face import find_face
 from lipsync_bench.inference.options import DubOptions
-from lipsync_bench.inference.pasting import make_paste
+from lipsync_bench.inference.sessions import Sessions
 from lipsync_bench.models import TalkingFaceModule, list_methods
 from lipsync_bench.models.core.session import Session, Video
 from lipsync_bench.processes import device_of
@@ -65,6 +65,7 @@ class DubReport:
         fps: Their rate.
         source_frames: Different frames of the video that were used; fewer than `frames` if it was looped.
         seconds: Time taken.
+        unenhanced: Dubbed frames that the recipe's enhancement left as they were.
     """
 
     out: Path
@@ -74,14 +75,16 @@ class DubReport:
     fps: float
     source_frames: int
     seconds: float
+    unenhanced: int = 0
 
     def summary(self) -> str:
         """One line for people."""
         looped = f", {self.source_frames} different ones looped" if self.source_frames < self.frames else ""
         second = f"; {self.fallbacks} of them fallback frames of the method" if self.fallbacks else ""
+        third = f"; {self.unenhanced} dubbed frames show no face to enhance" if self.unenhanced else ""
         return (
             f"{self.out}: {self.frames} frames at {self.fps:.6g} fps{looped}; {self.without_face} without a face "
-            f"passed through unchanged{second}; {self.seconds:.0f} s"
+            f"passed through unchanged{second}{third}; {self.seconds:.0f} s"
         )
 
 
@@ -202,7 +205,7 @@ def dub(
         options: How it is dubbed.
         recipe: Parts of the method's recipe that are replaced.
         follow: Which face is followed.
-        weights: Where the detector's and the face parser's weights are looked for.
+        weights: Where the weights of detector, face parser and enhancement are looked for.
         batch_frames: Frames held and generated at once; 16 if not given, fewer of large ones.
         progress: Show a bar on standard error.
 
@@ -220,19 +223,19 @@ def dub(
     fps = info.fps if math.isfinite(info.fps) else FPS
     module = load_any(checkpoint.stem, checkpoint, device, store)
     fed = recipe.applied(module.recipe)
-    paste = make_paste(fed, store, device)
+    sessions = Sessions(module, fed, store, device)
     mel, samples = _speech(audio, fed.mel_padding)
     wanted = frames_for(samples, fps)
     with progress_bar(progress) as bar:
         guess = wanted if info.frames is None else min(wanted, info.frames)
         frames = bar.track(islice(read_frames(video, fps), wanted), total=guess, description="finding the face")
         try:
-            geometry = find_face(frames, fed.crop, follow, store)
+            geometry = find_face(frames, fed.crop, follow, store, landmarks="landmarks" in fed.needs())
         except FaceError as error:
             raise FaceError(f"{video}: {error}") from error
         enough = options.fit == "cut" or wanted <= len(geometry) + _LEFT_OVER_S * fps
         total = min(wanted, len(geometry)) if enough else wanted
-        settings = {"recipe": fed.text(), "paste": paste.name}
+        settings = {"recipe": fed.text(), "paste": sessions.paste}
         tags = {} if options.no_mark else _mark(module, checkpoint, **settings)
         track = read_original_audio(audio, total / fps if options.fit == "cut" else None)
         batch = batch_frames or max(1, min(BATCH_FRAMES, _BATCH_BYTES // (info.height * info.width * 3)))
@@ -244,12 +247,12 @@ def dub(
         )
         with (
             closing(_looped(video, fps)) as source,
-            closing(module.session(whole, fed, paste)) as session,
+            closing(sessions.of(whole)) as session,
             VideoWriter(out, fps, (info.height, info.width), audio=track, metadata=tags) as writer,
         ):
             dubbed = dub_frames(session, islice(source, total), batch)
             for frame in bar.track(dubbed, total=total, description="moving the lips"):
                 writer.write(frame)
-            without_face, fallbacks = session.passed_through, session.fallback_frames
+            without_face, fallbacks, unenhanced = session.passed_through, session.fallback_frames, session.unenhanced
     seconds = time.perf_counter() - began
-    return DubReport(out, total, without_face, fallbacks, fps, min(len(geometry), total), seconds)
+    return DubReport(out, total, without_face, fallbacks, fps, min(len(geometry), total), seconds, unenhanced)

@@ -8,13 +8,17 @@ Differs: the five points are means of dlib's 68, not RetinaFace's. The mask is t
 a twentieth of its side each as in facexlib without a face parser; the released inference has ParseNet's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from lipsync_bench.datamodules.faces.geometry import Geometry
 from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.models.core.session import Session
 from lipsync_bench.models.pretrained.gfpgan import GFPGAN, SIZE, load_gfpgan, restore_faces
 
 TEMPLATE = np.array(
@@ -38,6 +42,7 @@ __all__ = [
     "MIN_EYES_PX",
     "TEMPLATE",
     "AlignedFace",
+    "EnhancedSession",
     "FaceEnhancer",
     "align",
     "make_enhancer",
@@ -148,6 +153,49 @@ class FaceEnhancer:
         return enhanced, len(frames) - len(faces)
 
 
+class EnhancedSession(Session):
+    """Any method's session whose frames are enhanced after their faces are pasted.
+
+    Args:
+        session: Of the method.
+        geometry: Of the video, with its landmarks.
+        enhancer: What restores the faces.
+
+    Raises:
+        ValueError: The geometry has no landmarks.
+    """
+
+    def __init__(self, session: Session, geometry: Geometry, enhancer: FaceEnhancer) -> None:
+        super().__init__()
+        if geometry.landmarks is None:
+            raise ValueError(
+                f"{enhancer.name} without landmarks of the face. Expected its 68 points in each frame. Find them with "
+                "find_face(landmarks=True), or leave the faces as they are: --recipe.enhance none"
+            )
+        self._session, self._landmarks, self._enhancer = session, geometry.landmarks, enhancer
+
+    def frames(self, first: int, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        dubbed = list(self._session.frames(first, images))
+        changed = [k for k, (new, old) in enumerate(zip(dubbed, images, strict=True)) if new is not old]
+        places = [(first + k) % len(self._landmarks) for k in changed]
+        enhanced, without = self._enhancer.enhance([dubbed[k] for k in changed], self._landmarks[places])
+        for k, frame in zip(changed, enhanced, strict=True):
+            dubbed[k] = frame
+        done = self._session
+        self.fallback_frames, self.passed_through = done.fallback_frames, done.passed_through
+        self.steps_left_out, self.unenhanced = done.steps_left_out, self.unenhanced + without
+        yield from dubbed
+
+    def close(self) -> None:
+        self._session.close()
+
+
+@lru_cache(maxsize=1)
+def _network(path: Path, sha256: str, device: str) -> GFPGAN:
+    """One for all methods of an evaluation: it takes 350 MB."""
+    return load_gfpgan(path).to(device)
+
+
 def make_enhancer(store: Store, device: str = "cpu") -> FaceEnhancer:
     """The enhancer with the weights of the store; its name has the start of their SHA-256 if they are not official.
 
@@ -157,4 +205,4 @@ def make_enhancer(store: Store, device: str = "cpu") -> FaceEnhancer:
     """
     found = store.need("gfpgan_1_3")
     name = "gfpgan-1.3" if found.official else f"gfpgan-1.3 {found.sha256[:12]}"
-    return FaceEnhancer(load_gfpgan(found.path).to(device), name)
+    return FaceEnhancer(_network(found.path, found.sha256, device), name)

@@ -94,6 +94,7 @@ def _properties() -> dict[str, dict[str, object]]:
         "boxless_frames": _count("Frames not compared: target or prediction has no box of the protocol."),
         "fallback_frames": _count("Frames made by the method's fallback (HyperLips-HR without a detected face)."),
         "passed_through_frames": _count("Frames without a visible face, which were left as they are."),
+        "unenhanced_frames": _count("Dubbed frames that the recipe's enhancement left as they were: no face found."),
         "damaged_frames": _count(
             "Frames of target and prediction, and packets of the prediction's audio, that the decoder concealed or "
             "left out."

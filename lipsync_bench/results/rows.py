@@ -60,6 +60,7 @@ FIELDS = (
     "boxless_frames",
     "fallback_frames",
     "passed_through_frames",
+    "unenhanced_frames",
     "damaged_frames",
     *(column.name for column in CLIP_COLUMNS),
     *CURVES,
@@ -79,7 +80,7 @@ FIELDS = (
 networks it does, so that their rows say no more; leaderboards and reports do."""
 _LATER = {
     *("command_seconds", "generator_weights", "lse_face_tracks", "method_version", "passed_through_frames", "split"),
-    *("recipe", "recipe_text", "published", "trained_otherwise", "steps_left_out"),
+    *("recipe", "recipe_text", "published", "trained_otherwise", "steps_left_out", "unenhanced_frames"),
 }.union(*(metric.fields for metric in METRICS if metric.entry))
 """Fields that a file may lack: of metrics of packages installed later, and those that version 0.1 did not have."""
 

@@ -79,6 +79,8 @@ class Session(ABC):
         """Frames so far that the method made by its fallback."""
         self.passed_through = 0
         """Frames so far without a visible face, which were returned as they came."""
+        self.unenhanced = 0
+        """Frames so far that the recipe's enhancement left as they were, because it found no face in them."""
         self.steps_left_out: tuple[str, ...] = ()
         """Names of published steps that were left out, for want of their weights."""
 

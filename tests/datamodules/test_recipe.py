@@ -11,7 +11,7 @@ from lipsync_bench.datamodules.faces.crop_rules.atvg import ATVGSquare
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
-from lipsync_bench.datamodules.recipe import Recipe, References, crop_rule
+from lipsync_bench.datamodules.recipe import _LATER, Recipe, References, crop_rule
 from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.recipe_values import Paste
 
@@ -98,12 +98,27 @@ def test_recipes_that_cut_training_data_alike_share_a_track() -> None:
         ("resize", "cubic"),
         ("paste", "glue"),
         ("paste", "quad"),
+        ("enhance", "gpen"),
+        ("enhance", None),
         ("inputs", None),
     ],
 )
 def test_a_file_with_other_values_is_refused(field: str, value: Any) -> None:
     with pytest.raises(ValueError):  # one message for each
         Recipe.of({**PUBLISHED.plain(), field: value})
+
+
+def test_fields_that_came_later_may_be_absent_and_change_no_digest() -> None:
+    for name in _LATER:
+        (default,) = (field.default for field in dataclasses.fields(Recipe) if field.name == name)
+        read = Recipe.of(json.loads(PUBLISHED.key()))
+        assert name not in PUBLISHED.plain()
+        assert getattr(read, name) == default
+        assert Recipe.of({**PUBLISHED.plain(), name: default}).digest == PUBLISHED.digest
+    enhanced = dataclasses.replace(PUBLISHED, enhance="gfpgan")
+    assert Recipe.of(json.loads(enhanced.key())) == enhanced
+    assert enhanced.digest != PUBLISHED.digest
+    assert enhanced.track_digest == PUBLISHED.track_digest
 
 
 def test_missing_and_unknown_fields_are_refused() -> None:
@@ -132,6 +147,10 @@ def test_texts() -> None:
     assert ALIGNED.text() == "ffhq~5 512x512 / first / reflect / quad"
     other = recipe(ATVGSquare(), references=References("random", 5), mel_padding="constant", inputs=("landmark_image",))
     assert other.text() == "atvg 48x64 / random 5, seed 0 / constant / box / landmark_image"
+    enhanced = RecipeOptions(enhance="gfpgan").applied(PUBLISHED)
+    assert enhanced.text() == "s3fd+0,10,0,0~5 96x96 / same / reflect / box+gfpgan"
+    assert enhanced.departures(PUBLISHED) == "enhance: gfpgan (published: none)"
+    assert RecipeOptions(enhance="none").applied(enhanced) == PUBLISHED
 
 
 def test_needs() -> None:
@@ -139,6 +158,7 @@ def test_needs() -> None:
     assert ALIGNED.needs() == {"landmarks"}
     assert recipe(FaceMeshBox(), training_crop=ATVGSquare()).needs() == {"boxes:dlib"}
     assert recipe(FaceMeshBox()).needs() == frozenset()
+    assert recipe(FaceMeshBox(), enhance="gfpgan").needs() == {"landmarks"}
 
 
 def test_departures_name_each_change_once() -> None:
@@ -225,7 +245,9 @@ def test_references_padding_and_paste() -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"crop": "box"}, {"references": "last"}, {"mel_padding": "edge"}, {"paste": "glue"}], ids=str
+    "values",
+    [{"crop": "box"}, {"references": "last"}, {"mel_padding": "edge"}, {"paste": "glue"}, {"enhance": "gpen"}],
+    ids=str,
 )
 def test_unknown_names_are_refused_with_the_option(values: dict[str, Any]) -> None:
     (name,) = values

@@ -19,7 +19,7 @@ def _lacks(clip: Path, detector: str) -> bool:
         return False  # a failed row of every method
 
 
-def refuse_without_boxes(method: str, rule: CropRule, clips: Iterable[Path]) -> None:
+def refuse_without_boxes(rule: CropRule, clips: Iterable[Path]) -> None:
     """Refuse clips without the boxes of the detector that a crop rule cuts faces by.
 
     Raises:
@@ -30,7 +30,7 @@ def refuse_without_boxes(method: str, rule: CropRule, clips: Iterable[Path]) -> 
         lacking = [clip for clip in paths if _lacks(clip, detector)]
         if lacking:
             raise FileNotFoundError(
-                f"{method}: {len(lacking)} of {len(paths)} clips have no boxes of {detector}, by which its faces are "
+                f"{len(lacking)} of {len(paths)} clips have no boxes of {detector}, by which faces are "
                 f"cut ({rule.text()}); {lacking[0]} is one. Add them with: bench prepare --boxes {detector}; or cut "
                 "faces by the Face Mesh, which the rows then say: --recipe.crop mesh"
             )

@@ -3,7 +3,7 @@
 
 import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -64,12 +64,14 @@ class Result:
         leaderboard: One line a method, as in leaderboard.csv.
         rows: One line for each method and clip, as in clips.csv.
         missing: Rows that other processes have not written yet; the one that finishes last writes the leaderboard.
+        left_out: Methods of the benchmark of which a file is not here, such as a detector's boxes, and which.
     """
 
     folder: Path
     leaderboard: pd.DataFrame
     rows: pd.DataFrame
     missing: int = 0
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def failures(self) -> int:

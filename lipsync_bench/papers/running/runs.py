@@ -70,8 +70,12 @@ class _Step:
     run: bool
 
 
-def _evaluate(step: _Step, options: RunOptions) -> list[str]:
-    """Run or resume one evaluation until it is finished. Returns the methods of which every clip failed."""
+def _evaluate(step: _Step, options: RunOptions) -> tuple[list[str], list[str]]:
+    """Run or resume one evaluation until it is finished.
+
+    Returns:
+        The methods of which every clip failed, and notes on those that were left out.
+    """
     from lipsync_bench.evaluation.evaluate import evaluate_dataset
 
     part, out = step.part, step.out
@@ -88,12 +92,14 @@ def _evaluate(step: _Step, options: RunOptions) -> list[str]:
             weights=options.weights,
             select=replace(options.select, only=names),
             running=options.running,
+            wanted={*options.inputs.methods, *options.select.only},
         )
     except OtherResultsError as error:
         raise OtherResultsError(
             f"{error} With bench table --run that is --results; existing results are shown without --run."
         ) from error
-    return [f"{name} ({out})" for name in result.without_any_score if name in names]
+    failed = [f"{name} ({out})" for name in result.without_any_score if name in names]
+    return failed, [f"Not run on {part.dataset}: {why}" for why in result.left_out.values()]
 
 
 def _in_use(part: DatasetPlan) -> WeightsInUse:
@@ -155,7 +161,9 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
     failed: list[str] = []
     for step in steps:
         if step.run:
-            failed += _evaluate(step, options)
+            without_score, left_out = _evaluate(step, options)
+            failed += without_score
+            notes += [note for note in left_out if note not in notes]
     if rank_and_world()[0] != 0:
         return None
     in_use = {step.part.dataset: _in_use(step.part) for step in steps if step.run}

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a method was fed stands in its rows; two recipes are two entries, and no table takes them for one."""
 
+import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from lipsync_bench.models.core.checkpoint_files import RECORD
 from lipsync_bench.models.core.checkpoints import load_checkpoint, save_module
 from lipsync_bench.papers.leaderboards import read_sources
 from lipsync_bench.results.merge import merge_leaderboards, read_input
+from lipsync_bench.results.rows import read_rows
+from tests.commands import run_bench
 
 PUBLISHED = "s3fd+0,10,0,0~5 96x96 / same / reflect / box"
 
@@ -91,6 +95,32 @@ def test_clips_without_the_detectors_boxes_are_refused_before_anything_is_scored
     ):
         scored(corpus / "clips", checkpoint, tmp_path / "results")
     assert not list(tmp_path.glob("results/clips*.csv"))
+
+
+def test_methods_of_a_benchmark_that_lack_a_file_are_left_out_unless_named(corpus, checkpoint, tmp_path, caplog):
+    for name, recipe in {"meshed": {"crop": "mesh"}, "enhanced": {"crop": "mesh", "enhance": "gfpgan"}}.items():
+        save_module(Wav2Lip(width=0.125, recipe=recipe), tmp_path / f"{name}.ckpt")
+    names = ("wav2lip", "enhanced", "meshed", "absent")
+    data = f"data: {{class_path: lipsync_bench.datamodules.Synthetic, init_args: {{root: {corpus / 'clips'}}}}}\n"
+    methods = "".join(f"  {name}: {tmp_path / name}.ckpt\n" for name in names)
+    (tmp_path / "mine.yaml").write_text(f"{data}methods:\n{methods}")
+    arguments = ("evaluate", "--dataset", tmp_path / "mine.yaml", "--limit", 1, "--out", tmp_path / "out")
+    with caplog.at_level(logging.INFO, "lipsync_bench"):
+        assert run_bench(*arguments) == 0
+    assert "not here yet, and therefore left out: absent" in caplog.text
+    assert "left out: wav2lip: 2 of 2 clips have no boxes of s3fd" in caplog.text
+    assert "Add them with: bench prepare --boxes s3fd" in caplog.text
+    assert "left out: enhanced: weights gfpgan_1_3: not in" in caplog.text
+    rows = read_rows(tmp_path / "out")
+    assert sorted(rows["method"]) == ["ground_truth", "meshed", "repeated_frame"]
+    assert set(rows["status"]) == {"ok"}
+    config = json.loads((tmp_path / "out" / "manifest.json").read_text())["sessions"][0]["config"]
+    assert list(config["methods"]) == ["meshed"]
+    for named in (("--only", "wav2lip,meshed"), ("--methods.wav2lip", checkpoint), ("--only", "enhanced")):
+        caplog.clear()
+        assert run_bench(*arguments, *named) == 1
+        assert f"{'wav2lip: 2 of 2' if 'enhanced' not in named else 'enhanced: weights gfpgan_1_3'}" in caplog.text
+    assert len(read_rows(tmp_path / "out")) == 3
 
 
 def test_a_checkpoint_of_the_first_edition_is_fed_as_that_edition_fed_it(corpus, checkpoint, tmp_path, caplog):

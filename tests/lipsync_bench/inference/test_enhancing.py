@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Face enhancement: which faces are found and how they are aligned, restored in batches and pasted."""
 
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,11 +11,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.evaluation import evaluate_dataset
+from lipsync_bench.evaluation.options import Inputs, Selection
 from lipsync_bench.inference import enhancing
-from lipsync_bench.inference.enhancing import TEMPLATE, FaceEnhancer, align, make_enhancer
+from lipsync_bench.inference.dub import dub, dub_frames
+from lipsync_bench.inference.enhancing import TEMPLATE, EnhancedSession, FaceEnhancer, align, make_enhancer
+from lipsync_bench.inference.sessions import Sessions
+from lipsync_bench.models import Wav2Lip
+from lipsync_bench.models.core.checkpoints import save_module
+from lipsync_bench.models.core.session import Session, Video
 from lipsync_bench.models.pretrained.gfpgan import GFPGAN
-from tests.weight_files import make_official
+from tests.sessions import StandIn, geometry_with, recipe_of, session_of, video_of
+from tests.weight_files import given, make_official
 
 
 class Negative(GFPGAN):
@@ -148,3 +160,144 @@ def test_the_name_tells_whose_weights_they_are(tmp_path: Path, monkeypatch: pyte
     assert make_enhancer(Store(given={"gfpgan_1_3": path})).name.startswith("gfpgan-1.3 ")
     make_official(monkeypatch, "gfpgan_1_3", path)
     assert make_enhancer(Store([tmp_path])).name == "gfpgan-1.3"
+
+
+# As a part of a recipe
+
+
+@pytest.fixture
+def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that gives the network `Negative`."""
+    path = tmp_path / "face.pth"
+    torch.save({"params_ema": {}}, path)
+    monkeypatch.setattr(enhancing, "load_gfpgan", lambda path: Negative().eval())
+    return path
+
+
+HIDDEN, WITHOUT_LANDMARKS = 1, 3
+
+
+def seven_frames() -> Video:
+    """A face that is hidden in one frame, and whose landmarks were not found in another."""
+    mel = np.random.default_rng(2).uniform(-4, 4, (80, 60)).astype(np.float32)
+    video = video_of(
+        [noise((120, 130), k) for k in range(7)], np.tile([30, 40, 80, 100], (7, 1)), mel, hidden=(HIDDEN,)
+    )
+    points = np.stack([landmarks(0.2, k, (10, 10 + k)) for k in range(7)])
+    points[WITHOUT_LANDMARKS] = np.nan
+    return replace(video, geometry=replace(video.geometry, landmarks=points))
+
+
+def test_a_recipe_enhances_what_was_pasted_and_counts_what_it_could_not(weights: Path) -> None:
+    video, store = seven_frames(), Store(given={"gfpgan_1_3": weights})
+    darker = StandIn(lambda inputs: inputs.faces / 2)
+    recipe = replace(recipe_of(paste="feather"), enhance="gfpgan")
+    sessions = Sessions(darker, recipe, store)  # type: ignore[arg-type]
+    assert sessions.paste == f"feather+{make_enhancer(store).name}"
+    looped = [*video.frames(), *video.frames()][:10]
+    session = sessions.of(video)
+    out = list(dub_frames(session, looped, batch_frames=4))
+    pasted = list(dub_frames(session_of(darker, video, recipe), looped, batch_frames=4))
+    assert video.geometry.landmarks is not None
+    for k, frame in enumerate(out):
+        square = align(video.geometry.landmarks[k % 7], frame.shape[:2])
+        if k % 7 == HIDDEN:
+            assert frame is looped[k]
+        elif square is None:
+            assert np.array_equal(frame, pasted[k])
+            assert not np.array_equal(frame, looped[k])
+        else:
+            assert np.array_equal(frame, square.paste(pasted[k], 255 - square.cut(pasted[k])))
+    assert (session.passed_through, session.unenhanced) == (2, 1)
+
+
+class OwnSession(Session):
+    """Of a method that does not cut and paste as others do."""
+
+    closed = False
+
+    def frames(self, first: int, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+        for k, image in enumerate(images, first):
+            self.fallback_frames += k % 2
+            self.passed_through += k == 0
+            self.steps_left_out = ("expression",)
+            yield image if k == 0 else 255 - image
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_any_session_is_enhanced_and_its_counts_stay() -> None:
+    frames = [noise((120, 130), k) for k in range(4)]
+    geometry = replace(
+        geometry_with(np.tile([30, 40, 80, 100], (4, 1)), (120, 130)), landmarks=np.stack([landmarks(0.2)] * 4)
+    )
+    own = OwnSession()
+    session = EnhancedSession(own, geometry, FaceEnhancer(Negative()))
+    out = [*session.frames(0, frames[:3]), *session.frames(3, frames[3:])]
+    assert out[0] is frames[0]
+    assert all(not np.array_equal(new, 255 - old) for new, old in zip(out[1:], frames[1:], strict=True))
+    assert (session.fallback_frames, session.passed_through, session.steps_left_out) == (2, 1, ("expression",))
+    session.close()
+    assert own.closed
+    with pytest.raises(ValueError, match=r"without landmarks of the face\. Expected.*--recipe\.enhance none"):
+        EnhancedSession(own, replace(geometry, landmarks=None), FaceEnhancer(Negative()))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("checkpoint") / "wav2lip.ckpt"
+    torch.manual_seed(0)
+    save_module(Wav2Lip(width=0.125, recipe={"crop": "mesh"}), path)
+    return path
+
+
+ENHANCED = RecipeOptions(enhance="gfpgan")
+
+
+def test_rows_say_what_enhanced_the_faces(corpus: Path, checkpoint: Path, weights: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.ckpt"
+    torch.manual_seed(0)
+    save_module(Wav2Lip(width=0.125, recipe={"crop": "mesh", "enhance": "gfpgan"}), own)
+    inputs = Inputs(corpus / "clips", {"plain": checkpoint, "enhanced": own})
+    one = Selection(limit=1, only=("plain", "enhanced"))
+    with pytest.raises(FileNotFoundError, match=r"weights gfpgan_1_3: not in .*Run: bench weights fetch gfpgan_1_3"):
+        evaluate_dataset("synthetic", tmp_path / "out", inputs=inputs, recipe=ENHANCED, select=one, progress=False)
+    assert not (tmp_path / "out").exists()
+    rows = evaluate_dataset(
+        *("synthetic", tmp_path / "out"),
+        inputs=inputs,
+        weights=given(gfpgan_1_3=weights),
+        select=one,
+        progress=False,
+    ).rows.set_index("method")
+    plain, enhanced = rows.loc["plain"], rows.loc["enhanced"]
+    assert (plain["paste"], plain["recipe_text"]) == ("box", "mesh 96x96 / same / reflect / box")
+    assert enhanced["paste"] == f"box+{make_enhancer(Store(given={'gfpgan_1_3': weights})).name}"
+    assert enhanced["recipe_text"] == "mesh 96x96 / same / reflect / box+gfpgan"
+    assert "enhance: gfpgan (published: none)" in enhanced["published"]
+    assert (enhanced["status"], enhanced["unenhanced_frames"], plain["unenhanced_frames"]) == ("ok", 0, 0)
+    assert enhanced["psnr"] < plain["psnr"] - 1  # the face is a negative
+
+
+def test_a_dubbed_file_says_what_enhanced_its_faces(
+    corpus: Path, checkpoint: Path, weights: Path, tmp_path: Path
+) -> None:
+    import av
+
+    video = min((corpus / "videos").rglob("*.mp4"))
+    with pytest.raises(FileNotFoundError, match="bench weights fetch gfpgan_1_3"):
+        dub(checkpoint, video, video, tmp_path / "out.mp4", recipe=ENHANCED, progress=False)
+    report = dub(
+        *(checkpoint, video, video, tmp_path / "out.mp4"),
+        recipe=ENHANCED,
+        weights=given(gfpgan_1_3=weights),
+        progress=False,
+    )
+    assert (report.unenhanced, report.without_face) == (0, 0)
+    assert "to enhance" not in report.summary()
+    assert "3 dubbed frames show no face to enhance" in replace(report, unenhanced=3).summary()
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        mark = json.loads(container.metadata["lipsync_bench"])
+    assert mark["paste"] == f"box+{make_enhancer(Store(given={'gfpgan_1_3': weights})).name}"
+    assert mark["recipe"].endswith(" / box+gfpgan")

@@ -126,6 +126,17 @@ def test_methods_by_command_and_by_the_folder_of_a_run_are_run(here, capsys, cap
     assert "bench weights fetch wav2lip_gan" in caplog.text
 
 
+def test_a_method_without_its_boxes_is_noted_and_the_others_are_run(here, capsys, caplog):
+    save_module(Wav2Lip(width=0.125), here / "wav2lip.ckpt")  # as published: its faces are cut by S3FD's boxes
+    assert run_bench("table", "lipformer-1", "--run", "--limit", 1) == 0
+    assert {name for name, _ in counts} == {"ground_truth"}
+    assert "left out: wav2lip: 2 of 2 clips have no boxes of s3fd" in caplog.text
+    assert "Not run on lrs2: wav2lip: 2 of 2 clips have no" in " ".join(capsys.readouterr().out.split())
+    caplog.clear()
+    assert run_bench("table", "lipformer-1", "--run", "--limit", 1, "--only", "wav2lip") == 1
+    assert "wav2lip: 2 of 2 clips have no boxes of s3fd" in caplog.text
+
+
 def test_a_paired_table_is_run_and_then_reused(here, capsys, caplog):
     with caplog.at_level(logging.INFO, "lipsync_bench"):
         assert run_bench("table", "lipformer-1", "--run", "--format", "csv") == 0
