@@ -3,8 +3,8 @@
 
 A data set is one file, `NAME.py` or `NAME/datamodule.py`, with a subclass of `ClipDataModule` that says all of it:
 `name`, `videos`, `audio`, `lists` and `stamps` as literals, splits in `split_ids`, sizes in `official_counts`, licence
-and origin in the docstring. Other packages add theirs by entry points (`lipsync_bench.datasets`). Preparing clips needs the
-literals alone, and reads them from the text: importing the class would import Lightning, which takes seconds and
+and origin in the docstring. Other packages add theirs by entry points (`lipsync_bench.datasets`). Preparing clips needs
+the literals alone, and reads them from the text: importing the class would import Lightning, which takes seconds and
 hundreds of megabytes.
 """
 
