@@ -109,11 +109,14 @@ class ClipDataModule(FaceDataModule):
     name: str = "clips"
     videos: ClassVar[str] = ""
     """Where its videos lie before they are prepared, as main/{speaker}/{clip}, with * for any folder; empty for every
-    video below the folder. As `name`, `audio` and `lists` a literal, see `datasets.dataset`."""
+    video below the folder. As `name`, `audio`, `lists` and `stamps` a literal, see `datasets.dataset`."""
     audio: ClassVar[str] = ""
     """A file with the audio of a video that has none, as `videos`, but with its suffix."""
     lists: ClassVar[bool] = False
     """Whether train.txt, val.txt and test.txt in its folder say which videos there are and how they are split."""
+    stamps: ClassVar[Literal["", "whole", "squares"]] = ""
+    """Whether lists of time stamps say which parts of its videos are clips, of whole frames or of the squares that the
+    lists name (`datasets.time_stamps`)."""
     official_counts: ClassVar[Mapping[Split, int]] = {}
     splits_overlap: bool = False
 

@@ -2,9 +2,9 @@
 """Which data sets there are, and where their videos lie, as the classes in the files of this folder say it.
 
 A data set is one file, `NAME.py` or `NAME/datamodule.py`, with a subclass of `ClipDataModule` that says all of it:
-`name`, `videos`, `audio` and `lists` as literals, splits in `split_ids`, sizes in `official_counts`, licence and origin
-in the docstring. Other packages add theirs by entry points (`lipsync_bench.datasets`). Preparing clips needs the
-literals alone, and reads them from the text: importing the class would import Lightning, which takes seconds and
+`name`, `videos`, `audio`, `lists` and `stamps` as literals, splits in `split_ids`, sizes in `official_counts`, licence
+and origin in the docstring. Other packages add theirs by entry points (`lipsync_bench.datasets`). Preparing clips needs
+the literals alone, and reads them from the text: importing the class would import Lightning, which takes seconds and
 hundreds of megabytes.
 """
 
@@ -12,7 +12,7 @@ import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lipsync_bench.datamodules.datasets import __path__ as FOLDERS
 from lipsync_bench.datamodules.foreign import Foreign, foreign, joined, unshadowed
@@ -30,6 +30,7 @@ class Dataset:
     videos: str
     audio: str = ""
     lists: bool = False
+    stamps: Literal["", "whole", "squares"] = ""
 
     def __post_init__(self) -> None:
         *folders, last = self.videos.split("/")

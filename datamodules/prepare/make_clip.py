@@ -38,6 +38,7 @@ from lipsync_bench.datamodules.media.audio import (
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, probe, read_frames
 from lipsync_bench.datamodules.prepare.beside import Beside, Failure
+from lipsync_bench.datamodules.prepare.cutting import cut_video
 from lipsync_bench.datamodules.prepare.sources import Source
 from lipsync_bench.datamodules.prepare.wanted import Wanted
 
@@ -271,6 +272,9 @@ def _check_name(job: Job) -> None:
 def prepare_one(job: Job) -> Outcome:
     """Make one clip; every error becomes an outcome, because the other clips go on."""
     try:
+        cutting = job.source.cutting
+        if cutting is not None and (job.overwrite or not job.source.path.is_file()):
+            cut_video(cutting, job.source.path)
         if not job.source.path.is_file():
             raise FileNotFoundError(f"{job.source.path}: no such file. Expected every clip of the lists (--source)")
         _check_name(job)

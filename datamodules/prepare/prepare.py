@@ -6,6 +6,7 @@ Output::
     <out>/<speaker>/<name>.safetensors        one clip
     <out>/<speaker>/<name>.<digest>.track     its faces as a recipe has them, where a run asked for it
     <out>/<speaker>/<name>.<detector>.boxes   where another detector saw its face, where a run asked for it
+    <out>/videos/<speaker>/<name>.<part>.mp4  the clip's video, where a data set's lists say which part of a longer one
     <out>/splits/{train,val,test}.txt         the data set's lists, one id a line (where it has some)
     <out>/failures.csv                        id, source, error, reason of clips, or parts beside one, that failed
     <out>/manifest.json                       settings, versions, clips; "complete" is false until a run has ended
@@ -49,6 +50,7 @@ from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 
 SUFFIX = ".safetensors"
+CUT_VIDEOS = "videos"
 _LOG_INTERVAL_S = 30.0
 
 logger = logging.getLogger(__name__)
@@ -171,8 +173,9 @@ def prepare(
         make_detector(faces.detector, settings.detector_weights).close()  # a wrong file is one error, not one a clip
     wanted = Wanted.of(recipes, options.boxes, options.track_codec, store)
     part = splitting.part()
-    sources = find_sources(source, options.dataset, (out, *exclude))
-    root = source_root(source, options.dataset)
+    cut_to = out.resolve() / CUT_VIDEOS
+    sources = find_sources(source, options.dataset, (out, *exclude), cut_to)
+    root = cut_to if any(item.cutting for item in sources) else source_root(source, options.dataset)
     head = {
         "schema": SCHEMA,
         "complete": False,

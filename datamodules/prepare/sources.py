@@ -17,7 +17,10 @@ from pathlib import Path
 
 from lipsync_bench.datamodules.datasets.dataset import Dataset, find_dataset
 from lipsync_bench.datamodules.datasets.splits import read_splits
+from lipsync_bench.datamodules.datasets.time_stamps import read_stamps, speaker_of
+from lipsync_bench.datamodules.files.texts import few
 from lipsync_bench.datamodules.media.video_files import find_videos
+from lipsync_bench.datamodules.prepare.cutting import Cutting
 
 _NAME_BYTES = 200  # file systems allow 255, and suffixes come on top
 
@@ -34,11 +37,13 @@ class Source:
         id: `<speaker>/<name>`.
         path: The video file.
         audio: An audio file to take if the video has no audio track.
+        cutting: How this file is cut out of a longer video, if it is not there.
     """
 
     id: str
     path: Path
     audio: Path | None = None
+    cutting: Cutting | None = None
 
 
 def _safe(name: str) -> str:
@@ -86,7 +91,31 @@ def _laid_out_sources(root: Path, dataset: Dataset, exclude: Iterable[Path]) -> 
     return sources
 
 
-def _sources(root: Path, dataset: Dataset, exclude: Iterable[Path]) -> list[Source]:
+def _stamped_sources(root: Path, squares: bool, exclude: Iterable[Path], cut_to: Path) -> list[Source]:
+    """Clips that lists of time stamps name: cut already, or to be cut out of the videos that are there."""
+    stamps = read_stamps(root)
+    there = {path.stem: path for path in find_videos(root, exclude)}
+    if not any(stamp.video in there for stamp in stamps) and any(stamp.name in there for stamp in stamps):
+        expected = {stamp.name: root / f"{stamp.name}.mp4" for stamp in stamps} | there
+        return [Source(f"{speaker_of(stamp.video)}/{stamp.name}", expected[stamp.name]) for stamp in stamps]
+    without = [stamp.name for stamp in stamps if stamp.square is None]
+    if squares and without:
+        logger.warning(
+            "%s: the lists have no square for %d clips, which are left out: %s", root, len(without), few(without)
+        )
+        stamps = [stamp for stamp in stamps if stamp.square is not None]
+    sources = []
+    for stamp in stamps:
+        video = there.get(stamp.video, root / f"{stamp.video}.mp4")
+        cutting = Cutting(video, stamp.start_s, stamp.end_s, *((stamp.square, stamp.height) if squares else ()))
+        name = f"{speaker_of(stamp.video)}/{stamp.name}"
+        sources.append(Source(name, cut_to / f"{name}.{cutting.text}.mp4", cutting=cutting))
+    return sources
+
+
+def _sources(root: Path, dataset: Dataset, exclude: Iterable[Path], cut_to: Path) -> list[Source]:
+    if dataset.stamps:
+        return _stamped_sources(root, dataset.stamps == "squares", exclude, cut_to)
     if not dataset.videos:
         return _folder_sources(root, exclude)
     expected = dataset.videos.replace("{", "<").replace("}", ">")
@@ -108,7 +137,9 @@ def source_root(source: Path, dataset: str) -> Path:
     return root.parent if first and root.name == first and not (root / first).is_dir() else root
 
 
-def find_sources(source: Path, dataset: str = "folder", exclude: Iterable[Path] = ()) -> list[Source]:
+def find_sources(
+    source: Path, dataset: str = "folder", exclude: Iterable[Path] = (), cut_to: Path = Path("videos")
+) -> list[Source]:
     """The videos of a data set, sorted by id; a video on a list is named whether it is there or not.
 
     Two videos may have one id, if their names differ only in what no file name may hold or in how accents are written.
@@ -117,6 +148,7 @@ def find_sources(source: Path, dataset: str = "folder", exclude: Iterable[Path] 
         source: Folder of the videos.
         dataset: Its name, see `datasets.dataset`.
         exclude: Folders below it that hold other videos.
+        cut_to: Folder of the clips that are cut out of longer videos.
 
     Raises:
         FileNotFoundError: No such folder, or no videos in it.
@@ -125,7 +157,7 @@ def find_sources(source: Path, dataset: str = "folder", exclude: Iterable[Path] 
     root = source_root(source, dataset)
     if not root.is_dir():
         raise FileNotFoundError(f"{source}: no such folder. Expected the folder of the {dataset} videos (--source)")
-    sources = _sources(root, find_dataset(dataset), tuple(exclude))
+    sources = _sources(root, find_dataset(dataset), tuple(exclude), cut_to)
     if not sources:
         raise FileNotFoundError(
             f"{dataset}: no videos in {source}. Expected the folders of its help text (--source, --dataset)"

@@ -62,7 +62,8 @@ class Protocol:
             groups of at most 16 frames. Videos that come as files have been through a codec and are taken as they are.
         crf: x264's quality, for "h264".
         pairs: How many clips (paired) or pairs of clips (unpaired) are drawn, by data set; all where not told.
-        seconds: How much of each clip is used, from its beginning, by data set; all of it where not told.
+        seconds: How much of each clip is used, from its beginning, by data set, and clips that are shorter are left
+            out by name; all of each where not told.
         seed: Of drawing clips and pairs.
         fps: Frame rate at which everything is compared. There is no other.
         mel_columns: Of the mel window that a method reads for each frame: 16 of 12.5 ms, from the frame's start.
@@ -102,11 +103,14 @@ class Protocol:
         """Name and version, as rows carry them."""
         return f"{self.name}-v{self.version}"
 
+    def wanted_frames(self, dataset: str) -> int | None:
+        """How many frames of each clip are used; None for all."""
+        limit = self.seconds.get(dataset)
+        return None if limit is None else round(limit * self.fps)
+
     def frames(self, dataset: str, video: int, audio: int) -> int:
         """How many frames of a pair are compared: the shorter of the two clips, up to the limit."""
-        limit = self.seconds.get(dataset)
-        longest = video if limit is None else min(video, round(limit * self.fps))
-        return min(longest, audio)
+        return min(video, audio, self.wanted_frames(dataset) or video)
 
     @property
     def cut(self) -> str:

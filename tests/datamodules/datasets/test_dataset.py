@@ -35,7 +35,7 @@ def test_literals_are_read_and_nothing_is_run(folder: Path) -> None:
     (folder / "deep" / "parts.py").write_text('class Part(X):\n    name = "part"\n    videos = ""\n')
     (folder / "stills.py").write_text('class Stills(X):\n    name = "stills"\n')
     assert find_dataset("grid") == Dataset("grid", "s/{speaker}/{clip}", "", True)
-    assert set(dataset_names()) == {"deep", "folder", "grid", "lrs2", "mead", "synthetic"}
+    assert set(dataset_names()) == {"deep", "folder", "grid", "hdtf", "hdtf_512", "lrs2", "mead", "synthetic"}
     with pytest.raises(ValueError, match=r"dataset 'grids', expected one of deep, folder, grid, .*--dataset"):
         find_dataset("grids")
 

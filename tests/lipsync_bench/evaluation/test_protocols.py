@@ -2,6 +2,7 @@
 """Protocols: their files, the clips and pairs they draw, and what they cut out of real videos of the corpus."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from lipsync_bench.evaluation import evaluate_dataset, list_protocols, load_prot
 from lipsync_bench.evaluation.options import Inputs, Rules, Running, Selection
 from lipsync_bench.evaluation.target import regions as regions_module
 from lipsync_bench.evaluation.target.regions import Regions, compare_crops, in_crop
+from lipsync_bench.evaluation.task import listing
 from lipsync_bench.evaluation.task.pairs import draw_pairs, read_pairs
 from lipsync_bench.evaluation.task.protocol import Protocol, fields_sha256, recorded_versions, rules_sha256
 from lipsync_bench.evaluation.videos import through_h264, video_path
@@ -352,6 +354,24 @@ def test_a_codec_in_the_protocol_applies_to_generated_frames_only(corpus, tmp_pa
 def test_a_protocol_can_take_the_first_seconds_only(corpus, tmp_path):
     rows = run(corpus, tmp_path, written(tmp_path, "short", "version: 1\nseconds: {synthetic: 0.8}\n")).rows
     assert set(rows["frames"]) == set(rows["frames_target"]) == {20}
+
+
+def test_clips_shorter_than_the_protocols_seconds_are_left_out_by_name(clips, corpus, tmp_path, monkeypatch, caplog):
+    data = Synthetic(root=corpus / "clips")
+    benchmark = SimpleNamespace(name="synthetic", data=data, split="train")
+    protocol = load_protocol(written(tmp_path, "long", "version: 1\nseconds: {synthetic: 1.6}\n"))
+    inside = data.clips("train")
+    short = inside[0]
+    monkeypatch.setattr(
+        listing, "read_header", lambda clip: replace(read_header(clip), **({"frames": 39} if clip == short else {}))
+    )
+    found = listing.list_pairs(benchmark, protocol, Rules(), Selection()).everything
+    assert [pair.video for pair in found] == inside[1:]
+    assert f"compares 1.6 s of each clip; 1 of {len(inside)} clips are shorter and are left out: " in caplog.text
+    assert read_header(short).id in caplog.text
+    protocol = load_protocol(written(tmp_path, "longer", "version: 1\nseconds: {synthetic: 60}\n"))
+    with pytest.raises(ValueError, match=r"longer-v1 compares 60 s of each clip, and all .* are shorter"):
+        listing.list_pairs(benchmark, protocol, Rules(), Selection())
 
 
 class Colours(torch.nn.Module):
