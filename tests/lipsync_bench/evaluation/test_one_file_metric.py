@@ -137,6 +137,7 @@ def test_a_file_in_another_folder_is_a_metric_everywhere(corpus, tmp_path):
     assert "| `brightness` ↑, `darkness` ↓ | `--metrics darkness` | nothing |" in found["docs"]
     assert found["class"] == "lipsync_bench.metrics.brightness"
 
+
 @pytest.mark.parametrize("name", ["csim", "psnr", "syncnet"])
 def test_unknown_and_default_metrics_cannot_be_named(name):
     with pytest.raises(ValueError, match=rf"--metrics {name}: no such metric. Expected one of csim_dlib; "):
