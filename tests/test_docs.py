@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pages of docs/: their tables are those of the code, and they leave out no metric and no public name."""
 
+import ast
+import json
 import re
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 from benchmarks.draw_metric_curves import drawn_metrics
 from lipsync_bench.cli.doc_tables import documents, renewed
 from lipsync_bench.evaluation.task.protocol import list_protocols
 from lipsync_bench.metrics.registry import METRICS
+from lipsync_bench.version import __version__
 
 ROOT = Path(__file__).parents[1]
 NAMES = [metric.module.rpartition(".")[2] for metric in METRICS if metric.entry is None]
@@ -58,3 +62,19 @@ def test_the_api_pages_have_all_public_names(package: str):
 def test_what_the_api_pages_name_exists(name: str):
     module, _, member = name.rpartition(".")
     assert hasattr(import_module(module), member)
+
+
+def test_the_citation_names_this_version():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
+
+
+def test_the_notebook_has_ten_cells_whose_imports_exist():
+    cells = json.loads((ROOT / "docs" / "first_steps.ipynb").read_text())["cells"]
+    assert len(cells) == 10
+    assert not any(cell.get("outputs") for cell in cells)
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    nodes = [node for cell in code for node in ast.walk(ast.parse(cell)) if isinstance(node, ast.ImportFrom)]
+    assert len(nodes) >= 5
+    for node in nodes:
+        module = import_module(node.module or "")
+        assert [alias.name for alias in node.names if not hasattr(module, alias.name)] == []
