@@ -5,10 +5,13 @@ import re
 from pathlib import Path
 from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
+_NESTED = re.compile(r"^ {2,3}(?=- )", re.MULTILINE)
+_FORMULA = re.compile(r"^( *)\.\. math:: (.+(?:\n +.+)*)", re.MULTILINE)
 _FROM_ROOT = re.compile(r"(\]\(|src=\")docs/")
 _TO_ROOT = re.compile(rf"(\]\()(?:\.\./)+({'|'.join(map(re.escape, PAGES))})")
 
@@ -39,10 +42,23 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Links as GitHub reads them: from the root into docs/, and from docs/ to the root."""
+    """Nested lists and links as GitHub reads them: from the root into docs/, and from docs/ to the root."""
+    parts = re.split(r"(^```.*?^```)", markdown, flags=re.DOTALL | re.MULTILINE)  # code stays as it is
+    markdown = "".join(part if i % 2 else _NESTED.sub("    ", part) for i, part in enumerate(parts))
     if page.file.src_uri in PAGES.values():
         return (
             _FROM_ROOT.sub(r"\1", markdown).replace("](README.md", "](index.md").replace("](LICENSE)", "](LICENSE.txt)")
         )
     depth = page.file.src_uri.count("/")
     return _TO_ROOT.sub(lambda m: f"{m[1]}{'../' * depth}{PAGES[m[2]]}", markdown)
+
+
+class Docstrings(griffe.Extension):
+    """Our docstrings, in which one example is called `Example`, and formulas are those of reStructuredText."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring is not None:
+            text = re.sub(r"^( *)Example:$", r"\1Examples:", obj.docstring.value, flags=re.MULTILINE)
+            text = re.sub(r"::$", ":", text, flags=re.MULTILINE)  # before code that is indented
+            text = re.sub(r"\\mathrm\{(\w+)\}", r"\1", text)
+            obj.docstring.value = _FORMULA.sub(r"\1```latex\n\1\2\n\1```", text)
