@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_PROCESSES ?= 2
 
-.PHONY: help env demo hyperlips test rehearsal lint format bench clean
+.PHONY: help env demo hyperlips test rehearsal lint docs format bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
@@ -37,7 +37,7 @@ hyperlips: $(STAMP) ## both stages of HyperLips in demo/: expert, stage 1, its f
 test: $(STAMP) ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-rehearsal: $(STAMP) ## the README's commands on stand-ins for LRS2, MEAD and the official weights; 15 minutes on 2 cores
+rehearsal: $(STAMP) ## the commands of docs/train_and_rank.md on stand-ins for LRS2, MEAD and the official weights; 15 minutes on 2 cores
 	LIPSYNC_REHEARSAL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/rehearsal
 
 lint: $(STAMP) ## format, lint, types and layers
@@ -45,6 +45,9 @@ lint: $(STAMP) ## format, lint, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg
+
+docs: $(STAMP) ## the site of the documentation in site/, which opens from the disk; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
 bench: $(STAMP) ## speed of everything beside its reference, some 10 minutes; the table: .benchmarks/latest.md
 	@mkdir -p .benchmarks
@@ -55,4 +58,4 @@ format: $(STAMP) ## format and mend what ruff can
 	$(BIN)/ruff format .
 
 clean: ## remove what the demo and the tests made (the environment stays)
-	rm -rf demo build dist *.egg-info .pytest_cache .benchmarks .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf demo site build dist *.egg-info .pytest_cache .benchmarks .mypy_cache .ruff_cache .import_linter_cache

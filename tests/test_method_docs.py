@@ -15,7 +15,12 @@ from lipsync_bench.evaluation.task.protocol import list_protocols, load_protocol
 from lipsync_bench.models import list_methods
 
 ROOT = Path(__file__).parents[1]
-PAGES = {path.stem: path.read_text() for path in sorted((ROOT / "docs" / "methods").glob("*.md"))}
+MADE = re.compile(r"<!-- table: .*?<!-- end of table -->", re.DOTALL)  # tested in test_docs.py
+PAGES = {
+    path.stem: MADE.sub("", path.read_text())
+    for path in sorted((ROOT / "docs" / "methods").glob("*.md"))
+    if path.stem != "index"
+}
 HEADER = ["paper's statement", "where the project does it", "deviation, and where it is declared"]
 OURS = {name: kind for name, kind in list_methods().items() if kind.__module__.startswith("lipsync_bench.models.")}
 PAPERS = {name: load_protocol(name).paper for name in list_protocols() if load_protocol(name).paper}

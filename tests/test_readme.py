@@ -11,9 +11,9 @@ from lipsync_bench import bench
 ROOT = Path(__file__).parent.parent
 PAGES = (
     ROOT / "README.md",
-    ROOT / "docs/evaluation.md",
-    ROOT / "docs/clusters.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("adding", "clusters", "datasets", "evaluation", "train_and_rank")),
     *(ROOT / "docs/methods").glob("*.md"),
+    *(ROOT / "docs/metrics").glob("*.md"),
 )
 TEXT = "\n".join(page.read_text() for page in PAGES)
 CODE = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) + re.findall(r"`([^`\n]+)`", TEXT)
@@ -46,9 +46,14 @@ def test_files_exist():
     named = set(re.findall(r"\b(?:experiments|docs|datamodules|models)/[\w/]+\.(?:yaml|md|py)\b", TEXT))
     assert len(named) >= 5
     assert [name for name in sorted(named) if not (ROOT / name).is_file()] == []
-    links = re.findall(r"\]\(([^)#]+)\)", TEXT)
-    places = (ROOT, ROOT / "docs", ROOT / "docs/methods")
-    assert [link for link in links if "://" not in link and not any((p / link).is_file() for p in places)] == []
+
+
+def test_links_lead_to_files():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+    links = [(page, link) for page in pages for link in re.findall(r"\]\(([^)#\s]+)[)#]", page.read_text())]
+    assert len(links) >= 100
+    local = [(page, link) for page, link in links if "://" not in link]
+    assert [(page.name, link) for page, link in local if not (page.parent / link).is_file()] == []
 
 
 def test_lines_of_the_documentation_fit_120_columns():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every command of the README's sections on data sets, official weights and papers, as it stands there, one after the
+"""Every command of docs/train_and_rank.md on data sets, official weights and papers, as it stands there, one after the
 other in one folder; then what must be equal. Takes minutes: `make rehearsal`.
 
 What is added to a command keeps it small: few steps, few workers, a small width. `weights fetch` needs a network, and
@@ -35,9 +35,9 @@ STEPS = 2
 BASE_STEPS = 40
 
 
-def readme_commands() -> list[list[str]]:
+def documented_commands() -> list[list[str]]:
     """The words of each command of these sections, in their order."""
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "docs" / "train_and_rank.md").read_text()
     parts = [text.split(f"## {title}\n", 1)[1].split("\n## ", 1)[0] for title in SECTIONS]
     blocks = [block for part in parts for block in re.findall(r"```sh\n(.*?)```", part, re.DOTALL)]
     lines = [line for block in blocks for line in block.splitlines()]
@@ -75,7 +75,7 @@ class Rehearsal:
         return done.stdout
 
     def type(self, words: list[str]) -> str:
-        """Type a command of the README."""
+        """Type a command of the page."""
         return self.run(Path(words[0]).name, *words[1:], *added(words))
 
 
@@ -110,7 +110,7 @@ def added(words: list[str]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
-    """The folder after every command of the README."""
+    """The folder after every command of the page."""
     folder = tmp_path_factory.mktemp("rehearsal")
     make_lrs2(folder / "source" / "LRS2", folder / "made" / "lrs2")
     make_mead(folder / "source" / "MEAD", folder / "made" / "mead", tuple(range(1, 11)))
@@ -124,7 +124,7 @@ def rehearsal(tmp_path_factory: pytest.TempPathFactory) -> Rehearsal:
         path = folder / "experiments" / "benchmarks" / f"{name}.yaml"
         few = f"root: data/{name}\n    check_counts: warn\n    max_missing: 1.0"
         path.write_text(path.read_text().replace(f"\n    root: data/{name}\n", f"\n    {few}\n"))
-    for words in readme_commands():
+    for words in documented_commands():
         if words[1:3] == ["weights", "fetch"]:
             continue
         typed = [word.replace("/data/LRS2", "source/LRS2").replace("/data/MEAD", "source/MEAD") for word in words]
@@ -143,8 +143,8 @@ def rows(folder: Path) -> pd.DataFrame:
     return table[[name for name in table if not TIMES.search(name)]].sort_values(["method", "clip"], ignore_index=True)
 
 
-def test_the_readme_still_has_the_road() -> None:
-    typed = [" ".join(words) for words in readme_commands()]
+def test_the_page_still_has_the_road() -> None:
+    typed = [" ".join(words) for words in documented_commands()]
     for part in ("prepare --dataset lrs2", "prepare --dataset mead", "fit -c wav2lip", "fit -c hyperlips_hr", "import"):
         assert any(part in line for line in typed), part
     assert len(typed) >= 20
@@ -207,7 +207,7 @@ def test_official_weights_by_path_and_imported_give_the_same_numbers(rehearsal: 
 
 
 def test_two_slices_prepare_what_one_process_prepares(rehearsal: Rehearsal) -> None:
-    for method, number in product(("wav2lip", "hyperlips_base"), (1, 2)):  # one after the other, as in the README
+    for method, number in product(("wav2lip", "hyperlips_base"), (1, 2)):  # one after the other, as on the page
         rehearsal.run(
             *("bench", "prepare", "--dataset", "lrs2", "--source", "source/LRS2", "--out", "data/sliced"),
             *("--for", method, "--recipe.crop", "mesh", "--slice", f"{number}/2", "--workers", "1"),

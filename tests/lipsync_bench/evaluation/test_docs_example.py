@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Python example of docs/evaluation.md, run unchanged except for SyncNet's weights, which cannot be shipped."""
+"""The Python examples of README.md and docs/evaluation.md, run unchanged except for SyncNet's weights, which cannot be
+shipped. The second one completes the first one's results folder."""
 
 import re
 import shutil
 from pathlib import Path
 
-DOCS = Path(__file__).parents[3] / "docs" / "evaluation.md"
+ROOT = Path(__file__).parents[3]
 
 
-def test_the_example_runs_and_gives_tables(corpus, tmp_path, monkeypatch, capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+def example(page: str) -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    return code
+
+
+def test_the_examples_run_and_give_tables(corpus, tmp_path, monkeypatch, capsys):
+    code = example("docs/evaluation.md")
     weights = 'weights=WeightOptions(("weights",)),'
     assert weights in code
     sources = sorted((corpus / "videos" / "main").glob("*/*.mp4"))[:3]
@@ -19,7 +25,11 @@ def test_the_example_runs_and_gives_tables(corpus, tmp_path, monkeypatch, capsys
             shutil.copy(source, tmp_path / folder / f"{number}.mp4")
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    exec(compile(code.replace(weights, ""), str(DOCS), "exec"), names)  # our own documentation
+    exec(compile(example("README.md"), "README.md", "exec"), names)  # our own documentation
+    printed = capsys.readouterr().out
+    assert "lmd_centred" in printed
+    assert "clips/0" in printed
+    exec(compile(code.replace(weights, ""), "evaluation.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "psnr_rank" in printed
     assert "p_holm" in printed

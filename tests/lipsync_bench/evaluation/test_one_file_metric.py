@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from lipsync_bench.cli.metric_table import metric_table, with_table
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.networks import MetricNetworks
 from lipsync_bench.evaluation.options import MetricOptions
@@ -84,7 +83,7 @@ metrics.__path__.append(sys.argv[1])
 from rich.console import Console
 from lipsync_bench.evaluation import Inputs, MetricOptions, Running, Selection, evaluate_dataset
 from lipsync_bench.results.leaderboard import rich_table
-from lipsync_bench.cli.metric_table import metric_table
+from lipsync_bench.cli.doc_tables import metric_table
 from lipsync_bench.results.row_schema import row_schema
 from lipsync_bench.results.rows import FIELDS, NETWORK_HASHES
 
@@ -137,15 +136,6 @@ def test_a_file_in_another_folder_is_a_metric_everywhere(corpus, tmp_path):
     assert "Brightness (levels) ↑" in found["screen"]
     assert "| `brightness` ↑, `darkness` ↓ | `--metrics darkness` | nothing |" in found["docs"]
     assert found["class"] == "lipsync_bench.metrics.brightness"
-
-
-def test_the_documentation_has_the_table_of_the_descriptions():
-    """If it fails, run: python -m lipsync_bench.cli.metric_table docs/evaluation.md"""
-    text = (REPOSITORY / "docs" / "evaluation.md").read_text(encoding="utf-8")
-    assert with_table(text) == text
-    assert metric_table() in text
-    with pytest.raises(ValueError, match="no comments <!-- metrics"):
-        with_table("nothing")
 
 
 @pytest.mark.parametrize("name", ["csim", "psnr", "syncnet"])

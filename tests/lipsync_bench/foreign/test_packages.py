@@ -27,7 +27,7 @@ METHODS = "from lipsync_bench.models import list_methods; print(sorted(list_meth
 USES = """
 import json
 from lipsync_bench import datamodules, metrics, models
-from lipsync_bench.cli.metric_table import metric_table
+from lipsync_bench.cli.doc_tables import metric_table
 from lipsync_bench.datamodules.datasets.dataset import dataset_names, find_dataset
 from lipsync_bench.results.row_schema import row_schema
 
