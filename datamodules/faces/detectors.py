@@ -159,7 +159,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return common / max(area(a) + area(b) - common, 1e-9)
 
 
-class FaceMesh(mediapipe.solutions.face_mesh.FaceMesh):  # type: ignore[misc]
+class FaceMesh(mediapipe.solutions.face_mesh.FaceMesh):
     """MediaPipe's, without what it tells of itself on standard error until it has found its first face."""
 
     _quiet = False

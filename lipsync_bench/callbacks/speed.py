@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from lipsync_bench.datamodules.cores import usable_cores
+from lipsync_bench.models.core.frozen import FrozenParts
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ class CompileNetworks(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Mark them; each is translated when it is first called."""
-        for network in [*pl_module.children(), *getattr(pl_module, "_frozen", {}).values()]:
+        frozen = pl_module.loaded_parts() if isinstance(pl_module, FrozenParts) else {}
+        for network in [*pl_module.children(), *frozen.values()]:
             if next(network.parameters(), None) is not None:
                 network.compile()
 

@@ -28,10 +28,7 @@ class NetworkSizes(pl.callbacks.ModelSummary):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say them."""
         if trainer.is_global_zero:
-            parts = pl_module.frozen_parts() if isinstance(pl_module, FrozenParts) else ()
-            frozen = _sizes(
-                {name: network for name in parts if isinstance(network := pl_module.loaded(name), nn.Module)}
-            )
+            frozen = _sizes(pl_module.loaded_parts() if isinstance(pl_module, FrozenParts) else {})
             trained = _sizes(dict(pl_module.named_children()))
             _log.info("%s: parameters of %s%s", type(pl_module).__name__, trained, frozen and f"; frozen: {frozen}")
 

@@ -40,5 +40,5 @@ def calm() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if sys.warnoptions or os.environ.get(DEBUG):
         return
-    warnings.showwarning = _show
+    warnings.showwarning = _show  # type: ignore[assignment]
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_is_news)

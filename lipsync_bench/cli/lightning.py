@@ -115,7 +115,7 @@ def _fill_run(config: Namespace, folder: Path) -> None:
         kind = logger.class_path.rpartition(".")[2]
         own = {"save_dir": str(folder / _LOGS.get(kind, "")), _RUN_NAMES.get(kind): config.run}
         for name, value in own.items():
-            if name and logger.get(f"init_args.{name}") is None:
+            if name and logger.get(f"init_args.{name}") in (None, STAGE):
                 logger[f"init_args.{name}"] = value
     callbacks = _callbacks(config)
     savers = [callback for callback in callbacks if str(callback.get("class_path")).endswith("ModelCheckpoint")]
