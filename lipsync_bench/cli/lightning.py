@@ -257,10 +257,8 @@ class BenchCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         trainer = super().instantiate_trainer(**kwargs)
-        config = self.config.get(self.subcommand) if self.subcommand else None
+        config = self.config[self.subcommand] if self.subcommand else self.config
         callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
-        if config is None:
-            return trainer
         if not _has(config, "Summary"):  # Lightning's own has a column of FLOPs, which nothing here states
             callbacks[:] = [NetworkSizes() if isinstance(x, pl.callbacks.ModelSummary) else x for x in callbacks]
         if trainer.checkpoint_callbacks and not trainer.fast_dev_run:  # type: ignore[attr-defined]
