@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from lipsync_bench.cli.calm import calm
 from lipsync_bench.cli.command_line import Subcommands, WrongUsage, command_line, parse, sub_app
 from lipsync_bench.cli.data_commands import base_frames, cut, prepare, synthetic
 from lipsync_bench.cli.doctor import doctor
@@ -59,6 +60,8 @@ app = command_line("bench", ABOUT, SUBCOMMANDS)
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point of the console script `bench`. Ends with 0, 1 on an error, 2 on wrong usage, 130 when interrupted."""
+    if args is None:
+        calm()
     show_logs()
     try:
         with errors_in_a_line():

@@ -16,7 +16,6 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
 from lipsync_bench.datamodules.errors import JobsFailed
-from lipsync_bench.datamodules.prepare.pool import quiet_native_stderr
 
 Result = TypeVar("Result")
 
@@ -50,8 +49,6 @@ def _work(
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(variables)
     level, formatter = logs
-    if rank > 0:
-        quiet_native_stderr()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter("%(message)s" if rank == 0 else f"process {rank + 1}: %(message)s"))
     handler.setLevel(logging.NOTSET if rank == 0 else logging.WARNING)

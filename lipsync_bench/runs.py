@@ -18,10 +18,19 @@ from lipsync_bench.datamodules.files.texts import few, read_yaml
 
 RUNS = Path("runs")
 CONFIG = "config.yaml"
+LOGGERS = "loggers"  # folder of overlays
 STAGE = "run:"
 _LISTED = 3  # differences that a message names
 _SHOWN = {f"trainer.{name}" for name in ("enable_progress_bar", "enable_model_summary", "profiler")}
-_OTHERWISE = {"run", "resume", "overwrite", "ckpt_path", "weights_only", "config"} | _SHOWN  # not what a run trains
+_OTHERWISE = {
+    "run",
+    "resume",
+    "overwrite",
+    "ckpt_path",
+    "weights_only",
+    "config",
+    "sample_clips",
+} | _SHOWN  # not what a run trains
 
 __all__ = [
     "CONFIG",
@@ -40,6 +49,8 @@ __all__ = [
 def run_name(files: Sequence[Path]) -> str:
     """The name of the run that YAMLs make: the first one's name, then those of its overlays, sorted.
 
+    Overlays of loggers are no part of it: they do not change what is trained.
+
     Args:
         files: As given with `-c`, in their order.
     """
@@ -48,7 +59,7 @@ def run_name(files: Sequence[Path]) -> str:
     first, *overlays = files
     run = first.parent.name if first.name == CONFIG and first.parent.name else first.stem
     base, *older = run.split("+")  # `config.yaml` of a run that had overlays itself
-    names = {file.parent.name if file.stem == base else file.stem for file in overlays}
+    names = {file.parent.name if file.stem == base else file.stem for file in overlays if file.parent.name != LOGGERS}
     return "+".join([base, *sorted({*older, *names})])
 
 
@@ -93,7 +104,10 @@ def _flat(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The arguments in which two configurations train differently, as `NAME (VALUE, was OTHER)`."""
-    new, old = ({key: value for key, value in _flat(c) if key not in _OTHERWISE} for c in (one, other))
+    new, old = (
+        {key: value for key, value in _flat(c) if key not in _OTHERWISE and not key.startswith("trainer.logger")}
+        for c in (one, other)
+    )
     keys = [key for key in {**new, **old} if new.get(key) != old.get(key)]
     return [f"{key} ({new.get(key)}, was {old.get(key)})" for key in keys]
 
@@ -118,10 +132,11 @@ def refuse_other(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def delete_run(folder: Path) -> None:
-    """Delete the checkpoints, logs and configuration that a folder holds; other files stay."""
+    """Delete the checkpoints, samples, logs and configuration that a folder holds; other files stay."""
     for path in [*folder.glob("*.ckpt"), folder / CONFIG]:
         path.unlink(missing_ok=True)
-    shutil.rmtree(folder / "lightning_logs", ignore_errors=True)
+    for name in ("lightning_logs", "wandb", "mlruns", "samples"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def run_checkpoint(path: Path) -> Path:

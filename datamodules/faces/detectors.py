@@ -17,15 +17,10 @@ HyperLips preparation gives Face Mesh BGR images for its sketches, which moves p
 
 import functools
 import multiprocessing
-import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
-
-# MediaPipe's C++ part reads these when it is loaded: fewer log lines on stderr, and no Python error is hidden.
-os.environ.setdefault("GLOG_minloglevel", "2")
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import dlib
 import mediapipe
@@ -34,6 +29,7 @@ import numpy as np
 from lipsync_bench.datamodules.faces.dlib_models import LANDMARKS68, dlib_model
 from lipsync_bench.datamodules.faces.options import DetectorName
 from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.native_messages import without_notices
 from lipsync_bench.datamodules.weights.store import Store
 
 MAX_FACES = 4
@@ -53,6 +49,7 @@ __all__ = [
     "Face",
     "FaceCheck",
     "FaceDetector",
+    "FaceMesh",
     "MediaPipeDetector",
     "S3FDDetector",
     "area",
@@ -162,13 +159,31 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
     return common / max(area(a) + area(b) - common, 1e-9)
 
 
+class FaceMesh(mediapipe.solutions.face_mesh.FaceMesh):
+    """MediaPipe's, without what it tells of itself on standard error until it has found its first face."""
+
+    _quiet = False
+
+    def __init__(self, **settings: Any) -> None:
+        with without_notices():
+            super().__init__(**settings)
+            self._graph.wait_until_idle()  # it starts by itself
+
+    def process(self, image: np.ndarray) -> Any:
+        """The landmarks of a uint8 RGB image (H, W, 3)."""
+        if self._quiet:
+            return super().process(image)
+        with without_notices():
+            found = super().process(image)
+        self._quiet = bool(found.multi_face_landmarks)
+        return found
+
+
 class _Mesh:
     """Face Mesh of MediaPipe: image -> list of (478, 3) in pixels."""
 
     def __init__(self, *, faces: int, still: bool) -> None:
-        self._solution = mediapipe.solutions.face_mesh.FaceMesh(
-            static_image_mode=still, max_num_faces=faces, refine_landmarks=True
-        )
+        self._solution = FaceMesh(static_image_mode=still, max_num_faces=faces, refine_landmarks=True)
 
     def __call__(self, image: np.ndarray) -> list[np.ndarray]:
         height, width = image.shape[:2]

@@ -10,9 +10,7 @@ import contextlib
 import faulthandler
 import logging
 import multiprocessing
-import os
 import signal
-import sys
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -29,7 +27,7 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["WorkerDied", "quiet_native_stderr", "run_jobs"]
+__all__ = ["WorkerDied", "run_jobs"]
 
 
 class WorkerDied(RuntimeError):
@@ -43,21 +41,10 @@ class _Worker(Generic[Job]):
     job: Job | None = None
 
 
-def quiet_native_stderr() -> None:
-    """Send file descriptor 2 nowhere, and Python's own messages to where it pointed.
-
-    MediaPipe and TensorFlow Lite write several lines for every clip, and not all of them can be switched off.
-    """
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (a descriptor is needed, not a path)
-        os.dup2(nowhere.fileno(), 2)
-    faulthandler.enable(sys.stderr)
-
-
 def _work(connection: Connection, function: Callable[[Job], Result]) -> None:
     """Answer jobs until the parent is gone or sends None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    quiet_native_stderr()
+    faulthandler.enable()
     cv2.setNumThreads(1)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (job := connection.recv()) is not None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The `lightning` command: fit, validate, test and predict over the methods and data sets of this suite."""
 
+import importlib.util
 import json
 import logging
 import sys
@@ -11,10 +12,19 @@ from typing import Any, NoReturn
 import pytorch_lightning as pl
 import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import NonNegativeInt
 from pytorch_lightning.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from lipsync_bench.callbacks import LastCheckpoint
+from lipsync_bench.callbacks import (
+    AverageWeights,
+    ChannelsLast,
+    CompileNetworks,
+    LastCheckpoint,
+    NetworkSizes,
+    SampleClips,
+    WaitsForData,
+)
 from lipsync_bench.cli.config_files import bound_configs, config_files, with_paths
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.logs import show_logs
@@ -34,6 +44,10 @@ from lipsync_bench.runs import (
 )
 
 _CHECKPOINT = "pytorch_lightning.callbacks.ModelCheckpoint"
+_PACKAGES = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
+"""What loggers import, and the extra of this package that brings it."""
+_LOGS = {"MLFlowLogger": "mlruns"}  # folders in the run's
+_RUN_NAMES = {"WandbLogger": "name", "MLFlowLogger": "run_name"}
 
 _log = logging.getLogger(__name__)
 
@@ -68,17 +82,42 @@ def _is_kept(config: Namespace) -> bool:
     return not trainer.fast_dev_run and (trainer.logger is not False or trainer.enable_checkpointing is not False)
 
 
+def _loggers(config: Namespace) -> list[Namespace]:
+    found = config.trainer.logger
+    return [logger for logger in (found if isinstance(found, list) else [found]) if isinstance(logger, Namespace)]
+
+
+def _callbacks(config: Namespace) -> list[Namespace]:
+    found = config.trainer.callbacks
+    return list(found) if isinstance(found, list) else [found] * bool(found)
+
+
+def _has(config: Namespace, kind: str) -> bool:
+    return any(str(callback.get("class_path")).endswith(kind) for callback in _callbacks(config))
+
+
+def _check_loggers(config: Namespace) -> None:
+    for logger in _loggers(config):
+        package = _PACKAGES.get(logger.class_path.rpartition(".")[2])
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"{logger.class_path} needs the package {package}, which is not installed. Expected it beside this "
+                f"one. Install it with: pip install 'lipsync_bench[{package}]'"
+            )
+
+
 def _fill_run(config: Namespace, folder: Path) -> None:
     """Give logs and checkpoints of a run their place, wherever its configuration gives them none."""
     trainer = config.trainer
     if trainer.logger in (None, True):
         trainer.logger = Namespace(class_path="pytorch_lightning.loggers.CSVLogger", init_args=Namespace())
-    for logger in trainer.logger if isinstance(trainer.logger, list) else [trainer.logger]:
-        if isinstance(logger, Namespace) and logger.get("init_args.save_dir") is None:
-            logger["init_args.save_dir"] = str(folder)
-    callbacks = (
-        trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks] * bool(trainer.callbacks)
-    )
+    for logger in _loggers(config):
+        kind = logger.class_path.rpartition(".")[2]
+        own = {"save_dir": str(folder / _LOGS.get(kind, "")), _RUN_NAMES.get(kind): config.run}
+        for name, value in own.items():
+            if name and logger.get(f"init_args.{name}") in (None, STAGE):
+                logger[f"init_args.{name}"] = value
+    callbacks = _callbacks(config)
     savers = [callback for callback in callbacks if str(callback.get("class_path")).endswith("ModelCheckpoint")]
     if not savers and trainer.enable_checkpointing is not False and not trainer.fast_dev_run:
         every = {"filename": config.run.partition("+")[0] + "_{step:09d}", "auto_insert_metric_name": False}
@@ -141,6 +180,16 @@ class BenchCLI(LightningCLI):
         parser.add_argument("--run", type=str, default=None, help="Name of the run, whose folder is runs/NAME.")
         parser.add_argument("--resume", action="store_true", help="Train the run further, with these arguments.")
         parser.add_argument("--overwrite", action="store_true", help="Delete what the run's folder holds of a run.")
+        parser.add_argument(
+            "--sample_clips", type=NonNegativeInt, default=4, help="Clips shown at each validation; 0: none."
+        )
+        parser.add_argument("--ema", type=float | None, default=None, help="Average the weights; its decay, as 0.999.")
+        parser.add_argument(
+            "--compile", action="store_true", default=None, help="Have torch.compile translate networks."
+        )
+        parser.add_argument(
+            "--channels_last", action="store_true", default=None, help="Channels-last order of weights."
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
@@ -208,8 +257,18 @@ class BenchCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         trainer = super().instantiate_trainer(**kwargs)
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        if not _has(config, "Summary"):  # Lightning's own has a column of FLOPs, which nothing here states
+            callbacks[:] = [NetworkSizes() if isinstance(x, pl.callbacks.ModelSummary) else x for x in callbacks]
         if trainer.checkpoint_callbacks and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.callbacks.append(LastCheckpoint())  # type: ignore[attr-defined]
+            callbacks.append(LastCheckpoint())
+            if config.sample_clips and not _has(config, "SampleClips"):
+                callbacks.insert(0, SampleClips(config.sample_clips))  # before an average is taken out again
+        if config.ema is not None:
+            callbacks.insert(0, AverageWeights(config.ema))
+        callbacks += [ChannelsLast()] * bool(config.channels_last) + [CompileNetworks()] * bool(config.compile)
+        callbacks.append(WaitsForData())  # the last, so that the others' time is not taken for waiting
         return trainer
 
     def _parse_ckpt_path(self) -> None: ...  # done in parse_arguments, the other way round
@@ -217,8 +276,11 @@ class BenchCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         # Our checkpoints hold plain values; Lightning's default would run the code that a foreign one may hold.
         command = self.config.get(self.subcommand) if self.subcommand else None
-        if command is not None and command.get("weights_only", True) is None:
+        if command is None:
+            return
+        if command.get("weights_only", True) is None:
             command.weights_only = True
+        _check_loggers(command)
 
 
 def main(args: Sequence[str] | None = None) -> None:

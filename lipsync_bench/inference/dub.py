@@ -10,7 +10,7 @@ import gc
 import json
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -39,12 +39,11 @@ from lipsync_bench.inference.find_face import find_face
 from lipsync_bench.inference.options import DubOptions
 from lipsync_bench.inference.sessions import Sessions
 from lipsync_bench.models import TalkingFaceModule, list_methods
-from lipsync_bench.models.core.session import Session, Video
+from lipsync_bench.models.core.session import BATCH_FRAMES, Video, dub_frames
 from lipsync_bench.processes import device_of
 from lipsync_bench.version import __version__
 from lipsync_bench.weights.methods import load_any, method_file
 
-BATCH_FRAMES = 16
 _BATCH_BYTES = 64 << 20  # of frames; 10 of 1080p
 _LEFT_OVER_S = 0.2  # for so little the video does not jump back to its beginning; the published one ends as early
 _MEL_PIECE = 12_000  # columns: 150 s
@@ -114,26 +113,6 @@ def _speech(path: Path, padding: MelPadding) -> tuple[np.ndarray, int]:
 def frames_for(samples: int, fps: float) -> int:
     """How many frames last as long as so many samples of audio at 16 kHz."""
     return math.ceil(round(samples / SAMPLE_RATE * fps, 6))
-
-
-def dub_frames(
-    session: Session, frames: Iterable[np.ndarray], batch_frames: int = BATCH_FRAMES
-) -> Iterator[np.ndarray]:
-    """The frames with new lips; holds `batch_frames` frames at a time.
-
-    Args:
-        session: Of the video.
-        frames: uint8 RGB (H, W, 3), from the video's beginning; beyond its end it begins again.
-        batch_frames: Frames per forward pass.
-
-    Yields:
-        uint8 RGB frames of the input's size. Where no face is visible it is the very array that came in.
-    """
-    stream, first = iter(frames), 0
-    while chunk := list(islice(stream, batch_frames)):
-        count = len(chunk)
-        yield from session.frames(first, chunk)
-        first += count
 
 
 def _looped(video: Path, fps: float) -> Generator[np.ndarray, None, None]:

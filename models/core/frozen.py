@@ -107,6 +107,10 @@ class FrozenParts(ExactTraining):
         """A frozen network, or None where it has not been loaded."""
         return self._frozen.get(name)
 
+    def loaded_parts(self) -> dict[str, nn.Module]:
+        """All that have been loaded, by name."""
+        return dict(self._frozen)
+
     def __setattr__(self, name: str, value: Any) -> None:
         part = getattr(type(self), name, None)
         if not isinstance(part, Frozen):

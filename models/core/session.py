@@ -7,8 +7,9 @@ before its first frame defines a session of its own, which opens the video once 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -23,7 +24,19 @@ from lipsync_bench.models.core.inputs import FaceInputs
 if TYPE_CHECKING:
     from lipsync_bench.models.core.module import TalkingFaceModule
 
-__all__ = ["CropSession", "FaceMaker", "PasteFace", "Session", "Video", "face_bytes", "images_to_batch"]
+BATCH_FRAMES = 16
+
+__all__ = [
+    "BATCH_FRAMES",
+    "CropSession",
+    "FaceMaker",
+    "PasteFace",
+    "Session",
+    "Video",
+    "dub_frames",
+    "face_bytes",
+    "images_to_batch",
+]
 
 
 @dataclass(frozen=True)
@@ -101,6 +114,26 @@ class Session(ABC):
 
     def close(self) -> None:  # noqa: B027 (most have nothing to free)
         """Free what the session holds."""
+
+
+def dub_frames(
+    session: Session, frames: Iterable[np.ndarray], batch_frames: int = BATCH_FRAMES
+) -> Iterator[np.ndarray]:
+    """The frames with new lips; holds `batch_frames` frames at a time.
+
+    Args:
+        session: Of the video.
+        frames: uint8 RGB (H, W, 3), from the video's beginning; beyond its end it begins again.
+        batch_frames: Frames per forward pass.
+
+    Yields:
+        uint8 RGB frames of the input's size. Where no face is visible it is the very array that came in.
+    """
+    stream, first = iter(frames), 0
+    while chunk := list(islice(stream, batch_frames)):
+        count = len(chunk)
+        yield from session.frames(first, chunk)
+        first += count
 
 
 class FaceMaker:

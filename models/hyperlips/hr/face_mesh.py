@@ -21,10 +21,9 @@ __all__ = ["MESH_POINTS", "find_meshes"]
 @functools.lru_cache(maxsize=1)
 def _solution(process: int) -> Any:
     """Face Mesh with irises, for this process: a forked one cannot use its parent's."""
-    # Takes seconds, which a training need not spend. It is set up to be quiet there.
-    from lipsync_bench.datamodules.faces.detectors import mediapipe
+    from lipsync_bench.datamodules.faces.detectors import FaceMesh  # takes seconds, which a training need not spend
 
-    return mediapipe.solutions.face_mesh.FaceMesh(
+    return FaceMesh(
         static_image_mode=True,
         max_num_faces=1,
         refine_landmarks=True,

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Trainer callbacks: of how fast a run is, what is kept of it, and what it shows. None changes what is computed, but
+for the order in which a processor adds.
+"""
+
+from lipsync_bench.callbacks.keeping import AverageWeights, LastCheckpoint
+from lipsync_bench.callbacks.sample_clips import SampleClips
+from lipsync_bench.callbacks.speed import ChannelsLast, CompileNetworks, WaitsForData
+from lipsync_bench.callbacks.watching import NetworkSizes, WatchAdversarial
+
+__all__ = [
+    "AverageWeights",
+    "ChannelsLast",
+    "CompileNetworks",
+    "LastCheckpoint",
+    "NetworkSizes",
+    "SampleClips",
+    "WaitsForData",
+    "WatchAdversarial",
+]
