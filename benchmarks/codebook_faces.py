@@ -36,13 +36,13 @@ __all__: list[str] = []
 
 
 def _tensor(faces: Sequence[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2).float() / 255
+    return torch.from_numpy(np.stack(faces)).permute(0, 3, 1, 2)
 
 
 def _reconstructed(module: LipFormerCodebook, faces: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
     with torch.inference_mode():
         for face in faces:
-            image = module(_tensor([face]))[0].clamp(0, 1)
+            image = module(_tensor([face]).float() / 255)[0].clamp(0, 1)
             yield (image * 255).round().byte().permute(1, 2, 0).numpy()
 
 
