@@ -4,7 +4,7 @@
     python -m benchmarks.codebook_faces --clips demo/clips --out OUT aligned=CKPT mesh=CKPT
 
 Writes OUT/NAME/, the test clips with the reconstructed faces pasted into their frames; OUT/NAME_cut/, the same faces
-cut and pasted without a network; and OUT/faces.png: three people's frame with the widest mouth, the ground truth on the
+cut and pasted without a network; and OUT/faces.jpg: three people's frame with the widest mouth, the ground truth on the
 left and each codebook's beside it. Prints PSNR and SSIM of the faces as each network sees them.
 """
 
@@ -87,7 +87,7 @@ def main() -> int:
                 _write((given.out / variant / source).with_suffix(".mp4"), pasted, audio)
             row.append(_cell(pasted[widest], boxes[widest]))
         picture.append(np.hstack(row))
-    Image.fromarray(np.vstack(picture[:PEOPLE])).save(given.out / "faces.png", optimize=True)
+    Image.fromarray(np.vstack(picture[:PEOPLE])).save(given.out / "faces.jpg", quality=90, optimize=True)
     for name, found in scores.items():
         mean_psnr, mean_ssim = np.mean(found, axis=0)
         sys.stdout.write(f"{name} ({modules[name].recipe.text()}): PSNR {mean_psnr:.2f} dB, SSIM {mean_ssim:.3f}\n")
