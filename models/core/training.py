@@ -4,7 +4,6 @@
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cache, partial, reduce
 from operator import add
 from pathlib import Path
@@ -16,9 +15,9 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
-from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipe_values import Paste
 from lipsync_bench.models.core.checkpoint_files import RECORD, class_path, package_version
 from lipsync_bench.models.core.frozen import FrozenParts
 from lipsync_bench.models.core.weight_files import RANDOM
@@ -275,9 +274,9 @@ class BenchModule(FrozenParts):
         if "recipe" in record:
             self._recipe = Recipe.of(record["recipe"])
         else:
-            self._recipe = replace(
-                published, crop=FaceMeshBox(), training_crop=None, references=References("first"), mel_padding="reflect"
-            )
+            paste: Paste | None = "box" if published.paste == "quad" else None
+            first = RecipeOptions(crop="mesh", references="first", mel_padding="reflect", paste=paste)
+            self._recipe = first.applied(published)
             _warn_once(type(self).__name__, self._recipe.text())
 
     def _logged_loss(self, batch: Mapping[str, Tensor], stage: Stage) -> Tensor:

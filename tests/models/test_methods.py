@@ -9,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
+from lipsync_bench.models.core.checkpoints import RECORD
 from lipsync_bench.models.core.inputs import FaceInputs
 from tests.models.training import Gradients, trainer_for
 
@@ -45,6 +46,13 @@ def test_is_listed_documented_and_has_plain_arguments(name: str, tmp_path: Path)
     for argument, value in small(name, tmp_path).hparams.items():
         values = value if isinstance(value, list | tuple) else [value]
         assert all(isinstance(item, PLAIN) for item in values), f"{argument} is {value!r}"
+
+
+def test_a_checkpoint_without_a_recipe_is_fed_as_the_first_edition_fed_it(name: str, tmp_path: Path) -> None:
+    module = small(name, tmp_path)
+    module.on_load_checkpoint({RECORD: {}, "state_dict": {}})
+    assert module.recipe is not None
+    assert re.match(r"mesh \d+x\d+ / first / reflect / (box|parser)", module.recipe.text())
 
 
 def test_one_batch_fit_gives_every_parameter_a_gradient(name: str, tmp_path: Path) -> None:
