@@ -27,6 +27,8 @@ from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
 from lipsync_bench.models.pretrained.face_parsing import FaceParser
 from lipsync_bench.models.pretrained.syncnet import SyncNetV2, load_syncnet
 from lipsync_bench.models.videoretalking import VideoReTalkingLNet
+from lipsync_bench.models.videoretalking.dnet.network import DNet
+from lipsync_bench.models.videoretalking.enet.network import ENet
 from lipsync_bench.models.videoretalking.lnet.network import LNet
 from lipsync_bench.models.wav2lip.network import QualityDiscriminator, Wav2LipGenerator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
@@ -47,6 +49,8 @@ NETWORKS = {
     "hyperlips_sync_expert": HyperLipsSyncExpert,
     "face_parsing": FaceParser,
     "videoretalking_lnet": LNet,
+    "videoretalking_enet": ENet,
+    "videoretalking_dnet": DNet,
 }
 FLAT = ("syncnet_v2", "s3fd", "face_parsing")  # the others are saved by training scripts
 GOLDEN = {"hyperlips_hr": "hyperlips_hr1", "face_parsing": "hyperlips_parsing"}  # where the name is another
@@ -59,6 +63,9 @@ def optimiser_state(state: State) -> dict[str, Any]:
 
 
 def trained(state: State, prefix: str = "module.") -> dict[str, Any]:
+    if next(iter(state)).startswith("mapping_net."):  # D-Net's script saves three networks
+        other = {name: value + 1 for name, value in state.items()}
+        return {"net_G": other, "net_G_ema": state, "opt_G": optimiser_state(state), "current_iteration": 7}
     return {
         "state_dict": {f"{prefix}{name}": value for name, value in state.items()},
         "optimizer": optimiser_state(state),
@@ -143,6 +150,31 @@ def test_other_layouts_import(layout, states, tmp_path):
     path = tmp_path / "file.pth"
     torch.save(content, path, _use_new_zipfile_serialization=layout != "legacy")
     assert same(import_official("sync_expert" if layout == "old" else "wav2lip_disc", path), state)
+
+
+def test_an_e_net_s_file_may_leave_its_l_net_to_another_file(states, tmp_path, caplog):
+    whole = states("videoretalking_enet")
+    own = {name: value for name, value in whole.items() if not name.startswith("low_res.")}
+    assert len(whole) - len(own) == len(states("videoretalking_lnet"))
+    torch.save(trained(own), tmp_path / "ENet.pth")
+    network = import_official("videoretalking_enet", tmp_path / "ENet.pth")
+    assert "has no weights of the part low_res, which gives NaN until it is replaced" in caplog.text
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in own.items())
+    assert all(value.isnan().all() for value in network.low_res.parameters())
+    network.low_res.load_state_dict(states("videoretalking_lnet"))
+    assert same(network.low_res, states("videoretalking_lnet"))
+    missing = "low_res.encoder.first_inp.model.0.bias"
+    torch.save(trained({name: value for name, value in whole.items() if name != missing}), tmp_path / "ENet.pth")
+    with pytest.raises(ValueError, match=rf"Missing: {missing}\. Unknown: none"):
+        import_official("videoretalking_enet", tmp_path / "ENet.pth")
+
+
+def test_a_d_net_is_the_averaged_one(states, tmp_path):
+    torch.save({"net_G": states("videoretalking_dnet")}, tmp_path / "DNet.pt")
+    with pytest.raises(
+        ValueError, match=r"entry 'net_G' is a dict\. Expected tensors alone, or .* net_G_ema: DNet\.pt"
+    ):
+        import_official("videoretalking_dnet", tmp_path / "DNet.pt")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
