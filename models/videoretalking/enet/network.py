@@ -16,13 +16,13 @@ from lipsync_bench.models.parts.stylegan2 import ResBlock, StyleConv, ToRGB, lea
 
 SIZE = 384
 """Height and width of the faces that it makes."""
-LOW_SIZE = 96
-"""Of those that its L-Net makes."""
+SCALE = 4
+"""How much larger they are than L-Net's."""
 _IDENTITY_SIZE = 256  # of the reference
 _PAD = 2  # at L-Net's size; cut off again at the end
 _LAST_PX = 4
 
-__all__ = ["LOW_SIZE", "SIZE", "ENet"]
+__all__ = ["SCALE", "SIZE", "ENet"]
 
 
 def _to(images: Tensor, size: int) -> Tensor:
@@ -41,16 +41,17 @@ class ENet(nn.Module):
     Args:
         low_res: L-Net, or any network that is called as it is and gives faces of 96 pixels.
         width: factor on the channels of all but `low_res`; 1.0 is published.
+        low_size: height and width of L-Net's faces, a multiple of 8 from 16 on; 96 is published.
 
     Differs: `low_res` gets no gradient. The official code means that, too, but its calls have no effect.
     """
 
-    def __init__(self, low_res: nn.Module, width: float = 1.0) -> None:
+    def __init__(self, low_res: nn.Module, width: float = 1.0, low_size: int = SIZE // SCALE) -> None:
         super().__init__()
         down = [scaled(channels, width) for channels in (256, 256, 512, 512, 512, 512, 512)]
         last, style = down[-1], scaled(512, width)
         up = [3, scaled(256, width), scaled(128, width)]
-        self.low_res = low_res
+        self.low_res, self.low_size = low_res, low_size
         self.conv_body_first = nn.Conv2d(3, down[0], 1)
         self.conv_body_down = nn.ModuleList(ResBlock(*pair, 0.5) for pair in pairwise(down))
         self.final_linear = nn.Linear(last * _LAST_PX**2, style)
@@ -103,12 +104,17 @@ class ENet(nn.Module):
         image = self.enlarged(low, self.style(face[:, 3:]), noise)
         if frames is None:
             return image, low
-        return from_time_major(image, frames), from_time_major(F.interpolate(low, (SIZE, SIZE)), frames)
+        return from_time_major(image, frames), from_time_major(F.interpolate(low, scale_factor=SCALE), frames)
+
+    def no_noise(self, like: Tensor) -> list[Tensor]:
+        """Maps of zeros for `forward`, as many as there are images (N,...), in their dtype."""
+        sides = [factor * (self.low_size + 2 * _PAD) for factor in (2, 2, 4, 4)]
+        return [like.new_zeros(len(like), 1, side, side) for side in sides]
 
     @torch.no_grad()
     def lips(self, audio: Tensor, faces: Tensor) -> Tensor:
         """L-Net's faces (N,3,96,96) for audio (N,1,80,16) and faces (N,6,H,W)."""
-        return self.low_res(audio, _to(faces, LOW_SIZE))
+        return self.low_res(audio, _to(faces, self.low_size))
 
     def style(self, reference: Tensor) -> Tensor:
         """(N,3,H,W) -> the code of the identity (N,512)."""
@@ -127,5 +133,5 @@ class ENet(nn.Module):
             x = layer(x, style, grain)
             if index % 2:
                 colours = self.to_rgbs[index // 2](x, style, colours)
-        border = _PAD * SIZE // LOW_SIZE
+        border = _PAD * SCALE
         return colours[..., border:-border, border:-border]
