@@ -140,7 +140,7 @@ class VideoReTalkingENet(TalkingFaceModule):
         small = {"width": 0.125, "blocks": 1}
         save_module(VideoReTalkingLNet(**small), folder / "lnet.ckpt")
         return {
-            **super().smoke_arguments(folder), "image_size": 64, "width": 0.0625, "lnet": str(folder / "lnet.ckpt"),
+            **super().smoke_arguments(folder), "image_size": 64, "width": 0.03125, "lnet": str(folder / "lnet.ckpt"),
             "lnet_width": small["width"], "lnet_blocks": small["blocks"], "perceptual_weights": RANDOM,
         }  # fmt: skip
 

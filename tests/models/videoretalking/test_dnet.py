@@ -58,7 +58,9 @@ def assert_near(own: Tensor, stored: Tensor, tolerance: float) -> None:
 # Against the official network
 
 
-def test_names_and_shapes_are_the_official_ones_in_order(official: DNet) -> None:
+def test_names_and_shapes_are_the_official_ones_in_order() -> None:
+    with torch.device("meta"):
+        official = DNet()
     shapes = {name: list(value.shape) for name, value in official.state_dict().items()}
     assert list(shapes.items()) == list(golden.names_and_shapes("videoretalking_dnet").items())
     assert len(shapes) == 304
@@ -74,22 +76,31 @@ def test_outputs_and_maps_equal_the_official_ones(official: DNet) -> None:
 
     hooks = [official.get_submodule(TAPS[name][0]).register_forward_hook(keeper(name)) for name in TAPS]
     with torch.no_grad():
-        out = official(uniform("image", 2, 3, 256, 256), uniform("coeff", 2, 73, 26))
+        out = official(uniform("image", 2, 3, 256, 256)[:1], uniform("coeff", 2, 73, 26)[:1])
         assert_near(official.mapping_net(uniform("coeff", 2, 73, 26)), STORED["descriptor"], 1e-5)
         assert_near(official.mapping_net(uniform("coeff27", 2, 73, 27)), STORED["descriptor27"], 1e-5)
     for hook in hooks:
         hook.remove()
     assert list(out) == ["flow_field", "warp_image", "fake_image"]
-    assert_near(out["flow_field"], STORED["flow_field"], 3e-4 * float(STORED["flow_field"].std()))
+    assert_near(out["flow_field"], STORED["flow_field"][:1], 3e-4 * float(STORED["flow_field"].std()))
+    for name in ("warp_image", "fake_image"):
+        assert_near(out[name][..., ::5, ::5], STORED[name][:1], 1e-4)
+    for name, (_, channels, pixels) in TAPS.items():
+        tolerance = 3e-4 * float(STORED[name].std())
+        assert_near(maps[name][:, ::channels, ::pixels, ::pixels], STORED[name][:1], tolerance)
+
+
+@pytest.mark.slow
+def test_both_images_and_their_means_equal_the_official_ones(official: DNet) -> None:
+    with torch.no_grad():
+        out = official(uniform("image", 2, 3, 256, 256), uniform("coeff", 2, 73, 26))
     for name in ("warp_image", "fake_image"):
         assert_near(out[name][..., ::5, ::5], STORED[name], 1e-4)
         whole = torch.stack([out[name].double().mean(), out[name].double().std(correction=0)])
         torch.testing.assert_close(whole, STORED[f"{name}_stats"], rtol=1e-5, atol=1e-6)
-    for name, (_, channels, pixels) in TAPS.items():
-        tolerance = 3e-4 * float(STORED[name].std())
-        assert_near(maps[name][:, ::channels, ::pixels, ::pixels], STORED[name], tolerance)
 
 
+@pytest.mark.slow
 def test_float64_equals_the_official_float64(official_double: DNet) -> None:
     with torch.no_grad():
         out = official_double(uniform("image", 2, 3, 256, 256).double(), uniform("coeff", 2, 73, 26).double())
