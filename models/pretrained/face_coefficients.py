@@ -27,7 +27,7 @@ STANDARD_POINTS = np.array(
 )
 """Left eye, right eye, nose, left and right corner of the mouth of a mean face, x to the right, y up, z to the viewer.
 
-Differs: rounded; the released code reads the mean points of the Basel Face Model, whose licence forbids to pass them on.
+Differs: rounded; the released code reads the mean points of the Basel Face Model, which has a licence of its own.
 """
 _FEATURES = 2048
 _EXTENT_PX = 102.0  # mean length of the two axes of a placed face
