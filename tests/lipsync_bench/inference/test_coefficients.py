@@ -91,7 +91,7 @@ def test_coefficients_are_made_once_and_train_d_net(clips, tmp_path, monkeypatch
     assert all(np.isfinite(value) for value in logged.values())
 
     # A pair has the coefficients of its own frames.
-    dataset = CoefficientPairs([path], recipe=module.recipe)
+    dataset = CoefficientPairs([path], recipe=module.recipe, length=4)
     for key in range(4):
         pair = dataset[key]
         for name in ("source", "target"):

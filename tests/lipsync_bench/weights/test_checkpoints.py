@@ -198,7 +198,7 @@ def test_an_e_net_s_file_may_leave_its_l_net_to_another_file(monkeypatch, tmp_pa
     assert same(network.low_res, lnet.generator.state_dict())
     missing = "low_res.encoder.first_inp.model.0.bias"
     torch.save(trained({name: value for name, value in whole.items() if name != missing}), tmp_path / "part.pth")
-    with pytest.raises(ValueError, match=rf"Missing: {missing}\\. Unknown: none"):
+    with pytest.raises(ValueError, match=rf"Missing: {missing}\. Unknown: none"):
         import_official("videoretalking_enet", tmp_path / "part.pth")
     # As a method: whole by itself, without L-Net together with one.
     assert run_bench("import", "videoretalking_enet", tmp_path / "whole.pth", "--out", tmp_path / "whole.ckpt") == 0
