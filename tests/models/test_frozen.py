@@ -27,7 +27,6 @@ SHA256_KEYS = {
     "videoretalking_enet": {
         "sync_expert": "sync_expert_sha256",
         "vgg_loss": "vgg19",
-        "identity_loss": "arcface_sha256",
     },
     "videoretalking_lnet": {"sync_expert": "sync_expert_sha256", "vgg_loss": "vgg19"},
     "wav2lip": {"sync_expert": "sync_expert_sha256"},

@@ -61,12 +61,6 @@ class ENet(nn.Module):
             self.style_convs.extend([StyleConv(inputs, outputs, style), StyleConv(outputs, outputs, style)])
             self.to_rgbs.append(ToRGB(outputs, style))
 
-    def train(self, mode: bool = True) -> "ENet":
-        """As any network's; `low_res` stays in evaluation mode, as it is not trained."""
-        super().train(mode)
-        self.low_res.eval()
-        return self
-
     def forward(
         self, audio: Tensor, face: Tensor, gt: Tensor, noise: Sequence[Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
@@ -113,7 +107,9 @@ class ENet(nn.Module):
 
     @torch.no_grad()
     def lips(self, audio: Tensor, faces: Tensor) -> Tensor:
-        """L-Net's faces (N,3,96,96) for audio (N,1,80,16) and faces (N,6,H,W)."""
+        """L-Net's faces (N,3,96,96) for audio (N,1,80,16) and faces (N,6,H,W), always in evaluation mode."""
+        if self.low_res.training:  # its batch norms and spectral norms would move
+            self.low_res.eval()
         return self.low_res(audio, _to(faces, self.low_size))
 
     def style(self, reference: Tensor) -> Tensor:

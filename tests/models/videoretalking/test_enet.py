@@ -208,9 +208,9 @@ def test_l_net_is_not_trained_along() -> None:
     network = ENet(LNet(width=0.125, blocks=1), **SMALL).train()
     assert network.training
     assert network.style_convs.training
-    assert not any(part.training for part in network.low_res.modules())
     before = {name: value.clone() for name, value in network.low_res.state_dict().items()}
     out, low = network(torch.rand(1, 1, 80, 16), torch.rand(1, 6, 96, 96), torch.rand(1, 3, 96, 96))
+    assert not any(part.training for part in network.low_res.modules())
     (out.sum() + low.sum()).backward()
     assert all(value.grad is None for value in network.low_res.parameters())
     assert all(torch.equal(value, before[name]) for name, value in network.low_res.state_dict().items())

