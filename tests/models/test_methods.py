@@ -52,7 +52,7 @@ def test_one_batch_fit_gives_every_parameter_a_gradient(name: str, tmp_path: Pat
     module = small(name, tmp_path)
     batches = DataLoader([module.example_batch()], batch_size=None)  # type: ignore[arg-type, var-annotated]
     gradients = Gradients()
-    before = {}
+    before: dict[str, torch.Tensor] = {}
 
     class Before(pl.Callback):  # what a training begins with may come from files
         def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -137,7 +137,7 @@ class VideoReTalkingENet(TalkingFaceModule):
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
-        small = {"width": 0.125, "blocks": 1}
+        small: dict[str, Any] = {"width": 0.125, "blocks": 1}
         save_module(VideoReTalkingLNet(**small), folder / "lnet.ckpt")
         return {
             **super().smoke_arguments(folder), "image_size": 64, "width": 0.03125, "lnet": str(folder / "lnet.ckpt"),
