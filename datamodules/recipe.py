@@ -17,11 +17,14 @@ from typing import Any, get_args
 from lipsync_bench.datamodules.faces.crop_rules.atvg import ATVGSquare
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
+from lipsync_bench.datamodules.faces.crop_rules.ffhq_rectangle import FFHQRectangle
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Resize
 from lipsync_bench.datamodules.limits import one_of
 from lipsync_bench.datamodules.recipe_values import Enhance, MelPadding, Paste, ReferenceKind
 
-_RULES: dict[str, type[CropRule]] = {rule.name: rule for rule in (FaceMeshBox, DetectorBox, FFHQQuad, ATVGSquare)}
+_RULES: dict[str, type[CropRule]] = {
+    rule.name: rule for rule in (FaceMeshBox, DetectorBox, FFHQQuad, ATVGSquare, FFHQRectangle)
+}
 _LATER = frozenset({"enhance"})
 """Fields that recipes of earlier versions lack. Where one is absent it has its default, and the default is not written,
 so that digests stay as they were."""

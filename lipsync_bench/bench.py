@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lipsync_bench.cli.calm import calm
 from lipsync_bench.cli.command_line import Subcommands, WrongUsage, command_line, parse, sub_app
-from lipsync_bench.cli.data_commands import base_frames, cut, prepare, synthetic
+from lipsync_bench.cli.data_commands import base_frames, coefficients, cut, prepare, synthetic
 from lipsync_bench.cli.doctor import doctor
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.experiment_commands import experiments_copy, experiments_list
@@ -22,7 +22,13 @@ INTERRUPTED = 130
 READER_LEFT = 141  # 128 and the number of SIGPIPE
 SUBCOMMANDS: dict[str, Subcommands] = {
     "Start here": {"demo": demo, "doctor": doctor},
-    "Data": {"prepare": prepare, "synthetic": synthetic, "cut": cut, "base-frames": base_frames},
+    "Data": {
+        "prepare": prepare,
+        "synthetic": synthetic,
+        "cut": cut,
+        "base-frames": base_frames,
+        "coefficients": coefficients,
+    },
     "Evaluation": {
         "evaluate": evaluate,
         "export": export,

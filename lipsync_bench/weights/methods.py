@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from lipsync_bench.datamodules.files.disk import sha256
-from lipsync_bench.datamodules.files.weights import mismatch
 from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.datamodules.weights.registry import official_file, official_files
 from lipsync_bench.datamodules.weights.store import Found, Store
@@ -75,7 +74,7 @@ def _read(name: str, path: Path) -> tuple[OfficialWeights, dict[str, Tensor]]:
     for kind in kinds:
         state = official_state(kind, path)
         with torch.device("meta"):
-            if not mismatch(kind.build(state).state_dict(), state):
+            if not kind.differences(kind.build(state), state):
                 return kind, state
     return kinds[0], official_state(kinds[0], path)
 
@@ -106,7 +105,7 @@ def load_any(name: str, path: Path, device: str, store: Store) -> TalkingFaceMod
     kind, state = _read(name, path)
     module = kind.module(official_network(kind, path, state), None)  # type: ignore[misc]
     _log.info("%s: official weights of %s, taken as they are", path, kind.name)
-    if kind.first_stage is not None:
+    if kind.needs_first_stage(state):
         base = _base(kind, path, store)
         _log.info("%s: with the first stage of %s", path, base.path)
         first = import_official(official_file(base.id).kind, base.path)

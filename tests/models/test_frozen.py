@@ -23,6 +23,11 @@ SHA256_KEYS = {
     "lipformer": {"codes": "codebook_sha256", "perceptual_loss": "perceptual_sha256"},
     "lipformer_codebook": {"perceptual_loss": "perceptual_sha256"},
     "sync_expert": {},
+    "videoretalking_dnet": {"vgg_loss": "vgg19"},
+    "videoretalking_enet": {
+        "sync_expert": "sync_expert_sha256",
+        "vgg_loss": "vgg19",
+    },
     "videoretalking_lnet": {"sync_expert": "sync_expert_sha256", "vgg_loss": "vgg19"},
     "wav2lip": {"sync_expert": "sync_expert_sha256"},
 }

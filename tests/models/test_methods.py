@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
@@ -59,8 +60,13 @@ def test_one_batch_fit_gives_every_parameter_a_gradient(name: str, tmp_path: Pat
     module = small(name, tmp_path)
     batches = DataLoader([module.example_batch()], batch_size=None)  # type: ignore[arg-type, var-annotated]
     gradients = Gradients()
-    trainer = trainer_for(tmp_path, callbacks=[gradients])
-    before = {key: value.detach().clone() for key, value in module.named_parameters()}
+    before: dict[str, torch.Tensor] = {}
+
+    class Before(pl.Callback):  # what a training begins with may come from files
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            before.update({key: value.detach().clone() for key, value in pl_module.named_parameters()})
+
+    trainer = trainer_for(tmp_path, callbacks=[gradients, Before()])
     trainer.fit(module, batches, batches)
     trained = {key for key, parameter in module.named_parameters() if parameter.requires_grad}
     without = {key for key in trained if key.startswith(module.parameters_without_gradient or "\0")}
