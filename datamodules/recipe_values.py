@@ -3,12 +3,12 @@
 
 from typing import Literal
 
-CropName = Literal["mesh", "mediapipe", "dlib", "s3fd", "ffhq", "atvg"]
+CropName = Literal["mesh", "mediapipe", "dlib", "s3fd", "ffhq", "atvg", "g4g"]
 Codec = Literal["jpeg", "raw"]
 """How the faces of a track are stored."""
 MelPadding = Literal["reflect", "constant"]
 Pads = tuple[int, int, int, int]
-Paste = Literal["box", "feather", "laplacian", "parser", "parser_released", "quad"]
+Paste = Literal["box", "feather", "laplacian", "parser", "parser_released", "quad", "mask"]
 ReferenceKind = Literal["same", "first", "frame", "random"]
 
 __all__ = ["Codec", "CropName", "MelPadding", "Pads", "Paste", "ReferenceKind"]
