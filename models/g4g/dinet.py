@@ -59,7 +59,7 @@ class DINet(G4G):
         super().__init__(
             image_scale, width, frames, mask, alignment=False, supervision=False, fusion=False, isotropic=isotropic,
             identity_init=identity_init, perceptual_weight=perceptual_weight, adversarial_weight=adversarial_weight,
-            reconstruction_weight=reconstruction_weight, contrastive_weight=1.0, sync_weight=sync_weight, expert_form=expert_form, lr=lr,
-            betas=betas, sync_expert=sync_expert, expert_mode=expert_mode, perceptual_weights=perceptual_weights,
-            init_from=init_from, **steps,
+            reconstruction_weight=reconstruction_weight, contrastive_weight=1.0, sync_weight=sync_weight,
+            expert_form=expert_form, lr=lr, betas=betas, sync_expert=sync_expert, expert_mode=expert_mode,
+            perceptual_weights=perceptual_weights, init_from=init_from, **steps,
         )  # fmt: skip

@@ -4,14 +4,13 @@
 from collections.abc import Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCrop
-from lipsync_bench.datamodules.limits import one_of
 from lipsync_bench.datamodules.recipe import Recipe, References
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.inputs import FaceInputs
@@ -144,12 +143,19 @@ class G4G(TalkingFaceModule):
         init_from: str | None = None,
         **steps: Any,
     ) -> None:
-        one_of("model.init_args.image_scale", image_scale, SCALES)
-        one_of("model.init_args.frames", frames, (1, 5))
-        one_of("model.init_args.mask", mask, ("square", "lower_half"))
-        one_of("model.init_args.landmarks", landmarks, tuple(INPUTS))
-        one_of("model.init_args.expert_form", expert_form, ("contrastive", "bce"))
-        one_of("model.init_args.hard_negatives", hard_negatives, tuple(range(FAR_WINDOWS + 1)))
+        for name, value, choices in (
+            ("image_scale", float(image_scale), SCALES),
+            ("frames", frames, (1, 5)),
+            ("mask", mask, get_args(Mask)),
+            ("landmarks", landmarks, get_args(Landmarks)),
+            ("expert_form", expert_form, get_args(ExpertForm)),
+            ("hard_negatives", hard_negatives, range(FAR_WINDOWS + 1)),
+        ):
+            if value not in choices:
+                raise ValueError(
+                    f"G4G: {name} is {value!r}. Expected one of {', '.join(map(str, choices))}. Set "
+                    f"--model.init_args.{name}"
+                )
         super().__init__((int(HEIGHT * image_scale), int(WIDTH * image_scale)), **steps)
         own = signature(type(self)).parameters
         self.save_hyperparameters(ignore=[name for name in signature(G4G).parameters if name not in own])
