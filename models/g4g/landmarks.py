@@ -63,7 +63,7 @@ def draw_landmarks(points: np.ndarray, size_hw: tuple[int, int], kind: Landmarks
         shown = [list(numbers)] if kind == "reference" else _stretches(list(numbers))
         for stretch in shown:
             whole = closed and len(stretch) == len(numbers)
-            cv2.polylines(image, [fixed[stretch]], whole, 255, _thickness(size_hw), cv2.LINE_8, _SHIFT)
+            cv2.polylines(image, [fixed[stretch]], whole, (255,), _thickness(size_hw), cv2.LINE_8, _SHIFT)
     return image
 
 

@@ -271,7 +271,7 @@ class G4G(TalkingFaceModule):
             terms["contrastive"] = found.loss
             watched |= {"contrastive_accuracy": found.accuracy, "contrastive_chance": found.chance}
         expert = self.sync_expert if self.needs_sync_expert else None
-        if expert is not None:
+        if isinstance(expert, SyncExpert):
             size = (SyncExpert.face_px, SyncExpert.face_px)
             bgr = F.interpolate(made, size, mode="area").unflatten(0, target.shape[:2]).flip(2)
             if self.sync_term == "sync":
@@ -325,7 +325,9 @@ class G4G(TalkingFaceModule):
         scale = heads.scale
         return contrast(scale * v @ slow_a.T, scale * a @ slow_v.T, own, scale * v @ slow_far.T, far, self.mask_frames)
 
-    def _expert_contrast(self, expert: nn.Module, batch: Mapping[str, Tensor], bgr: Tensor, stage: Stage) -> Contrasted:
+    def _expert_contrast(
+        self, expert: SyncExpert, batch: Mapping[str, Tensor], bgr: Tensor, stage: Stage
+    ) -> Contrasted:
         """The frozen expert's embeddings of generated clips (B,5,3,96,96) against those of all windows."""
         mels, far = self._far(batch)
         audio, video = expert(batch["mel"], stack_lower_halves(bgr))

@@ -80,8 +80,9 @@ class G4GWindows(WindowDataset[G4GWindow]):
     name = "g4g"
     frames: ClassVar[int] = WINDOW_FRAMES
 
-    def __init__(self, *args: Any, recipe: Recipe | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, recipe=recipe, **kwargs)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        recipe: Recipe | None = kwargs.get("recipe")
         if recipe is None:
             raise ValueError("windows of G4G without a recipe. Expected one. Leave out --data.init_args.image_size")
         self.recipe = recipe
