@@ -3,6 +3,7 @@
 
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -52,6 +53,10 @@ class G4GDiscriminators(nn.Module):
         if self.clip is not None:
             scores["clip"] = self.clip(clips.flatten(1, 2))
         return scores
+
+    def logit(self, clips: Tensor) -> Tensor:
+        """All scores, in one piece (`WatchAdversarial`)."""
+        return torch.cat([scores.flatten() for scores in self(clips).values()])
 
 
 def least_squares(scores: Tensor, wanted: float) -> Tensor:

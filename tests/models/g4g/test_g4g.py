@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lipsync_bench.callbacks import WatchAdversarial
 from lipsync_bench.datamodules.recipe_options import RecipeOptions
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.dub import dub_frames
@@ -84,6 +85,8 @@ def test_switches_leave_out_their_terms(changes: dict[str, Any], terms: set[str]
     clips = module.discriminator is not None and module.window is G4GWindows
     if module.discriminator is not None:
         named = module.discriminator_terms(module.discriminator, found.real, found.fake.detach())
+        seen = WatchAdversarial().look(module, module.example_batch(2))
+        assert seen["adversarial_gradient"] > 0
         assert set(named) == ({"disc", "disc_clip"} if clips else {"disc"})
 
 
