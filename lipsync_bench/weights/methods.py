@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A method from whatever holds its weights: a checkpoint of this package, an official file, or the word `official`."""
+"""A method from whatever holds its weights: a checkpoint of this package, an official file, or a word.
+
+The word `official` means the official file of the method's name; `pretrained` the weights that come with the package.
+"""
 
 import logging
 from pathlib import Path
@@ -13,15 +16,17 @@ from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.datamodules.weights.registry import official_file, official_files
 from lipsync_bench.datamodules.weights.store import Found, Store
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
-from lipsync_bench.models.core.checkpoints import is_checkpoint
+from lipsync_bench.models.core.checkpoints import is_checkpoint, read_about
 from lipsync_bench.runs import run_checkpoint
 from lipsync_bench.weights import KINDS, import_official, official_network, official_state
 
 OFFICIAL = "official"
+PRETRAINED = "pretrained"
+_SHIPPED = Path(__file__).with_name("pretrained")
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["OFFICIAL", "file_here", "is_word", "load_any", "method_file", "official_id"]
+__all__ = ["OFFICIAL", "PRETRAINED", "file_here", "is_word", "load_any", "method_file", "official_id", "pretrained_file"]
 
 
 def is_word(given: Path | str) -> bool:
@@ -34,19 +39,34 @@ def official_id(name: str, given: Path | str) -> str:
     return str(given).partition(":")[2] or name
 
 
+def pretrained_file(name: str = "wav2lip") -> Path:
+    """The weights of that name that come with the package, trained on its synthetic corpus (docs/results/pretrained.md).
+
+    Raises:
+        ValueError: There are none.
+    """
+    path = _SHIPPED / f"{name}.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.safetensors"))) or "none"
+        raise ValueError(f"no weights called {name!r} come with the package. Expected {PRETRAINED}:NAME with {known}")
+    return path
+
+
 def method_file(name: str, given: Path | str, store: Store) -> Path:
     """The file of a method's weights.
 
     Args:
         name: What the method is called.
         given: A file, or the folder of a run; `official` for the official file that has the method's name as its id; or
-            `official:ID`.
+            `official:ID`; or `pretrained` for the Wav2Lip that comes with the package.
         store: Where official files are looked for.
 
     Raises:
         FileNotFoundError: The official file is not here; says how to come by it.
         ValueError: There is no official file of that id, or it holds no method.
     """
+    if str(given) == PRETRAINED and not Path(given).exists():
+        return pretrained_file()
     if not is_word(given):
         return run_checkpoint(Path(given))
     id, methods = official_id(name, given), list_methods()
@@ -64,7 +84,7 @@ def file_here(name: str, given: Path | str, store: Store) -> Path | None:
     if is_word(given):
         found = store.find(official_id(name, given))
         return None if found is None else found.path
-    path = run_checkpoint(Path(given))
+    path = method_file(name, given, store)
     return path if path.is_file() else None
 
 
@@ -102,6 +122,9 @@ def load_any(name: str, path: Path, device: str, store: Store) -> TalkingFaceMod
         ValueError: The file is damaged, or holds no method.
     """
     if is_checkpoint(path):
+        about = read_about(path).get("about")
+        if about:
+            _log.info("%s: %s", path.name, about)
         return load_method(path, device)
     kind, state = _read(name, path)
     module = kind.module(official_network(kind, path, state), None)  # type: ignore[misc]
