@@ -51,7 +51,9 @@ class FallingLearningRate(pl.Callback):
         """Note the module's own rates, before those of a checkpoint replace them."""
         self._rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in trainer.optimizers]
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Set the rates of the step."""
         factor = self.factor(trainer.global_step)
         for optimizer, rates in zip(trainer.optimizers, self._rates, strict=True):

@@ -22,11 +22,21 @@ from lipsync_bench.weights import KINDS, import_official, official_network, offi
 
 OFFICIAL = "official"
 PRETRAINED = "pretrained"
-_SHIPPED = Path(__file__).with_name("pretrained")
+PRETRAINED_FILE = Path(__file__).with_name("pretrained") / "wav2lip.safetensors"
+"""The Wav2Lip that comes with the package, trained on its synthetic corpus (docs/results/pretrained.md)."""
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["OFFICIAL", "PRETRAINED", "file_here", "is_word", "load_any", "method_file", "official_id", "pretrained_file"]
+__all__ = [
+    "OFFICIAL",
+    "PRETRAINED",
+    "PRETRAINED_FILE",
+    "file_here",
+    "is_word",
+    "load_any",
+    "method_file",
+    "official_id",
+]
 
 
 def is_word(given: Path | str) -> bool:
@@ -37,19 +47,6 @@ def is_word(given: Path | str) -> bool:
 def official_id(name: str, given: Path | str) -> str:
     """The id of the official file that a word means for a method."""
     return str(given).partition(":")[2] or name
-
-
-def pretrained_file(name: str = "wav2lip") -> Path:
-    """The weights of that name that come with the package, trained on its synthetic corpus (docs/results/pretrained.md).
-
-    Raises:
-        ValueError: There are none.
-    """
-    path = _SHIPPED / f"{name}.safetensors"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in _SHIPPED.glob("*.safetensors"))) or "none"
-        raise ValueError(f"no weights called {name!r} come with the package. Expected {PRETRAINED}:NAME with {known}")
-    return path
 
 
 def method_file(name: str, given: Path | str, store: Store) -> Path:
@@ -66,7 +63,7 @@ def method_file(name: str, given: Path | str, store: Store) -> Path:
         ValueError: There is no official file of that id, or it holds no method.
     """
     if str(given) == PRETRAINED and not Path(given).exists():
-        return pretrained_file()
+        return PRETRAINED_FILE
     if not is_word(given):
         return run_checkpoint(Path(given))
     id, methods = official_id(name, given), list_methods()

@@ -134,7 +134,9 @@ def test_the_argument_names_the_kind_where_the_model_does_not(tmp_path: Path) ->
 
 
 def test_names_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^window is 'hr'\. Expected expert, generator, punctual or a class\..*window"):
+    with pytest.raises(
+        ValueError, match=r"^window is 'hr'\. Expected expert, generator, punctual or a class\..*window"
+    ):
         data(tmp_path, window="hr").setup()
     with pytest.raises(ValueError, match=r"window is 'generator'\. Expected expert, which Expert reads\. Leave out"):
         seen(Expert(), data(tmp_path, window="generator"))
