@@ -39,7 +39,7 @@ pretrained: $(STAMP) ## train the weights that come with the package, in shipped
 	$(BIN)/bench prepare --dataset synthetic --source shipped/videos --out shipped/clips --for wav2lip+pretrained/wav2lip --track-codec raw
 	$(FIT) -c sync_expert -c pretrained/sync_expert --run sync_expert
 	$(FIT) -c wav2lip -c pretrained/wav2lip --run wav2lip
-	$(FIT) -c wav2lip -c pretrained/wav2lip -c pretrained/wav2lip_sync --run wav2lip_sync
+	$(FIT) -c wav2lip -c pretrained/wav2lip_sync --run wav2lip_sync
 	cd shipped && $(abspath $(BIN))/bench weights pack runs/wav2lip_sync --out wav2lip.safetensors \
 		--about.about "trained on the 12 people of a synthetic corpus; on others it is a demonstration only" \
 		--about.command "make pretrained" --about.licence Apache-2.0
