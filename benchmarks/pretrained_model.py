@@ -9,6 +9,7 @@ pixels of the videos.
 """
 
 import argparse
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def _openings(frames: list[np.ndarray]) -> np.ndarray:
 def draw(results: Path, videos: Path) -> tuple[Image.Image, dict[str, list[float]]]:
     """The picture, and by method the mean opening (in widths of the mouth) of closed and of open frames."""
     rows = ResultsFolder(results).rows()
-    rows = rows[rows["status"] == "ok"] if "status" in rows else rows
+    rows = rows[rows["status"] == "ok"]
     methods, clips = list(dict.fromkeys(rows["method"])), sorted(set(rows["clip"]))
     sheet = Image.new("RGB", (_CLIPS * 2 * (_SIDE + _GAP), len(methods) * (_SIDE + _LINE)), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
@@ -89,9 +90,8 @@ def main() -> None:
     arguments = parser.parse_args()
     picture, told = draw(arguments.results, arguments.videos)
     picture.save(arguments.out)
-    print("| method | mouth closed by a consonant | mouth wide open |\n|---|---:|---:|")
-    for method, (closed, wide) in told.items():
-        print(f"| {method} | {closed:.3f} | {wide:.3f} |")
+    lines = [f"| {method} | {closed:.3f} | {wide:.3f} |\n" for method, (closed, wide) in told.items()]
+    sys.stdout.write("| method | mouth closed by a consonant | mouth wide open |\n|---|---:|---:|\n" + "".join(lines))
 
 
 if __name__ == "__main__":
