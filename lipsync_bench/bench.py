@@ -15,7 +15,13 @@ from lipsync_bench.cli.experiment_commands import experiments_copy, experiments_
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.cli.method_commands import demo, dub, import_, mouth_reference
 from lipsync_bench.cli.scoring_commands import evaluate, export, leaderboard_merge, report, sync, table
-from lipsync_bench.cli.weights_commands import weights_fetch, weights_list, weights_verify, weights_where
+from lipsync_bench.cli.weights_commands import (
+    weights_fetch,
+    weights_list,
+    weights_pack,
+    weights_verify,
+    weights_where,
+)
 
 WRONG_USAGE = 2
 INTERRUPTED = 130
@@ -48,8 +54,14 @@ SUBCOMMANDS: dict[str, Subcommands] = {
         ),
         "weights": sub_app(
             "weights",
-            "Official weight files: which there are, where they are, whether they are right; and download them.",
-            {"list": weights_list, "where": weights_where, "verify": weights_verify, "fetch": weights_fetch},
+            "Official weight files: which there are, where they are, whether they are right; download; pack your own.",
+            {
+                "list": weights_list,
+                "where": weights_where,
+                "verify": weights_verify,
+                "fetch": weights_fetch,
+                "pack": weights_pack,
+            },
         ),
     },
 }
