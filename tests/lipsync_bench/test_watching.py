@@ -50,6 +50,10 @@ def weights(folder: Path, key: str = "state_dict") -> dict[str, torch.Tensor]:
     return dict(load_checkpoint(folder / "last.ckpt")[key])
 
 
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(value, two[name]) for name, value in one.items())
+
+
 def test_every_validation_shows_the_same_clips_and_changes_nothing(run: Any, caplog: pytest.LogCaptureFixture) -> None:
     shown, plain = run("shown", "--sample_clips", "2"), run("plain", "--sample_clips", "0")
     assert sorted(path.name for path in (shown / "samples").iterdir()) == [
@@ -63,8 +67,7 @@ def test_every_validation_shows_the_same_clips_and_changes_nothing(run: Any, cap
     assert not np.array_equal(one[:, 256:512], two[:, 256:512])  # another network
     assert probe(shown / "samples" / "000000002.mp4").frames == 2 * 16
     assert "sample clips" not in caplog.text
-    for name, value in weights(plain).items():
-        assert torch.equal(weights(shown)[name], value), name
+    assert same(weights(plain), weights(shown))
 
 
 def test_a_clip_of_which_nothing_can_be_made_is_named_once_and_the_training_goes_on(
@@ -98,8 +101,7 @@ def test_ema_is_one_flag_and_a_finished_run_is_trained_further_exactly(run: Any)
     assert all(torch.equal(x, average[f"generator.{name}"]) for name, x in generator.state_dict().items())
     part = run("part", "--ema", "0.5", "--trainer.max_steps", "3", "--trainer.limit_val_batches", "0", "--resume")
     for key in ("state_dict", "current_model_state"):
-        for name, value in weights(whole, key).items():
-            assert torch.equal(weights(part, key)[name], value), name
+        assert same(weights(whole, key), weights(part, key))
     with pytest.raises(SystemExit):
         run("wrong", "--ema", "1.5")
 
@@ -139,8 +141,9 @@ def test_a_logger_whose_package_is_missing_is_one_line(
         caplog.clear()
         with pytest.raises(SystemExit):
             run("small", "-c", f"loggers/{logger}")
-        assert caplog.text.count("\n") == 1
-        assert f"pip install 'lipsync_bench[{logger}]'" in caplog.text
+        (error,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert "\n" not in error
+        assert f"pip install 'lipsync_bench[{logger}]'" in error
     assert not Path("runs").exists()
 
 
