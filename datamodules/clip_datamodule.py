@@ -275,6 +275,10 @@ class ClipDataModule(FaceDataModule):
             f"{self.name}: the splits have {counts} clips. Expected {expected}. "
             "Complete the data set and its lists, or set --data.init_args.check_counts warn."
         )
+        self._told(message)
+
+    def _told(self, message: str) -> None:
+        """An error or a warning, as `check_counts` says."""
         if self.check_counts == "error":
             raise ValueError(message)
         logger.warning(message)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """HDTF: politicians, reporters and speakers in videos of 720p and 1080p."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,8 +10,6 @@ from lipsync_bench.datamodules.datasets.splits import Split
 
 CLIPS, SQUARES = 436, 421
 """How many clips the published lists name, of 369 videos, and how many of them have a square."""
-
-logger = logging.getLogger(__name__)
 
 __all__ = ["HDTF", "HDTF512"]
 
@@ -78,14 +75,11 @@ class HDTF(ClipFolder):
 
     def split_ids(self, prepared: Sequence[str]) -> dict[Split, list[str]]:
         if len(prepared) != self.clips_listed:
-            message = (
+            self._told(
                 f"{self.name}: {len(prepared)} clips in {self.root}. Expected the {self.clips_listed} of the published "
                 "lists; failures.csv there says why others are missing. Run bench prepare again, or set "
                 "--data.init_args.check_counts warn."
             )
-            if self.check_counts == "error":
-                raise ValueError(message)
-            logger.warning(message)
         return super().split_ids(prepared)
 
 

@@ -109,8 +109,7 @@ def read_stamps(folder: Path) -> list[Stamp]:
                 found = f"also on {first[video]}" if words else "without a time stamp"
                 raise ValueError(f"{where}: {video} is {found}. Expected each video once, with its clips. {_MEND}")
             for index, word in enumerate(words):
-                stamp = Stamp(video, index, *_seconds(word, where), height=heights.get(video, [None])[0])
-                x, width, y, height = squares.get(stamp.name, (0, 0, 0, 0))
+                x, width, y, height = squares.get(f"{video}_{index}", (0, 0, 0, 0))
                 square = (x, y, width, height) if width and height else None
-                stamps.append(Stamp(video, index, stamp.start_s, stamp.end_s, square, stamp.height))
+                stamps.append(Stamp(video, index, *_seconds(word, where), square, heights.get(video, [None])[0]))
     return stamps

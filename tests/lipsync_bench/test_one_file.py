@@ -229,7 +229,7 @@ def test_a_file_in_another_folder_is_a_data_set_everywhere(corpus, tmp_path):
     (tmp_path / "experiments" / "benchmarks").mkdir(parents=True)
     (tmp_path / "experiments" / "benchmarks" / "plays.yaml").write_text(BENCHMARK)
     found = used(tmp_path, "plays.py", DATASET, USES_OF_A_DATASET)
-    assert found["names"] == ["folder", "lrs2", "mead", "plays", "synthetic"]
+    assert found["names"] == ["folder", "hdtf", "hdtf_512", "lrs2", "mead", "plays", "synthetic"]
     assert {"lrs2", "plays"} <= set(found["benchmarks"])
     assert found["clips"] == [f"{speaker}/0000{number}" for speaker in ("s01", "s02") for number in (1, 2, 3)]
     assert found["sources"][0] == "s01/takes/00001.mp4"

@@ -93,9 +93,9 @@ def test_a_part_has_the_frames_and_the_audio_of_its_time(tmp_path: Path) -> None
     source = write_numbered(tmp_path / "a.mp4", 70, audio=rising)
     cut_video(Cutting(source, 1, 2), tmp_path / "part.mp4")
     assert numbers(read_frames(tmp_path / "part.mp4")) == list(range(25, 50))
-    heard = load_audio(tmp_path / "part.mp4")[:16000]  # AAC fills its last frame
-    assert len(heard) == 16000
-    assert np.correlate(rising[15000:33000], heard, "valid").argmax() == 1000
+    samples = load_audio(tmp_path / "part.mp4")[:16000]  # AAC fills its last frame
+    assert len(samples) == 16000
+    assert np.correlate(rising[15000:33000], samples, "valid").argmax() == 1000
 
 
 def test_a_square_is_cut_out_and_resized(tmp_path: Path) -> None:
