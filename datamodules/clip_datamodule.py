@@ -91,8 +91,8 @@ class ClipDataModule(FaceDataModule):
         batch_size: windows in a batch, for each process.
         image_size: side of square faces, to which the clips' own crops are resized, for models of other projects. None
             for the faces that the model's recipe asks for: its track beside each clip.
-        window: kind of the batches, a class of `WindowDataset`; `generator` and `expert` are understood. Without it
-            the kind that the model's class attribute `window` names, else that of generators.
+        window: kind of the batches, a class of `WindowDataset`; `generator`, `punctual` and `expert` are understood.
+            Without it the kind that the model's class attribute `window` names, else that of generators.
         num_workers: loader processes; without it the number of cores, at most 4.
         seed: of the windows. Splits do not depend on it.
         read: `file` reads files with ordinary calls; `mmap` maps them, which is slower unless they are few and on a

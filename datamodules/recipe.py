@@ -17,11 +17,15 @@ from typing import Any, get_args
 from lipsync_bench.datamodules.faces.crop_rules.atvg import ATVGSquare
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
+from lipsync_bench.datamodules.faces.crop_rules.ffhq_rectangle import FFHQRectangle
+from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCrop
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Resize
 from lipsync_bench.datamodules.limits import one_of
 from lipsync_bench.datamodules.recipe_values import Enhance, MelPadding, Paste, ReferenceKind
 
-_RULES: dict[str, type[CropRule]] = {rule.name: rule for rule in (FaceMeshBox, DetectorBox, FFHQQuad, ATVGSquare)}
+_RULES: dict[str, type[CropRule]] = {
+    rule.name: rule for rule in (FaceMeshBox, DetectorBox, FFHQQuad, ATVGSquare, FFHQRectangle, LandmarkCrop)
+}
 _LATER = frozenset({"enhance"})
 """Fields that recipes of earlier versions lack. Where one is absent it has its default, and the default is not written,
 so that digests stay as they were."""
@@ -97,7 +101,7 @@ class Recipe:
         inputs: Names of further inputs.
         paste: How a face is pasted: box, hard edges; feather and laplacian, soft ones; parser, through HyperLips' mask,
             which its face parser finds (parser_released: to the pixel as its script); quad, a rotated square with a
-            soft edge.
+            soft edge; mask, through the smoothed hull of the crop rule g4g.
         enhance: What is done to a frame after its face is pasted: none; gfpgan, the face is restored by GFPGAN 1.3.
     """
 
@@ -121,6 +125,11 @@ class Recipe:
             raise ValueError(
                 f"paste is {self.paste} with the crop rule {self.crop.text()}. Expected quad with ffhq, and with no "
                 "other rule (--recipe.paste)"
+            )
+        if self.paste == "mask" and not isinstance(self.crop, LandmarkCrop):
+            raise ValueError(
+                f"paste is mask with the crop rule {self.crop.text()}. Expected g4g (--recipe.crop), or another paste "
+                "(--recipe.paste feather)"
             )
 
     @classmethod

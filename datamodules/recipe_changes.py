@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import NO_PADS, DetectorBox, FaceMeshBox
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
+from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCrop
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
 from lipsync_bench.datamodules.recipe import Recipe, References, crop_rule
 from lipsync_bench.datamodules.recipe_options import RecipeOptions
@@ -34,6 +35,8 @@ def changed(recipe: Recipe, options: RecipeOptions) -> Recipe:
     }
     if options.paste is None and isinstance(crop, FFHQQuad) != (recipe.paste == "quad"):
         changes["paste"] = "quad" if isinstance(crop, FFHQQuad) else "feather"
+    elif options.paste is None and recipe.paste == "mask" and not isinstance(crop, LandmarkCrop):
+        changes["paste"] = "feather"
     if options.references is not None:
         changes["references"] = References(options.references)
     if options.reference_frame is not None:
@@ -44,7 +47,7 @@ def changed(recipe: Recipe, options: RecipeOptions) -> Recipe:
 
 
 def _other_rule(rule: CropRule, name: CropName) -> CropRule:
-    if name == "mesh" or name == "ffhq" or name == "atvg":  # mypy narrows by no tuple
+    if name == "mesh" or name == "ffhq" or name == "atvg" or name == "g4g":  # mypy narrows by no tuple
         return rule if rule.name == name else crop_rule({"rule": name})
     if isinstance(rule, DetectorBox):
         return replace(rule, detector=name)

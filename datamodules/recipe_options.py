@@ -39,14 +39,16 @@ class RecipeOptions:
 
     Args:
         crop: How faces are cut out: mesh, the box around the Face Mesh; mediapipe, dlib or s3fd, that detector's boxes
-            with the recipe's pads and smoothing; ffhq, FFHQ's aligned square; atvg, ATVG's square about dlib's boxes.
+            with the recipe's pads and smoothing; ffhq, FFHQ's aligned square; atvg, ATVG's square about dlib's boxes;
+            g4g, the rectangle of G4G and DINet about mouth and nose.
         pads: Pixels added to the boxes, as TOP BOTTOM LEFT RIGHT.
         smooth: Smooth a detector's boxes, or FFHQ's squares, over 5 frames.
         references: Which frame shows the identity: each frame itself (same), or the first one.
         reference_frame: The number of the frame that shows it, from 0, instead.
         mel_padding: How the audio is continued at both ends: reflect or constant (zeros).
-        paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released or quad. Faces
-            cut by ffhq are pasted as quad, and as feather if another rule takes its place.
+        paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released, quad or
+            mask. Faces cut by ffhq are pasted as quad, and as feather if another rule takes its place; mask is for
+            those cut by g4g.
         enhance: What is done after that: none, or gfpgan, which restores the pasted face (weights gfpgan_1_3).
     """
 

@@ -8,21 +8,33 @@ from collections.abc import Sequence
 
 from lipsync_bench.cli.calm import calm
 from lipsync_bench.cli.command_line import Subcommands, WrongUsage, command_line, parse, sub_app
-from lipsync_bench.cli.data_commands import base_frames, cut, prepare, synthetic
+from lipsync_bench.cli.data_commands import base_frames, coefficients, cut, prepare, synthetic
 from lipsync_bench.cli.doctor import doctor
 from lipsync_bench.cli.endings import errors_in_a_line
 from lipsync_bench.cli.experiment_commands import experiments_copy, experiments_list
 from lipsync_bench.cli.logs import show_logs
 from lipsync_bench.cli.method_commands import demo, dub, import_, mouth_reference
 from lipsync_bench.cli.scoring_commands import evaluate, export, leaderboard_merge, report, sync, table
-from lipsync_bench.cli.weights_commands import weights_fetch, weights_list, weights_verify, weights_where
+from lipsync_bench.cli.weights_commands import (
+    weights_fetch,
+    weights_list,
+    weights_pack,
+    weights_verify,
+    weights_where,
+)
 
 WRONG_USAGE = 2
 INTERRUPTED = 130
 READER_LEFT = 141  # 128 and the number of SIGPIPE
 SUBCOMMANDS: dict[str, Subcommands] = {
     "Start here": {"demo": demo, "doctor": doctor},
-    "Data": {"prepare": prepare, "synthetic": synthetic, "cut": cut, "base-frames": base_frames},
+    "Data": {
+        "prepare": prepare,
+        "synthetic": synthetic,
+        "cut": cut,
+        "base-frames": base_frames,
+        "coefficients": coefficients,
+    },
     "Evaluation": {
         "evaluate": evaluate,
         "export": export,
@@ -42,8 +54,14 @@ SUBCOMMANDS: dict[str, Subcommands] = {
         ),
         "weights": sub_app(
             "weights",
-            "Official weight files: which there are, where they are, whether they are right; and download them.",
-            {"list": weights_list, "where": weights_where, "verify": weights_verify, "fetch": weights_fetch},
+            "Official weight files: which there are, where they are, whether they are right; download; pack your own.",
+            {
+                "list": weights_list,
+                "where": weights_where,
+                "verify": weights_verify,
+                "fetch": weights_fetch,
+                "pack": weights_pack,
+            },
         ),
     },
 }

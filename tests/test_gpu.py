@@ -22,7 +22,6 @@ import yaml
 from lipsync_bench import bench, models
 from lipsync_bench.models import list_methods, load_method
 from lipsync_bench.models.core.checkpoints import BenchModule, save_module
-from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from tests.models.training import loader, trainer_for
 
@@ -91,8 +90,8 @@ def test_generated_frames_are_those_of_the_cpu(kind: type[BenchModule], tmp_path
     frames = []
     for device in ("cpu", DEVICE):
         module = load_method(tmp_path / "small.ckpt", device)
-        batch = {name: value[0].to(device) for name, value in module.example_batch(seed=3).items()}
-        made = module.generate(FaceInputs.of(batch["frame_mels"], batch["target"], batch["reference"])).frames
+        batch = {name: value.to(device) for name, value in module.example_batch(1, seed=3).items()}
+        made = module.generate(module.batch_inputs(batch)).frames
         assert made.device.type == device
         frames.append(made.cpu())
     torch.testing.assert_close(frames[1], frames[0], rtol=0, atol=1e-3)  # a quarter of a grey level

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeGuard, TypeVar
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ _Network = TypeVar("_Network", bound=nn.Module)
 _EXPANDED_BYTES = 1 << 20  # strides of 0 let a few bytes stand for a tensor of any size
 _LISTED = 5  # names in a message
 
-__all__ = ["is_state", "load_weights", "mismatch", "read_state", "read_torch"]
+__all__ = ["is_state", "load_weights", "mismatch", "read_metadata", "read_state", "read_torch"]
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -72,6 +73,14 @@ def read_torch(path: Path, expected: str, repair: str, *, mapped: bool = False) 
             f"{path}: cannot be read as a weight file ({type(error).__name__}), {path.stat().st_size} bytes: truncated "
             f"or damaged, or something else. Expected {expected}. {repair}"
         ) from error
+
+
+def read_metadata(path: Path) -> Mapping[str, str]:
+    """The texts in the head of a safetensors file that `read_torch` has read; none of any other file."""
+    if not _is_safetensors(path):
+        return {}
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
 
 
 def _is_dense(value: Any) -> TypeGuard[Tensor]:

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 from lipsync_bench.datamodules.files.disk import temporary_path
 
 _ENCODER = "libx264rgb"  # without loss as quick as writing the frames themselves, in a twentieth of the space
-_OPTIONS = {"qp": "0", "preset": "ultrafast"}
+_READ_BACK = 16  # frames that are decoded before the first of them is read backwards
+_OPTIONS = {"qp": "0", "preset": "ultrafast", "g": str(_READ_BACK), "bf": "0"}
 
 __all__ = ["FrameStore"]
 
@@ -47,6 +49,19 @@ class FrameStore:
         with av.open(f"file:{self._path}") as container:
             for frame in container.decode(video=0):
                 yield frame.to_ndarray(format="rgb24")
+
+    def read_back(self) -> Iterator[np.ndarray]:
+        """All frames, from the last one on; holds 16 at a time."""
+        self._end()
+        with av.open(f"file:{self._path}") as container:
+            stream = container.streams.video[0]
+            starts = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
+            for first in range((len(starts) - 1) // _READ_BACK * _READ_BACK, -1, -_READ_BACK):
+                container.seek(starts[first], stream=stream)
+                wanted = starts[first : first + _READ_BACK]
+                group = (frame for frame in container.decode(stream) if frame.pts >= wanted[0])
+                for frame in reversed(list(islice(group, len(wanted)))):
+                    yield frame.to_ndarray(format="rgb24")
 
     def _end(self) -> None:
         container, self._container = self._container, None

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lipsync_bench.datamodules.files.weights import mismatch
 from lipsync_bench.datamodules.weights.registry import WeightFile, files_of_kind
 
 __all__ = ["OfficialWeights"]
@@ -34,6 +35,8 @@ class OfficialWeights:
         partner: Kind of that discriminator, "" if there is none.
         first_stage: Class of the checkpoint to be named with --base, whose generator becomes part of the module by its
             `attach_base`; None for a method of one stage.
+        optional: Name of the part of the network that is the first stage, where a file may have it or lack it as a
+            whole.
         dead: Parameters that have no influence on the output, in words; they load all the same.
         outer: Keys of outer dictionaries, the first that is there counts; without any of them the file is flat.
         rename: State-dict name of a name in the file; None drops the entry.
@@ -46,10 +49,26 @@ class OfficialWeights:
     module: Callable[[Any, Any], Any] | None = None
     partner: str = ""
     first_stage: type[Any] | None = None
+    optional: str = ""
     dead: str = ""
     outer: tuple[str, ...] = ("state_dict",)
     rename: Callable[[str], str | None] = _without_parallel
     own: tuple[WeightFile, ...] = ()
+
+    def lacks_part(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether the optional part is missing in a file's tensors."""
+        return bool(self.optional) and not any(name.startswith(f"{self.optional}.") for name in state)
+
+    def needs_first_stage(self, state: Mapping[str, Tensor]) -> bool:
+        """Whether a file's tensors become a module only together with a checkpoint of the first stage."""
+        return self.first_stage is not None and (not self.optional or self.lacks_part(state))
+
+    def differences(self, network: nn.Module, state: Mapping[str, Tensor]) -> str:
+        """Why a file's tensors are not those of the network, as `mismatch`."""
+        wanted = network.state_dict()
+        if self.lacks_part(state):
+            wanted = {name: value for name, value in wanted.items() if not name.startswith(f"{self.optional}.")}
+        return mismatch(wanted, state)
 
     @property
     def files(self) -> list[WeightFile]:

@@ -58,11 +58,11 @@ class Drawn(NamedTuple):
     """What a kind draws from a clip.
 
     Args:
-        faces: By name, the frames whose faces the window has.
+        faces: By name, the frames whose faces the window has; a range is read at once.
         tensors: Everything else by name.
     """
 
-    faces: dict[str, range]
+    faces: dict[str, Sequence[int]]
     tensors: dict[str, torch.Tensor]
 
 
@@ -71,6 +71,12 @@ class _Read(NamedTuple):
 
     faces: dict[str, StoredFaces]
     tensors: dict[str, torch.Tensor]
+
+
+def _stored(source: Clip | Track, frames: Sequence[int]) -> list[bytes]:
+    if isinstance(frames, range):
+        return source.stored(frames.start, len(frames))
+    return [image for frame in frames for image in source.stored(frame, 1)]
 
 
 class Windows(Sequence[_Sample]):
@@ -237,7 +243,7 @@ class WindowDataset(Dataset[_Sample], ABC, Generic[_Sample]):
         source: Clip | Track = clip if self.track is None else self.track_of(clip)
         codec = source.header.codec if isinstance(source, Track) else None
         faces = {
-            name: StoredFaces(source.path, frames.start, source.stored(frames.start, len(frames)), codec)
+            name: StoredFaces(source.path, frames[0], _stored(source, frames), codec)
             for name, frames in drawn.faces.items()
         }
         return _Read(faces, drawn.tensors)

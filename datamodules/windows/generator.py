@@ -4,7 +4,8 @@
 A window starting at frame s has the five frames s ... s + 4 and sixteen mel columns from c(s) = int(80 s / 25). Every
 single frame has one more cut of sixteen columns, which starts one frame early: at c(s + k - 1) for k = 0 ... 4. The
 published loader counts frames from 0 but treats them there as if they were counted from 1, so that in training the cuts
-begin 40 ms earlier than at inference. It is kept, because the published weights were trained so.
+begin 40 ms earlier than at inference. It is kept, because the published weights were trained so. What is trained so
+lets the lips come one frame late; `PunctualWindows` has the cuts of inference in training too.
 
 Reference: Prajwal, Mukhopadhyay, Namboodiri, Jawahar, "A Lip Sync Expert Is All You Need for Speech to Lip Generation
 In the Wild", ACM Multimedia 2020, https://arxiv.org/abs/2008.10010.
@@ -12,7 +13,7 @@ In the Wild", ACM Multimedia 2020, https://arxiv.org/abs/2008.10010.
 Differs: as dataset.py says; within a clip the distribution is the published one.
 """
 
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES, draw_starts,
 
 EARLY_FRAMES = 1  # how early the single frames' mel cuts start
 
-__all__ = ["GeneratorWindows", "Window", "window_columns"]
+__all__ = ["GeneratorWindows", "PunctualWindows", "Window", "window_columns"]
 
 
 class Window(TypedDict):
@@ -41,28 +42,29 @@ class Window(TypedDict):
     frame_mels: torch.Tensor
 
 
-def window_columns(start: int) -> tuple[int, list[int]]:
+def window_columns(start: int, early: int = EARLY_FRAMES) -> tuple[int, list[int]]:
     """First mel column of the window's own sixteen, and of the sixteen of each of its five frames."""
-    return mel_start(start), [mel_start(start + k - EARLY_FRAMES) for k in range(WINDOW_FRAMES)]
+    return mel_start(start), [mel_start(start + k - early) for k in range(WINDOW_FRAMES)]
 
 
 class GeneratorWindows(WindowDataset[Window]):
     """Windows that show a generator what to make and who it is. Args are those of `WindowDataset`."""
 
     name = "generator"
+    early: ClassVar[int] = EARLY_FRAMES
 
     @classmethod
     def starts(cls, clip: Clip) -> range:
-        # Not from frame 0, because the single frames' mel cuts start one frame early.
-        return window_starts(len(clip), clip.mel_columns, EARLY_FRAMES, WINDOW_FRAMES - 1 - EARLY_FRAMES)
+        # Not from frame 0 where the single frames' mel cuts start one frame early.
+        return window_starts(len(clip), clip.mel_columns, cls.early, WINDOW_FRAMES - 1 - cls.early)
 
     def draw(self, clip: Clip, rng: np.random.Generator) -> Drawn:
         return self.cut(clip, *draw_starts(rng, self.starts(clip), len(clip)), self.mel_padding)
 
-    @staticmethod
-    def cut(clip: Clip, start: int, other: int, padding: MelPadding = "reflect") -> Drawn:
+    @classmethod
+    def cut(cls, clip: Clip, start: int, other: int, padding: MelPadding = "reflect") -> Drawn:
         """Target frames and mel columns from `start`, reference frames from `other`."""
-        own, singles = window_columns(start)
+        own, singles = window_columns(start, cls.early)
         columns = clip.mel_window(singles[0], padding, singles[-1] - singles[0] + MEL_WINDOW)  # the six cuts overlap
         places = np.array([*singles, own])[:, None] - singles[0] + np.arange(MEL_WINDOW)
         mels = torch.from_numpy(columns[:, places].transpose(1, 0, 2)[:, None].copy())  # (6, 1, 80, 16)
@@ -81,3 +83,10 @@ class GeneratorWindows(WindowDataset[Window]):
             "mel": torch.rand((batch_size, 1, MEL_BANDS, MEL_WINDOW), generator=random) * 8 - 4,
             "frame_mels": torch.rand((batch_size, WINDOW_FRAMES, 1, MEL_BANDS, MEL_WINDOW), generator=random) * 8 - 4,
         }
+
+
+class PunctualWindows(GeneratorWindows):
+    """`GeneratorWindows` whose single frames have in training the mel cuts that they have at inference."""
+
+    name = "punctual"
+    early = 0

@@ -3,7 +3,7 @@
 
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
-from lipsync_bench.datamodules.windows.generator import GeneratorWindows
+from lipsync_bench.datamodules.windows.generator import GeneratorWindows, PunctualWindows
 
 WindowKind = type[WindowDataset] | str | None
 
@@ -27,9 +27,9 @@ def choose_kind(window: WindowKind, module: object) -> type[WindowDataset]:
         return own or GeneratorWindows
     if not isinstance(window, str):
         return window
-    known = {kind.name: kind for kind in (ExpertWindows, GeneratorWindows, own) if kind is not None}
+    known = {kind.name: kind for kind in (ExpertWindows, GeneratorWindows, PunctualWindows, own) if kind}
     found = known.get(window)
-    if found is None or own not in (None, found):
+    if found is None or not issubclass(found, own or WindowDataset):
         expected = f"{own.name}, which {type(module).__name__} reads" if own else f"{', '.join(known)} or a class"
         raise ValueError(
             f"window is {window!r}. Expected {expected}. Leave out --data.init_args.window: the model says what it "

@@ -17,7 +17,7 @@ from lipsync_bench.datamodules.weights.options import WeightOptions
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["base_frames", "cut", "prepare", "synthetic"]
+__all__ = ["base_frames", "coefficients", "cut", "prepare", "synthetic"]
 
 
 def prepare(
@@ -143,3 +143,32 @@ def base_frames(
     )
     _log.info("%s", report.summary())
     return 1 if report.done + report.skipped == 0 and splitting.part().count == 1 else 0
+
+
+def coefficients(
+    *,
+    root: Path,
+    network: str = "official",
+    for_: Annotated[str, Parameter(name="--for")] = "videoretalking_dnet",
+    overwrite: bool = False,
+    device: str = "auto",
+    weights: WeightOptions = WeightOptions(),
+) -> int:
+    """Regress the 3DMM coefficients of prepared faces, which VideoReTalking's D-Net is trained with.
+
+    By Deep3DFaceRecon's network. Resumes where an interrupted run stopped. What cannot be read is listed in
+    coefficients_failures.csv.
+
+    Args:
+        root: Folder of prepared clips with D-Net's faces (bench prepare --for videoretalking_dnet); each gets a file
+            CLIP.coefficients beside it.
+        network: official, the file deep3d_face of the store; or a file; or random, for smoke runs alone.
+        for_: The run whose faces they are, as videoretalking_dnet+synthetic/videoretalking_dnet.
+        overwrite: Make finished files anew.
+        device: auto, cpu or cuda:N.
+    """
+    from lipsync_bench.inference.coefficients import make_coefficients
+
+    report = make_coefficients(root, network=network, of=for_, overwrite=overwrite, device=device, weights=weights)
+    _log.info("%s", report.summary())
+    return 1 if report.done + report.skipped == 0 else 0

@@ -53,6 +53,7 @@ from lipsync_bench.recipes import recipe_named
 from lipsync_bench.results.csv_tables import csv_text
 from lipsync_bench.results.leaderboard import rich_table
 from lipsync_bench.runs import STAGE, run_checkpoint
+from lipsync_bench.weights.methods import PRETRAINED, PRETRAINED_FILE
 
 SPEAKERS = 6
 CLIPS_PER_SPEAKER = 8
@@ -193,7 +194,10 @@ def _preview(path: Path, clip_file: Path, source_root: Path, checkpoints: Mappin
     columns: dict[str, Iterable[np.ndarray]] = {
         "ground truth": frames(),
         "repeated frame": (cut.paste(frame, reference) for frame, cut in zip(frames(), cuts, strict=True)),
-        **{f"{name} (small)": dubbed(checkpoint) for name, checkpoint in checkpoints.items()},
+        **{
+            f"{name}{'' if checkpoint == PRETRAINED_FILE else ' (small)'}": dubbed(checkpoint)
+            for name, checkpoint in checkpoints.items()
+        },
     }
     write_preview(path, columns, samples)
 
@@ -242,7 +246,10 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     boards: list[pd.DataFrame] = []
 
     def checkpoints() -> dict[str, Path]:
-        return {name: _weights(out, name) for name in runs if name in list_methods()}
+        trained = {name: _weights(out, name) for name in runs if name in list_methods()}
+        method = PRETRAINED_FILE.stem  # which the package has weights of
+        beside = {f"{method}_{PRETRAINED}": PRETRAINED_FILE}
+        return trained | (beside if method in trained and PRETRAINED_FILE.is_file() else {})
 
     stages += [
         ("evaluation", lambda: boards.append(

@@ -30,7 +30,8 @@ def dub(
     its metadata that it is synthetic. Please tell its viewers as well, and dub only people who agreed to it.
 
     Args:
-        checkpoint: Of any method; or an official weight file, or official:ID for one in the store.
+        checkpoint: Of any method; pretrained, the small Wav2Lip that comes with the package (of synthetic people; on
+            others a demonstration only); or an official weight file, or official:ID for one in the store.
         video: Shows the person; its own audio is not used.
         audio: The speech, any file with audio.
         out: The MP4 to write.

@@ -21,7 +21,7 @@ Folders = Annotated[tuple[Path, ...], Parameter(json_list=False)]
 _CAPTION = "sources: independent owners who name the same SHA-256; 0: none is public, and the file cannot be checked"
 _log = logging.getLogger(__name__)
 
-__all__ = ["weights_fetch", "weights_list", "weights_verify", "weights_where"]
+__all__ = ["weights_fetch", "weights_list", "weights_pack", "weights_verify", "weights_where"]
 
 
 def weights_list(*, weights: Folders = (), csv: Path | None = None) -> int:
@@ -145,4 +145,22 @@ def weights_fetch(
     if missing:
         for path in fetch(missing, folder, mirrors=mirrors, accept_licence=accept_licence).values():
             sys.stdout.write(f"{printable(str(path))}\n")
+    return 0
+
+
+def weights_pack(checkpoint: Path, /, *, out: Path, about: dict[str, str] | None = None) -> int:
+    """Write a checkpoint in half precision, with what made it, as a safetensors file of a few MB, to hand it on.
+
+    Every command takes it in the checkpoint's place, except that no training is resumed from it.
+
+    Args:
+        checkpoint: Of lightning fit, or the folder of a run.
+        out: The file to write.
+        about: What to say of it, as --about.licence Apache-2.0; --about.about is shown wherever it is used.
+    """
+    from lipsync_bench.models.core.checkpoints import pack_checkpoint
+    from lipsync_bench.runs import run_checkpoint
+
+    pack_checkpoint(run_checkpoint(checkpoint), out, about or {})
+    _log.info("%s: %.1f MB", out, out.stat().st_size / 1e6)
     return 0

@@ -58,8 +58,8 @@ class Inputs:
     Args:
         root: Folder of prepared clips, instead of the benchmark's.
         methods: Weights of each method, as --methods.wav2lip PATH: a checkpoint or an official file; or official for
-            the official file of that name in the store (official:ID for another). Added to the benchmark's, or
-            replacing them.
+            the official file of that name in the store (official:ID for another), or pretrained for the small Wav2Lip
+            that comes with the package. Added to the benchmark's, or replacing them.
         pred: Folder of generated videos, as DIR or NAME=DIR; may be given several times. With --target they are
             compared with its videos, else each is one more method, whose files are named like the clips.
     """

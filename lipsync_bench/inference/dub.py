@@ -29,6 +29,7 @@ from lipsync_bench.datamodules.media.audio import (
     load_audio,
     mel_spectrogram,
 )
+from lipsync_bench.datamodules.media.frame_store import FrameStore
 from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.datamodules.progress import progress_bar
@@ -119,6 +120,18 @@ def _looped(video: Path, fps: float) -> Generator[np.ndarray, None, None]:
     while True:
         yield from read_frames(video, fps)
         gc.collect()  # a decoder is part of a reference cycle and holds 150 MB of 1080p until that is found
+
+
+def _to_and_fro(video: Path, fps: float, out: Path) -> Generator[np.ndarray, None, None]:
+    """Forwards, then backwards, and so on; the first and the last frame come twice. Kept on the disk beside `out`."""
+    with closing(FrameStore(out)) as store:
+        for frame in read_frames(video, fps):
+            store.add(frame)
+            yield frame
+        gc.collect()
+        while True:
+            yield from store.read_back()
+            yield from store.read()
 
 
 def _method_name(module: TalkingFaceModule) -> str:
@@ -225,8 +238,10 @@ def dub(
             lambda: islice(read_frames(video, fps), len(geometry)),
         )
         with (
-            closing(_looped(video, fps)) as source,
             closing(sessions.of(whole)) as session,
+            closing(
+                _to_and_fro(video, fps, out) if session.ping_pong and total > len(geometry) else _looped(video, fps)
+            ) as source,
             VideoWriter(out, fps, (info.height, info.width), audio=track, metadata=tags) as writer,
         ):
             dubbed = dub_frames(session, islice(source, total), batch)

@@ -172,12 +172,13 @@ class EnhancedSession(Session):
                 f"{enhancer.name} without landmarks of the face. Expected its 68 points in each frame. Find them with "
                 "find_face(landmarks=True), or leave the faces as they are: --recipe.enhance none"
             )
+        self.ping_pong = session.ping_pong
         self._session, self._landmarks, self._enhancer = session, geometry.landmarks, enhancer
 
     def frames(self, first: int, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         dubbed = list(self._session.frames(first, images))
         changed = [k for k, (new, old) in enumerate(zip(dubbed, images, strict=True)) if new is not old]
-        places = [(first + k) % len(self._landmarks) for k in changed]
+        places = [self.place(first + k, len(self._landmarks)) for k in changed]
         enhanced, without = self._enhancer.enhance([dubbed[k] for k in changed], self._landmarks[places])
         for k, frame in zip(changed, enhanced, strict=True):
             dubbed[k] = frame

@@ -19,8 +19,9 @@ class DubOptions:
     """How a video is dubbed.
 
     Args:
-        fit: loop, as long as the audio, a video that is too short starts again from its beginning (but not for the
-            last 0.2 s, which only have audio); cut, ends with the shorter of the two.
+        fit: loop, as long as the audio, a video that is too short starts again from its beginning, or plays
+            backwards where the method says so (but not for the last 0.2 s, which only have audio); cut, ends with the
+            shorter of the two.
         no_mark: Leave out the metadata that says that the file is synthetic, and what made it.
         device: auto, cpu or cuda:N.
     """

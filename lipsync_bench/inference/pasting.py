@@ -4,6 +4,7 @@
 import numpy as np
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
+from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCut
 from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
 from lipsync_bench.datamodules.recipe import Recipe
 from lipsync_bench.datamodules.weights.store import Store
@@ -11,7 +12,7 @@ from lipsync_bench.inference.blending import Blend, blend
 from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
 from lipsync_bench.models.core.session import PasteFace, face_bytes
 
-__all__ = ["BlendPaste", "WholeCutPaste", "box_of", "make_paste"]
+__all__ = ["BlendPaste", "MaskPaste", "WholeCutPaste", "box_of", "make_paste"]
 
 
 def box_of(cut: Cut) -> np.ndarray:
@@ -52,6 +53,17 @@ class BlendPaste:
         return blend(frame, generated, box_of(cut), contour, self._how)
 
 
+class MaskPaste:
+    """Through the face mask of the crop rule g4g."""
+
+    name = "mask"
+
+    def __call__(self, frame: np.ndarray, cut: Cut, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
+        """A changed copy of the frame; arguments as `PasteFace`."""
+        assert isinstance(cut, LandmarkCut), "a recipe has this paste with this rule alone"
+        return cut.blend(frame, face_bytes(generated))
+
+
 def make_paste(recipe: Recipe, store: Store, device: str = "cpu") -> PasteFace:
     """The paste of a recipe.
 
@@ -64,6 +76,8 @@ def make_paste(recipe: Recipe, store: Store, device: str = "cpu") -> PasteFace:
     name = recipe.paste
     if name in ("box", "quad"):
         return WholeCutPaste(name)
+    if name == "mask":
+        return MaskPaste()
     if name in ("feather", "laplacian"):
         return BlendPaste(name)
     return FaceMaskPaste(parser_in(store), device, released=name == "parser_released")

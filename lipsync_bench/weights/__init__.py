@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lipsync_bench import datamodules, models
 from lipsync_bench.datamodules.files.disk import atomic_path, sha256
-from lipsync_bench.datamodules.files.weights import is_state, mismatch, read_torch
+from lipsync_bench.datamodules.files.weights import is_state, read_torch
 from lipsync_bench.datamodules.foreign import Foreign, imported, joined
 from lipsync_bench.datamodules.lookup import modules_with
 from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
@@ -76,7 +76,7 @@ def official_state(kind: OfficialWeights, path: Path) -> dict[str, Tensor]:
 
 
 def _fill(kind: OfficialWeights, path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
-    differences = mismatch(network.state_dict(), state)
+    differences = kind.differences(network, state)
     if differences:
         raise ValueError(
             f"{path}: is not a {kind.name}. {differences}. Expected {kind.expected}. Name another kind "
@@ -88,6 +88,11 @@ def _fill(kind: OfficialWeights, path: Path, network: nn.Module, state: dict[str
             f"{path}: NaN or infinity in {', '.join(broken)}. Expected numbers: {kind.expected}. Download it again"
         )
     network.load_state_dict(state, strict=False)  # compared above
+    if kind.lacks_part(state):
+        for value in network.get_submodule(kind.optional).state_dict().values():
+            if value.is_floating_point():
+                value.fill_(torch.nan)  # rather than random weights, which nobody would notice
+        _log.warning("%s: has no weights of the part %s, which gives NaN until it is replaced", path, kind.optional)
 
 
 def official_network(kind: OfficialWeights, path: Path, state: dict[str, Tensor]) -> nn.Module:
@@ -102,7 +107,8 @@ def import_official(kind: str, path: Path | str) -> nn.Module:
 
     Its state-dict names and its `forward` are the official ones: (audio, faces) for generators and experts, in BGR. The
     file may be what the training scripts save (with optimiser state and "module." before the names), a flat
-    dictionary, or a TorchScript archive. Nothing in it is executed.
+    dictionary, or a TorchScript archive. Nothing in it is executed. A part that the file may lack (E-Net's L-Net,
+    called `low_res`) holds NaN then, until it is replaced.
 
     Args:
         kind: A name in `KINDS`.
@@ -144,18 +150,19 @@ def import_file(kind: str, path: Path, out: Path, disc: Path | None = None, base
 
     Raises:
         FileNotFoundError, ValueError: As `import_official`; `out` is an input; `disc` or `base` for a kind without,
-            or no `base` for one that needs it.
+            or no `base` for a file that needs it.
     """
     record = _kind(kind)
     if disc is not None and not record.partner:
         raise ValueError(f"--disc {disc} with kind {kind}. Expected a generator's kind. Leave out --disc")
-    if (record.first_stage is not None) != (base is not None):
-        expected = "none for this kind" if record.first_stage is None else "the checkpoint of its first stage"
-        raise ValueError(f"--base {base} with kind {kind}. Expected {expected}. Set or leave out --base BASE.ckpt")
     for source in (path, disc, base):
         if source is not None and out.exists() and source.exists() and out.samefile(source):
             raise ValueError(f"--out {out} is the official file itself. Expected another path. Set --out CKPT")
-    network = import_official(kind, path)
+    state = official_state(record, path)
+    if record.needs_first_stage(state) if base is None else record.first_stage is None:
+        expected = "none for this kind" if record.first_stage is None else "the checkpoint of its first stage"
+        raise ValueError(f"--base {base} with kind {kind}. Expected {expected}. Set or leave out --base BASE.ckpt")
+    network = official_network(record, path, state)
     origin = _tell(record, path, network)
     partner = None
     if disc is not None:

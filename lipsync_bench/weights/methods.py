@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A method from whatever holds its weights: a checkpoint of this package, an official file, or the word `official`."""
+"""A method from whatever holds its weights: a checkpoint of this package, an official file, or a word.
+
+The word `official` means the official file of the method's name; `pretrained` the weights that come with the package.
+"""
 
 import logging
 from pathlib import Path
@@ -8,20 +11,31 @@ import torch
 from torch import Tensor
 
 from lipsync_bench.datamodules.files.disk import sha256
-from lipsync_bench.datamodules.files.weights import mismatch
 from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.datamodules.weights.registry import official_file, official_files
 from lipsync_bench.datamodules.weights.store import Found, Store
 from lipsync_bench.models import TalkingFaceModule, list_methods, load_method
-from lipsync_bench.models.core.checkpoints import is_checkpoint
+from lipsync_bench.models.core.checkpoints import is_checkpoint, read_about
 from lipsync_bench.runs import run_checkpoint
 from lipsync_bench.weights import KINDS, import_official, official_network, official_state
 
 OFFICIAL = "official"
+PRETRAINED = "pretrained"
+PRETRAINED_FILE = Path(__file__).with_name("pretrained") / "wav2lip.safetensors"
+"""The Wav2Lip that comes with the package, trained on its synthetic corpus (docs/results/pretrained.md)."""
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["OFFICIAL", "file_here", "is_word", "load_any", "method_file", "official_id"]
+__all__ = [
+    "OFFICIAL",
+    "PRETRAINED",
+    "PRETRAINED_FILE",
+    "file_here",
+    "is_word",
+    "load_any",
+    "method_file",
+    "official_id",
+]
 
 
 def is_word(given: Path | str) -> bool:
@@ -40,13 +54,15 @@ def method_file(name: str, given: Path | str, store: Store) -> Path:
     Args:
         name: What the method is called.
         given: A file, or the folder of a run; `official` for the official file that has the method's name as its id; or
-            `official:ID`.
+            `official:ID`; or `pretrained` for the Wav2Lip that comes with the package.
         store: Where official files are looked for.
 
     Raises:
         FileNotFoundError: The official file is not here; says how to come by it.
         ValueError: There is no official file of that id, or it holds no method.
     """
+    if str(given) == PRETRAINED and not Path(given).exists():
+        return PRETRAINED_FILE
     if not is_word(given):
         return run_checkpoint(Path(given))
     id, methods = official_id(name, given), list_methods()
@@ -64,7 +80,7 @@ def file_here(name: str, given: Path | str, store: Store) -> Path | None:
     if is_word(given):
         found = store.find(official_id(name, given))
         return None if found is None else found.path
-    path = run_checkpoint(Path(given))
+    path = method_file(name, given, store)
     return path if path.is_file() else None
 
 
@@ -75,7 +91,7 @@ def _read(name: str, path: Path) -> tuple[OfficialWeights, dict[str, Tensor]]:
     for kind in kinds:
         state = official_state(kind, path)
         with torch.device("meta"):
-            if not mismatch(kind.build(state).state_dict(), state):
+            if not kind.differences(kind.build(state), state):
                 return kind, state
     return kinds[0], official_state(kinds[0], path)
 
@@ -102,11 +118,14 @@ def load_any(name: str, path: Path, device: str, store: Store) -> TalkingFaceMod
         ValueError: The file is damaged, or holds no method.
     """
     if is_checkpoint(path):
+        about = read_about(path).get("about")
+        if about:
+            _log.info("%s: %s", path.name, about)
         return load_method(path, device)
     kind, state = _read(name, path)
     module = kind.module(official_network(kind, path, state), None)  # type: ignore[misc]
     _log.info("%s: official weights of %s, taken as they are", path, kind.name)
-    if kind.first_stage is not None:
+    if kind.needs_first_stage(state):
         base = _base(kind, path, store)
         _log.info("%s: with the first stage of %s", path, base.path)
         first = import_official(official_file(base.id).kind, base.path)

@@ -1,6 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints that say which class made them, hold plain values only, and load without executing code."""
+"""Checkpoints that say which class made them, hold plain values only, and load without executing code.
 
+They are files of `torch.save` as Lightning writes them, or packed ones: safetensors of the weights in half precision,
+whose head has the rest.
+"""
+
+import json
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,11 +13,13 @@ from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
+from safetensors.torch import save
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from lipsync_bench.datamodules.files.disk import sha256, write_atomic
 from lipsync_bench.datamodules.files.texts import flat
-from lipsync_bench.datamodules.files.weights import is_state, read_torch
+from lipsync_bench.datamodules.files.weights import is_state, read_metadata, read_torch
 from lipsync_bench.models.core.checkpoint_files import (
     OURS,
     RECORD,
@@ -38,6 +45,8 @@ __all__ = [
     "is_checkpoint",
     "load_checkpoint",
     "load_module",
+    "pack_checkpoint",
+    "read_about",
     "read_origin",
     "read_stage",
     "save_module",
@@ -97,14 +106,69 @@ def _record(path: Path, checkpoint: Mapping[str, Any]) -> tuple[str, str]:
     return kind, f"written by version {record.get('version', 'unknown')!s:.20}, this is {package_version()}"
 
 
+def _entries(path: Path, repair: str, *, mapped: bool = False) -> Any:
+    """What a file holds; a packed checkpoint as the one that it was made from. Args are those of `read_torch`."""
+    entries = read_torch(path, _EXPECTED, repair, mapped=mapped)
+    head = read_metadata(path).get(RECORD)
+    if head is None:
+        return entries
+    try:
+        return {**json.loads(head), "state_dict": entries}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{path}: its entry '{RECORD}' is {head!r:.60}, which is no record. Expected {_EXPECTED}. {repair}"
+        ) from error
+
+
+def _record_of(path: Path) -> Mapping[str, Any]:
+    entries = _entries(path, "Name another file", mapped=True)
+    record = entries.get(RECORD) if isinstance(entries, Mapping) else None
+    return record if isinstance(record, Mapping) else {}
+
+
 def is_checkpoint(path: Path) -> bool:
     """Whether a file is a checkpoint of this package, rather than an official weight file.
 
     Raises:
         FileNotFoundError, ValueError: There is no such file; it is damaged, or asks for code to be called.
     """
-    entries = read_torch(path, _EXPECTED, "Name another file", mapped=True)
+    entries = _entries(path, "Name another file", mapped=True)
     return isinstance(entries, Mapping) and RECORD in entries
+
+
+def pack_checkpoint(path: Path, out: Path, about: Mapping[str, str]) -> None:
+    """Write the weights of a checkpoint in half precision, with its record, as safetensors, for handing on.
+
+    It loads wherever the checkpoint does, but no training is resumed from it.
+
+    Args:
+        path: A checkpoint of this package.
+        out: The file; replaced if it is there.
+        about: What to say of it: what it was trained on, by which command, under which licence.
+
+    Raises:
+        FileNotFoundError, ValueError: As `load_checkpoint`; or a weight is too large for half precision.
+    """
+    checkpoint = load_checkpoint(path)
+    state = {
+        name: (value.half() if value.is_floating_point() else value).contiguous()
+        for name, value in checkpoint["state_dict"].items()
+    }
+    refuse_not_finite(path, state)
+    record = {name: value for name, value in checkpoint[RECORD].items() if name != "gradients"}
+    key = pl.LightningModule.CHECKPOINT_HYPER_PARAMS_KEY
+    head = {
+        RECORD: {**record, "checkpoint_sha256": sha256(path), "about": dict(about)},
+        key: {name: value for name, value in checkpoint[key].items() if not name.startswith("_")},
+        "global_step": checkpoint.get("global_step", 0),
+    }
+    write_atomic(out, save(state, {RECORD: json.dumps(head, sort_keys=True)}))
+
+
+def read_about(path: Path) -> dict[str, str]:
+    """What `pack_checkpoint` was told to say of a checkpoint, by name; nothing of any other file."""
+    about = _record_of(path).get("about")
+    return {str(key): str(value) for key, value in about.items()} if isinstance(about, Mapping) else {}
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -116,11 +180,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged or was not written by this package.
     """
-    checkpoint = read_torch(
-        path,
-        _EXPECTED,
-        "Write it with: lightning fit -c FILE",
-    )
+    checkpoint = _entries(path, "Write it with: lightning fit -c FILE")
     if not isinstance(checkpoint, dict) or RECORD not in checkpoint:
         raise ValueError(
             f"{path}: has no entry '{RECORD}'. Expected a checkpoint of this package, written by: lightning fit -c "
@@ -148,9 +208,7 @@ def read_origin(path: Path) -> dict[str, str]:
     Raises:
         FileNotFoundError, ValueError: as `read_torch`.
     """
-    entries = read_torch(path, _EXPECTED, "Name another file", mapped=True)
-    record = entries.get(RECORD) if isinstance(entries, Mapping) else None
-    origin = record.get("origin") if isinstance(record, Mapping) else None
+    origin = _record_of(path).get("origin")
     return {str(key): str(value) for key, value in origin.items()} if isinstance(origin, Mapping) else {}
 
 

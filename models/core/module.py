@@ -101,17 +101,26 @@ class TalkingFaceModule(BenchModule):
         source = load_module(path, [type(self)])
         self.generator.load_state_dict(source.generator.state_dict())
         if self.discriminator is not None and source.discriminator is not None:
-            self.discriminator.load_state_dict(source.discriminator.state_dict())
+            self.take_discriminator(source.discriminator)
         elif self.discriminator is not None:
             _log.warning("%s: %s has no discriminator; it starts untrained", type(self).__name__, path)
         _log.info("%s: starts from %s, sha256 %s", type(self).__name__, path, sha256(path))
         return source
 
+    def take_discriminator(self, other: nn.Module) -> None:
+        """Start with the weights of another one of this class."""
+        assert self.discriminator is not None
+        self.discriminator.load_state_dict(other.state_dict())
+
+    def hide_mouth(self, faces: Tensor) -> Tensor:
+        """Faces (..., H, W) as the generator sees those whose mouth it draws: copies, 0 where they are hidden."""
+        return mask_lower_half(faces)
+
     def input_faces(self, target: Tensor, reference: Tensor) -> Tensor:
         """What a generator sees of windows (B,T,3,H,W) in its colour order: (B,6,T,H,W), the target without its lower
         half, then the reference.
         """
-        return torch.cat([mask_lower_half(target), reference], dim=2).transpose(1, 2)
+        return torch.cat([self.hide_mouth(target), reference], dim=2).transpose(1, 2)
 
     def windows(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Generated and true windows (B,3,T,H,W) of a batch in the generator's colour order."""
@@ -145,7 +154,7 @@ class TalkingFaceModule(BenchModule):
         A generator that takes anything else than a mel, and the face without its lower half joined with the reference,
         needs a definition of its own; one with a fallback returns `Generated`.
         """
-        faces = torch.cat([mask_lower_half(inputs.faces), inputs.reference], dim=1)
+        faces = torch.cat([self.hide_mouth(inputs.faces), inputs.reference], dim=1)
         return self.generator(inputs.frame_mels, faces)
 
     @torch.no_grad()
@@ -175,6 +184,8 @@ class TalkingFaceModule(BenchModule):
     def _check_inputs(self, inputs: FaceInputs) -> None:
         frames, (height, width) = len(inputs.faces), self.size_hw
         count = self.recipe.references.count
+        if inputs.references.shape[1:2] == (1,):  # one that stands for all, where a user asks for it
+            count = 1
         for name, x, shape in (
             ("frame_mels", inputs.frame_mels, (frames, 1, 80, 16)),
             ("faces", inputs.faces, (frames, 3, height, width)),
@@ -197,14 +208,15 @@ class TalkingFaceModule(BenchModule):
                 f"{', '.join(self.recipe.inputs) or 'none'}, as the recipe says."
             )
 
+    def batch_inputs(self, batch: Mapping[str, Tensor]) -> FaceInputs:
+        """The inputs of all frames of a batch's windows, one window after the other."""
+        return FaceInputs.of(*(batch[key].flatten(0, 1) for key in ("frame_mels", "target", "reference")))
+
     def predict_step(self, batch: Mapping[str, Tensor], batch_index: int) -> Tensor:
         """Generated windows (B,T,3,h,w) of a batch."""
-        batched = batch["target"].shape[:2]
-        inputs = FaceInputs.of(*(batch[key].flatten(0, 1) for key in ("frame_mels", "target", "reference")))
-        return self.generate(inputs).frames.unflatten(0, batched)
+        return self.generate(self.batch_inputs(batch)).frames.unflatten(0, batch["target"].shape[:2])
 
     def example_batch(self, batch_size: int = 2, seed: int = 0) -> dict[str, Tensor]:
         """A random batch with every key that the training step or `generate` reads (tests, memory checks)."""
-        size = self.image_size
-        of_generate = GeneratorWindows.example_batch(batch_size, (size, size), seed)
-        return {**of_generate, **self.window.example_batch(batch_size, (size, size), seed)}
+        of_generate = GeneratorWindows.example_batch(batch_size, self.size_hw, seed)
+        return {**of_generate, **self.window.example_batch(batch_size, self.size_hw, seed)}

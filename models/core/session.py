@@ -7,10 +7,10 @@ before its first frame defines a session of its own, which opens the video once 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -97,12 +97,21 @@ class Session(ABC):
         self.steps_left_out: tuple[str, ...] = ()
         """Names of published steps that were left out, for want of their weights."""
 
+    ping_pong: bool = False
+    """A video that is shorter than the audio goes backwards at its end, and forwards at its beginning; else it begins
+    again."""
+
+    def place(self, number: int, frames: int) -> int:
+        """The frame of a video of so many frames that is the dubbed frame of this number."""
+        turn, place = divmod(number, frames)
+        return frames - 1 - place if self.ping_pong and turn % 2 else place
+
     @abstractmethod
     def frames(self, first: int, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         """Dubbed frames of a chunk. Chunks come in order, from frame 0 on.
 
         Args:
-            first: Number of the first frame; beyond the video's end it begins again.
+            first: Number of the first frame; beyond the video's end it begins again, or goes backwards (`ping_pong`).
             images: The video's frames, uint8 RGB (H,W,3).
 
         Yields:
@@ -143,35 +152,43 @@ class FaceMaker:
         module: A method in evaluation mode, on its device.
         recipe: How it is fed.
         drawn: The faces that show the identity where they are those of certain frames, (R,3,H,W).
+        extras: Names of the further inputs that are given to it.
 
     Raises:
         ValueError: The recipe has inputs that only a session of the method's own can make.
     """
 
     def __init__(
-        self, module: "TalkingFaceModule", recipe: Recipe, drawn: Callable[[References], torch.Tensor] | None = None
+        self,
+        module: "TalkingFaceModule",
+        recipe: Recipe,
+        drawn: Callable[[References], torch.Tensor] | None = None,
+        extras: Sequence[str] = (),
     ) -> None:
         self.fallback_frames = 0
         self._module, self._references, self._drawn = module, recipe.references, drawn
         self._fixed: torch.Tensor | None = None  # references (R,3,H,W) of all frames
-        if recipe.inputs or (drawn is None and recipe.references.kind in ("random", "frame")):
+        if set(recipe.inputs) - set(extras) or (drawn is None and recipe.references.kind in ("random", "frame")):
             raise ValueError(
                 f"{type(module).__name__}: its recipe is {recipe.text()}. Expected one without further inputs and "
                 "with references same or first. Override its method session"
             )
 
-    def __call__(self, faces: Sequence[np.ndarray], frame_mels: np.ndarray) -> np.ndarray:
+    def __call__(
+        self, faces: Sequence[np.ndarray], frame_mels: np.ndarray, extras: Mapping[str, torch.Tensor] = {}
+    ) -> np.ndarray:
         """Generated faces, float32 (T,3,h,w) in [0, 1].
 
         Args:
             faces: T images, uint8 RGB (H,W,3); those of a video come in order.
             frame_mels: float32 (T,1,80,16).
+            extras: Further inputs by name, (T, ...) each.
 
         Raises:
             MediaError: A generated value is not finite.
         """
         batch = images_to_batch(faces)
-        inputs = FaceInputs(torch.from_numpy(np.ascontiguousarray(frame_mels)), batch, self._shown(batch))
+        inputs = FaceInputs(torch.from_numpy(np.ascontiguousarray(frame_mels)), batch, self._shown(batch), extras)
         with torch.inference_mode():
             made = self._module.generate(inputs)
         self.fallback_frames += int(made.fallback.sum())
@@ -211,16 +228,23 @@ class CropSession(Session):
         super().__init__()
         self._video, self._recipe, self._paste = video, recipe, paste
         self._cuts = recipe.crop.cuts(video.geometry)
-        self._maker = FaceMaker(module, recipe, self._drawn)
+        self._maker = FaceMaker(module, recipe, self._drawn, self.inputs)
+
+    inputs: ClassVar[Sequence[str]] = ()
+    """Names of the further inputs that `extras` can make."""
+
+    def extras(self, places: Sequence[int]) -> Mapping[str, torch.Tensor]:
+        """The recipe's further inputs for these frames of the video, (T, ...) each."""
+        return {}
 
     def frames(self, first: int, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
-        places = [(first + k) % len(self._cuts) for k in range(len(images))]
+        places = [self.place(first + k, len(self._cuts)) for k in range(len(images))]
         cuts = [self._cuts[place] for place in places]
         faces = {k: self._face(images[k], cut) for k, cut in enumerate(cuts) if cut is not None}
         made = iter(())
         if faces:
             mels = self._video.frame_mels(first, len(images))[list(faces)]
-            made = iter(self._maker(list(faces.values()), mels))
+            made = iter(self._maker(list(faces.values()), mels, self.extras([places[k] for k in faces])))
             self.fallback_frames = self._maker.fallback_frames
         contours = self._video.geometry.contours
         for image, cut, place in zip(images, cuts, places, strict=True):
@@ -239,17 +263,7 @@ class CropSession(Session):
         Raises:
             MediaError: The frame shows no face.
         """
-        visible = [place for place, cut in enumerate(self._cuts) if cut is not None]
-        if rule.kind == "frame":
-            chosen = [rule.frame]
-            if rule.frame not in visible:
-                raise MediaError(
-                    f"frame {rule.frame} of {len(self._cuts)} shows no face to be the reference. Expected one of those "
-                    "with a visible face. Choose another: --recipe.reference_frame"
-                )
-        else:
-            rng = np.random.default_rng(rule.seed)
-            chosen = rng.choice(visible, rule.count, replace=rule.count > len(visible)).tolist()
+        chosen = self._chosen(rule)
         found: dict[int, np.ndarray] = {}
         for place, image in enumerate(self._video.frames()):
             cut = self._cuts[place]
@@ -258,3 +272,18 @@ class CropSession(Session):
             if place >= max(chosen):
                 break
         return images_to_batch([found[place] for place in chosen])
+
+    def _chosen(self, rule: References) -> list[int]:
+        """The frames that show the identity: one, those drawn once, or the first with a face."""
+        visible = [place for place, cut in enumerate(self._cuts) if cut is not None]
+        if rule.kind == "frame":
+            if rule.frame not in visible:
+                raise MediaError(
+                    f"frame {rule.frame} of {len(self._cuts)} shows no face to be the reference. Expected one of those "
+                    "with a visible face. Choose another: --recipe.reference_frame"
+                )
+            return [rule.frame]
+        if rule.kind != "random":
+            return visible[:1]
+        rng = np.random.default_rng(rule.seed)
+        return list(map(int, rng.choice(visible, rule.count, replace=rule.count > len(visible))))

@@ -42,6 +42,7 @@ __all__ = [
     "VGGLoss",
     "VGGPyramidLoss",
     "backbone_file",
+    "gram_matrix",
     "load_features",
     "make_perceptual",
     "perceptual_term",
@@ -118,6 +119,12 @@ class VGGLoss(nn.Module):
         return F.l1_loss(self.features(generated), wanted)
 
 
+def gram_matrix(maps: Tensor) -> Tensor:
+    """(N,C,H,W) -> (N,C,C): products of channels, summed over pixels, by C H W."""
+    flat = maps.flatten(2)
+    return flat @ flat.transpose(1, 2) / maps[0].numel()
+
+
 class VGGPyramidLoss(nn.Module):
     """Mean absolute differences of VGG-19's relu1_1, 2_1, 3_1, 4_1 and 5_1, summed over layers and image sizes.
 
@@ -161,6 +168,16 @@ class VGGPyramidLoss(nn.Module):
                 wanted = self._maps(target)
             terms += [F.l1_loss(seen, true) for seen, true in zip(self._maps(generated), wanted, strict=True)]
         return torch.stack(terms).sum()
+
+    def gram(self, generated: Tensor, target: Tensor) -> Tensor:
+        """RGB images (N,3,H,W) in [0, 1] -> mean absolute difference of Gram matrices, summed over layers (PIRenderer:
+        at the full size alone); differentiable in `generated`.
+        """
+        generated, target = ((x - self.mean) / self.std for x in (generated, target))
+        with torch.no_grad():
+            wanted = [gram_matrix(maps) for maps in self._maps(target)]
+        seen = [gram_matrix(maps) for maps in self._maps(generated)]
+        return torch.stack([F.l1_loss(own, true) for own, true in zip(seen, wanted, strict=True)]).sum()
 
     def _maps(self, images: Tensor) -> list[Tensor]:
         maps = []

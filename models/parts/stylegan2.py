@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""StyleGAN2's discriminator and its adversarial losses, written from the papers.
+"""StyleGAN2: layers of the "clean" generator, the discriminator, adversarial losses; written from the papers.
 
 Tero Karras, Samuli Laine, Miika Aittala, Janne Hellsten, Jaakko Lehtinen, Timo Aila: Analyzing and Improving the Image
 Quality of StyleGAN. CVPR 2020. https://arxiv.org/abs/1912.04958 (config F: residual discriminator, wide layers).
 Equalised learning rate and minibatch standard deviation are from Karras et al., ICLR 2018 (arXiv 1710.10196); the R1
-penalty is Mescheder et al.'s, ICML 2018 (arXiv 1801.04406). NVIDIA's code is non-commercial and was not used.
+penalty is Mescheder et al.'s, ICML 2018 (arXiv 1801.04406). NVIDIA's code is non-commercial and was not used. The
+generator's layers are those of GFPGAN's class GFPGANv1Clean (Copyright (C) 2021 THL A29 Limited, a Tencent company,
+Apache License 2.0), without equalised rates and blur; VideoReTalking's E-Net has the same.
 """
 
 import math
@@ -21,19 +23,26 @@ MOST_CHANNELS = 512
 MIN_SIZE_PX = 16
 _GROUP = 4  # images over which the minibatch standard deviation goes
 _LAST_PX = 4
-_SLOPE = 0.2
+SLOPE = 0.2
 _TAPS = (1.0, 3.0, 3.0, 1.0)
 
 __all__ = [
     "CHANNEL_BUDGET",
     "MIN_SIZE_PX",
     "MOST_CHANNELS",
+    "SLOPE",
+    "ModulatedConv",
+    "ResBlock",
+    "StyleConv",
     "StyleGAN2Discriminator",
+    "ToRGB",
     "discriminator_terms",
+    "leaky",
     "logistic_terms",
     "minibatch_deviation",
     "non_saturating_loss",
     "r1_penalty",
+    "resized",
 ]
 
 
@@ -97,6 +106,80 @@ def minibatch_deviation(x: Tensor) -> Tensor:
     return torch.cat([x, column.expand(-1, 1, *x.shape[2:])], dim=1)
 
 
+def resized(x: Tensor, factor: float) -> Tensor:
+    """(N,C,H,W) enlarged or made smaller bilinearly."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+def leaky(x: Tensor) -> Tensor:
+    """Leaky ReLU 0.2."""
+    return F.leaky_relu(x, SLOPE)
+
+
+class ResBlock(nn.Module):
+    """Two convs with a change of size between them, plus a shortcut of one 1x1 conv."""
+
+    def __init__(self, inputs: int, outputs: int, factor: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, inputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = leaky(self.conv2(resized(leaky(self.conv1(x)), self.factor)))
+        return y + self.skip(resized(x, self.factor))
+
+
+class ModulatedConv(nn.Module):
+    """A conv whose input channels each image's style scales. Demodulated, outputs have the power that they would have
+    without: then the style's scales cancel out in it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, style: int, demodulate: bool) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(style, inputs)
+        nn.init.kaiming_normal_(self.modulation.weight, nonlinearity="linear")
+        nn.init.ones_(self.modulation.bias)
+        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, kernel, kernel) / math.sqrt(inputs * kernel**2))
+        self.padding, self.demodulate = kernel // 2, demodulate
+
+    def forward(self, x: Tensor, style: Tensor) -> Tensor:
+        weight, scale = self.weight[0], self.modulation(style)
+        # Scaling maps instead of weights is the same, and needs one convolution for the whole batch.
+        y = F.conv2d(x * scale[:, :, None, None], weight, padding=self.padding)
+        if self.demodulate:
+            power = scale.square() @ weight.square().sum(dim=(2, 3)).T
+            y = y * torch.rsqrt(power + 1e-8)[:, :, None, None]
+        return y
+
+
+class StyleConv(nn.Module):
+    """Modulated conv 3x3, noise, bias, leaky ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, style: int) -> None:
+        super().__init__()
+        self.modulated_conv = ModulatedConv(inputs, outputs, 3, style, demodulate=True)
+        self.weight = nn.Parameter(torch.zeros(1))  # strength of the noise
+        self.bias = nn.Parameter(torch.zeros(1, outputs, 1, 1))
+
+    def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
+        return leaky(self.modulated_conv(x, style) * math.sqrt(2) + self.weight * noise + self.bias)
+
+
+class ToRGB(nn.Module):
+    """The colours of a map, added to those of the map of half the size."""
+
+    def __init__(self, inputs: int, style: int) -> None:
+        super().__init__()
+        self.modulated_conv = ModulatedConv(inputs, 3, 1, style, demodulate=False)
+        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
+
+    def forward(self, x: Tensor, style: Tensor, half: Tensor | None = None) -> Tensor:
+        colours = self.modulated_conv(x, style) + self.bias
+        return colours if half is None else colours + resized(half, 2)
+
+
 class _Equalised(nn.Module):
     """A layer whose weights are drawn from N(0, 1) and multiplied by He's constant in use, so that Adam moves all
     layers at one speed.
@@ -111,7 +194,7 @@ class _Equalised(nn.Module):
         self.multiplier = (math.sqrt(2) if activated else 1.0) / math.sqrt(math.prod(shape[1:]))
 
     def finished(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x, _SLOPE) if self.activated else x
+        return leaky(x) if self.activated else x
 
 
 class _Conv(_Equalised):

@@ -9,98 +9,34 @@ Differs: the noise of the decoder is the one that the weight file holds. Publish
 face, so that no two runs agree and a video flickers.
 """
 
-import math
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.files.weights import load_weights
 from lipsync_bench.models.parts.layers import scaled
-from lipsync_bench.models.parts.stylegan2 import CHANNEL_BUDGET, MOST_CHANNELS
+from lipsync_bench.models.parts.stylegan2 import (
+    CHANNEL_BUDGET,
+    MOST_CHANNELS,
+    SLOPE,
+    ResBlock,
+    StyleConv,
+    ToRGB,
+    leaky,
+    resized,
+)
 
 SIZE = 512
 """Height and width of the faces."""
 _SIZES = (8, 16, 32, 64, 128, 256, 512)  # of the maps on the way up, which begins at 4
 _STYLE = 512
-_SLOPE = 0.2
 _EXPECTED = "the file GFPGANv1.3.pth of github.com/TencentARC/GFPGAN, release v1.3.0"
 _REPAIR = "Name it with --weights gfpgan_1_3=PATH, or run: bench weights fetch gfpgan_1_3"
 
 __all__ = ["GFPGAN", "SIZE", "load_gfpgan", "restore_faces"]
-
-
-def _resized(x: Tensor, factor: float) -> Tensor:
-    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
-
-
-def _leaky(x: Tensor) -> Tensor:
-    return F.leaky_relu(x, _SLOPE)
-
-
-class _ResBlock(nn.Module):
-    """Two convs with a change of size between them, plus a shortcut of one 1x1 conv."""
-
-    def __init__(self, inputs: int, outputs: int, factor: float) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, inputs, 3, padding=1)
-        self.conv2 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.skip = nn.Conv2d(inputs, outputs, 1, bias=False)
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = _leaky(self.conv2(_resized(_leaky(self.conv1(x)), self.factor)))
-        return y + self.skip(_resized(x, self.factor))
-
-
-class _ModulatedConv(nn.Module):
-    """A conv whose input channels each image's style scales. Demodulated, outputs have the power that they would have
-    without: then the style's scales cancel out in it.
-    """
-
-    def __init__(self, inputs: int, outputs: int, kernel: int, style: int, demodulate: bool) -> None:
-        super().__init__()
-        self.modulation = nn.Linear(style, inputs)
-        self.weight = nn.Parameter(torch.randn(1, outputs, inputs, kernel, kernel) / math.sqrt(inputs * kernel**2))
-        self.padding, self.demodulate = kernel // 2, demodulate
-
-    def forward(self, x: Tensor, style: Tensor) -> Tensor:
-        weight, scale = self.weight[0], self.modulation(style)
-        # Scaling maps instead of weights is the same, and needs one convolution for the whole batch.
-        y = F.conv2d(x * scale[:, :, None, None], weight, padding=self.padding)
-        if self.demodulate:
-            power = scale.square() @ weight.square().sum(dim=(2, 3)).T
-            y = y * torch.rsqrt(power + 1e-8)[:, :, None, None]
-        return y
-
-
-class _StyleConv(nn.Module):
-    """Modulated conv 3x3, noise, bias, leaky ReLU."""
-
-    def __init__(self, inputs: int, outputs: int, style: int) -> None:
-        super().__init__()
-        self.modulated_conv = _ModulatedConv(inputs, outputs, 3, style, demodulate=True)
-        self.weight = nn.Parameter(torch.zeros(1))  # strength of the noise
-        self.bias = nn.Parameter(torch.zeros(1, outputs, 1, 1))
-
-    def forward(self, x: Tensor, style: Tensor, noise: Tensor) -> Tensor:
-        return _leaky(self.modulated_conv(x, style) * math.sqrt(2) + self.weight * noise + self.bias)
-
-
-class _ToRGB(nn.Module):
-    """The colours of a map, added to those of the map of half the size."""
-
-    def __init__(self, inputs: int, style: int) -> None:
-        super().__init__()
-        self.modulated_conv = _ModulatedConv(inputs, 3, 1, style, demodulate=False)
-        self.bias = nn.Parameter(torch.zeros(1, 3, 1, 1))
-
-    def forward(self, x: Tensor, style: Tensor, half: Tensor | None = None) -> Tensor:
-        colours = self.modulated_conv(x, style) + self.bias
-        return colours if half is None else colours + _resized(half, 2)
 
 
 class _Constant(nn.Module):
@@ -116,17 +52,17 @@ class _Decoder(nn.Module):
 
     def __init__(self, channels: list[int], style: int) -> None:
         super().__init__()
-        mapping = [layer for _ in range(8) for layer in (nn.Linear(style, style), nn.LeakyReLU(_SLOPE))]
+        mapping = [layer for _ in range(8) for layer in (nn.Linear(style, style), nn.LeakyReLU(SLOPE))]
         self.style_mlp = nn.Sequential(nn.Identity(), *mapping)  # in the file, but without influence
         first = channels[0]
         self.constant_input = _Constant(first)
-        self.style_conv1 = _StyleConv(first, first, style)
-        self.to_rgb1 = _ToRGB(first, style)
+        self.style_conv1 = StyleConv(first, first, style)
+        self.to_rgb1 = ToRGB(first, style)
         self.style_convs, self.to_rgbs, self.noises = nn.ModuleList(), nn.ModuleList(), nn.Module()
         self.noises.register_buffer("noise0", torch.randn(1, 1, 4, 4))
         for index, (size, (inputs, outputs)) in enumerate(zip(_SIZES, pairwise(channels), strict=True)):
-            self.style_convs.extend([_StyleConv(inputs, outputs, style), _StyleConv(outputs, outputs, style)])
-            self.to_rgbs.append(_ToRGB(outputs, style))
+            self.style_convs.extend([StyleConv(inputs, outputs, style), StyleConv(outputs, outputs, style)])
+            self.to_rgbs.append(ToRGB(outputs, style))
             for layer in (2 * index + 1, 2 * index + 2):
                 self.noises.register_buffer(f"noise{layer}", torch.randn(1, 1, size, size))
 
@@ -137,7 +73,7 @@ class _Decoder(nn.Module):
         image = self.to_rgb1(x, styles[:, 1])
         for index, (scale, shift) in enumerate(conditions):
             layer = 2 * index + 1
-            x = self.style_convs[layer - 1](_resized(x, 2), styles[:, layer], noises[layer])
+            x = self.style_convs[layer - 1](resized(x, 2), styles[:, layer], noises[layer])
             kept, changed = x.chunk(2, dim=1)
             x = torch.cat([kept, changed * scale + shift], dim=1)
             x = self.style_convs[layer](x, styles[:, layer + 1], noises[layer + 1])
@@ -149,7 +85,7 @@ def _condition(channels: int) -> nn.Sequential:
     def conv() -> nn.Conv2d:
         return nn.Conv2d(channels, channels, 3, padding=1)
 
-    return nn.Sequential(conv(), nn.LeakyReLU(_SLOPE), conv())
+    return nn.Sequential(conv(), nn.LeakyReLU(SLOPE), conv())
 
 
 class GFPGAN(nn.Module):
@@ -172,9 +108,9 @@ class GFPGAN(nn.Module):
         upwards = list(pairwise(channels))
         style, per_size = scaled(_STYLE, width), channels[1:]
         self.conv_body_first = nn.Conv2d(3, channels[-1], 1)
-        self.conv_body_down = nn.ModuleList(_ResBlock(large, small, 0.5) for small, large in reversed(upwards))
+        self.conv_body_down = nn.ModuleList(ResBlock(large, small, 0.5) for small, large in reversed(upwards))
         self.final_conv = nn.Conv2d(channels[0], channels[0], 3, padding=1)
-        self.conv_body_up = nn.ModuleList(_ResBlock(small, large, 2) for small, large in upwards)
+        self.conv_body_up = nn.ModuleList(ResBlock(small, large, 2) for small, large in upwards)
         self.toRGB = nn.ModuleList(nn.Conv2d(count, 3, 1) for count in per_size)  # for training
         self.final_linear = nn.Linear(channels[0] * 16, 2 * len(channels) * style)
         self.stylegan_decoder = _Decoder([2 * count for count in channels], style)
@@ -183,11 +119,11 @@ class GFPGAN(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """(N,3,512,512) -> (N,3,512,512)."""
-        x, downwards = _leaky(self.conv_body_first(faces)), []
+        x, downwards = leaky(self.conv_body_first(faces)), []
         for block in self.conv_body_down:
             x = block(x)
             downwards.append(x)
-        x = _leaky(self.final_conv(x))
+        x = leaky(self.final_conv(x))
         styles = self.final_linear(x.flatten(1)).unflatten(1, (2 * len(downwards) + 2, -1))
         conditions = []
         for block, scale, shift in zip(self.conv_body_up, self.condition_scale, self.condition_shift, strict=True):

@@ -40,8 +40,8 @@ class Wav2Lip(TalkingFaceModule):
     ```
     Loss: s sync + (1 - s) L1, and with GAN s sync + g adversarial + (1 - s - g) L1, where g = 0.07. At first s is 0.
     After the first validation whose mean sync loss is below the threshold, s is 0.01 (0.03 with GAN) to the end of the
-    training. Training windows come with `frame_mels` that start one frame early, as published; `generate` expects the
-    frame's own window, which the official inference uses.
+    training. Training windows come with `frame_mels` that start one frame early, as published (not with
+    `--data.init_args.window punctual`); `generate` expects the frame's own window, which the official inference uses.
 
     With GAN there are two optimisers, and `trainer.global_step` counts the steps of both: `max_steps` and the step
     in a checkpoint's name are twice the number of batches (val_check_interval counts batches). On several GPUs use
@@ -60,6 +60,7 @@ class Wav2Lip(TalkingFaceModule):
         expert_mode: "train" as the official code, where the expert's batch norms use the statistics of the batch
             (the sync loss then depends on the batch and is meaningless for very small ones); "eval" is the cleaner
             reading of the paper.
+        init_from: checkpoint of this class to start from (fine-tuning).
 
     Differs: a resumed training keeps s, which the official scripts do not store. The official scripts also validate and
     write a checkpoint after the first step; this class does not. Without GAN, betas and s are the official code's; the
@@ -83,6 +84,7 @@ class Wav2Lip(TalkingFaceModule):
         lr: float = 1e-4,
         betas: tuple[float, float] | None = None,
         expert_mode: Literal["train", "eval"] = "train",
+        init_from: str | None = None,
         **steps: Any,
     ) -> None:
         super().__init__(image_size=96, **steps)

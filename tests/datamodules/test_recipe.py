@@ -128,7 +128,9 @@ def test_missing_and_unknown_fields_are_refused() -> None:
     del plain["paste"]
     with pytest.raises(ValueError, match="a recipe has the fields"):
         Recipe.of(plain)
-    with pytest.raises(ValueError, match=r"crop rule .*an unknown rule\. Expected one of mesh, detector, ffhq, atvg"):
+    with pytest.raises(
+        ValueError, match=r"crop rule .*an unknown rule\. Expected one of mesh, detector, ffhq, atvg, ffhq_rectangle"
+    ):
         crop_rule({"rule": "tight"})
 
 

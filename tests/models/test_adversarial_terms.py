@@ -24,7 +24,10 @@ SIZES = {"hyperlips_base": 72, "hyperlips_hr": 64}  # instead of 128, for time
 LARGEST_LOGIT = 50.0
 LEAST_GRADIENT = 1e-5  # on the frames of a batch; as printed it is 0
 ADVERSARIAL = [
-    name for name, kind in MODULES.items() if kind.discriminator_terms is not BenchModule.discriminator_terms
+    name
+    for name, kind in MODULES.items()
+    if kind.discriminator_terms is not BenchModule.discriminator_terms
+    and name not in ("g4g", "dinet")  # least squares, which do not saturate; their frames are no squares
 ]
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*no `val_dataloader`.*")

@@ -17,12 +17,19 @@ from lipsync_bench.models.core.training import BenchModule
 from tests.models.training import MODULES, ExampleData, fit, loader, trainer_for, without_perceptual
 
 SHA256_KEYS = {
+    "dinet": {"sync_expert": "sync_expert_sha256"},
+    "g4g": {"sync_expert": "sync_expert_sha256"},
     "hyperlips_base": {"sync_expert": "sync_expert_sha256", "lpips_loss": "lpips_vgg16"},
     "hyperlips_hr": {"base": "base_sha256", "vgg_loss": "vgg19", "lpips_loss": "lpips_vgg16"},
     "hyperlips_sync_expert": {},
     "lipformer": {"codes": "codebook_sha256", "perceptual_loss": "perceptual_sha256"},
     "lipformer_codebook": {"perceptual_loss": "perceptual_sha256"},
     "sync_expert": {},
+    "videoretalking_dnet": {"vgg_loss": "vgg19"},
+    "videoretalking_enet": {
+        "sync_expert": "sync_expert_sha256",
+        "vgg_loss": "vgg19",
+    },
     "videoretalking_lnet": {"sync_expert": "sync_expert_sha256", "vgg_loss": "vgg19"},
     "wav2lip": {"sync_expert": "sync_expert_sha256"},
 }

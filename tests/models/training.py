@@ -11,7 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lipsync_bench.datamodules.windows.loading import FaceDataModule
-from lipsync_bench.models import HyperLipsSyncExpertModule, LipFormerCodebook, SyncExpertModule, list_methods
+from lipsync_bench.models import (
+    HyperLipsSyncExpertModule,
+    LipFormerCodebook,
+    SyncExpertModule,
+    VideoReTalkingDNet,
+    list_methods,
+)
 from lipsync_bench.models.core.training import BenchModule
 
 MODULES: dict[str, type[BenchModule]] = {
@@ -19,6 +25,7 @@ MODULES: dict[str, type[BenchModule]] = {
     "lipformer_codebook": LipFormerCodebook,
     "sync_expert": SyncExpertModule,
     "hyperlips_sync_expert": HyperLipsSyncExpertModule,
+    "videoretalking_dnet": VideoReTalkingDNet,
 }
 """Everything that is trained, by name."""
 EPOCH = 3  # batches
@@ -67,7 +74,7 @@ def loader(*batches: dict[str, Tensor]) -> DataLoader[Any]:
 
 def without_perceptual(kind: type[BenchModule], arguments: dict[str, Any]) -> dict[str, Any]:
     """Arguments without the terms of VGG and LPIPS, which take most of the time."""
-    weights = {"lpips_weight", "perceptual_weight", "vgg_weight", "lip_lpips_weight"}
+    weights = {"lpips_weight", "perceptual_weight", "vgg_weight", "lip_lpips_weight", "gram_weight"}
     return {**arguments, **dict.fromkeys(weights & set(inspect.signature(kind).parameters), 0.0)}
 
 

@@ -10,32 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lipsync_bench.models.videoretalking.blocks import AdaIN
+
 _GLOBAL_SHARE = 0.75
 _SLOPE = 0.01  # everywhere else in L-Net 0.1: the official blocks are built without the network's own activation
 
-__all__ = ["FFC", "AdaIN", "FFCResidualBlock", "FFCUnit", "FourierUnit", "SpectralTransform"]
-
-
-class AdaIN(nn.Module):
-    """IN(x) (1 + gamma(h)) + beta(h) with h = ReLU(W z): audio sets scale and shift of each channel.
-
-    Args:
-        channels: of x.
-        code: length of the audio code z.
-        hidden: length of h.
-    """
-
-    def __init__(self, channels: int, code: int, hidden: int) -> None:
-        super().__init__()
-        self.mlp_shared = nn.Sequential(nn.Linear(code, hidden), nn.ReLU())
-        self.mlp_gamma = nn.Linear(hidden, channels)
-        self.mlp_beta = nn.Linear(hidden, channels)
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        """(N,C,H,W) and (N,code) -> (N,C,H,W)."""
-        hidden = self.mlp_shared(code)
-        gamma, beta = (mlp(hidden)[..., None, None] for mlp in (self.mlp_gamma, self.mlp_beta))
-        return F.instance_norm(x) * (1 + gamma) + beta
+__all__ = ["FFC", "FFCResidualBlock", "FFCUnit", "FourierUnit", "SpectralTransform"]
 
 
 class FourierUnit(nn.Module):

@@ -12,110 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.models.parts.layers import audio_encoder, from_time_major, scaled, to_time_major
+from lipsync_bench.models.videoretalking.blocks import ConvBlock, DownBlock, SpectralConv2d, SteeredBlocks, UpBlock
 from lipsync_bench.models.videoretalking.lnet.ffc import FFCResidualBlock
 
-_SLOPE = 0.1
 _HEADS = 4
 _LEVELS = 3  # halvings of height and width
-_FIRST_ITERATIONS = 15
 
-__all__ = ["CrossTransformer", "LNet", "LNetDecoder", "LNetEncoder", "LayerNorm2d", "SpectralConv2d"]
-
-
-class SpectralConv2d(nn.Conv2d):
-    """Convolution of stride 1 that keeps the size, its weight divided by its largest singular value.
-
-    Miyato et al.: Spectral Normalization for Generative Adversarial Networks. ICLR 2018. The weight is W / (u^T W v),
-    as a matrix of (outputs, inputs * kernel * kernel); a forward in training mode first renews u and v by one power
-    iteration. Names and values are those of `torch.nn.utils.spectral_norm`, which the official file was written
-    with and whose end PyTorch announces; the newer `parametrizations.spectral_norm` has other names.
-
-    Differs: u and v start after 15 iterations instead of at random, where u^T W v may be nearly 0; the division is
-    computed in float32 also under autocast.
-
-    Args:
-        inputs: channels.
-        outputs: channels.
-        kernel: odd height and width.
-    """
-
-    weight_u: Tensor
-    weight_v: Tensor
-
-    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(inputs, outputs, kernel, padding=kernel // 2)
-        weight = self.weight.detach()
-        del self.weight
-        self.weight_orig = nn.Parameter(weight)
-        matrix = weight.flatten(1)
-        for name, length in zip(("weight_u", "weight_v"), matrix.shape, strict=True):
-            self.register_buffer(name, F.normalize(torch.randn(length), dim=0))
-        for _ in range(_FIRST_ITERATIONS):
-            self._iterate(matrix)
-
-    @torch.no_grad()
-    def _iterate(self, matrix: Tensor) -> None:
-        v = F.normalize(matrix.t() @ self.weight_u.to(matrix.dtype), dim=0)
-        self.weight_v.copy_(v)
-        self.weight_u.copy_(F.normalize(matrix @ v, dim=0))
-
-    def normalised_weight(self) -> Tensor:
-        """(outputs, inputs, kernel, kernel), in the dtype of the stored weight."""
-        weight = self.weight_orig
-        with torch.autocast(weight.device.type, enabled=False):
-            exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
-            matrix = exact.flatten(1)
-            if self.training:
-                self._iterate(matrix)
-            # Copies: the next iteration must not change what the backward pass of this forward needs.
-            u, v = (x.to(exact.dtype, copy=True) for x in (self.weight_u, self.weight_v))
-            return (exact / torch.dot(u, matrix @ v)).to(weight.dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N,inputs,H,W) -> (N,outputs,H,W)."""
-        return self._conv_forward(x, self.normalised_weight(), self.bias)
-
-
-class LayerNorm2d(nn.Module):
-    """Layer norm of each sample over C, H and W together, with scale and shift for each channel.
-
-    Args:
-        channels: C.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N,C,H,W) -> (N,C,H,W)."""
-        return F.group_norm(x, 1, self.weight.flatten(), self.bias.flatten())  # one group: the same, in one pass
-
-
-class _ConvBlock(nn.Module):
-    """Convolution, layer norm, leaky ReLU: the first blocks and those on the skips."""
-
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3) -> None:
-        super().__init__()
-        self.model = nn.Sequential(SpectralConv2d(inputs, outputs, kernel), LayerNorm2d(outputs), nn.LeakyReLU(_SLOPE))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x)
-
-
-class _DownBlock(_ConvBlock):
-    """Halves height and width, after its convolution."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(self.model(x), 2)
-
-
-class _UpBlock(_ConvBlock):
-    """Doubles height and width, before its convolution."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(F.interpolate(x, scale_factor=2, mode="nearest"))
+__all__ = ["CrossTransformer", "LNet", "LNetDecoder", "LNetEncoder"]
 
 
 class _FinalBlock(nn.Module):
@@ -205,14 +108,14 @@ class LNetEncoder(nn.Module):
         super().__init__()
         c = partial(scaled, width=width)
         channels = (c(64), c(128), c(256), c(512))
-        self.first_inp = _ConvBlock(3, channels[0], 7)
-        self.first_ref = _ConvBlock(3, channels[0], 7)
+        self.first_inp = ConvBlock(3, channels[0], 7)
+        self.first_ref = ConvBlock(3, channels[0], 7)
         for level in range(_LEVELS):
             if cross_attention and level == _LEVELS - 1:
                 self.ca2 = CrossTransformer(channels[-1], c(64), c(256))
             # Named one by one: this is the order of the official state dict.
-            self.add_module(f"ref_down{level}", _DownBlock(channels[level], channels[level + 1]))
-            self.add_module(f"inp_down{level}", _DownBlock(channels[level], channels[level + 1]))
+            self.add_module(f"ref_down{level}", DownBlock(channels[level], channels[level + 1]))
+            self.add_module(f"inp_down{level}", DownBlock(channels[level], channels[level + 1]))
         self.cross_attention = cross_attention
 
     def forward(self, masked: Tensor, reference: Tensor) -> list[Tensor]:
@@ -232,20 +135,6 @@ class LNetEncoder(nn.Module):
         return maps
 
 
-class _ResidualBlocks(nn.Module):
-    """FFC residual blocks, one after the other, all with the same audio code."""
-
-    def __init__(self, blocks: int, channels: int, code: int, hidden: int) -> None:
-        super().__init__()
-        for number in range(blocks):
-            self.add_module(f"res{number}", FFCResidualBlock(channels, code, hidden))
-
-    def forward(self, x: Tensor, code: Tensor) -> Tensor:
-        for block in self.children():
-            x = block(x, code)
-        return x
-
-
 class LNetDecoder(nn.Module):
     """FFC residual blocks at three sizes, from an eighth up; after each the skip of the encoder is added.
 
@@ -263,9 +152,11 @@ class LNetDecoder(nn.Module):
         outputs = (c(64), c(128), c(256))
         inputs = (c(128), c(256), 2 * c(512))
         for level in reversed(range(_LEVELS)):
-            self.add_module(f"up{level}", _UpBlock(inputs[level], outputs[level]))
-            self.add_module(f"res{level}", _ResidualBlocks(blocks, inputs[level], c(512), c(128)))
-            self.add_module(f"jump{level}", _ConvBlock(outputs[level], outputs[level]))
+            self.add_module(f"up{level}", UpBlock(inputs[level], outputs[level]))
+            self.add_module(
+                f"res{level}", SteeredBlocks(FFCResidualBlock(inputs[level], c(512), c(128)) for _ in range(blocks))
+            )
+            self.add_module(f"jump{level}", ConvBlock(outputs[level], outputs[level]))
         self.final = _FinalBlock(c(64))
 
     def forward(self, maps: list[Tensor], code: Tensor) -> Tensor:

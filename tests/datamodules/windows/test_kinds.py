@@ -17,7 +17,7 @@ from lipsync_bench.datamodules import ClipFolder
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
-from lipsync_bench.datamodules.windows.generator import GeneratorWindows
+from lipsync_bench.datamodules.windows.generator import GeneratorWindows, PunctualWindows
 from tests.datamodules.prepared_folders import write_folder
 
 pytestmark = pytest.mark.filterwarnings(
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.filterwarnings(
 QUIET = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 KEYS = {
     GeneratorWindows: {"target", "reference", "mel", "frame_mels"},
+    PunctualWindows: {"target", "reference", "mel", "frame_mels"},
     ExpertWindows: {"faces", "mel", "label"},
 }
 
@@ -124,11 +125,18 @@ def test_the_argument_names_the_kind_where_the_model_does_not(tmp_path: Path) ->
             assert seen(Plain(), clips) == KEYS[kind]
             assert set(next(iter(clips.train_dataloader()))) == KEYS[kind]
     assert seen(Expert(), data(tmp_path, window="expert")) == KEYS[ExpertWindows]
+    generator = Plain()
+    generator.window = GeneratorWindows  # type: ignore[assignment]
+    clips = data(tmp_path, window="punctual")
+    seen(generator, clips)
+    assert {type(windows) for windows in clips._datasets.values() if windows} == {PunctualWindows}
     assert seen(Expert(), data(tmp_path, window=GeneratorWindows)) == KEYS[GeneratorWindows]
 
 
 def test_names_that_do_not_fit(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^window is 'hr'\. Expected expert, generator or a class\..*window"):
+    with pytest.raises(
+        ValueError, match=r"^window is 'hr'\. Expected expert, generator, punctual or a class\..*window"
+    ):
         data(tmp_path, window="hr").setup()
     with pytest.raises(ValueError, match=r"window is 'generator'\. Expected expert, which Expert reads\. Leave out"):
         seen(Expert(), data(tmp_path, window="generator"))

@@ -18,12 +18,13 @@ from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader, write_clip
 from lipsync_bench.datamodules.clips.open_files import OpenFiles
 from lipsync_bench.datamodules.clips.tensor_file import Rows
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.media.audio import mel_start
+from lipsync_bench.datamodules.media.audio import frame_mels, mel_start
+from lipsync_bench.datamodules.media.video import FPS
 from lipsync_bench.datamodules.windows import dataset as dataset_file
 from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset
 from lipsync_bench.datamodules.windows.decoding import stack_frames
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
-from lipsync_bench.datamodules.windows.generator import GeneratorWindows, window_columns
+from lipsync_bench.datamodules.windows.generator import GeneratorWindows, PunctualWindows, window_columns
 from lipsync_bench.datamodules.windows.starts import MIN_FRAMES, draw_starts, window_starts
 from tests import golden
 
@@ -34,7 +35,7 @@ def numbered_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(Clip.kind.tensors, "mel", Rows(np.float32, (80,)))
 
 
-KINDS = [GeneratorWindows, ExpertWindows]
+KINDS = [GeneratorWindows, PunctualWindows, ExpertWindows]
 STEP = 8  # grey levels between the frames of a generated clip: more than JPEG changes
 
 
@@ -152,14 +153,27 @@ def test_mel_columns_of_a_window() -> None:
         assert singles == list(starts[s - 1 : s + 4])
 
 
+def test_punctual_windows_have_the_mel_cuts_of_inference(tmp_path: Path) -> None:
+    path = write_coded(tmp_path, "a/0")
+    with Clip(path) as clip:
+        drawn = PunctualWindows.cut(clip, 3, 9)
+        assert [columns(cut) for cut in drawn.tensors["frame_mels"]] == [
+            columns(torch.from_numpy(cut)) for cut in frame_mels(clip.mel(), 5, FPS, 3)
+        ]
+        assert columns(drawn.tensors["mel"]) == columns(drawn.tensors["frame_mels"][0])
+        early = GeneratorWindows.cut(clip, 4, 9).tensors["frame_mels"]
+    torch.testing.assert_close(early, drawn.tensors["frame_mels"], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_valid_starts_are_those_whose_every_cut_exists(kind: type[WindowDataset]) -> None:
     for frames, mel_columns in itertools.product(range(3, 30), range(0, 110, 3)):
         valid = []
         for s in range(frames - 4):
-            own, singles = mel_start(s), [mel_start(s + k - 1) for k in range(5)]
-            needed = [own, *singles] if kind is GeneratorWindows else [own]
-            if (kind is ExpertWindows or s >= 1) and max(needed) + 16 <= mel_columns:
+            early = kind is GeneratorWindows
+            own, singles = mel_start(s), [mel_start(s + k - early) for k in range(5)]
+            needed = [own] if kind is ExpertWindows else [own, *singles]
+            if s >= early and max(needed) + 16 <= mel_columns:
                 valid.append(s)
         sizes = MagicMock(mel_columns=mel_columns, __len__=lambda _, frames=frames: frames)
         assert list(kind.starts(sizes)) == valid, (frames, mel_columns)

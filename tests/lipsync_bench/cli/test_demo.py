@@ -48,7 +48,7 @@ def test_a_demo_trains_what_the_yamls_of_a_method_name():
     assert demo.trainings("lipformer") == ["sync_expert", "lipformer_codebook", "lipformer"]
     assert demo.trainings("videoretalking_lnet") == ["sync_expert", "videoretalking_lnet"]
     with pytest.raises(
-        ValueError, match=r"no demo of 'wav2'\. Expected one of hyperlips_base, .*wav2lip\. Set --method"
+        ValueError, match=r"no demo of 'wav2'\. Expected one of dinet, .*wav2lip\. Set --method"
     ):
         demo.trainings("wav2")
 

@@ -154,6 +154,15 @@ def test_a_looped_video_starts_again_from_its_beginning():
     assert out[8] is frames[3]
 
 
+def test_frames_to_and_fro_turn_at_both_ends_and_leave_nothing(tmp_path):
+    video = write_video(tmp_path / "talk.mp4", [np.full((32, 48, 3), 40 * k, np.uint8) for k in range(6)])
+    frames = dubbing._to_and_fro(video, 25.0, tmp_path / "out.mp4")
+    shown = [round(next(frames).mean() / 40) for _ in range(20)]
+    frames.close()
+    assert shown == [*range(6), *reversed(range(6)), *range(6), 5, 4]
+    assert [path.name for path in tmp_path.iterdir()] == ["talk.mp4"]
+
+
 # The face
 
 

@@ -8,6 +8,7 @@ import pickle
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ from torch import Tensor, nn
 from lipsync_bench.datamodules.faces.s3fd import S3FD, load_s3fd
 from lipsync_bench.datamodules.files.weights import is_state
 from lipsync_bench.models import Wav2Lip, load_method
-from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, load_module
+from lipsync_bench.models.core.checkpoints import RECORD, load_checkpoint, load_module, save_module
 from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
 from lipsync_bench.models.hyperlips.hr.network import HRDecoder
 from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
+from lipsync_bench.models.pretrained.face_coefficients import FaceCoefficients
 from lipsync_bench.models.pretrained.face_parsing import FaceParser
 from lipsync_bench.models.pretrained.syncnet import SyncNetV2, load_syncnet
-from lipsync_bench.models.videoretalking import VideoReTalkingLNet
+from lipsync_bench.models.videoretalking import VideoReTalkingENet, VideoReTalkingLNet
+from lipsync_bench.models.videoretalking.dnet.network import DNet
+from lipsync_bench.models.videoretalking.enet.network import ENet
 from lipsync_bench.models.videoretalking.lnet.network import LNet
 from lipsync_bench.models.wav2lip.network import QualityDiscriminator, Wav2LipGenerator
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
@@ -47,10 +51,23 @@ NETWORKS = {
     "hyperlips_sync_expert": HyperLipsSyncExpert,
     "face_parsing": FaceParser,
     "videoretalking_lnet": LNet,
+    "videoretalking_enet": ENet,
+    "videoretalking_dnet": DNet,
+    "deep3d_face": FaceCoefficients,
 }
+LARGE = "videoretalking_enet"  # 640 MB
+KINDS_TRIED = [pytest.param(kind, marks=pytest.mark.slow) if kind == LARGE else kind for kind in NETWORKS]
 FLAT = ("syncnet_v2", "s3fd", "face_parsing")  # the others are saved by training scripts
 GOLDEN = {"hyperlips_hr": "hyperlips_hr1", "face_parsing": "hyperlips_parsing"}  # where the name is another
 State = dict[str, Tensor]
+
+
+def shapes_of(kind: str) -> dict[str, list[int]]:
+    """Official names and shapes; Deep3DFaceRecon's are torchvision's."""
+    if kind != "deep3d_face":
+        return golden.names_and_shapes(GOLDEN.get(kind, kind))
+    with torch.device("meta"):
+        return {name: list(value.shape) for name, value in FaceCoefficients().state_dict().items()}
 
 
 def optimiser_state(state: State) -> dict[str, Any]:
@@ -59,6 +76,11 @@ def optimiser_state(state: State) -> dict[str, Any]:
 
 
 def trained(state: State, prefix: str = "module.") -> dict[str, Any]:
+    if next(iter(state)).startswith("mapping_net."):  # D-Net's script saves three networks
+        other = {name: value + 1 for name, value in state.items()}
+        return {"net_G": other, "net_G_ema": state, "opt_G": optimiser_state(state), "current_iteration": 7}
+    if next(iter(state)).startswith("backbone."):
+        return {"net_recon": state, "opt_00": optimiser_state(state)}
     return {
         "state_dict": {f"{prefix}{name}": value for name, value in state.items()},
         "optimizer": optimiser_state(state),
@@ -74,7 +96,7 @@ def states() -> Callable[[str], State]:
 
     def state(kind: str) -> State:
         if kind not in known:
-            known[kind] = golden.filled(golden.names_and_shapes(GOLDEN.get(kind, kind)))
+            known[kind] = golden.filled(shapes_of(kind))
         return dict(known[kind])
 
     return state
@@ -103,7 +125,7 @@ def test_every_kind_has_its_test():
     assert set(KINDS) == set(NETWORKS)
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", KINDS_TRIED)
 def test_an_official_file_imports(kind, official, states):
     network = import_official(kind, official(kind))
     assert type(network) is NETWORKS[kind]
@@ -143,6 +165,61 @@ def test_other_layouts_import(layout, states, tmp_path):
     path = tmp_path / "file.pth"
     torch.save(content, path, _use_new_zipfile_serialization=layout != "legacy")
     assert same(import_official("sync_expert" if layout == "old" else "wav2lip_disc", path), state)
+
+
+def small_e_net(monkeypatch: pytest.MonkeyPatch) -> ENet:
+    """A network that the kind then makes in the place of the large one."""
+    kind, lnet = KINDS["videoretalking_enet"], {"width": 0.125, "blocks": 1}
+    sizes = {"width": 0.0625, "image_size": 64, "lnet_width": 0.125, "lnet_blocks": 1, "adversarial_weight": 0.0}
+
+    def module(network: ENet, _: None) -> VideoReTalkingENet:
+        made = VideoReTalkingENet(**sizes)
+        made.generator = network
+        return made
+
+    small = replace(kind, build=lambda _: ENet(LNet(**lnet), 0.0625, 16), module=module)
+    monkeypatch.setitem(KINDS, kind.name, small)
+    return small.build({})
+
+
+def test_an_e_net_s_file_may_leave_its_l_net_to_another_file(monkeypatch, tmp_path, caplog):
+    whole = small_e_net(monkeypatch).state_dict()
+    own = {name: value for name, value in whole.items() if not name.startswith("low_res.")}
+    torch.save(trained(whole), tmp_path / "whole.pth")
+    assert same(import_official("videoretalking_enet", tmp_path / "whole.pth"), whole)
+    torch.save(trained(own), tmp_path / "ENet.pth")
+    network = import_official("videoretalking_enet", tmp_path / "ENet.pth")
+    assert not network.training
+    assert "has no weights of the part low_res, which gives NaN until it is replaced" in caplog.text
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in own.items())
+    assert all(value.isnan().all() for value in network.low_res.parameters())
+    lnet = VideoReTalkingLNet(width=0.125, blocks=1)
+    network.low_res.load_state_dict(lnet.generator.state_dict())
+    assert same(network.low_res, lnet.generator.state_dict())
+    missing = "low_res.encoder.first_inp.model.0.bias"
+    torch.save(trained({name: value for name, value in whole.items() if name != missing}), tmp_path / "part.pth")
+    with pytest.raises(ValueError, match=rf"Missing: {missing}\. Unknown: none"):
+        import_official("videoretalking_enet", tmp_path / "part.pth")
+    # As a method: whole by itself, without L-Net together with one.
+    assert run_bench("import", "videoretalking_enet", tmp_path / "whole.pth", "--out", tmp_path / "whole.ckpt") == 0
+    assert same(load_method(tmp_path / "whole.ckpt").generator, whole)
+    assert run_bench("import", "videoretalking_enet", tmp_path / "ENet.pth", "--out", tmp_path / "enet.ckpt") == 1
+    assert "Expected the checkpoint of its first stage" in caplog.text
+    save_module(lnet, tmp_path / "lnet.ckpt")
+    base = ("--base", tmp_path / "lnet.ckpt", "--out", tmp_path / "enet.ckpt")
+    assert run_bench("import", "videoretalking_enet", tmp_path / "ENet.pth", *base) == 0
+    method = load_method(tmp_path / "enet.ckpt")
+    assert isinstance(method, VideoReTalkingENet)
+    assert same(method.generator.low_res, lnet.generator.state_dict())
+    assert all(torch.equal(method.generator.state_dict()[name], value) for name, value in own.items())
+
+
+def test_a_d_net_is_the_averaged_one(states, tmp_path):
+    torch.save({"net_G": states("videoretalking_dnet")}, tmp_path / "DNet.pt")
+    with pytest.raises(
+        ValueError, match=r"entry 'net_G' is a dict\. Expected tensors alone, or .* net_G_ema: DNet\.pt"
+    ):
+        import_official("videoretalking_dnet", tmp_path / "DNet.pt")
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*torch.jit:DeprecationWarning")
@@ -198,7 +275,7 @@ def save_changed(states: Callable[[str], State], kind: str, path: Path, change: 
     return path
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", KINDS_TRIED)
 def test_wrong_names_and_shapes_are_listed(kind, states, tmp_path):
     first, *_, last = [name for name in states(kind) if name.endswith(".bias")]
 
@@ -217,7 +294,7 @@ def test_wrong_names_and_shapes_are_listed(kind, states, tmp_path):
     assert KINDS[kind].documented in text
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", KINDS_TRIED)
 def test_truncated_files_are_named(kind, official, tmp_path):
     path = tmp_path / "short.pth"
     whole = official(kind).read_bytes()
@@ -254,7 +331,7 @@ class _Malicious:
 
 
 @pytest.mark.parametrize("form", ["torch.save", "legacy", "pickle", "TorchScript"])
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("kind", KINDS_TRIED)
 def test_code_in_a_file_is_named_and_not_run(kind, form, states, tmp_path):
     proof, path = tmp_path / "proof", tmp_path / "evil.pth"
     content = {"state_dict": {"x.weight": torch.zeros(2)}, "optimizer": _Malicious(proof)}

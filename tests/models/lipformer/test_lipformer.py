@@ -15,7 +15,8 @@ from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.lipformer import LipFormer, LipFormerCodebook
 from lipsync_bench.models.lipformer.network import LipFormerGenerator
 from lipsync_bench.models.lipformer.transformer import ConditionalLayerNorm, LipTransformer
-from lipsync_bench.models.lipformer.warping import AdaptiveWarping, sample_bilinear
+from lipsync_bench.models.lipformer.warping import AdaptiveWarping
+from lipsync_bench.models.parts.sampling import sample_bilinear
 from tests.models.training import loader, trainer_for
 
 Small = Callable[..., LipFormer]

@@ -23,8 +23,9 @@ from lipsync_bench.models import list_methods, load_method
 from lipsync_bench.models.core.checkpoints import RECORD, save_module
 from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.videoretalking import VideoReTalkingLNet
+from lipsync_bench.models.videoretalking.blocks import LayerNorm2d, SpectralConv2d
 from lipsync_bench.models.videoretalking.lnet.ffc import FFCResidualBlock, FourierUnit
-from lipsync_bench.models.videoretalking.lnet.network import LayerNorm2d, LNet, SpectralConv2d
+from lipsync_bench.models.videoretalking.lnet.network import LNet
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from tests import golden
 from tests.models.training import loader, trainer_for
