@@ -51,8 +51,8 @@ class Video:
         geometry: Where the face is in each of its T frames.
         frame_mels: (first, count) -> float32 (count,1,80,16), the mel windows of the dubbed frames from `first` on.
         frames: Opens the video: its T frames, uint8 RGB (H,W,3), from the beginning.
-        coefficients: (SHA-256 of a network, what makes them) -> the 3DMM coefficients of its frames, float32 (T,262):
-            those that lie beside the clip, or else made and left there; by default made anew.
+        coefficients: (a network and what it is shown, what makes them) -> the 3DMM coefficients of the frames, float32
+            (T,262): those that lie beside the clip, else made and left there; by default made anew.
     """
 
     geometry: Geometry

@@ -6,6 +6,7 @@ Chen et al.: Progressive Semantic-Aware Style Transformation for Blind Face Rest
 """
 
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
@@ -45,7 +46,9 @@ class _Norm(nn.Module):
 class _Conv(nn.Module):
     """Convolution 3x3 with mirrored borders; doubles the size before it, or halves it; norm and activation if asked."""
 
-    def __init__(self, inputs: int, outputs: int, scale: float = 1, norm: bool = False, activated: bool = False) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, scale: float = 1, norm: bool = False, activated: bool = False
+    ) -> None:
         super().__init__()
         self.scale, self.activated = scale, activated
         self.conv2d = nn.Conv2d(inputs, outputs, 3, 2 if scale < 1 else 1, bias=not norm)
@@ -82,7 +85,7 @@ class ParseNet(nn.Module):
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
         down = [scaled(channels, width) for channels in _DOWN]
-        steps = list(zip(down[:-1], down[1:], strict=True))
+        steps = list(pairwise(down))
         self.encoder = nn.Sequential(_Conv(3, down[0]), *(_Block(a, b, 0.5) for a, b in steps))
         self.body = nn.Sequential(*(_Block(down[-1], down[-1]) for _ in range(_BLOCKS)))
         self.decoder = nn.Sequential(*(_Block(b, a, 2) for a, b in reversed(steps)))

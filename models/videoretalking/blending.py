@@ -77,6 +77,7 @@ def pyramid_blend(inside: np.ndarray, outside: np.ndarray, mask: np.ndarray, lev
         image = pyramid[level]
         return image if level == levels - 1 else image - cv2.pyrUp(pyramid[level + 1], dstsize=image.shape[1::-1])
 
+    out = np.zeros((0, 0, 3), np.float32)
     for level in reversed(range(levels)):
         weight = weights[level][..., None]
         blended = band(a, level) * weight + band(b, level) * (1 - weight)
@@ -86,8 +87,8 @@ def pyramid_blend(inside: np.ndarray, outside: np.ndarray, mask: np.ndarray, lev
 
 def _blended(inside: np.ndarray, outside: np.ndarray, mask: np.ndarray, levels: int) -> np.ndarray:
     """Frames uint8 (H,W,3) blended at 512 x 512; the result is resized as it is and then truncated."""
-    small = [cv2.resize(image, (SIZE, SIZE)) for image in (inside, outside, mask)]
-    return cv2.resize(np.clip(pyramid_blend(*small, levels), 0, 255), inside.shape[1::-1]).astype(np.uint8)
+    a, b, weight = (cv2.resize(image, (SIZE, SIZE)) for image in (inside, outside, mask))
+    return cv2.resize(np.clip(pyramid_blend(a, b, weight, levels), 0, 255), inside.shape[1::-1]).astype(np.uint8)
 
 
 def blend_mouth(frame: np.ndarray, restored: np.ndarray, cut: BoxCut, parse: Parse) -> np.ndarray:
@@ -148,18 +149,18 @@ def paste_face(
     hard = np.zeros((SIZE, SIZE), np.float32)
     inner = slice(_EDGE_PX, -_EDGE_PX)
     hard[inner, inner] = np.isin(parse(face), FACE)[inner, inner]
-    soft = hard
-    for _ in range(2):
-        soft = cv2.GaussianBlur(soft, (101, 101), 11)
-    pasted, hard, soft = (cv2.warpAffine(x, to_frame, size) for x in (face, hard, soft))
-    pasted[soft <= 0] = 0
-    hard = cv2.GaussianBlur(hard, (0, 0), 1)
+    once = cv2.GaussianBlur(hard, (101, 101), 11)
+    pasted, inner_share, share = (
+        cv2.warpAffine(x, to_frame, size) for x in (face, hard, cv2.GaussianBlur(once, (101, 101), 11))
+    )
+    pasted[share <= 0] = 0
+    inner_share = cv2.GaussianBlur(inner_share, (0, 0), 1)
     if cut is None:
-        return _mixed(frame, _mixed(frame, pasted, soft), hard)
+        return _mixed(frame, _mixed(frame, pasted, share), inner_share)
     x1, y1, x2, y2 = cut.box
-    mask = np.zeros_like(hard)
+    mask = np.zeros_like(inner_share)
     inside = np.s_[y1 : y2 - _KEPT_ROWS, x1:x2]
-    mask[inside] = hard[inside]
+    mask[inside] = inner_share[inside]
     return _blended(pasted, frame, mask, _FACE_LEVELS)
 
 

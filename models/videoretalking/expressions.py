@@ -52,8 +52,8 @@ def stored_template(path: Path, template: str) -> np.ndarray:
 
 def _told(path: Path, key: str, found: str) -> str:
     return (
-        f"{path}: {found}. Expected expression.mat of VideoReTalking, with rows of {_VALUES} numbers called {key}. Name "
-        f"it with --weights {TEMPLATES}=PATH, or run: bench weights fetch {TEMPLATES}"
+        f"{path}: {found}. Expected expression.mat of VideoReTalking, with rows of {_VALUES} numbers called {key}. "
+        f"Name it with --weights {TEMPLATES}=PATH, or run: bench weights fetch {TEMPLATES}"
     )
 
 

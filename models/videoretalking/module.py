@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from lipsync_bench.datamodules.recipe import Recipe, References
 from lipsync_bench.datamodules.weights.store import Store
@@ -16,15 +15,15 @@ from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.session import PasteFace, Session, Video
 from lipsync_bench.models.core.training import BenchModule
-from lipsync_bench.models.core.weight_files import RANDOM
-from lipsync_bench.models.pretrained.face_coefficients import FROM_STORE, find_face_coefficients
+from lipsync_bench.models.core.weight_files import RANDOM, WithoutInit
+from lipsync_bench.models.pretrained.face_coefficients import DEEP3D, FROM_STORE, find_face_coefficients
 from lipsync_bench.models.pretrained.gfpgan import restore_faces, shared_gfpgan
 from lipsync_bench.models.pretrained.parsenet import parse_aligned, shared_parsenet
 from lipsync_bench.models.videoretalking.blending import Parse, Restore
 from lipsync_bench.models.videoretalking.dnet.module import VideoReTalkingDNet
 from lipsync_bench.models.videoretalking.dnet.network import DNet
 from lipsync_bench.models.videoretalking.enet.module import VideoReTalkingENet
-from lipsync_bench.models.videoretalking.expressions import NEUTRAL, expression_template
+from lipsync_bench.models.videoretalking.expressions import NEUTRAL, TEMPLATES, expression_template
 from lipsync_bench.models.videoretalking.session import Stabiliser, StabilisingSession
 
 _RESTORED = "restored references"
@@ -71,7 +70,11 @@ class VideoReTalking(VideoReTalkingENet):
     (3.1) does; neither does this one.
     """
 
-    parts: ClassVar[Mapping[str, type[BenchModule]]] = {"enet": VideoReTalkingENet, "dnet": VideoReTalkingDNet}
+    parts: ClassVar[Mapping[str, tuple[type[BenchModule], str]]] = {
+        "enet": (VideoReTalkingENet, "videoretalking_enet"),
+        "dnet": (VideoReTalkingDNet, "videoretalking_dnet"),
+    }
+    networks = (DEEP3D, TEMPLATES, "parsenet", "gfpgan_1_3")
 
     def __init__(
         self,
@@ -97,22 +100,15 @@ class VideoReTalking(VideoReTalkingENet):
     def assembled(
         cls, modules: Mapping[str, BenchModule], sha256: Mapping[str, str], options: Mapping[str, Any]
     ) -> "VideoReTalking":
-        """The system of trained networks.
-
-        Args:
-            modules: One for each of `parts`.
-            sha256: Of their files.
-            options: Arguments of the constructor.
-        """
         enet, dnet = modules["enet"], modules["dnet"]
         assert isinstance(enet, VideoReTalkingENet)
         assert isinstance(dnet, VideoReTalkingDNet)
         sizes = {name: enet.hparams[name] for name in ("image_size", "width", "lnet_width", "lnet_blocks")}
-        with torch.device("meta"):  # E-Net's weights come next
+        with WithoutInit():  # E-Net's weights come next
             system = cls(**sizes, adversarial_weight=0.0, **options)
         system.generator = enet.generator
         system.dnet = _of_size(dnet.network, dnet.image_size)
-        system.dnet.source_sha256 = sha256["dnet"]
+        system.dnet.source_sha256 = sha256["dnet"]  # type: ignore[assignment]
         own = system.published()
         fed = replace(enet.recipe, references=own.references, paste=own.paste)
         system._recipe = system.recipe_changes.applied(fed)

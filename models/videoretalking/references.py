@@ -31,7 +31,7 @@ def ffhq_corners(landmarks: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
 
 def crop_quad(image: np.ndarray, corners: np.ndarray) -> np.ndarray:
     """What lies in a square, turned upright, uint8 of the image's own size; black beyond the image."""
-    size = image.shape[1::-1]
+    size = (image.shape[1], image.shape[0])
     data = (corners + 0.5).flatten().tolist()
     whole = Image.fromarray(image).transform(size, Image.Transform.QUAD, data, Image.Resampling.BILINEAR)
     return np.asarray(whole)

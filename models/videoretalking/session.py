@@ -109,7 +109,7 @@ class StabilisingSession(CropSession):
         first = int(np.argmax(geometry.visible))
         last_seen = np.maximum.accumulate(np.where(geometry.visible, np.arange(len(geometry)), first))
         self._points = self._points[last_seen]  # as published: a frame without a face has the points of the last one
-        self._rows = video.coefficients(stabiliser.regress_sha256, self._regressed)
+        self._rows = video.coefficients(f"{stabiliser.regress_sha256} {width}x{height}", self._regressed)
         self._source: tuple[np.ndarray, float] | None = None
         if stabiliser.one_shot:
             image = next(islice(video.frames(), first, None))
@@ -123,8 +123,8 @@ class StabilisingSession(CropSession):
             faces = [self._rectangle.face(image, self._stabiliser.size_hw) for image in islice(images, len(points))]
             if len(faces) < len(points):
                 raise MediaError(
-                    f"the video has {first + len(faces)} frames and its geometry {len(self._points)}. Expected as many. "
-                    "Prepare the clip again"
+                    f"the video has {first + len(faces)} frames and its geometry {len(self._points)}. Expected as "
+                    "many. Prepare the clip again"
                 )
             rows.append(regressed(self._stabiliser.regress, np.stack(faces), points))
         return np.concatenate(rows)

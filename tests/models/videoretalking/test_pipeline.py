@@ -7,7 +7,8 @@ smoothed boxes y1 y2 x1 x2 of four frames; `img_batch_u8`, `img_batch_mean` what
 pyramids of 10 and 6 levels; the others, every second pixel of a frame after a step with stand-ins for the networks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,8 +16,14 @@ import pytest
 import torch
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
+from lipsync_bench.datamodules.faces.geometry import Geometry
+from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.inference.pasting import make_paste
+from lipsync_bench.models.core.inputs import FaceInputs, Generated
+from lipsync_bench.models.core.session import Video, dub_frames
 from lipsync_bench.models.videoretalking import session as sessions
 from lipsync_bench.models.videoretalking.blending import blend_mouth, paste_face, pyramid_blend
+from lipsync_bench.models.videoretalking.module import VideoReTalking
 from lipsync_bench.models.videoretalking.references import crop_quad, ffhq_corners, paste_coefficients
 from tests import golden
 
@@ -87,3 +94,139 @@ def test_pasting() -> None:
     is_stored(paste_face(original, image, POINTS, lambda _: face, cut=CUT)[::2, ::2], "gpen_pyramid")
     enhanced = paste_face(original, image, POINTS, lambda _: face, restore=lambda face: 255 - face, face_px=90)
     is_stored(enhanced[::2, ::2], "gpen_plain")
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> VideoReTalking:
+    torch.manual_seed(0)
+    return VideoReTalking(**VideoReTalking.smoke_arguments(tmp_path)).eval()
+
+
+def points_of(count: int) -> np.ndarray:
+    """68 points of a face that moves by a pixel a frame, (T,68,2)."""
+    return (landmarks()[:1] * (0.55, 0.5) + (50, 40)).repeat(count, axis=0) + np.arange(count)[:, None, None]
+
+
+class Opened:
+    """A video of random frames that counts how far it was read."""
+
+    def __init__(self, images: np.ndarray, hidden: tuple[int, ...] = (), boxes: np.ndarray | None = None) -> None:
+        self.images, self.read = list(images), 0
+        count = len(images)
+        points = points_of(count)
+        if boxes is None:
+            boxes = np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+        visible = np.ones(count, bool)
+        visible[list(hidden)] = False
+        contours = points[:, :30].astype(np.float32)
+        self.geometry = Geometry(
+            images.shape[1:3], visible, boxes, contours, points.astype(np.float32), {"s3fd": boxes.astype(np.float32)}
+        )
+
+    def frames(self) -> Iterator[np.ndarray]:
+        for image in self.images:
+            self.read += 1
+            yield image
+
+    def video(self, **further: object) -> Video:
+        def mels(first: int, count: int) -> np.ndarray:
+            return np.zeros((count, 1, 80, 16), np.float32)
+
+        return Video(self.geometry, mels, self.frames, **further)  # type: ignore[arg-type]
+
+
+def test_networks_see_what_the_released_inference_shows_them(
+    small: VideoReTalking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.size_hw = (384, 384)
+    given: list[FaceInputs] = []
+
+    def generate(inputs: FaceInputs) -> Generated:
+        given.append(inputs)
+        return Generated.of(inputs.faces)
+
+    monkeypatch.setattr(small, "generate", generate)
+    monkeypatch.setattr(sessions, "landmarks68", lambda image, _: seen[int(image[0, 0, 0])])
+    enhanced = [u8(f"enh{number}", 256, 256, 3)[..., ::-1] for number in range(3)]
+    seen = {int(image[0, 0, 0]): points for image, points in zip(enhanced, landmarks(), strict=True)}
+    assert len(seen) == 3
+    small.find_networks(Store())
+    assert small._stabiliser is not None
+    monkeypatch.setattr(sessions.Stabiliser, "edited", lambda *_: enhanced + enhanced[:1])
+    object.__setattr__(small._stabiliser, "size_hw", (256, 256))
+    frames = np.stack([u8(f"full{number}", 200, 240, 3)[..., ::-1] for number in range(3)])
+    recipe = small.published()
+    opened = Opened(frames, boxes=BOXES)
+    video = opened.video(coefficients=lambda network, make: np.zeros((3, 262), np.float32))
+    session = small.session(video, recipe, make_paste(recipe, Store()))
+    assert isinstance(session, sessions.StabilisingSession)
+    session._rectangle = BoxCut((30, 10, 220, 190))
+    list(session.frames(0, [frames[0], frames[1], frames[2], frames[0]]))
+    (inputs,) = given
+    boxes = [cut.box for cut in session._cuts if isinstance(cut, BoxCut)]
+    np.testing.assert_array_equal([(y1, y2, x1, x2) for x1, y1, x2, y2 in [*boxes, boxes[0]]], STORED["coords"])
+    faces = small.to_network(inputs.faces)
+    shown = torch.cat([small.hide_mouth(faces), small.to_network(inputs.reference)], dim=1).permute(0, 2, 3, 1).numpy()
+    is_stored(np.rint(shown[:, ::7, ::7] * 255), "img_batch_u8")
+    np.testing.assert_allclose(shown.mean(axis=(1, 2)), STORED["img_batch_mean"], atol=0.01 / 255)
+
+
+def test_a_video_is_dubbed_whole_and_looped(small: VideoReTalking) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (5, 120, 160, 3), np.uint8)
+    recipe, opened = small.recipe, Opened(frames, hidden=(0, 3))
+    kept: dict[str, np.ndarray] = {}
+
+    def coefficients(network: str, make: object) -> np.ndarray:
+        return kept.setdefault(network, make())  # type: ignore[operator]
+
+    video = opened.video(coefficients=coefficients)
+    paste = make_paste(recipe, Store())
+    assert (paste.name, paste.left_out) == ("contour laplacian", ("face parsing", "restored mouth"))
+
+    def dubbed(batch: int) -> list[np.ndarray]:
+        small.find_networks(Store())
+        session = small.session(video, recipe, paste)
+        made = list(dub_frames(session, [*frames, *frames[:2]], batch))
+        assert session.passed_through == 3
+        assert session.steps_left_out == ("neutral template (the mean face in its place)", "restored references")
+        return made
+
+    made = dubbed(3)
+    assert [new is old for new, old in zip(made, [*frames, *frames[:2]], strict=True)].count(True) == 0
+    changed = [(new != old).any() for new, old in zip(made, [*frames, *frames[:2]], strict=True)]
+    assert changed == [False, True, True, False, True, False, True]
+    (rows,) = kept.values()
+    assert rows.shape == (5, 262)
+    assert opened.read == 5  # once, for the coefficients, which the second session finds
+    again = dubbed(7)
+    assert opened.read == 5
+    for one, other in zip(made, again, strict=True):
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_frames_in_flight_are_bounded(small: VideoReTalking, monkeypatch: pytest.MonkeyPatch) -> None:
+    most = 0
+
+    class Frame(np.ndarray):
+        alive = 0
+
+        def __array_finalize__(self, of: object) -> None:
+            nonlocal most
+            if of is None or self.base is None:
+                Frame.alive += 1
+                most = max(most, Frame.alive)
+
+        def __del__(self) -> None:
+            if self.base is None:
+                Frame.alive -= 1
+
+    opened = Opened(np.zeros((90, 64, 80, 3), np.uint8))
+
+    def frames() -> Iterator[np.ndarray]:
+        for _ in range(90):
+            yield np.zeros((64, 80, 3), np.uint8).view(Frame).copy()
+
+    opened.frames = frames  # type: ignore[method-assign]
+    monkeypatch.setattr(sessions, "regressed", lambda network, faces, points: np.zeros((len(faces), 262), np.float32))
+    small.session(opened.video(), small.recipe, make_paste(small.recipe, Store()))
+    assert 0 < most <= 20
