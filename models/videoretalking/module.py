@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from lipsync_bench.datamodules.recipe import Recipe, References
 from lipsync_bench.datamodules.weights.store import Store
@@ -93,7 +94,8 @@ class VideoReTalking(VideoReTalkingENet):
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
-        save_module(VideoReTalkingDNet(**VideoReTalkingDNet.smoke_arguments(folder)), folder / "dnet.ckpt")
+        with torch.random.fork_rng(devices=[]):  # E-Net's random weights stay what they are without D-Net
+            save_module(VideoReTalkingDNet(**VideoReTalkingDNet.smoke_arguments(folder)), folder / "dnet.ckpt")
         return {**super().smoke_arguments(folder), "dnet": str(folder / "dnet.ckpt"), "coefficients": RANDOM}
 
     @classmethod
