@@ -24,6 +24,7 @@ from lipsync_bench.models.videoretalking.blending import Parse, Restore
 from lipsync_bench.models.videoretalking.dnet.module import VideoReTalkingDNet
 from lipsync_bench.models.videoretalking.dnet.network import DNet
 from lipsync_bench.models.videoretalking.enet.module import VideoReTalkingENet
+from lipsync_bench.models.videoretalking.enet.network import SIZE
 from lipsync_bench.models.videoretalking.expressions import NEUTRAL, TEMPLATES, expression_template
 from lipsync_bench.models.videoretalking.session import Stabiliser, StabilisingSession
 
@@ -56,13 +57,14 @@ class VideoReTalking(VideoReTalkingENet):
     networks are trained by their own runs; what is trained of this class are the weights of E-Net.
 
     Args:
+        image_size: height and width of the faces, as of VideoReTalkingENet.
         dnet: path of a checkpoint of VideoReTalkingDNet. A checkpoint of this class contains its network.
         template: the expression that all frames get: neutral, smile, or the path of a photograph.
         share: how far it lies on the way from neutral to the template (Table 4).
         one_shot: make all references of the first face, moved as the video's (appendix B).
         coefficients: weights of the network that regresses 3DMM coefficients: "official" for the file in the store, a
             path, or "random" for smoke runs.
-        enet: the arguments of VideoReTalkingENet.
+        enet: the other arguments of VideoReTalkingENet.
 
     Differs: all 68 points are dlib's, where the released code has those of 2D-FAN and of RetinaFace. GFPGAN 1.3
     restores the stabilised faces in GPEN's place, whose network is not here. Steps whose weights are not here are left
@@ -79,6 +81,7 @@ class VideoReTalking(VideoReTalkingENet):
 
     def __init__(
         self,
+        image_size: int = SIZE,
         dnet: str | None = None,
         template: str = NEUTRAL,
         share: float = 1.0,
@@ -86,7 +89,7 @@ class VideoReTalking(VideoReTalkingENet):
         coefficients: str = FROM_STORE,
         **enet: Any,
     ) -> None:
-        super().__init__(**enet)
+        super().__init__(image_size=image_size, **enet)
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share}. Expected a number from 0 to 1. Correct it where it is set: share")
         self.template, self.share, self.one_shot, self.coefficients = template, share, one_shot, coefficients
