@@ -107,6 +107,6 @@ KINDS = (
     Kind("weights_old_to_import", "a.model", _make_old, _entries, "torch"),
     Kind("weights_script", "a.pth", _make_script, _entries, "torch"),
     Kind("weights_of_expressions", "a.mat", _make_expressions, _expressions),
-    Kind("system", "a.yaml", _make_system, read_system, "text"),
+    Kind("system", "a.yaml", _make_system, read_system, "yaml"),
     Kind("weights_safetensors", "a.safetensors", _make_safetensors, _entries, accepted=False),
 )

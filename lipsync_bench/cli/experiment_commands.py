@@ -57,7 +57,8 @@ def experiments_copy(name: str, /, *, out: Path | None = None, overwrite: bool =
     In experiments/ of the working folder it is found before the package's.
 
     Args:
-        name: As bench experiments list shows it; benchmarks, protocols, systems and tables with their folder: benchmarks/lrs2.
+        name: As bench experiments list shows it; those of benchmarks, protocols, systems and tables
+            with their folder: benchmarks/lrs2.
         out: The file to write; experiments/NAME.yaml if not given.
         overwrite: Replace a file that is there.
     """
