@@ -41,7 +41,8 @@ def stored_template(path: Path, template: str) -> np.ndarray:
     try:
         if path.stat().st_size > _LARGEST_BYTES:
             raise ValueError("a file of that size")
-        rows = np.asarray(loadmat(path, variable_names=[key])[key], np.float32)
+        with np.errstate(over="ignore"):  # refused below
+            rows = np.asarray(loadmat(path, variable_names=[key])[key], np.float32)
         row = rows.reshape(len(rows), -1)[0, :_VALUES]
     except Exception as error:  # its reader fails in every way
         raise ValueError(_told(path, key, f"{type(error).__name__}: {error}"[:200])) from error
