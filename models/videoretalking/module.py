@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipes.recipe import Recipe, References
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.frozen import frozen

@@ -16,7 +16,7 @@ from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
 from lipsync_bench.datamodules.faces.crop_rules.ffhq_rectangle import FFHQRectangle
 from lipsync_bench.datamodules.faces.detectors import landmarks68
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.session import BATCH_FRAMES, CropSession, PasteFace, Video
 from lipsync_bench.models.pretrained.face_coefficients import FaceCoefficients, regressed
