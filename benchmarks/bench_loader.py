@@ -31,7 +31,7 @@ from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.media.audio import MEL_WINDOW, PREEMPHASIS, SAMPLE_RATE, mel_basis, to_float
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows, window_columns
 from lipsync_bench.datamodules.windows.samplers import EpochSampler
 from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES

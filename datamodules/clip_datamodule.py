@@ -13,7 +13,7 @@ from lipsync_bench.datamodules.clips.tensor_reader import Read
 from lipsync_bench.datamodules.cores import usable_cores
 from lipsync_bench.datamodules.datasets.splits import SPLITS, Split, read_splits
 from lipsync_bench.datamodules.files.texts import few, read_json
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.faces import check_faces, method_words
 from lipsync_bench.datamodules.windows.kinds import WindowKind, choose_kind

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from lipsync_bench.datamodules.files.texts import read_yaml
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.experiment_files import experiment_file
 from lipsync_bench.models import list_methods
 from lipsync_bench.models.core.training import BenchModule

@@ -41,7 +41,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
     from lipsync_bench.datamodules.prepare.options import PrepareOptions
     from lipsync_bench.datamodules.prepare.prepare import prepare
-    from lipsync_bench.datamodules.recipe import Recipe
+    from lipsync_bench.datamodules.recipes.recipe import Recipe
 
     folder = tmp_path_factory.mktemp("corpus")
     make_corpus(folder / "videos", speakers=2, clips_per_speaker=3, seconds=1.6, seed=7, workers=1, progress=False)

@@ -9,8 +9,8 @@ import torch
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.faces.geometry import Geometry
 from lipsync_bench.datamodules.media.audio import frame_mels
-from lipsync_bench.datamodules.recipe import Recipe, References
-from lipsync_bench.datamodules.recipe_values import ReferenceKind
+from lipsync_bench.datamodules.recipes.recipe import Recipe, References
+from lipsync_bench.datamodules.recipes.values import ReferenceKind
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.pasting import make_paste
 from lipsync_bench.models.core.inputs import FaceInputs, Generated

@@ -20,7 +20,7 @@ from lipsync_bench.datamodules.media.audio import mel_spectrogram, to_int16
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.prepare.sources import find_sources
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.models.hyperlips.hr.base_frames import (
     BaseFrames,
     BaseFramesHeader,

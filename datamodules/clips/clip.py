@@ -33,7 +33,7 @@ from lipsync_bench.datamodules.files.disk import write_tensors
 from lipsync_bench.datamodules.limits import MAX_CROP_PX
 
 if TYPE_CHECKING:
-    from lipsync_bench.datamodules.recipe_values import MelPadding
+    from lipsync_bench.datamodules.recipes.values import MelPadding
 
 SCHEMA = "1"
 MESH_POINTS = 478

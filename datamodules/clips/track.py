@@ -35,8 +35,8 @@ from lipsync_bench.datamodules.clips.tensor_reader import TensorReader
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import atomic_path
 from lipsync_bench.datamodules.limits import MAX_CROP_PX
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_values import Codec
+from lipsync_bench.datamodules.recipes.recipe import Recipe
+from lipsync_bench.datamodules.recipes.values import Codec
 
 SCHEMA = "1"
 JPEG_QUALITY = 95  # of clips

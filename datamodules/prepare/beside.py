@@ -34,7 +34,7 @@ from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import read_frames
 from lipsync_bench.datamodules.prepare.find_boxes import BoxSearch
 from lipsync_bench.datamodules.prepare.wanted import Wanted, cut_text, detectors
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from lipsync_bench.datamodules.datasets.dataset import dataset_names, find_datas
 from lipsync_bench.datamodules.faces.options import DetectorName
 from lipsync_bench.datamodules.limits import MAX_CROP_PX, one_of, within
 from lipsync_bench.datamodules.option_types import Whole, Words
-from lipsync_bench.datamodules.recipe_values import Codec
+from lipsync_bench.datamodules.recipes.values import Codec
 
 if TYPE_CHECKING:
     DatasetName = str

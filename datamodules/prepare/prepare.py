@@ -44,7 +44,7 @@ from lipsync_bench.datamodules.prepare.record import Record
 from lipsync_bench.datamodules.prepare.sources import Source, find_sources, source_root
 from lipsync_bench.datamodules.prepare.wanted import Wanted
 from lipsync_bench.datamodules.progress import progress_bar
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.versions import DISTRIBUTION, installed, versions
 from lipsync_bench.datamodules.weights.options import WeightOptions

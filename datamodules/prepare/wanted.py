@@ -9,8 +9,8 @@ from typing import Any
 
 from lipsync_bench.datamodules.faces.detectors import DETECTORS, detector_version, make_detector
 from lipsync_bench.datamodules.faces.options import DetectorName
-from lipsync_bench.datamodules.recipe import Recipe, crop_rule
-from lipsync_bench.datamodules.recipe_values import Codec
+from lipsync_bench.datamodules.recipes.recipe import Recipe, crop_rule
+from lipsync_bench.datamodules.recipes.values import Codec
 from lipsync_bench.datamodules.weights.store import Store
 
 __all__ = ["Wanted", "cut_text", "detectors"]

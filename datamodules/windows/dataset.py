@@ -29,8 +29,8 @@ from lipsync_bench.datamodules.clips.open_files import OpenFiles
 from lipsync_bench.datamodules.clips.tensor_reader import Read
 from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_values import MelPadding
+from lipsync_bench.datamodules.recipes.recipe import Recipe
+from lipsync_bench.datamodules.recipes.values import MelPadding
 from lipsync_bench.datamodules.windows.decoding import ImageMemory, StoredFaces, decode_into
 from lipsync_bench.datamodules.windows.starts import MIN_FRAMES
 

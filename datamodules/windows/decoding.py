@@ -15,7 +15,7 @@ from torch.utils.data import get_worker_info
 
 from lipsync_bench.datamodules.clips.track import decode_face
 from lipsync_bench.datamodules.errors import ClipError
-from lipsync_bench.datamodules.recipe_values import Codec
+from lipsync_bench.datamodules.recipes.values import Codec
 
 _LINE = 32  # bytes; libjpeg-turbo writes rows that begin at a multiple of it past the cache
 

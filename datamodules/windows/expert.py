@@ -15,7 +15,7 @@ import torch
 
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import MEL_BANDS, MEL_WINDOW, mel_start
-from lipsync_bench.datamodules.recipe_values import MelPadding
+from lipsync_bench.datamodules.recipes.values import MelPadding
 from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset
 from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES, draw_starts, window_starts
 

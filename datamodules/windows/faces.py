@@ -10,8 +10,8 @@ from lipsync_bench.datamodules.clips.clip import ClipHeader, read_header
 from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.texts import few
-from lipsync_bench.datamodules.recipe import Recipe, crop_rule
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.recipe import Recipe, crop_rule
 from lipsync_bench.datamodules.windows.dataset import in_threads
 
 __all__ = ["check_faces", "method_words"]

@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning.loops.loop import _Loop
 from torch.utils.data import DataLoader, Dataset
 
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.windows.samplers import EpochSampler, EvaluationSampler
 
 __all__ = ["FaceDataModule"]

@@ -11,7 +11,7 @@ from lipsync_bench.cli.command_line import From0, From1, Seconds, Seconds0
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.option_types import Words
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
 

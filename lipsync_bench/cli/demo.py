@@ -36,7 +36,7 @@ from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, frame_mels, mel_s
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
-from lipsync_bench.datamodules.recipe_values import MelPadding
+from lipsync_bench.datamodules.recipes.values import MelPadding
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lipsync_bench.cli.command_line import From0
 from lipsync_bench.datamodules.faces.options import FollowOptions
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference.options import DubOptions
 

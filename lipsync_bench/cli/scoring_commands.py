@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from lipsync_bench.cli.command_line import From1
 from lipsync_bench.datamodules.option_types import Words
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection

@@ -23,8 +23,8 @@ from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.media.damage import Damage
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.datamodules.media.video_files import find_videos
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.weights.registry import whose
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.task.pairs import Pair

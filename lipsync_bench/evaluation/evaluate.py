@@ -15,7 +15,7 @@ from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import remove_leftovers, sha256
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import SUFFIX, prepare
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.slices import WHOLE, Slice, rank_and_world
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions

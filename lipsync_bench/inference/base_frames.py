@@ -29,8 +29,8 @@ from lipsync_bench.datamodules.files.texts import few
 from lipsync_bench.datamodules.media.audio import frame_mels
 from lipsync_bench.datamodules.prepare.pool import WorkerDied, run_jobs
 from lipsync_bench.datamodules.progress import progress_bar
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.slices import Slice
 from lipsync_bench.datamodules.splitting import Splitting
 from lipsync_bench.datamodules.weights.options import WeightOptions

@@ -26,7 +26,7 @@ from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxRule
 from lipsync_bench.datamodules.files.csv_files import write_csv
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.progress import progress_bar
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.models.core.weight_files import RANDOM
 from lipsync_bench.models.pretrained.face_coefficients import FaceCoefficients, face_crop, load_face_coefficients

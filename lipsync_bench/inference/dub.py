@@ -33,8 +33,8 @@ from lipsync_bench.datamodules.media.frame_store import FrameStore
 from lipsync_bench.datamodules.media.original_audio import read_original_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
 from lipsync_bench.datamodules.progress import progress_bar
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
-from lipsync_bench.datamodules.recipe_values import MelPadding
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.values import MelPadding
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference.find_face import find_face
 from lipsync_bench.inference.options import DubOptions

@@ -22,7 +22,7 @@ from lipsync_bench.datamodules.faces.options import FollowOptions
 from lipsync_bench.datamodules.files.csv_files import write_csv
 from lipsync_bench.datamodules.media.audio import load_audio, to_int16
 from lipsync_bench.datamodules.media.video import FPS, probe, read_frames
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference.dub import dub, frames_for
 from lipsync_bench.inference.find_face import find_face

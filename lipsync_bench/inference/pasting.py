@@ -6,7 +6,7 @@ import numpy as np
 from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
 from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCut
 from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.blending import Blend, blend
 from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in

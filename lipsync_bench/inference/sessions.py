@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The sessions of a method, with what its recipe says of the frames: how faces are pasted, and what enhances them."""
 
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.enhancing import EnhancedSession, make_enhancer
 from lipsync_bench.inference.pasting import make_paste

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running, Selection
 

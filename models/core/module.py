@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.files.disk import sha256
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 from lipsync_bench.models.core.checkpoints import BenchModule, load_module, read_stage, save_module

@@ -18,7 +18,7 @@ import torch
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
 from lipsync_bench.datamodules.faces.geometry import Geometry
-from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipes.recipe import Recipe, References
 from lipsync_bench.models.core.inputs import FaceInputs
 
 if TYPE_CHECKING:

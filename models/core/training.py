@@ -15,9 +15,9 @@ from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
-from lipsync_bench.datamodules.recipe_values import Paste
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.recipe import Recipe
+from lipsync_bench.datamodules.recipes.values import Paste
 from lipsync_bench.models.core.checkpoint_files import RECORD, class_path, package_version
 from lipsync_bench.models.core.frozen import FrozenParts
 from lipsync_bench.models.core.weight_files import RANDOM

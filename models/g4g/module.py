@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCrop
-from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipes.recipe import Recipe, References
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.core.module import TalkingFaceModule

@@ -2,7 +2,7 @@
 """The lip-sync expert of G4G: Wav2Lip's, trained on G4G's crop."""
 
 from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCrop
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 
 __all__ = ["G4GSyncExpertModule"]

@@ -20,7 +20,7 @@ import torch
 from lipsync_bench.datamodules.clips.boxes import clip_geometry
 from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.media.audio import MEL_BANDS, MEL_WINDOW, mel_start
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset
 from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES, window_starts
 from lipsync_bench.models.g4g.landmarks import INPUTS, Landmarks, draw_landmarks, draw_mask, points_in_face

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.recipe_values import MelPadding
+from lipsync_bench.datamodules.recipes.values import MelPadding
 from lipsync_bench.models.parts.layers import ConvBlock, ResidualBlock, scaled
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpert, SyncExpertModule
 

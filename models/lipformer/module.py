@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.exact_training import plain
 from lipsync_bench.models.core.frozen import frozen

@@ -10,7 +10,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
-from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipes.recipe import Recipe, References
 from lipsync_bench.models.core.checkpoint_files import RECORD
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_values import MelPadding
+from lipsync_bench.datamodules.recipes.recipe import Recipe
+from lipsync_bench.datamodules.recipes.values import MelPadding
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms

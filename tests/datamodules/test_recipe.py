@@ -11,9 +11,9 @@ from lipsync_bench.datamodules.faces.crop_rules.atvg import ATVGSquare
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
-from lipsync_bench.datamodules.recipe import _LATER, Recipe, References, crop_rule
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
-from lipsync_bench.datamodules.recipe_values import Paste
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.recipe import _LATER, Recipe, References, crop_rule
+from lipsync_bench.datamodules.recipes.values import Paste
 
 PUBLISHED = Recipe(
     DetectorBox("s3fd", (0, 10, 0, 0), 5),

@@ -14,7 +14,7 @@ import numpy as np
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Cut, Resize
 from lipsync_bench.datamodules.faces.geometry import Geometry, runs
 from lipsync_bench.datamodules.faces.options import DetectorName
-from lipsync_bench.datamodules.recipe_values import Pads
+from lipsync_bench.datamodules.recipes.values import Pads
 
 MIN_SIDE_PX = 16
 NO_PADS: Pads = (0, 0, 0, 0)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
-from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipes.recipe import Recipe, References
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms

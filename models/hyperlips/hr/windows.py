@@ -31,7 +31,7 @@ from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.clips.track import Track
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.texts import few
-from lipsync_bench.datamodules.recipe import crop_rule
+from lipsync_bench.datamodules.recipes.recipe import crop_rule
 from lipsync_bench.datamodules.windows.dataset import Drawn, WindowDataset, in_threads
 from lipsync_bench.datamodules.windows.decoding import stack_frames
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows

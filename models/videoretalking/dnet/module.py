@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lipsync_bench.datamodules.faces.crop_rules.ffhq_rectangle import FFHQRectangle
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms

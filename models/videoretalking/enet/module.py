@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
-from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipes.recipe import Recipe, References
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.inputs import FaceInputs

@@ -26,8 +26,8 @@ from lipsync_bench.datamodules.clips.track import (
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.media.audio import mel_spectrogram, to_float
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_values import Codec
+from lipsync_bench.datamodules.recipes.recipe import Recipe
+from lipsync_bench.datamodules.recipes.values import Codec
 
 FRAMES = 7
 RECIPE = Recipe(FaceMeshBox(), (24, 40))  # not square

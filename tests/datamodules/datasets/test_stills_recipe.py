@@ -17,7 +17,7 @@ from lipsync_bench.datamodules.clips.track import TrackHeader, track_path, write
 from lipsync_bench.datamodules.datasets.stills import read_still
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad, QuadCut
 from lipsync_bench.datamodules.media.video import read_frames
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.models.lipformer import LipFormer, LipFormerCodebook
 from tests.datamodules.fake_trainer import FakeTrainer
 

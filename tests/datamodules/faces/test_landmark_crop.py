@@ -9,8 +9,8 @@ import pytest
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCrop, LandmarkCut, soft_mask
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.pasting import make_paste
 from tests.talking_points import drawn_frames, face_points, geometry_of_points

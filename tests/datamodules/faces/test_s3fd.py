@@ -26,7 +26,7 @@ from lipsync_bench.datamodules.media.video import VideoWriter
 from lipsync_bench.datamodules.prepare.make_clip import Settings
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from tests import golden
 from tests.datamodules.tracks import track_faces
 from tests.weight_files import given

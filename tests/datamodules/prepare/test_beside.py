@@ -28,7 +28,7 @@ from lipsync_bench.datamodules.prepare.make_clip import Job, Outcome
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.pool import WorkerDied
 from lipsync_bench.datamodules.prepare.prepare import PrepareReport, prepare
-from lipsync_bench.datamodules.recipe import Recipe, References
+from lipsync_bench.datamodules.recipes.recipe import Recipe, References
 from lipsync_bench.datamodules.splitting import Splitting
 from tests.datamodules.preparation import contents, failures, manifest, write_video
 

@@ -15,8 +15,8 @@ from lipsync_bench.datamodules.clips.track import Track, TrackHeader, track_path
 from lipsync_bench.datamodules.datasets.folder import ClipFolder
 from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox, FaceMeshBox
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_values import Codec
+from lipsync_bench.datamodules.recipes.recipe import Recipe
+from lipsync_bench.datamodules.recipes.values import Codec
 from lipsync_bench.datamodules.windows.expert import ExpertWindows
 from lipsync_bench.datamodules.windows.faces import method_words
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows

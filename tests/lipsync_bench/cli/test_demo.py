@@ -47,9 +47,7 @@ def test_a_demo_trains_what_the_yamls_of_a_method_name():
     assert demo.trainings("hyperlips_base") == ["hyperlips_sync_expert", "hyperlips_base"]
     assert demo.trainings("lipformer") == ["sync_expert", "lipformer_codebook", "lipformer"]
     assert demo.trainings("videoretalking_lnet") == ["sync_expert", "videoretalking_lnet"]
-    with pytest.raises(
-        ValueError, match=r"no demo of 'wav2'\. Expected one of dinet, .*wav2lip\. Set --method"
-    ):
+    with pytest.raises(ValueError, match=r"no demo of 'wav2'\. Expected one of dinet, .*wav2lip\. Set --method"):
         demo.trainings("wav2")
 
 

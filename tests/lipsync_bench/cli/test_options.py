@@ -14,7 +14,7 @@ from lipsync_bench import bench
 from lipsync_bench.cli.command_line import WrongUsage, parse
 from lipsync_bench.datamodules.faces.options import FaceOptions
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Rules, Running, Selection
 from lipsync_bench.inference.options import DubOptions

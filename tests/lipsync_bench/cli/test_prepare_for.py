@@ -10,8 +10,8 @@ import pytest
 
 from lipsync_bench import recipes
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
-from lipsync_bench.datamodules.recipe import Recipe
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from tests.commands import run_bench
 from tests.datamodules.preparation import manifest, write_video
 

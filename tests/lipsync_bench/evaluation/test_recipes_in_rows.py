@@ -13,7 +13,7 @@ import torch
 
 from lipsync_bench.datamodules.clips.boxes import BoxesHeader, boxes_path, write_boxes
 from lipsync_bench.datamodules.clips.clip import Clip
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.evaluation import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, Selection
 from lipsync_bench.models import Wav2Lip

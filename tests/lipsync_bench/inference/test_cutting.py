@@ -12,7 +12,7 @@ from lipsync_bench.datamodules.media.audio import load_audio
 from lipsync_bench.datamodules.media.video import VideoWriter, read_frames
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.inference import base_frames
 from lipsync_bench.inference.cutting import cut_by_time
 from lipsync_bench.models import HyperLipsBase, HyperLipsHR, HyperLipsSyncExpertModule

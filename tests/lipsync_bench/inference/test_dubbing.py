@@ -27,7 +27,7 @@ from lipsync_bench.datamodules.faces.options import FollowOptions
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.media.audio import frame_mels, load_audio, mel_spectrogram
 from lipsync_bench.datamodules.media.video import VideoWriter, probe, read_frames
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.weights.options import WeightOptions
 from lipsync_bench.inference import dub as dubbing
 from lipsync_bench.inference import pasting

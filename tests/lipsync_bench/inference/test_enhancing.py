@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, Selection

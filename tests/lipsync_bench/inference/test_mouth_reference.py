@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lipsync_bench.datamodules.media.video import VideoWriter, probe, read_frames
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.inference.mouth_reference import mouth_opening, mouth_reference
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module

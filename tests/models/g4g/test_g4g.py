@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lipsync_bench.callbacks import WatchAdversarial
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.dub import dub_frames
 from lipsync_bench.inference.pasting import make_paste

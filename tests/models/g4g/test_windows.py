@@ -11,7 +11,7 @@ import simplejpeg
 from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader, write_clip
 from lipsync_bench.datamodules.clips.track import TrackHeader, track_path, write_track
 from lipsync_bench.datamodules.media.audio import mel_start
-from lipsync_bench.datamodules.recipe import Recipe
+from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.models import G4G
 from lipsync_bench.models.g4g.landmarks import INPUTS, draw_landmarks, draw_mask, points_in_face
 from lipsync_bench.models.g4g.regions import hidden_part

@@ -21,7 +21,7 @@ from lipsync_bench.datamodules.faces.crop_rules.ffhq_rectangle import FFHQRectan
 from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCrop
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule, Resize
 from lipsync_bench.datamodules.limits import one_of
-from lipsync_bench.datamodules.recipe_values import Enhance, MelPadding, Paste, ReferenceKind
+from lipsync_bench.datamodules.recipes.values import Enhance, MelPadding, Paste, ReferenceKind
 
 _RULES: dict[str, type[CropRule]] = {
     rule.name: rule for rule in (FaceMeshBox, DetectorBox, FFHQQuad, ATVGSquare, FFHQRectangle, LandmarkCrop)

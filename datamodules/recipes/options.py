@@ -10,10 +10,10 @@ from cyclopts import Group, Parameter, Token
 
 from lipsync_bench.datamodules.limits import one_of, within
 from lipsync_bench.datamodules.option_types import Whole
-from lipsync_bench.datamodules.recipe_values import CropName, Enhance, MelPadding, Pads, Paste
+from lipsync_bench.datamodules.recipes.values import CropName, Enhance, MelPadding, Pads, Paste
 
 if TYPE_CHECKING:
-    from lipsync_bench.datamodules.recipe import Recipe
+    from lipsync_bench.datamodules.recipes.recipe import Recipe
 
 ReferenceName = Literal["same", "first"]
 
@@ -92,6 +92,6 @@ class RecipeOptions:
         Raises:
             ValueError: Pads or smoothing for a rule that has none.
         """
-        from lipsync_bench.datamodules.recipe_changes import changed  # it loads OpenCV, which help need not
+        from lipsync_bench.datamodules.recipes.changes import changed  # it loads OpenCV, which help need not
 
         return changed(recipe, self)

@@ -7,9 +7,9 @@ from lipsync_bench.datamodules.faces.crop_rules.boxes import NO_PADS, DetectorBo
 from lipsync_bench.datamodules.faces.crop_rules.ffhq import FFHQQuad
 from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCrop
 from lipsync_bench.datamodules.faces.crop_rules.rule import CropRule
-from lipsync_bench.datamodules.recipe import Recipe, References, crop_rule
-from lipsync_bench.datamodules.recipe_options import RecipeOptions
-from lipsync_bench.datamodules.recipe_values import CropName
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
+from lipsync_bench.datamodules.recipes.recipe import Recipe, References, crop_rule
+from lipsync_bench.datamodules.recipes.values import CropName
 
 __all__ = ["changed"]
 
