@@ -64,6 +64,15 @@ def test_what_the_api_pages_name_exists(name: str):
     assert hasattr(import_module(module), member)
 
 
+def test_every_reason_not_to_compare_with_a_paper_is_explained():
+    code = (ROOT / "lipsync_bench" / "papers" / "comparable.py").read_text()
+    reasons = set(re.findall(r'f"([a-z][a-z ]{9,}?)(?: \(|,)', code))
+    assert len(reasons) >= 10
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    first = ", ".join(re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE))
+    assert [reason for reason in sorted(reasons) if reason not in first] == []
+
+
 def test_the_citation_names_this_version():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == __version__
 
