@@ -29,6 +29,11 @@ def test_tables_are_those_of_the_code(monkeypatch):
     assert [str(page) for page in pages if renewed(page) != page.read_text(encoding="utf-8")] == []
 
 
+def test_the_table_of_methods_has_the_sizes_of_the_papers():
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| [G4G]"))
+    assert "`g4g`, 416 x 320 |" in row  # the size of the first stage, 104 x 80, is not that of the method
+
+
 def test_an_unknown_table_is_refused(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- table: recipes -->\n\n<!-- end of table -->\n")
