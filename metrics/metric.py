@@ -70,6 +70,7 @@ class Column:
             "diagnostic": one value per clip that does not compare methods; shown only beside a paper's table.
         network: Name of the network that it needs; empty for a formula.
         order: Position among the columns; equal ones are sorted by file name. A new metric needs none and comes last.
+        about: What a value says, in a sentence or two, for readers of tables.
     """
 
     name: str
@@ -83,6 +84,19 @@ class Column:
     kind: Literal["clip", "pooled", "diagnostic"] = "clip"
     network: str = ""
     order: int = 1000
+    about: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """`about`, which side is better, and what the prediction is compared with."""
+        better = {True: "Higher is better", False: "Lower is better", None: "Neither direction is better"}
+        compared = {
+            "target": "compared with the same frame of the real video",
+            "audio": "compared with the audio",
+            "none": "of the prediction alone",
+        }
+        rest = f"{better[self.higher_is_better]}; {compared[self.reference]}."
+        return f"{self.about} {rest}" if self.about else rest
 
     @property
     def heading(self) -> str:

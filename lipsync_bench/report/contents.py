@@ -19,7 +19,7 @@ from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH
 
 Key = tuple[str, str, str, str, str]
 
-__all__ = ["Entry", "Key", "Results", "Unprepared", "matrix", "read_results"]
+__all__ = ["Entry", "Key", "Results", "Unprepared", "matrix", "read_results", "seconds_a_frame"]
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class Results:
 
     Args:
         folder: The results folder.
-        rows: As of `ResultsFolder.rows`, but `audio_clip` is never empty.
+        rows: As of `ResultsFolder.rows`, but `audio_clip` is never empty, and `method_seconds` is the time of the
+            command, or of the method that generated the frames; NaN for videos that were made before.
         board: The leaderboard.
         manifest: None if the folder has none.
         unprepared: Targets that could not be prepared.
@@ -188,6 +189,8 @@ def read_results(folder: Path) -> Results:
             f"{folder} has no rows. Expected at least one row in clips.csv. Resume the run: bench evaluate"
         )
     rows["audio_clip"] = np.where(rows["audio_clip"] == "", rows["clip"], rows["audio_clip"])
+    ours = (rows["prediction_sha256"] == "") & (rows["generate_seconds"] > 0)  # else the time that reading a file took
+    rows["method_seconds"] = rows["command_seconds"].fillna(rows["generate_seconds"].where(ours))
     keys = sorted({_key(entry) for entry in rows[list(ENTRY)].drop_duplicates().to_dict("records")})
     return Results(
         found,
@@ -198,6 +201,13 @@ def read_results(folder: Path) -> Results:
         _entries(keys),
         slugs(rows["clip"]),
     )
+
+
+def seconds_a_frame(rows: pd.DataFrame) -> dict[Key, float]:
+    """The time that each entry took, by all frames; entries without times are missing."""
+    timed = rows[(rows["status"] == "ok") & (rows["method_seconds"] > 0) & (rows["frames"] > 0)]
+    sums = timed.groupby(list(ENTRY))[["frames", "method_seconds"]].sum()
+    return {key: float(entry["method_seconds"] / entry["frames"]) for key, entry in sums.iterrows()}
 
 
 def matrix(rows: pd.DataFrame, entries: Sequence[Entry], pairs: Sequence[tuple[str, str]], name: str) -> np.ndarray:

@@ -316,8 +316,30 @@ def scorer(clip: ScoredClip) -> Scorer | None:
 
 METRIC = Description(
     columns=(
-        Column("expert_cosine", "Expert cosine", "", True, 3, (-1, 1), "audio", network="expert", order=190),
-        Column("expert_confidence", "Expert confidence", "", True, 3, (0, 2), "audio", network="expert", order=200),
+        Column(
+            "expert_cosine",
+            "Expert cosine",
+            "",
+            True,
+            3,
+            (-1, 1),
+            "audio",
+            network="expert",
+            order=190,
+            about="How well lips and audio fit, by a sync expert trained with this suite; never LSE.",
+        ),
+        Column(
+            "expert_confidence",
+            "Expert confidence",
+            "",
+            True,
+            3,
+            (0, 2),
+            "audio",
+            network="expert",
+            order=200,
+            about="How clearly the expert prefers one shift of the audio to the others; never LSE.",
+        ),
         Column(
             "expert_offset_frames",
             "Expert offset",
@@ -328,6 +350,7 @@ METRIC = Description(
             "audio",
             network="expert",
             order=210,
+            about="The shift of the audio at which the expert finds the best fit; 0 is in sync.",
         ),
     ),
     source="this suite: a sync expert trained with it, not LSE",

@@ -20,6 +20,6 @@ def scorer(clip: ScoredClip) -> _Scorer:
 
 # Read without importing this file: literals and the names of lipsync_bench.metrics.metric only.
 METRIC = Description(
-    columns=(Column("redness", "Redness", "levels", None, 1, (0, 255), "none", "lipsync_example"),),
+    columns=(Column("redness", "Redness", "levels", None, 1, (0, 255), "none", "lipsync_example", about="How red it is."),),
     checked="nothing, it is an example",
 )
