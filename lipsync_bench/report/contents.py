@@ -15,7 +15,7 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS, RANKED
 from lipsync_bench.report.names import slugs
 from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder
-from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH
+from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH, REPEATED_FRAME
 
 Key = tuple[str, str, str, str, str]
 
@@ -63,6 +63,11 @@ class Entry:
         """Whether it is the real video against itself, the reference value of each metric."""
         return self.method == GROUND_TRUTH
 
+    @property
+    def is_repeated_frame(self) -> bool:
+        """Whether it is the trivial baseline."""
+        return self.method == REPEATED_FRAME
+
 
 @dataclass(frozen=True)
 class Unprepared:
@@ -83,8 +88,8 @@ class Results:
 
     Args:
         folder: The results folder.
-        rows: As of `ResultsFolder.rows`, but `audio_clip` is never empty, and `method_seconds` is the time of the
-            command, or of the method that generated the frames; NaN for videos that were made before.
+        rows: As of `ResultsFolder.rows`, but `audio_clip` is never empty, and `seconds_a_frame` is what a frame took
+            the method or its command; NaN for videos that were made before.
         board: The leaderboard.
         manifest: None if the folder has none.
         unprepared: Targets that could not be prepared.
@@ -190,7 +195,8 @@ def read_results(folder: Path) -> Results:
         )
     rows["audio_clip"] = np.where(rows["audio_clip"] == "", rows["clip"], rows["audio_clip"])
     ours = (rows["prediction_sha256"] == "") & (rows["generate_seconds"] > 0)  # else the time that reading a file took
-    rows["method_seconds"] = rows["command_seconds"].fillna(rows["generate_seconds"].where(ours))
+    took = rows["command_seconds"].fillna(rows["generate_seconds"].where(ours))
+    rows["seconds_a_frame"] = (took / rows["frames"]).where((took > 0) & (rows["frames"] > 0))
     keys = sorted({_key(entry) for entry in rows[list(ENTRY)].drop_duplicates().to_dict("records")})
     return Results(
         found,
@@ -204,10 +210,10 @@ def read_results(folder: Path) -> Results:
 
 
 def seconds_a_frame(rows: pd.DataFrame) -> dict[Key, float]:
-    """The time that each entry took, by all frames; entries without times are missing."""
-    timed = rows[(rows["status"] == "ok") & (rows["method_seconds"] > 0) & (rows["frames"] > 0)]
-    sums = timed.groupby(list(ENTRY))[["frames", "method_seconds"]].sum()
-    return {key: float(entry["method_seconds"] / entry["frames"]) for key, entry in sums.iterrows()}
+    """Mean over all frames of each entry; entries without times are missing."""
+    timed = rows[(rows["status"] == "ok") & (rows["seconds_a_frame"] > 0)]
+    sums = timed.assign(took=timed["seconds_a_frame"] * timed["frames"]).groupby(list(ENTRY))[["frames", "took"]].sum()
+    return {key: float(entry["took"] / entry["frames"]) for key, entry in sums.iterrows()}
 
 
 def matrix(rows: pd.DataFrame, entries: Sequence[Entry], pairs: Sequence[tuple[str, str]], name: str) -> np.ndarray:

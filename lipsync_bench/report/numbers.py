@@ -14,7 +14,7 @@ from lipsync_bench.metrics.registry import NETWORKS
 from lipsync_bench.report.contents import Results
 from lipsync_bench.results.printing import fixed
 
-__all__ = ["Heading", "heading", "headings", "interval_text", "json_number"]
+__all__ = ["SECONDS", "Heading", "heading", "headings", "interval_text", "json_number"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,16 @@ class Heading:
     def full(self) -> str:
         """Text and note in one line."""
         return f"{self.text}, {self.note}" if self.note else self.text
+
+
+SECONDS = Heading(
+    "seconds_a_frame",
+    "Seconds a frame",
+    "",
+    "What a frame took the method, pasting included, or its command; nothing for videos that were made before.",
+    None,
+    4,
+)
 
 
 def _note(network: str, found: list[str]) -> str:
