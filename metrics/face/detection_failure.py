@@ -28,8 +28,10 @@ METRIC = Description(
             "none",
             "this suite: frames without a face",
             order=130,
-            about="Share of the frames in which no face is found; 0 is good.",
         ),
     ),
+    about={
+        "detection_failure": "Share of the frames in which no face is found; 0 is good.",
+    },
     checked="share of frames in which Face Mesh (or the protocol's own detector) finds no face",
 )

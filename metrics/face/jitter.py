@@ -138,8 +138,10 @@ METRIC = Description(
             "none",
             "this suite: second difference of lip landmarks",
             order=120,
-            about="How unsteadily the lips move; a frozen mouth has too little. Compare it with the real video's.",
         ),
     ),
+    about={
+        "jitter": "How unsteadily the lips move; a frozen mouth has too little. Compare it with the real video's.",
+    },
     checked="formula; neither direction is better: trembling is too much, a frozen mouth too little",
 )

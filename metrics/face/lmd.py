@@ -154,16 +154,7 @@ def scorer(clip: ScoredClip) -> Scorer | None:
 METRIC = Description(
     columns=(
         Column(
-            "lmd",
-            "LMD",
-            "px",
-            False,
-            3,
-            (0, INF),
-            "target",
-            "Chen et al., ECCV 2018, lip landmarks of dlib",
-            order=100,
-            about="Mean distance of the lips' landmarks from those in the real frame: shape and place of the mouth.",
+            "lmd", "LMD", "px", False, 3, (0, INF), "target", "Chen et al., ECCV 2018, lip landmarks of dlib", order=100
         ),
         Column(
             "lmd_centred",
@@ -175,9 +166,12 @@ METRIC = Description(
             "target",
             "Chen et al., ECCV 2018, lip landmarks of dlib, common mean point",
             order=110,
-            about="LMD after the middles of both mouths are moved onto each other: the shape alone.",
         ),
     ),
+    about={
+        "lmd": "Mean distance of the lips' landmarks from those in the real frame: shape and place of the mouth.",
+        "lmd_centred": "LMD after the middles of both mouths are moved onto each other: the shape alone.",
+    },
     checked="golden arrays",
     counts=(Field("lmd_skipped_frames", "Frames without lips, outside the mean of LMD."),),
 )

@@ -245,8 +245,10 @@ METRIC = Description(
             "none",
             "Narvekar and Karam, IEEE TIP 20(9), 2011, cpbd 1.0.7",
             order=90,
-            about="Sharpness: the share of the edges that look unblurred.",
         ),
     ),
+    about={
+        "cpbd": "Sharpness: the share of the edges that look unblurred.",
+    },
     checked="golden arrays of the package 1.0.7, 1e-9",
 )

@@ -98,16 +98,7 @@ def scorer(clip: ScoredClip) -> Scorer | None:
 METRIC = Description(
     columns=(
         Column(
-            "psnr",
-            "PSNR",
-            "dB",
-            True,
-            2,
-            (0, INF),
-            "target",
-            "10 log10(255^2 / MSE) of RGB, frame by frame",
-            order=10,
-            about="How close the pixels are to those of the real frame: 3 dB more is half the squared error.",
+            "psnr", "PSNR", "dB", True, 2, (0, INF), "target", "10 log10(255^2 / MSE) of RGB, frame by frame", order=10
         ),
         Column(
             "psnr_mouth",
@@ -119,9 +110,12 @@ METRIC = Description(
             "target",
             "PSNR of the box around the target's lips",
             order=30,
-            about="PSNR in the box around the lips alone, where methods differ most.",
         ),
     ),
+    about={
+        "psnr": "How close the pixels are to those of the real frame: 3 dB more is half the squared error.",
+        "psnr_mouth": "PSNR in the box around the lips alone, where methods differ most.",
+    },
     checked="scikit-image on the same frames, 1e-9 dB; golden arrays, 1e-6",
     counts=(Field("psnr_infinite_frames", "Frames identical to the target, outside the mean of PSNR."),),
 )

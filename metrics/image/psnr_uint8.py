@@ -114,8 +114,10 @@ METRIC = Description(
             "wrapping 8-bit arithmetic of ATVGnet's script, 2019",
             kind="diagnostic",
             order=900,
-            about="Not a quality: repeats the 8-bit overflow of a script, and is shown only beside a paper's PSNR.",
         ),
     ),
+    about={
+        "psnr_uint8": "Not a quality: repeats the 8-bit overflow of a script, and is shown only beside a paper's PSNR.",
+    },
     checked="golden values; the arithmetic that may explain printed 31 dB, shown only beside a paper's PSNR",
 )

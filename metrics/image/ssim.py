@@ -152,18 +152,7 @@ def scorer(clip: ScoredClip) -> Scorer | None:
 
 METRIC = Description(
     columns=(
-        Column(
-            "ssim",
-            "SSIM",
-            "",
-            True,
-            3,
-            (-1, 1),
-            "target",
-            "Wang et al., IEEE TIP 13(4), 2004",
-            order=20,
-            about="How alike the structure of small patches is to that of the real frame; 1 is identical.",
-        ),
+        Column("ssim", "SSIM", "", True, 3, (-1, 1), "target", "Wang et al., IEEE TIP 13(4), 2004", order=20),
         Column(
             "ssim_mouth",
             "SSIM mouth",
@@ -174,8 +163,11 @@ METRIC = Description(
             "target",
             "SSIM of the box around the target's lips",
             order=40,
-            about="SSIM in the box around the lips alone.",
         ),
     ),
+    about={
+        "ssim": "How alike the structure of small patches is to that of the real frame; 1 is identical.",
+        "ssim_mouth": "SSIM in the box around the lips alone.",
+    },
     checked="scikit-image on the same frames, 1e-12; golden arrays, 1e-6",
 )

@@ -316,30 +316,8 @@ def scorer(clip: ScoredClip) -> Scorer | None:
 
 METRIC = Description(
     columns=(
-        Column(
-            "expert_cosine",
-            "Expert cosine",
-            "",
-            True,
-            3,
-            (-1, 1),
-            "audio",
-            network="expert",
-            order=190,
-            about="How well lips and audio fit, by a sync expert trained with this suite; never LSE.",
-        ),
-        Column(
-            "expert_confidence",
-            "Expert confidence",
-            "",
-            True,
-            3,
-            (0, 2),
-            "audio",
-            network="expert",
-            order=200,
-            about="How clearly the expert prefers one shift of the audio to the others; never LSE.",
-        ),
+        Column("expert_cosine", "Expert cosine", "", True, 3, (-1, 1), "audio", network="expert", order=190),
+        Column("expert_confidence", "Expert confidence", "", True, 3, (0, 2), "audio", network="expert", order=200),
         Column(
             "expert_offset_frames",
             "Expert offset",
@@ -350,9 +328,13 @@ METRIC = Description(
             "audio",
             network="expert",
             order=210,
-            about="The shift of the audio at which the expert finds the best fit; 0 is in sync.",
         ),
     ),
+    about={
+        "expert_cosine": "How well lips and audio fit, by a sync expert trained with this suite; never LSE.",
+        "expert_confidence": "How clearly the expert prefers one shift of the audio to the others; never LSE.",
+        "expert_offset_frames": "The shift of the audio at which the expert finds the best fit; 0 is in sync.",
+    },
     source="this suite: a sync expert trained with it, not LSE",
     checked="this suite's own sync expert; never LSE",
     curves=(Field("expert_curve", "The expert's cosine"),),
