@@ -72,6 +72,7 @@ def _metric(name: str) -> str:
         (
             f"`{c.name}`",
             c.heading.replace(_ARROWS[c.higher_is_better], ""),
+            c.about,
             _BETTER[c.higher_is_better],
             f"{c.bounds[0]:g} to {c.bounds[1]:g}".replace("inf", "∞"),
             {"none": ""}.get(c.reference, c.reference),
@@ -80,7 +81,7 @@ def _metric(name: str) -> str:
         )
         for c in metric.columns
     )
-    return _table(("column", "in tables", "better", "range", "compared with", "needs", "source"), rows)
+    return _table(("column", "in tables", "what it says", "better", "range", "compared with", "needs", "source"), rows)
 
 
 def _paper_of(module: str) -> str:
