@@ -32,6 +32,7 @@ from lipsync_bench.datamodules.media.audio import MEL_WINDOW, PREEMPHASIS, SAMPL
 from lipsync_bench.datamodules.prepare.options import PrepareOptions
 from lipsync_bench.datamodules.prepare.prepare import prepare
 from lipsync_bench.datamodules.recipes.recipe import Recipe
+from lipsync_bench.datamodules.recipes.values import Codec
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows, window_columns
 from lipsync_bench.datamodules.windows.samplers import EpochSampler
 from lipsync_bench.datamodules.windows.starts import WINDOW_FRAMES
@@ -102,13 +103,13 @@ def faces(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return clips
 
 
-def _many_clips(corpus: Path, folder: Path, recipe: Recipe) -> list[Path]:
+def _many_clips(corpus: Path, folder: Path, recipe: Recipe, codec: Codec) -> list[Path]:
     """`COPIES` links to each clip and to its track, which is made of the clip's crops."""
     clips = []
     for path in sorted(corpus.glob("*/*.safetensors")):
         track = track_path(path, recipe.track_digest)
         with Clip(path) as clip:
-            write_track(track, TrackHeader.of(clip.header, recipe), clip.frames(size_hw=recipe.size_hw))
+            write_track(track, TrackHeader.of(clip.header, recipe, codec), clip.frames(size_hw=recipe.size_hw))
         for copy in range(COPIES):
             clips.append(folder / path.parent.name / f"{path.stem}_{copy}.safetensors")
             clips[-1].parent.mkdir(parents=True, exist_ok=True)
@@ -167,12 +168,13 @@ def _decode(drawn: list[_Drawn]) -> None:
 
 
 @pytest.mark.parametrize("side", [96, 128, 512])
+@pytest.mark.parametrize("codec", ["jpeg", "jpeg420"])
 @pytest.mark.usefixtures("one_thread_opencv")
 def test_loader(
-    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, faces: Path
+    comparison: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, codec: Codec, faces: Path
 ) -> None:
     recipe = Recipe(FaceMeshBox(), (side, side))
-    clips = _many_clips(faces, tmp_path / "clips", recipe)
+    clips = _many_clips(faces, tmp_path / "clips", recipe, codec)
     dataset = GeneratorWindows(clips, recipe=recipe, length=WINDOWS)
     loader: DataLoader[Any] = DataLoader(dataset, BATCH, sampler=EpochSampler(WINDOWS), collate_fn=dataset.collate)
     drawn = _drawn_windows(loader, monkeypatch)
@@ -192,7 +194,9 @@ def test_loader(
     own, plainly, decoding = (rounds.each(lambda s: WINDOWS / s) for rounds in (own, others["plain"], others["JPEG"]))
     with Clip(clips[0]) as clip:
         height, width = clip.frames(0, 1)[0].shape[:2]
-    name = f"training loader, {'real' if 'LIPSYNC_CLIPS' in os.environ else 'synthetic'} faces, {side} x {side}"
+    name = (
+        f"training loader, {'real' if 'LIPSYNC_CLIPS' in os.environ else 'synthetic'} faces, {side} x {side}, {codec}"
+    )
     comparison.record(name, "windows/s", own, "plain loader", plainly, Aim("ratio", ">=", 10))
     comparison.record(name, "windows/s", own, "decoding its JPEGs", decoding, Aim("ratio", ">=", 0.8))
     comparison.note(

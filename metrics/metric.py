@@ -70,6 +70,7 @@ class Column:
             "diagnostic": one value per clip that does not compare methods; shown only beside a paper's table.
         network: Name of the network that it needs; empty for a formula.
         order: Position among the columns; equal ones are sorted by file name. A new metric needs none and comes last.
+        about: What a value says, for readers of tables; if empty, the description's.
     """
 
     name: str
@@ -83,6 +84,19 @@ class Column:
     kind: Literal["clip", "pooled", "diagnostic"] = "clip"
     network: str = ""
     order: int = 1000
+    about: str = ""
+
+    @property
+    def meaning(self) -> str:
+        """`about`, which side is better, and what the prediction is compared with."""
+        better = {True: "Higher is better", False: "Lower is better", None: "Neither direction is better"}
+        compared = {
+            "target": "compared with the same frame of the real video",
+            "audio": "compared with the audio",
+            "none": "of the prediction alone",
+        }
+        rest = f"{better[self.higher_is_better]}; {compared[self.reference]}."
+        return f"{self.about} {rest}" if self.about else rest
 
     @property
     def heading(self) -> str:
@@ -133,6 +147,7 @@ class Description:
         columns: The numbers it computes.
         checked: What they are checked against, for the documentation.
         source: The source of columns that name none.
+        about: What the value of each column says, by its name.
         counts: Its integer fields, such as the number of frames left out.
         curves: Its text fields of 31 numbers, one for each shift of the audio.
         networks: The networks whose weights it needs.
@@ -144,6 +159,7 @@ class Description:
     columns: tuple[Column, ...]
     checked: str
     source: str = ""
+    about: Mapping[str, str] = field(default_factory=dict, hash=False)
     counts: tuple[Field, ...] = ()
     curves: tuple[Field, ...] = ()
     networks: tuple[Network, ...] = ()
@@ -152,7 +168,10 @@ class Description:
     entry: Foreign | None = None
 
     def __post_init__(self) -> None:
-        columns = tuple(replace(column, source=column.source or self.source) for column in self.columns)
+        columns = tuple(
+            replace(c, source=c.source or self.source, about=c.about or self.about.get(c.name, ""))
+            for c in self.columns
+        )
         object.__setattr__(self, "columns", columns)
 
     @property

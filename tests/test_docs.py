@@ -29,6 +29,11 @@ def test_tables_are_those_of_the_code(monkeypatch):
     assert [str(page) for page in pages if renewed(page) != page.read_text(encoding="utf-8")] == []
 
 
+def test_the_table_of_methods_has_the_sizes_of_the_papers():
+    row = next(line for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| [G4G]"))
+    assert "`g4g`, 416 x 320 |" in row  # the size of the first stage, 104 x 80, is not that of the method
+
+
 def test_an_unknown_table_is_refused(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("<!-- table: recipes -->\n\n<!-- end of table -->\n")
@@ -62,6 +67,15 @@ def test_the_api_pages_have_all_public_names(package: str):
 def test_what_the_api_pages_name_exists(name: str):
     module, _, member = name.rpartition(".")
     assert hasattr(import_module(module), member)
+
+
+def test_every_reason_not_to_compare_with_a_paper_is_explained():
+    code = (ROOT / "lipsync_bench" / "papers" / "comparable.py").read_text()
+    reasons = set(re.findall(r'f"([a-z][a-z ]{9,}?)(?: \(|,)', code))
+    assert len(reasons) >= 10
+    page = (ROOT / "docs" / "evaluation.md").read_text()
+    first = ", ".join(re.findall(r"^\| ([^|]+) \|", page, re.MULTILINE))
+    assert [reason for reason in sorted(reasons) if reason not in first] == []
 
 
 def test_the_citation_names_this_version():

@@ -17,8 +17,9 @@ PAGES = (
 )
 TEXT = "\n".join(page.read_text() for page in PAGES)
 CODE = re.findall(r"```sh\n(.*?)```", TEXT, re.DOTALL) + re.findall(r"`([^`\n]+)`", TEXT)
-LINES = [line.split("  #")[0].strip() for block in CODE for line in block.splitlines()]
-BENCH = [line for line in LINES if re.search(r"(^|/)bench [a-z]|lipsync_bench\.bench [a-z]", line)]
+LINES = [line.split("  #")[0].strip() for block in CODE for line in block.replace("\\\n", " ").splitlines()]
+BEFORE = r"(?:^(?:srun .*)?|/|lipsync_bench\.)bench "
+BENCH = [line for line in LINES if re.search(f"{BEFORE}[a-z]", line)]
 
 
 def test_the_readme_shows_commands():
@@ -27,7 +28,7 @@ def test_the_readme_shows_commands():
 
 @pytest.mark.parametrize("line", BENCH)
 def test_bench_commands_and_their_flags_exist(line):
-    words = re.split(r"(?:^|/)bench |lipsync_bench\.bench ", line)[1].split()
+    words = re.split(BEFORE, line)[1].split()
     chain, apps, _ = bench.app.parse_commands(words)
     assert chain
     known = {name for argument in apps[-1].assemble_argument_collection() for name in argument.names}

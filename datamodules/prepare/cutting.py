@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from lipsync_bench.datamodules.datasets.time_stamps import Stamp
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.media.original_audio import OriginalAudio, read_original_audio
 from lipsync_bench.datamodules.media.video import FPS, VideoWriter, probe, read_frames
@@ -26,24 +27,18 @@ class Cutting:
 
     Args:
         video: The longer video.
-        start_s: Where the clip begins, in seconds.
-        end_s: Where it ends.
-        square: x, y, width and height in pixels of the square that is cut out and resized to 512 x 512; None for whole
-            frames.
-        height: Of the frames that `square` is told for.
+        stamp: The part, and the square that is cut out and resized to 512 x 512; whole frames without one.
     """
 
     video: Path
-    start_s: int
-    end_s: int
-    square: tuple[int, int, int, int] | None = None
-    height: int | None = None
+    stamp: Stamp
 
     @property
     def text(self) -> str:
         """What is cut, as a part of a file name, so that a clip that is cut otherwise is another file."""
-        where = "" if self.square is None else "-" + "-".join(map(str, self.square))
-        return f"{self.start_s}s-{self.end_s}s{where}"
+        stamp = self.stamp
+        where = "" if stamp.square is None else "-" + "-".join(map(str, stamp.square))
+        return f"{stamp.start_s}s-{stamp.end_s}s{where}"
 
 
 def _square(frame: np.ndarray, square: tuple[int, int, int, int]) -> np.ndarray:
@@ -68,12 +63,13 @@ def _audio_from(audio: OriginalAudio, start_s: int) -> OriginalAudio:
 
 
 def _check_square(cutting: Cutting, height: int, width: int) -> None:
-    assert cutting.square is not None
-    x, y, w, h = cutting.square
-    if cutting.height not in (None, height) or x + w > width or y + h > height:
+    stamp = cutting.stamp
+    assert stamp.square is not None
+    x, y, w, h = stamp.square
+    if stamp.height not in (None, height) or x + w > width or y + h > height:
         raise MediaError(
             f"{cutting.video}: frames of {width}x{height}, the square {w}x{h} at ({x}, {y}) is told for frames of "
-            f"{cutting.height or 'another'} px in height. Expected the video in that size. Download it in that size"
+            f"{stamp.height or 'another'} px in height. Expected the video in that size. Download it in that size"
         )
 
 
@@ -96,24 +92,24 @@ def cut_video(cutting: Cutting, path: Path) -> None:
         raise FileNotFoundError(
             f"{cutting.video}: no such file. Expected every video of the lists (--source). Download it"
         )
-    info = probe(cutting.video)
+    info, stamp = probe(cutting.video), cutting.stamp
     size_hw = info.height, info.width
-    if cutting.square is not None:
+    if stamp.square is not None:
         _check_square(cutting, *size_hw)
         size_hw = SQUARE_PX, SQUARE_PX
-    audio = _audio_from(read_original_audio(cutting.video, cutting.end_s), cutting.start_s)
-    first, last = round(cutting.start_s * FPS), round(cutting.end_s * FPS)
-    note = {"comment": f"{cutting.video.name} from {cutting.start_s} s to {cutting.end_s} s"}
+    audio = _audio_from(read_original_audio(cutting.video, stamp.end_s), stamp.start_s)
+    first, last = round(stamp.start_s * FPS), round(stamp.end_s * FPS)
+    note = {"comment": f"{cutting.video.name} from {stamp.start_s} s to {stamp.end_s} s"}
     written = 0
     with (
         closing(read_frames(cutting.video, FPS)) as frames,  # type: ignore[type-var]  # a generator
         VideoWriter(path, FPS, size_hw, audio=audio, metadata=note, threads=1) as writer,
     ):
         for frame in islice(frames, first, last):
-            writer.write(frame if cutting.square is None else _square(frame, cutting.square))
+            writer.write(frame if stamp.square is None else _square(frame, stamp.square))
             written += 1
         if written < last - first - _MISSING_S * FPS:
             raise MediaError(
-                f"{cutting.video}: ends at {(first + written) / FPS:.1f} s. Expected a part from {cutting.start_s} s "
-                f"to {cutting.end_s} s. Is it another version of the video? Download it again"
+                f"{cutting.video}: ends at {(first + written) / FPS:.1f} s. Expected a part from {stamp.start_s} s "
+                f"to {stamp.end_s} s. Is it another version of the video? Download it again"
             )

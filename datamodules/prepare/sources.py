@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -107,7 +107,7 @@ def _stamped_sources(root: Path, squares: bool, exclude: Iterable[Path], cut_to:
     sources = []
     for stamp in stamps:
         video = there.get(stamp.video, root / f"{stamp.video}.mp4")
-        cutting = Cutting(video, stamp.start_s, stamp.end_s, *((stamp.square, stamp.height) if squares else ()))
+        cutting = Cutting(video, stamp if squares else replace(stamp, square=None))
         name = f"{speaker_of(stamp.video)}/{stamp.name}"
         sources.append(Source(name, cut_to / f"{name}.{cutting.text}.mp4", cutting=cutting))
     return sources

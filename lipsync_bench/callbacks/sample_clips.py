@@ -166,7 +166,7 @@ def _log_media(logger: Any, grid: np.ndarray, columns: _Columns, picture: Path, 
     elif hasattr(logger, "log_image"):  # Weights & Biases, and others that Lightning has
         logger.log_image(SAMPLES, [str(picture)], step=step)
         if hasattr(logger, "log_video"):
-            logger.log_video(f"{SAMPLES}_video", [str(video)], step=step)
+            logger.log_video(f"{SAMPLES}_video", [str(video)], step=step, format=["mp4"])
 
 
 def _add_gif(writer: Any, columns: _Columns, step: int) -> None:

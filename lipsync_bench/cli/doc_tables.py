@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tables of the documentation that are made of what the package knows of itself: metrics, methods, data sets.
+"""Tables of the documentation that are made of what the package knows of itself: metrics, methods, data sets, licences.
 
 `python -m lipsync_bench.cli.doc_tables`, typed in a checkout, renews each between a comment `<!-- table: KIND NAME -->`
 and `<!-- end of table -->`.
@@ -11,16 +11,18 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from lipsync_bench.datamodules.clip_datamodule import ClipDataModule
 from lipsync_bench.datamodules.datasets.dataset import dataset_names, find_dataset
 from lipsync_bench.datamodules.files.disk import write_atomic
 from lipsync_bench.datamodules.files.texts import read_yaml
+from lipsync_bench.datamodules.recipes.recipe import Recipe
+from lipsync_bench.datamodules.weights.registry import WeightFile, official_files
 from lipsync_bench.evaluation.networks import way_to
 from lipsync_bench.evaluation.task.protocol import list_protocols, load_protocol
 from lipsync_bench.experiment_files import experiment_names, installed_experiments, run_file
@@ -28,6 +30,7 @@ from lipsync_bench.metrics.metric import Column, Description
 from lipsync_bench.metrics.registry import METRICS
 from lipsync_bench.models import TalkingFaceModule, list_methods
 from lipsync_bench.papers import list_tables
+from lipsync_bench.recipes import recipe_named
 from lipsync_bench.weights import KINDS
 
 _PLACE = re.compile(r"(<!-- table: (\w+) ?([\w-]*) -->\n).*?(\n<!-- end of table -->)", re.DOTALL)
@@ -69,6 +72,7 @@ def _metric(name: str) -> str:
         (
             f"`{c.name}`",
             c.heading.replace(_ARROWS[c.higher_is_better], ""),
+            c.about,
             _BETTER[c.higher_is_better],
             f"{c.bounds[0]:g} to {c.bounds[1]:g}".replace("inf", "∞"),
             {"none": ""}.get(c.reference, c.reference),
@@ -77,7 +81,7 @@ def _metric(name: str) -> str:
         )
         for c in metric.columns
     )
-    return _table(("column", "in tables", "better", "range", "compared with", "needs", "source"), rows)
+    return _table(("column", "in tables", "what it says", "better", "range", "compared with", "needs", "source"), rows)
 
 
 def _paper_of(module: str) -> str:
@@ -99,12 +103,17 @@ def _runs(paper: str) -> list[str]:
     return [name for name in experiment_names("") if trained(name) == paper]
 
 
-def _recipe(kind: type[TalkingFaceModule]) -> str:
-    """The published recipe, told by a small network of the method, at the size of its full one."""
-    with TemporaryDirectory() as folder:
-        recipe = kind(**kind.smoke_arguments(Path(folder))).published()
-    size = inspect.signature(kind).parameters.get("image_size")
-    return (recipe if size is None else recipe.resized((size.default, size.default))).text()
+@cache
+def _recipe(method: str) -> Recipe:
+    """The published recipe at full size: of the method's YAML, else of its defaults."""
+    return recipe_named(method)
+
+
+def _faces(method: str) -> str:
+    """The crop rule as `--recipe.crop` names it, and the size as papers print it, height first."""
+    recipe = _recipe(method)
+    height, width = recipe.size_hw
+    return f"`{re.split(r'[^a-z0-9]', recipe.crop.text())[0]}`, {height} x {width}"
 
 
 def _weights(paper: str) -> Iterator[tuple[str, str, str]]:
@@ -122,7 +131,7 @@ def _paper(name: str) -> str:
     protocols = [protocol for protocol in list_protocols() if load_protocol(protocol).paper == name]
     overlays = sorted(path.stem for path in (installed_experiments() / name).glob("*.yaml"))
     rows = [
-        *((f"method `{method}`", f"recipe `{_recipe(kind)}`") for method, kind in _methods(name).items()),
+        *((f"method `{method}`", f"recipe `{_recipe(method).text()}`") for method in _methods(name)),
         ("runs: `lightning fit -c`", _quoted(_runs(name))),
         ("overlays: `-c`", _quoted(f"{name}/{overlay}" for overlay in overlays)),
         ("protocols: `--protocol`", _quoted(protocols)),
@@ -146,13 +155,12 @@ def _papers(name: str) -> str:
     for path in sorted(path for path in Path("docs/methods").glob("*.md") if path.stem != "index"):
         text, paper = path.read_text(encoding="utf-8"), path.stem
         title, year = re.findall(r"^# (.+)$", text, re.MULTILINE)[0], re.findall(r"\b20\d\d\b", text)
-        recipes = dict.fromkeys(_recipe(kind).partition(" / ")[0] for kind in _methods(paper).values())
         tables = [id.rpartition("-")[2] for id in _tables(paper)]
         rows.append(
             (
                 f"[{title}]({name}/{path.name}) {year[0]}",
                 _quoted(_methods(paper)),
-                _quoted(recipes),
+                "; ".join(dict.fromkeys(map(_faces, _methods(paper)))),
                 _quoted(_runs(paper)),
                 _quoted(file.id for method in _methods(paper) if method in KINDS for file in KINDS[method].files),
                 f"`{paper}-{tables[0]}` to `-{tables[-1]}`" if tables else "",
@@ -162,13 +170,26 @@ def _papers(name: str) -> str:
     head = (
         "paper",
         "methods",
-        "faces",
+        "faces: crop rule, height x width",
         "runs",
         "official weights",
         "tables",
         "statements as stated / differ / not here",
     )
     return _table(head, rows)
+
+
+def _licences(name: str) -> str:
+    """A line for each licence: its official files and what needs them; without files that nothing needs."""
+    lines: dict[str, list[WeightFile]] = {}
+    for file in official_files().values():
+        if not file.use.startswith("nothing here yet"):
+            lines.setdefault(file.licence, []).append(file)
+    rows = (
+        (licence, _quoted(file.id for file in files), "; ".join(dict.fromkeys(file.use for file in files)))
+        for licence, files in lines.items()
+    )
+    return _table(("licence", "`bench weights fetch`", "needed by"), rows)
 
 
 def _datasets(name: str) -> str:
@@ -206,6 +227,7 @@ TABLES: dict[str, Callable[[str], str]] = {
     "paper": _paper,
     "papers": _papers,
     "datasets": _datasets,
+    "licences": _licences,
 }
 
 

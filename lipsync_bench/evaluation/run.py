@@ -30,6 +30,7 @@ from lipsync_bench.evaluation.videos import SavedVideo, row_path, through_h264, 
 from lipsync_bench.metrics.metric import Audio, ScoredClip, Scorer, View
 from lipsync_bench.metrics.registry import METRICS
 from lipsync_bench.processes import return_memory
+from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.results.rows import RowFile
 from lipsync_bench.version import __version__
 
@@ -279,7 +280,7 @@ def _evaluate_pair(video: Clip, audio: Clip, pair: Pair, run: Evaluation, rows: 
     targets = {clip: Target(video, clip, run.source_root / header.source) for clip in audios}
     damage = Damage()
     scores = [_PairScores(run, candidate, targets[clip], audios[clip], damage) for candidate, clip in pending]
-    cache = run.out / "ground_truth" / f"{header.id}.npz"
+    cache = ResultsFolder(run.out).found_file(header.id)
     source_sha256 = target_sha256(run.source_root, header)
     try:
         _refuse_changed(header, source_sha256, run.source_root)

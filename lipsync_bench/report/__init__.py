@@ -6,8 +6,9 @@ numbers.py    how numbers, headings and weights are printed
 names.py      names that are safe in paths
 boards.py     leaderboards            clips.py      list of clips, best and worst
 drawings.py   SVG by matplotlib       charts.py     which drawings there are
-players.py    pages with videos       papers.py     the papers' tables with our results
-records.py    failures, manifest      site.py       writes the pages and their folder
+players.py    pages with videos       zoom.py       face and mouth in them
+papers.py     the papers' tables      records.py    failures, manifest
+site.py       writes the pages and their folder, from templates/ and static/
 """
 
 from lipsync_bench.report.site import write_report

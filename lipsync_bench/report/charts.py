@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from lipsync_bench.report.boards import number
 from lipsync_bench.report.clips import pairs_of
-from lipsync_bench.report.contents import Entry, Key, Results, matrix
+from lipsync_bench.report.contents import Entry, Key, Results, matrix, seconds_a_frame
 from lipsync_bench.report.drawings import Point, Series, curves, distribution, scatter
 from lipsync_bench.report.numbers import Heading, headings, json_number
 from lipsync_bench.results.rows import ENTRY
@@ -59,10 +59,8 @@ class Charts:
 
 
 def speeds(rows: pd.DataFrame) -> dict[Key, float]:
-    """Frames per second of each entry: sum of frames by sum of generate_seconds; entries without times are missing."""
-    timed = rows[(rows["status"] == "ok") & (rows["generate_seconds"] > 0) & (rows["frames"] > 0)]
-    sums = timed.groupby(list(ENTRY))[["frames", "generate_seconds"]].sum()
-    return {key: float(entry["frames"] / entry["generate_seconds"]) for key, entry in sums.iterrows()}
+    """Frames per second of each entry; entries without times are missing."""
+    return {key: 1 / seconds for key, seconds in seconds_a_frame(rows).items()}
 
 
 def mean_curve(cells: pd.Series) -> np.ndarray | None:

@@ -15,11 +15,11 @@ from lipsync_bench.metrics.registry import CLIP_COLUMNS, RANKED
 from lipsync_bench.report.names import slugs
 from lipsync_bench.results.csv_tables import read_cells
 from lipsync_bench.results.folder import ResultsFolder
-from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH
+from lipsync_bench.results.rows import ENTRY, GROUND_TRUTH, REPEATED_FRAME
 
 Key = tuple[str, str, str, str, str]
 
-__all__ = ["Entry", "Key", "Results", "Unprepared", "matrix", "read_results"]
+__all__ = ["Entry", "Key", "Results", "Unprepared", "matrix", "read_results", "seconds_a_frame"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,11 @@ class Entry:
         """Whether it is the real video against itself, the reference value of each metric."""
         return self.method == GROUND_TRUTH
 
+    @property
+    def is_repeated_frame(self) -> bool:
+        """Whether it is the trivial baseline."""
+        return self.method == REPEATED_FRAME
+
 
 @dataclass(frozen=True)
 class Unprepared:
@@ -83,7 +88,8 @@ class Results:
 
     Args:
         folder: The results folder.
-        rows: As of `ResultsFolder.rows`, but `audio_clip` is never empty.
+        rows: As of `ResultsFolder.rows`, but `audio_clip` is never empty, and `seconds_a_frame` is what a frame took
+            the method or its command; NaN for videos that were made before.
         board: The leaderboard.
         manifest: None if the folder has none.
         unprepared: Targets that could not be prepared.
@@ -188,6 +194,9 @@ def read_results(folder: Path) -> Results:
             f"{folder} has no rows. Expected at least one row in clips.csv. Resume the run: bench evaluate"
         )
     rows["audio_clip"] = np.where(rows["audio_clip"] == "", rows["clip"], rows["audio_clip"])
+    ours = (rows["prediction_sha256"] == "") & (rows["generate_seconds"] > 0)  # else the time that reading a file took
+    took = rows["command_seconds"].fillna(rows["generate_seconds"].where(ours))
+    rows["seconds_a_frame"] = (took / rows["frames"]).where((took > 0) & (rows["frames"] > 0))
     keys = sorted({_key(entry) for entry in rows[list(ENTRY)].drop_duplicates().to_dict("records")})
     return Results(
         found,
@@ -198,6 +207,13 @@ def read_results(folder: Path) -> Results:
         _entries(keys),
         slugs(rows["clip"]),
     )
+
+
+def seconds_a_frame(rows: pd.DataFrame) -> dict[Key, float]:
+    """Mean over all frames of each entry; entries without times are missing."""
+    timed = rows[(rows["status"] == "ok") & (rows["seconds_a_frame"] > 0)]
+    sums = timed.assign(took=timed["seconds_a_frame"] * timed["frames"]).groupby(list(ENTRY))[["frames", "took"]].sum()
+    return {key: float(entry["took"] / entry["frames"]) for key, entry in sums.iterrows()}
 
 
 def matrix(rows: pd.DataFrame, entries: Sequence[Entry], pairs: Sequence[tuple[str, str]], name: str) -> np.ndarray:

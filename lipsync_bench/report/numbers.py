@@ -14,7 +14,7 @@ from lipsync_bench.metrics.registry import NETWORKS
 from lipsync_bench.report.contents import Results
 from lipsync_bench.results.printing import fixed
 
-__all__ = ["Heading", "heading", "headings", "interval_text", "json_number"]
+__all__ = ["SECONDS", "Heading", "heading", "headings", "interval_text", "json_number"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Heading:
         name: Name of the column.
         text: Title, unit and arrow.
         note: The metric network's weights, and for LSE whether they are the official ones; empty for formulas.
-        source: Source of the definition.
+        meaning: What it says, which side is better, and what is compared.
         higher_is_better: As in `Column`.
         digits: As in `Column`.
     """
@@ -33,7 +33,7 @@ class Heading:
     name: str
     text: str
     note: str
-    source: str
+    meaning: str
     higher_is_better: bool | None
     digits: int
 
@@ -41,6 +41,16 @@ class Heading:
     def full(self) -> str:
         """Text and note in one line."""
         return f"{self.text}, {self.note}" if self.note else self.text
+
+
+SECONDS = Heading(
+    "seconds_a_frame",
+    "Seconds a frame",
+    "",
+    "What a frame took the method, pasting included, or its command; nothing for videos that were made before.",
+    None,
+    4,
+)
 
 
 def _note(network: str, found: list[str]) -> str:
@@ -55,7 +65,7 @@ def heading(results: Results, protocol: str, column: Column) -> Heading:
     """The heading of a metric in a protocol's tables."""
     note = _note(column.network, results.network_hashes(protocol, f"{column.network}_sha256")) if column.network else ""
     text = column.heading.replace(" ↑", "\u00a0↑").replace(" ↓", "\u00a0↓")  # keeps the arrow beside the title
-    return Heading(column.name, text, note, column.source, column.higher_is_better, column.digits)
+    return Heading(column.name, text, note, column.meaning, column.higher_is_better, column.digits)
 
 
 def headings(results: Results, protocol: str, columns: Iterable[Column]) -> list[Heading]:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """A page for each clip: its videos side by side, and each entry's row."""
 
-import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,8 @@ from typing import Any
 from lipsync_bench.evaluation.videos import video_path
 from lipsync_bench.report.contents import Entry, Results
 from lipsync_bench.report.names import slugs
-from lipsync_bench.report.numbers import Heading, headings
+from lipsync_bench.report.numbers import SECONDS, Heading, headings
+from lipsync_bench.report.zoom import zoom_boxes
 from lipsync_bench.results.printing import value_text
 from lipsync_bench.results.rows import ENTRY
 
@@ -30,10 +30,9 @@ class ClipRow:
         entry: The entry of the leaderboard.
         failed: Whether it failed.
         reason: The reason of the failure.
-        cells: Text of each metric.
+        cells: Text of each metric, and of the seconds a frame took.
         video: Address of the video, relative to the page; empty if the run saved none.
         shown: Heading and text of the metrics below the player.
-        seconds: The method's time, as text.
     """
 
     entry: Entry
@@ -42,7 +41,6 @@ class ClipRow:
     cells: Sequence[str]
     video: str
     shown: Sequence[tuple[Heading, str]]
-    seconds: str
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,12 @@ class Group:
 
 @dataclass(frozen=True)
 class ClipPage:
-    """The page of one clip."""
+    """The page of one clip; `zoom` has the parts of its frames that can be enlarged, see `zoom_boxes`."""
 
     clip: str
     slug: str
     groups: Sequence[Group]
+    zoom: Mapping[str, Sequence[int]]
 
 
 def _source(results: Results, entry: Entry, clip: str, audio: str) -> Path | None:
@@ -104,16 +103,7 @@ def _clip_row(row: Mapping[Any, Any], entry: Entry, heads: Sequence[Heading], vi
     failed = row["status"] != "ok"
     cells = [value_text(float(row[head.name]), head.digits) for head in heads]
     shown = [(head, cell) for head, cell in zip(heads, cells, strict=True) if head.name in _SHOWN]
-    seconds = float(row["generate_seconds"])
-    return ClipRow(
-        entry,
-        failed,
-        row["reason"] or "no reason was stated",
-        cells,
-        video,
-        () if failed else shown,
-        "" if math.isnan(seconds) else f"{seconds:.2f}",
-    )
+    return ClipRow(entry, failed, row["reason"] or "no reason was stated", cells, video, () if failed else shown)
 
 
 def clip_pages(results: Results, out: Path, videos: bool) -> Iterator[ClipPage]:
@@ -124,7 +114,7 @@ def clip_pages(results: Results, out: Path, videos: bool) -> Iterator[ClipPage]:
         out: Folder of the site.
         videos: Whether the run saved any.
     """
-    heads = {p: headings(results, p, results.clip_columns(p)) for p in results.protocols}
+    heads = {p: [*headings(results, p, results.clip_columns(p)), SECONDS] for p in results.protocols}
     audio_slugs = slugs(results.rows["audio_clip"])
     for clip, rows in results.rows.groupby("clip", sort=True):
         groups = []
@@ -136,4 +126,5 @@ def clip_pages(results: Results, out: Path, videos: bool) -> Iterator[ClipPage]:
                 shown_rows.append(_clip_row(row, entry, heads[protocol], video))
             shown_rows.sort(key=lambda shown: (shown.entry.is_reference, shown.entry.number))
             groups.append(Group(protocol, audio, heads[protocol], shown_rows))
-        yield ClipPage(str(clip), results.clips[str(clip)], groups)
+        zoom = zoom_boxes(results, str(clip), set(rows["target_sha256"])) if videos else {}
+        yield ClipPage(str(clip), results.clips[str(clip)], groups, zoom)

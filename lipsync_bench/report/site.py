@@ -17,16 +17,18 @@ from markupsafe import Markup, escape
 
 from lipsync_bench.datamodules.files.disk import remove_leftovers, temporary_path, write_atomic
 from lipsync_bench.datamodules.media.video_files import REPORT_MARKER
+from lipsync_bench.metrics.registry import RANKED
 from lipsync_bench.report.boards import boards
 from lipsync_bench.report.charts import charts
 from lipsync_bench.report.clips import clip_list
 from lipsync_bench.report.contents import Results, read_results
+from lipsync_bench.report.numbers import SECONDS
 from lipsync_bench.report.papers import comparisons
 from lipsync_bench.report.players import clip_pages, has_videos
 from lipsync_bench.report.records import failures, named_values, repeat_command, save_videos_command, unprepared
 from lipsync_bench.version import __version__
 
-STATIC = ("report.css", "report.js", "plots.js", "player.js")
+STATIC = ("report.css", "report.js", "plots.js", "views.js", "player.js")
 PAGES = (
     ("index.html", "Leaderboard"),
     ("plots.html", "Plots"),
@@ -34,6 +36,7 @@ PAGES = (
     ("clips.html", "Clips"),
     ("failures.html", "Failures"),
     ("manifest.html", "Manifest"),
+    ("guide.html", "How to read this report"),
 )
 
 _log = logging.getLogger(__name__)
@@ -165,6 +168,8 @@ def write_report(
             named_values=named_values,
             repeat_command=repeat_command,
         )
+        shown = [column for column in RANKED if any(column in found.columns(p) for p in found.protocols)]
+        write("guide.html", "guide.html", columns=shown, seconds=SECONDS)
         _write_clip_pages(found, folder, write)
         (folder / REPORT_MARKER).write_text(
             f"made by bench report of lipsync_bench {__version__}; replaced by the next one\n"

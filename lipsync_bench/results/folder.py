@@ -5,6 +5,7 @@
     manifest.json          what they were measured with               targets/           prepared target videos
     videos/, features/     saved videos, and FID's features, of rows
     generated/             videos that commands of other repositories made, with their logs
+    ground_truth/          what detectors found in the real videos, for each clip
 
 In tables an empty text cell is "", a missing number NaN, and a missing rank NA.
 """
@@ -21,7 +22,7 @@ from lipsync_bench.results.manifest import MANIFEST, read_identity, read_manifes
 from lipsync_bench.results.rows import BOARD, FIELDS, ROWS, TEXTS, read_rows
 
 _TEXTS = (*TEXTS, "status", *GROUPS, *NEWER)
-_FLOATS = (*(column.name for column in CLIP_COLUMNS), "frames", "generate_seconds")
+_FLOATS = (*(column.name for column in CLIP_COLUMNS), "frames", "generate_seconds", "command_seconds")
 _NEEDED = (*HEAD[:4], "generator_sha256", "paste", "lse_sha256", "expert_sha256", "package_version")
 
 __all__ = ["ResultsFolder", "read_board", "read_table", "with_texts"]
@@ -98,6 +99,10 @@ class ResultsFolder:
     def videos(self) -> Path:
         """The folder of saved videos; see `evaluation.videos.video_path`."""
         return self.path / "videos"
+
+    def found_file(self, clip: str) -> Path:
+        """What detectors found in a clip's real video, which may not exist; see `evaluation.target.chunks`."""
+        return self.path / "ground_truth" / f"{clip}.npz"
 
     @property
     def unprepared_file(self) -> Path:

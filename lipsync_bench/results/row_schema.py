@@ -16,12 +16,6 @@ from lipsync_bench.results.rows import FIELDS, NETWORK_HASHES
 
 _NUMBER = r"(nan|-?[0-9]+([.][0-9]+)?(e[+-]?[0-9]+)?)"
 _SHIFTS = 31
-_REFERENCES = {
-    "target": "compared with the same frame of the real video",
-    "audio": "compared with the audio",
-    "none": "of the prediction alone",
-}
-_DIRECTIONS = {True: "higher is better", False: "lower is better", None: "neither direction is better"}
 
 __all__ = ["row_schema"]
 
@@ -53,8 +47,7 @@ def _seconds(description: str) -> dict[str, object]:
 
 def _metric(column: Column) -> dict[str, object]:
     unit = f" in {column.unit}" if column.unit else ""
-    direction, reference = _DIRECTIONS[column.higher_is_better], _REFERENCES[column.reference]
-    about = f"{column.title}{unit}; {direction}; {reference}. Source: {column.source}."
+    about = f"{column.title}{unit}. {column.meaning} Source: {column.source}."
     least, greatest = column.bounds
     rule: dict[str, object] = {"type": ["number", "null"], "minimum": least}
     if math.isfinite(greatest):

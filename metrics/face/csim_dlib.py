@@ -227,6 +227,9 @@ def scorer(clip: ScoredClip) -> Scorer | None:
 
 METRIC = Description(
     columns=(Column("csim_dlib", "CSIM (dlib)", "", True, 3, (-1, 1), "target", network="csim_dlib"),),
+    about={
+        "csim_dlib": "Whether it is the same person, by dlib's embedding of the face; 1 is identical.",
+    },
     source="King, dlib blog, 2017: face recognition network v1; cosine, not ArcFace",
     checked="dlib's own crop and embedding, 1e-12; never ArcFace's CSIM; 0.08 s a face on one core",
     counts=(Field("csim_dlib_skipped_frames", "Frames without landmarks, outside the mean of CSIM (dlib)."),),

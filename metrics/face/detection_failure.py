@@ -30,5 +30,8 @@ METRIC = Description(
             order=130,
         ),
     ),
+    about={
+        "detection_failure": "Share of the frames in which no face is found; 0 is good.",
+    },
     checked="share of frames in which Face Mesh (or the protocol's own detector) finds no face",
 )

@@ -140,5 +140,8 @@ METRIC = Description(
             order=120,
         ),
     ),
+    about={
+        "jitter": "How unsteadily the lips move; a frozen mouth has too little. Compare it with the real video's.",
+    },
     checked="formula; neither direction is better: trembling is too much, a frozen mouth too little",
 )

@@ -168,6 +168,10 @@ METRIC = Description(
             order=110,
         ),
     ),
+    about={
+        "lmd": "Mean distance of the lips' landmarks from those in the real frame: shape and place of the mouth.",
+        "lmd_centred": "LMD after the middles of both mouths are moved onto each other: the shape alone.",
+    },
     checked="golden arrays",
     counts=(Field("lmd_skipped_frames", "Frames without lips, outside the mean of LMD."),),
 )

@@ -247,5 +247,8 @@ METRIC = Description(
             order=90,
         ),
     ),
+    about={
+        "cpbd": "Sharpness: the share of the edges that look unblurred.",
+    },
     checked="golden arrays of the package 1.0.7, 1e-9",
 )

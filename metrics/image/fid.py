@@ -313,6 +313,9 @@ METRIC = Description(
             order=80,
         ),
     ),
+    about={
+        "fid": "How far all generated frames are from all real ones, by Inception's features; one number.",
+    },
     checked="SciPy's matrix root and torch-fidelity's eigenvalues on given features, 1e-8; needs 2048 frames",
     networks=(Network("fid", "inception_fid"),),
     files=("features", ".f32"),

@@ -204,6 +204,10 @@ METRIC = Description(
         Column("lpips_alex", "LPIPS (alex)", "", False, 3, (0, INF), "target", network="lpips_alex", order=60),
         Column("lpips_vgg", "LPIPS (vgg)", "", False, 3, (0, INF), "target", network="lpips_vgg", order=70),
     ),
+    about={
+        "lpips_alex": "Difference from the real frame as AlexNet sees it; 0 is identical.",
+        "lpips_vgg": "Difference from the real frame as VGG-16 sees it; 0 is identical.",
+    },
     source="Zhang et al., CVPR 2018, lpips 0.1.4 (v0.1)",
     checked="the package lpips 0.1.4 on the same frames, 1e-6",
     networks=(

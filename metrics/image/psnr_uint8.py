@@ -116,5 +116,8 @@ METRIC = Description(
             order=900,
         ),
     ),
+    about={
+        "psnr_uint8": "Not a quality: repeats the 8-bit overflow of a script, and is shown only beside a paper's PSNR.",
+    },
     checked="golden values; the arithmetic that may explain printed 31 dB, shown only beside a paper's PSNR",
 )

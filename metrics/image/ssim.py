@@ -165,5 +165,9 @@ METRIC = Description(
             order=40,
         ),
     ),
+    about={
+        "ssim": "How alike the structure of small patches is to that of the real frame; 1 is identical.",
+        "ssim_mouth": "SSIM in the box around the lips alone.",
+    },
     checked="scikit-image on the same frames, 1e-12; golden arrays, 1e-6",
 )

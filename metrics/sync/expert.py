@@ -330,6 +330,11 @@ METRIC = Description(
             order=210,
         ),
     ),
+    about={
+        "expert_cosine": "How well lips and audio fit, by a sync expert trained with this suite; never LSE.",
+        "expert_confidence": "How clearly the expert prefers one shift of the audio to the others; never LSE.",
+        "expert_offset_frames": "The shift of the audio at which the expert finds the best fit; 0 is in sync.",
+    },
     source="this suite: a sync expert trained with it, not LSE",
     checked="this suite's own sync expert; never LSE",
     curves=(Field("expert_curve", "The expert's cosine"),),

@@ -482,6 +482,13 @@ METRIC = Description(
         Column("lse_c_wav2lip_real", "LSE-C (Wav2Lip real)", "", True, 3, (0, INF), "audio", network="lse", order=170),
         Column("lse_d_wav2lip_real", "LSE-D (Wav2Lip real)", "", False, 3, (0, INF), "audio", network="lse", order=180),
     ),
+    about={
+        "lse_c_wav2lip_lrs": "How clearly SyncNet prefers one shift of the audio; for videos that are cut to the face.",
+        "lse_d_wav2lip_lrs": "SyncNet's distance of lips and audio at the best shift; for videos cut to the face.",
+        "lse_offset_wav2lip_lrs": "The shift of the audio at which SyncNet finds lips and audio closest; 0 is in sync.",
+        "lse_c_wav2lip_real": "LSE-C on faces that are tracked through the whole video, for large frames.",
+        "lse_d_wav2lip_real": "LSE-D on faces that are tracked through the whole video, for large frames.",
+    },
     source="Chung and Zisserman, ACCV-W 2016; Prajwal et al., ACM MM 2020",
     checked="golden arrays; `lse_*_real`, on the face tracks of large frames, needs both files",
     counts=(Field("lse_face_tracks", "Face tracks in lse_*_wav2lip_real; 0 without one of more than 100 frames."),),

@@ -33,6 +33,7 @@ def test_a_file_defines_what_its_description_requires(metric):
         assert described.bounds[0] < described.bounds[1]
         assert described.title
         assert described.source
+        assert described.about.endswith(".")
 
 
 def test_names_of_fields_and_networks_are_unique():

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps of every method with a discriminator: its logits stay finite, its adversarial term keeps its gradient.
 
-300 steps of HyperLips, whose equations as printed die within 100, and 100 of the others, for time.
+300 steps of HyperLips, whose equations as printed die within 100, and 70 of the others, for time.
 """
 
 import inspect
@@ -91,11 +91,11 @@ def tiny_codebook(monkeypatch: pytest.MonkeyPatch) -> None:
     "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "hyperlips_base")) for name in ADVERSARIAL]
 )
 def test_the_term_lives(name: str, tmp_path: Path) -> None:
-    seen = train(name, tmp_path, 300 if name.startswith("hyperlips") else 100)
+    seen = train(name, tmp_path, 300 if name.startswith("hyperlips") else 70)
     for values in seen:
         assert all(map(math.isfinite, values.values()))
         assert values["logit_largest"] < LARGEST_LOGIT
-    assert max(values["adversarial_gradient"] for values in seen[-10:]) > LEAST_GRADIENT
+    assert max(values["adversarial_gradient"] for values in seen[-(len(seen) // 3) :]) > LEAST_GRADIENT
 
 
 def test_as_printed_dies_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,8 +14,8 @@ from lipsync_bench.datamodules.media.video_writing import VideoWriter
 
 MEAD_FPS = 30.0
 MEAD_SPEAKERS = ("M003", "W011")
-SECONDS = 1.6
-SPLITS = {"train": (0, 4), "val": (4, 5), "test": (5, 7)}
+SECONDS = 1.2
+SPLITS = {"train": (0, 2), "val": (2, 3), "test": (3, 4)}
 """Which clips of each speaker belong to a split of LRS2."""
 
 __all__ = ["make_lrs2", "make_mead"]

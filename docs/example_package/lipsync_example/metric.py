@@ -21,5 +21,6 @@ def scorer(clip: ScoredClip) -> _Scorer:
 # Read without importing this file: literals and the names of lipsync_bench.metrics.metric only.
 METRIC = Description(
     columns=(Column("redness", "Redness", "levels", None, 1, (0, 255), "none", "lipsync_example"),),
+    about={"redness": "How red the frames are."},
     checked="nothing, it is an example",
 )

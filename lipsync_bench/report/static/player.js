@@ -4,7 +4,10 @@
 
 (function () {
   const FPS = 25; // of every video that was scored
-  const LATE_S = 0.06; // a video that deviates more than this from the leader is corrected during playback
+  // A video that deviates from the leader is sought if by more than LATE_S, and hurries, or waits, if by more than STEP_S.
+  const LATE_S = 0.06, STEP_S = 0.008, HURRY = 0.05;
+
+  const frameOf = (seconds) => Math.floor(seconds * FPS + 0.01);
 
   function element(name, properties, ...children) {
     const made = Object.assign(document.createElement(name), properties);
@@ -20,6 +23,7 @@
       this.broken = new Set();
       this.playing = false;
       this.silent = false;
+      this.views = new window.report.Views(box, this.figures, frameOf);
       this.build();
       this.videos.forEach((video, i) => this.adopt(video, this.figures[i]));
       this.showAudio();
@@ -48,7 +52,7 @@
         element("label", { className: "seek" }, element("span", { className: "hidden", textContent: "Position" }), this.seek),
         this.time,
         element("label", {}, "Speed", this.speed), element("label", {}, "Audio of", this.audio),
-        element("label", {}, this.loop, "Loop"), keys,
+        element("label", {}, this.loop, "Loop"), ...this.views.controls, keys,
       );
       master.hidden = false;
       this.play.addEventListener("click", () => this.toggle());
@@ -121,13 +125,13 @@
     step(frames) {
       if (!this.playable.length) return;
       if (this.playing) this.pause();
-      const frame = Math.floor(this.leader.currentTime * FPS + 0.01) + frames;
+      const frame = frameOf(this.leader.currentTime) + frames;
       this.go((Math.max(0, frame) + 0.5) / FPS); // the middle of a frame: no rounding shows its neighbour
     }
 
     show(time) {
       this.seek.value = time;
-      this.time.textContent = `${time.toFixed(2)} s, frame ${Math.floor(time * FPS + 0.01)}`;
+      this.time.textContent = `${time.toFixed(2)} s, frame ${frameOf(time)}`;
       this.seek.setAttribute("aria-valuetext", this.time.textContent);
     }
 
@@ -139,6 +143,13 @@
     mute() {
       this.silent = !this.silent;
       this.showAudio();
+    }
+
+    keepInStep(video, late) {
+      const hurry = Math.abs(late) < STEP_S ? 0 : HURRY * Math.sign(late);
+      const rate = Number(this.speed.value) * (1 + hurry);
+      if (Math.abs(late) > LATE_S) video.currentTime += late;
+      else if (video.playbackRate !== rate) video.playbackRate = rate;
     }
 
     tick() {
@@ -153,8 +164,7 @@
           }
         } else {
           for (const video of this.playable) {
-            if (video !== leader && !video.ended && !video.seeking && Math.abs(video.currentTime - leader.currentTime) > LATE_S)
-              video.currentTime = leader.currentTime;
+            if (video !== leader && !video.ended && !video.seeking) this.keepInStep(video, leader.currentTime - video.currentTime);
           }
           this.show(leader.currentTime);
         }

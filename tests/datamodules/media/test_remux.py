@@ -65,6 +65,6 @@ def test_a_clip_of_the_corpus(corpus: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["talk1", "talk2", "talk3", "talk4", "talk5"])
+@pytest.mark.parametrize("name", ["talk1", "talk4", "talk5"])  # a late start and 22.13 fps; 30 fps; B-frames at 25 fps
 def test_real_clips(real_clips: Path, tmp_path: Path, name: str) -> None:
     assert_same_clips(real_clips / f"{name}.mp4", tmp_path)

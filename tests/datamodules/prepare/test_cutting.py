@@ -91,7 +91,7 @@ def test_a_part_has_the_frames_and_the_audio_of_its_time(tmp_path: Path) -> None
     time = np.arange(3 * 16000) / 16000
     rising = (0.4 * np.sin(2 * np.pi * (200 * time + 300 * time**2))).astype(np.float32)
     source = write_numbered(tmp_path / "a.mp4", 70, audio=rising)
-    cut_video(Cutting(source, 1, 2), tmp_path / "part.mp4")
+    cut_video(Cutting(source, Stamp("a", 0, 1, 2)), tmp_path / "part.mp4")
     assert numbers(read_frames(tmp_path / "part.mp4")) == list(range(25, 50))
     samples = load_audio(tmp_path / "part.mp4")[:16000]  # AAC fills its last frame
     assert len(samples) == 16000
@@ -104,21 +104,21 @@ def test_a_square_is_cut_out_and_resized(tmp_path: Path) -> None:
             frame = np.zeros((60, 80, 3), np.uint8)
             frame[10:40, 20:50] = 200
             writer.write(frame)
-    cut_video(Cutting(tmp_path / "a.mp4", 0, 1, (20, 10, 30, 30), 60), tmp_path / "part.mp4")
+    cut_video(Cutting(tmp_path / "a.mp4", Stamp("a", 0, 0, 1, (20, 10, 30, 30), 60)), tmp_path / "part.mp4")
     first = next(iter(read_frames(tmp_path / "part.mp4")))
     assert first.shape == (512, 512, 3)
     assert np.abs(first[20:-20, 20:-20].astype(int) - 200).max() < 8
     for square, height in (((20, 10, 30, 30), 720), ((60, 10, 30, 30), 60)):
         with pytest.raises(MediaError, match=r"frames of 80x60, the square 30x30 at .* Download it in that size"):
-            cut_video(Cutting(tmp_path / "a.mp4", 0, 1, square, height), tmp_path / "other.mp4")
+            cut_video(Cutting(tmp_path / "a.mp4", Stamp("a", 0, 0, 1, square, height)), tmp_path / "other.mp4")
 
 
 def test_a_video_that_ends_before_the_part_leaves_no_file(tmp_path: Path) -> None:
     source = write_numbered(tmp_path / "a.mp4", 50, audio=np.zeros(32000, np.float32))
     with pytest.raises(MediaError, match=r"ends at 2\.0 s\. Expected a part from 1 s to 4 s"):
-        cut_video(Cutting(source, 1, 4), tmp_path / "part.mp4")
+        cut_video(Cutting(source, Stamp("a", 0, 1, 4)), tmp_path / "part.mp4")
     assert not (tmp_path / "part.mp4").exists()
-    cut_video(Cutting(source, 1, 3), tmp_path / "part.mp4")  # stamps are rounded to seconds
+    cut_video(Cutting(source, Stamp("a", 0, 1, 3)), tmp_path / "part.mp4")  # stamps are rounded to seconds
     assert probe(tmp_path / "part.mp4").frames == 25
 
 

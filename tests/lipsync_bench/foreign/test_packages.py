@@ -145,35 +145,58 @@ def test_help_lists_packages_without_importing_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry_points", "code", "error"),
+    ("code", "faults"),
     [
-        ({"methods": "x = broken.bad:X"}, METHODS, "RuntimeError: no luck"),
-        ({"methods": "x = broken.exits:X"}, METHODS, "SystemExit: 3"),
-        ({"methods": "x = broken.gone:X"}, METHODS, "there is no file of a module broken.gone"),
-        ({"methods": "x = nobody.has:X"}, METHODS, "there is no file of a module nobody.has"),
-        ({"methods": "x = broken.fine:X"}, METHODS, "has no attribute 'X'"),
-        ({"methods": "x = broken.fine"}, METHODS, "expected module:Class with a subclass"),
-        ({"methods": "x = not a value!"}, METHODS, "expected module:Class"),
-        ({"methods": "this is no entry point"}, START, "its entry points cannot be read"),
-        ({"metrics": "x = broken.fine"}, NAMES, "no file of it ends with METRIC"),
-        ({"metrics": "x = broken.syntax"}, NAMES, "the description cannot be read"),
-        ({"datasets": "x = broken.fine:X"}, START, "expected module:Class with a class that says"),
-        ({"datasets": "x = broken.syntax:X"}, START, "SyntaxError"),
-        ({"datasets": "x = broken.folders:X"}, START, "Expected a path of folders"),
+        (
+            METHODS,
+            [
+                ({"methods": "x = {package}.bad:X"}, "RuntimeError: no luck"),
+                ({"methods": "x = {package}.exits:X"}, "SystemExit: 3"),
+                ({"methods": "x = {package}.gone:X"}, "there is no file of a module {package}.gone"),
+                ({"methods": "x = nobody.has:X"}, "there is no file of a module nobody.has"),
+                ({"methods": "x = {package}.fine:X"}, "has no attribute 'X'"),
+                ({"methods": "x = {package}.fine"}, "expected module:Class with a subclass"),
+                ({"methods": "x = not a value!"}, "expected module:Class"),
+            ],
+        ),
+        (
+            NAMES,
+            [
+                ({"metrics": "x = {package}.fine"}, "no file of it ends with METRIC"),
+                ({"metrics": "x = {package}.syntax"}, "the description cannot be read"),
+            ],
+        ),
+        (
+            START,
+            [
+                ({"methods": "this is no entry point"}, "its entry points cannot be read"),
+                ({"datasets": "x = {package}.fine:X"}, "expected module:Class with a class that says"),
+                ({"datasets": "x = {package}.syntax:X"}, "SyntaxError"),
+                ({"datasets": "x = {package}.folders:X"}, "Expected a path of folders"),
+            ],
+        ),
     ],
-)  # fmt: skip
-def test_a_broken_package_is_one_warning(tmp_path: Path, entry_points: dict[str, str], code: str, error: str) -> None:
-    install(
-        tmp_path, "broken", entry_points,
-        bad="raise RuntimeError('no\\nluck')\n", exits="import sys; sys.exit(3)\n", fine="Y = 1\n",
-        syntax="x ==== 1\nMETRIC = Description(\n",
-        folders="class X(B):\n    name = 'x'\n    videos = 'no/clip'\n",
-    )  # fmt: skip
+    ids=["methods", "metrics", "start"],
+)
+def test_a_broken_package_is_one_warning(tmp_path: Path, code: str, faults: list[tuple[dict[str, str], str]]) -> None:
+    """All that are broken in one process: each is a line, and the others of its kind are told all the same."""
+    for number, (entry_points, _) in enumerate(faults):
+        package, name = f"broken{number}", f"x{number}"
+        points = {
+            group: line.replace("x =", f"{name} =").format(package=package) for group, line in entry_points.items()
+        }
+        install(
+            tmp_path, package, points,
+            bad="raise RuntimeError('no\\nluck')\n", exits="import sys; sys.exit(3)\n", fine="Y = 1\n",
+            syntax="x ==== 1\nMETRIC = Description(\n",
+            folders=f"class X(B):\n    name = '{name}'\n    videos = 'no/clip'\n",
+        )  # fmt: skip
     done = python(tmp_path, "-c", f"{code}\n{code}", cwd=tmp_path)
     assert done.returncode == 0
-    assert len(done.stderr.splitlines()) == 1, done.stderr
-    assert "broken 1.0: " in done.stderr
-    assert error in done.stderr
+    assert len(done.stderr.splitlines()) == len(faults), done.stderr
+    for number, (_, error) in enumerate(faults):
+        (line,) = (line for line in done.stderr.splitlines() if f"broken{number} 1.0: " in line)
+        assert error.format(package=f"broken{number}") in line
 
 
 def test_a_name_of_ours_is_refused_with_one_warning(tmp_path: Path) -> None:
@@ -183,14 +206,15 @@ def test_a_name_of_ours_is_refused_with_one_warning(tmp_path: Path) -> None:
     metrics = {"metrics": "psnr = shadow.metric\nstatus = shadow.row"}
     texts = {"metric": METRIC.format(name="psnr"), "row": METRIC.format(name="status")}
     install(tmp_path, "shadow", {**points, **metrics}, method=method, data=data, **texts)
-    for code, name in ((METHODS, "wav2lip"), (START, "lrs2")):
+    module = "print(list_methods()['wav2lip'].__module__)"
+    for code, name in ((f"{METHODS}; {module}", "wav2lip"), (START, "lrs2")):
         done = python(tmp_path, "-c", f"{code}\n{code}", cwd=tmp_path)
         assert done.stderr.splitlines() == [
             f"shadow 1.0: its {'method' if name == 'wav2lip' else 'data set'} {name!r} is left out, because "
             "lipsync_bench has one of that name"
         ]
-    code = f"{METHODS}; print(list_methods()['wav2lip'].__module__)"
-    assert python(tmp_path, "-c", code, cwd=tmp_path).stdout.endswith("\nlipsync_bench.models.wav2lip.module\n")
+        if name == "wav2lip":
+            assert done.stdout.endswith("\nlipsync_bench.models.wav2lip.module\n")
     done = python(tmp_path, "-c", NAMES, cwd=tmp_path)
     assert done.stdout == "[]\n"
     assert [f"its metric '{name}'" in done.stderr for name in ("psnr", "status")] == [True, True]

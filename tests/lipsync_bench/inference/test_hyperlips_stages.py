@@ -100,10 +100,11 @@ def test_the_expert_of_128_pixels_is_imported(official, tmp_path):
 def test_base_frames_are_made_once_and_read_by_hr_windows(stages, clips, caplog):
     caplog.set_level(logging.INFO)
     command = ("base-frames", "--checkpoint", stages / "base.ckpt", "--root", clips)
+    shutil.rmtree(clips / "s02")
     assert run_bench(*command) == 0
-    assert "base frames of 6 clips made, 0 already there, 0 failed" in caplog.text
+    assert "base frames of 3 clips made, 0 already there, 0 failed" in caplog.text
     files = sorted(clips.glob("*/*.base"))
-    assert len(files) == 6
+    assert len(files) == 3
     times = [file.stat().st_mtime_ns for file in files]
     path = sorted(clips.glob("*/*.safetensors"))[0]
     with Clip(path) as clip, BaseFrames(base_frames_path(path)) as frames:
@@ -120,18 +121,19 @@ def test_base_frames_are_made_once_and_read_by_hr_windows(stages, clips, caplog)
     caplog.clear()
     files[0].write_bytes(files[0].read_bytes()[:100])  # broken: made anew
     assert run_bench(*command) == 0
-    assert "base frames of 1 clips made, 5 already there, 0 failed" in caplog.text
+    assert "base frames of 1 clips made, 2 already there, 0 failed" in caplog.text
     assert [file.stat().st_mtime_ns for file in files[1:]] == times[1:]
     assert run_bench(*command, "--mesh_order", "bgr") == 0
-    assert "base frames of 6 clips made" in caplog.text  # other sketches
+    assert "base frames of 3 clips made" in caplog.text  # other sketches
 
 
 def test_a_broken_clip_is_counted_and_the_others_are_made(stages, clips, caplog):
     caplog.set_level(logging.INFO)
+    shutil.rmtree(clips / "s02")
     broken = sorted(clips.glob("*/*.safetensors"))[2]
     broken.write_bytes(broken.read_bytes()[:5000])
     assert run_bench("base-frames", "--checkpoint", stages / "base.ckpt", "--root", clips) == 0
-    assert "base frames of 5 clips made, 0 already there, 1 failed" in caplog.text
+    assert "base frames of 2 clips made, 0 already there, 1 failed" in caplog.text
     with (clips / FAILURES).open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["clip"] for row in rows] == [broken.relative_to(clips).as_posix()]
@@ -190,9 +192,11 @@ def parser_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rows_record_pasting_and_fallback_frames(stages, corpus, parser_weights, tmp_path):
-    out = tmp_path / "results"
+    out, short = tmp_path / "results", tmp_path / "short.yaml"
+    short.write_text("version: 1\nseconds: {synthetic: 0.4}\n")
     command = (
         "evaluate", "--dataset", "synthetic", "--root", corpus / "clips", "--out", out, "--limit", 1,
+        "--protocol", short,
         "--methods.hyperlips_base", stages / "base.ckpt", "--methods.hyperlips_hr", stages / "hr.ckpt",
     )  # fmt: skip
     assert run_bench(*command) == 0

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lipsync_bench.datamodules.files.disk import write_arrays
 from lipsync_bench.datamodules.media.video import VideoWriter
 from lipsync_bench.evaluation.videos import video_path
 from lipsync_bench.metrics.registry import column
+from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.results.leaderboard import leaderboard
 from lipsync_bench.results.manifest import Run, session
 from lipsync_bench.results.rows import ENTRY, RowFile, read_rows
 
 PAIRED, UNPAIRED = "paired_face_box-v2", "unpaired_face_box-v2"
 SYNCNET = "5a" * 32
+SOURCE = "d0" * 32
 HOSTILE = ["../x", "s01/<script>alert(1)</script>", "s02/\"quoted\" & 'single'", "s03/😀 Ñandú", "S03/ñandú 😀"]
 METHODS = {
     "ground_truth": "",
@@ -65,6 +68,7 @@ def _row(rng: np.random.Generator, protocol: str, method: str, clip: str, number
         "paste": "box" if METHODS[method] else "",
         "clip": clip,
         "audio_clip": clip,
+        "target_sha256": SOURCE,
         "speaker": clip.partition("/")[0],
         "frames": 75,
         "frames_target": 75,
@@ -85,6 +89,8 @@ def _row(rng: np.random.Generator, protocol: str, method: str, clip: str, number
     if method == "ground_truth":
         row |= {"psnr": math.inf, "ssim": 1.0, "psnr_mouth": math.inf, "mse": 0.0, "lpips_alex": 0.0, "lmd": 0.0}
     if METHODS[method]:
+        row["recipe_text"] = "mesh 96x96 / first / reflect / box"
+        row["published"] = "no: crop: mesh (published: s3fd)" if method == "wav2lip" else "yes"
         row["generate_seconds"] = float(rng.uniform(0.6, 1.4)) * (place + 1)
     row["lse_curve_wav2lip_lrs"] = _curve(rng, 12.0, 1.0 + place)
     row["expert_curve"] = _curve(rng, 0.2, -0.1 * place)
@@ -155,6 +161,18 @@ def write_videos(folder: Path, clips: list[str], methods: list[str], frames: int
                     out.write(frame)
 
 
+def write_found(folder: Path, clip: str, source: str = SOURCE) -> Path:
+    """ground_truth/CLIP.npz as an evaluation writes it: a face from (50, 50) to (110, 120), the lips in it, moving."""
+    points = np.full((50, 68, 2), (50.0, 50.0), np.float32)
+    points[:, 1] = 110, 120
+    points[:, 48:] = 70, 95
+    points[:, 50] = 90, 105
+    points[25:, 48:] += 5
+    path = ResultsFolder(folder).found_file(clip)
+    write_arrays(path, landmarks=points, source=source)
+    return path
+
+
 def write_unprepared(folder: Path) -> None:
     """targets/failures.csv as bench prepare writes it."""
     (folder / "targets").mkdir(exist_ok=True)
@@ -176,6 +194,7 @@ def make_results(folder: Path, count: int = 12, videos: bool = False) -> Path:
     write_unprepared(folder)
     if videos:
         write_videos(folder, clips[5:7], ["ground_truth", "wav2lip", "hyperlips_hr"])
+        write_found(folder, clips[5])
     return folder
 
 

@@ -3,9 +3,7 @@ import csv
 import json
 import math
 import re
-from html.parser import HTMLParser
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -13,20 +11,23 @@ from lipsync_bench.metrics.registry import column
 from lipsync_bench.report import charts as charts_of
 from lipsync_bench.report import write_report
 from lipsync_bench.report.boards import boards
-from lipsync_bench.report.charts import mean_curve, speeds
+from lipsync_bench.report.charts import speeds
 from lipsync_bench.report.clips import clip_list
 from lipsync_bench.report.contents import read_results
-from lipsync_bench.report.drawings import Point, Series, curves, distribution, scatter
 from lipsync_bench.report.names import slugs
 from lipsync_bench.report.numbers import heading
 from lipsync_bench.report.players import clip_pages
 from lipsync_bench.report.records import failures, repeat_command, save_videos_command
 from lipsync_bench.report.site import PAGES
+from lipsync_bench.report.zoom import zoom_boxes
 from lipsync_bench.results.rows import FIELDS
+from tests.lipsync_bench.report.page import Page
 from tests.lipsync_bench.report.report_fixture import (
     HOSTILE,
     METHODS,
+    METRICS,
     PAIRED,
+    SOURCE,
     SYNCNET,
     UNPAIRED,
     WEIGHTS,
@@ -35,37 +36,10 @@ from tests.lipsync_bench.report.report_fixture import (
     make_results,
     set_values,
     write_board,
+    write_found,
     write_rows,
 )
 from tests.weight_files import make_official
-
-VOID = {"meta", "link", "br", "wbr", "img", "input", "use", "path", "line"}
-
-
-class Page(HTMLParser):
-    """Elements of a page, as a browser would see them; fails where end tags do not match."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID or tag in ("path", "line", "use"):
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
 
 
 @pytest.fixture(scope="module")
@@ -271,52 +245,54 @@ def test_speed_is_all_frames_by_all_seconds_of_the_method(results):
     assert speed["lipformer"] == pytest.approx(75 * len(own) / own["generate_seconds"].sum())
 
 
-def test_a_mean_curve_leaves_out_missing_values():
-    cells = pd.Series([" ".join(["1"] * 31), " ".join(["nan", *["3"] * 29, "nan"]), None, ""])
-    mean = mean_curve(cells)
-    np.testing.assert_array_equal(mean, [1, *[2] * 29, 1])
-    assert mean_curve(pd.Series([None, ""])) is None
-    assert math.isnan(mean_curve(pd.Series([" ".join(["nan"] * 31)]))[0])
-    with pytest.raises(ValueError, match=r"curve of 2 numbers \(1 2\.\.\.\)\. Expected 31"):
-        mean_curve(pd.Series(["1 2"]))
+def test_seconds_are_those_of_the_method_or_its_command_not_of_reading_a_file(tmp_path):
+    write_rows(tmp_path, clip_ids(6))
+    rows = pd.read_csv(tmp_path / "clips.csv", dtype=str, keep_default_na=False)
+    rows.loc[rows["method"] == "wav2lip", "prediction_sha256"] = "9" * 64
+    commands = rows["method"] == "hyperlips_hr"
+    rows.loc[commands, ["prediction_sha256", "command_seconds"]] = "9" * 64, "15"
+    rows.to_csv(tmp_path / "clips.csv", index=False)
+    found = read_results(tmp_path)
+    assert {key[1] for key in speeds(found.rows)} == {"hyperlips_hr", "lipformer"}
+    (board,) = boards(found)
+    assert board.headings[-1].text == "Seconds a frame"
+    assert {e.entry.method: e.cells[-1].text for e in board.competitors}["hyperlips_hr"] == "0.2000"
+    assert {e.entry.method: e.cells[-1].text for e in board.competitors}["wav2lip"] == "–"
 
 
-def test_drawings_are_the_same_every_time_keep_text_and_have_the_colour_of_the_page():
-    points = [
-        Point("a<b>$x_1$", 0, (1, 0.5, 2), (3, math.nan, math.nan)),
-        Point("reference", 1, (2, 2, 2), (4, 4, 4), True),
-    ]
-    series = [Series("m & n", 9, np.arange(31.0)), Series("none", 1, np.array([]))]
-    for draw in (
-        lambda name: scatter(points, "x", "y", name, log_x=True),
-        lambda name: distribution(series, "PSNR", name),
-        lambda name: curves(series[:1], range(-15, 16), "d", name),
-    ):
-        text = str(draw("one"))
-        assert text == str(draw("one"))
-        assert text.startswith("<svg")
-        assert "currentColor" in text
-        assert "#010203" not in text
-        assert "<text" in text
-        assert "<metadata" not in text
-        assert "http" not in text.split(">", 1)[1]
-        other = Page(str(draw("two")))
-        assert not {a["id"] for _, a in other.elements if "id" in a} & set(re.findall(r'id="([^"]+)"', text))
-    assert "a&lt;b&gt;$x_1$" in str(scatter(points, "x", "y", "n"))
+def test_the_leaderboard_says_how_a_method_was_fed(site, results):
+    fed = {e.entry.method: (e.recipe, e.fed) for e in boards(read_results(results))[0].competitors}
+    assert fed["wav2lip"] == ("mesh 96x96 / first / reflect / box", ["not as published: crop: mesh (published: s3fd)"])
+    assert fed["lipformer"][1] == ["as published"]
+    assert fed["repeated_frame"] == ("", [])
+    assert "not as published: crop: mesh (published: s3fd)" in (site / "index.html").read_text()
 
 
-def test_names_of_points_that_lie_together_do_not_cover_each_other():
-    points = [Point(f"method {i}", i, (30, 29, 31), (0.4, 0.3, 0.5)) for i in range(7)]
-    points.append(Point("alone", 7, (20, 19, 21), (0.7, 0.6, 0.8)))
-    text = str(scatter(points, "x", "y", "n"))
-    found = re.findall(r'<text [^>]*x="([0-9.]+)" y="([0-9.]+)"[^>]*>(method \d|alone)<', text)
-    assert len(found) == 8
-    places = np.array([(float(x), float(y)) for x, y, _ in found])
-    dx, dy = np.abs(places[:, None] - places[None]).transpose(2, 0, 1)
-    apart = (dx > 45) | (dy > 9)  # a name is some 47 wide and 9 high
-    assert apart[~np.eye(8, dtype=bool)].all()
-    assert (places > 0).all()
-    assert (places < (6.4 * 72, 4.2 * 72)).all()
+def test_every_page_links_to_the_one_that_explains_them_in_the_metrics_own_words(site):
+    guide = Page((site / "guide.html").read_text(encoding="utf-8"))
+    text = "".join(guide.text)
+    for name in (*METRICS, "fid"):
+        assert column(name).meaning in text
+    assert "SSIM mouth" not in text  # these results do not have it
+    for path in html(site):
+        page = path.read_text(encoding="utf-8")
+        assert 'guide.html"' in page, path
+        assert "floor" not in page, path
+
+
+def test_faces_are_enlarged_where_the_evaluation_found_them(results, tmp_path, caplog):
+    found = read_results(results)
+    clip = clip_ids(12)[5]
+    assert zoom_boxes(found, clip, {SOURCE}) == {"face": (32, 32, 128, 138), "mouth": (60, 85, 105, 120)}
+    assert zoom_boxes(found, clip, {"e0" * 32}) == {}  # of another video
+    assert zoom_boxes(found, clip_ids(12)[6], {SOURCE}) == {}
+    write_rows(tmp_path / "r", ["../../s/1"])
+    write_found(tmp_path / "r", "../../s/1")
+    assert zoom_boxes(read_results(tmp_path / "r"), "../../s/1", {SOURCE}) == {}  # outside the folder
+    path = write_found(tmp_path / "r", "s/2")
+    path.write_bytes(path.read_bytes()[:500])
+    assert zoom_boxes(read_results(tmp_path / "r"), "s/2", {SOURCE}) == {}
+    assert "players of s/2 show whole frames only" in caplog.text
 
 
 def test_results_in_which_no_method_has_two_finite_numbers_have_a_report(results, tmp_path, few_drawings):

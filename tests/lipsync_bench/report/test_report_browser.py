@@ -5,6 +5,8 @@ import json
 import shutil
 import time
 
+import cv2
+import numpy as np
 import pytest
 
 from lipsync_bench.report import write_report
@@ -24,7 +26,7 @@ OPTIONS = (
     *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-quic"),
     *("--autoplay-policy=no-user-gesture-required", "--mute-audio"),
 )
-PAGES = ("index.html", "plots.html", "papers.html", "clips.html", "failures.html", "manifest.html")
+PAGES = ("index.html", "plots.html", "papers.html", "clips.html", "failures.html", "manifest.html", "guide.html")
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,51 @@ def test_videos_play_together_step_by_frames_with_one_audio_at_a_time(browser, s
     assert all(muted for *_, muted, _ in state(browser))
     body.send_keys("m")
     assert [muted for *_, muted, _ in state(browser)] == [True, True, False]
+
+
+def choose(browser, option):
+    """Choose an option of the first group's controls by its value."""
+    selects = map(Select, browser.find_elements(By.CSS_SELECTOR, ".master select"))
+    next(s for s in selects if option in [o.get_attribute("value") for o in s.options]).select_by_value(option)
+
+
+def test_all_players_show_the_mouth_or_the_whole_frame(browser, site):
+    browser.get(clip_page(site).as_uri())
+    WebDriverWait(browser, 5).until(lambda _: all(s[3] >= 1 for s in state(browser)))
+    script = """return [...document.querySelectorAll('.view')].map((view) => {
+        const out = view.getBoundingClientRect(), video = view.firstChild.getBoundingClientRect();
+        const sides = [out.left - video.left, out.top - video.top, out.width, out.height];
+        return sides.map((side) => side * 160 / video.width)})"""
+    whole = browser.execute_script(script)
+    choose(browser, "mouth")
+    assert np.allclose(browser.execute_script(script), [[60, 85, 45, 35]] * 3, atol=0.5)
+    choose(browser, "frame")
+    assert np.allclose(browser.execute_script(script), whole, atol=0.5)
+    assert np.allclose(whole, [[0, 0, 160, 160]] * 3, atol=0.5)
+
+
+def test_the_difference_to_the_reference_is_amplified_and_of_the_same_frame(browser, site):
+    browser.get(clip_page(site).as_uri())
+    WebDriverWait(browser, 5).until(lambda _: all(s[3] >= 2 for s in state(browser)))
+    choose(browser, "difference")
+    canvases = browser.find_elements(By.TAG_NAME, "canvas")
+    assert len(canvases) == 2  # not of the reference itself
+    for _ in range(3):
+        browser.find_element(By.TAG_NAME, "body").send_keys(Keys.ARROW_RIGHT)
+    WebDriverWait(browser, 5).until(lambda _: [c.get_attribute("data-frame") for c in canvases] == ["3", "3"])
+    picture = cv2.imdecode(np.frombuffer(canvases[1].screenshot_as_png, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    picture = cv2.resize(picture, (160, 160), interpolation=cv2.INTER_AREA).astype(int)
+    assert picture[20, 20].min() > 240  # 40 levels, times 8
+    assert (abs(picture[80, 26] - (0, 0, 255)) < 40).all()  # the squares differ in blue alone
+    choose(browser, "video")
+    assert not any(canvas.is_displayed() for canvas in canvases)
+
+
+def test_results_without_landmarks_have_no_choice_of_parts_and_say_so(browser, site):
+    browser.get(clip_page(site, 6).as_uri())
+    assert "whole frames only" in browser.find_element(By.CSS_SELECTOR, ".players .note").text
+    assert "mouth" not in browser.find_element(By.CSS_SELECTOR, ".master").text
+    assert "difference to the reference, × 8" in browser.find_element(By.CSS_SELECTOR, ".master").text
 
 
 def test_at_the_end_the_players_start_again_or_stop(browser, site):

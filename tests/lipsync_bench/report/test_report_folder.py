@@ -126,7 +126,7 @@ def test_an_installation_holds_templates_styles_and_scripts():
     packed = {path for pattern in patterns for path in folder.glob(pattern.strip())}
     there = {path for kind in ("html", "css", "js") for path in folder.rglob(f"*.{kind}")}
     assert packed == there
-    assert len(there) == 13
+    assert len(there) == 15
 
 
 def test_the_command_takes_the_results_by_position(results, tmp_path):

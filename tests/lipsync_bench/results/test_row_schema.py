@@ -75,11 +75,14 @@ def test_it_is_a_schema_and_describes_every_field():
     Draft202012Validator.check_schema(SCHEMA)
     assert all(len(rule["description"]) > 10 for rule in SCHEMA["properties"].values())
     for column in CLIP_COLUMNS:
-        assert column.source in SCHEMA["properties"][column.name]["description"]
-    assert "neither direction is better" in SCHEMA["properties"]["psnr_uint8"]["description"]
-    assert SCHEMA["properties"]["ssim"]["description"].startswith("SSIM; higher is better; compared with the same")
-    lmd = SCHEMA["properties"]["lmd"]["description"]
-    assert lmd.startswith("LMD in px; lower is better")
+        described = SCHEMA["properties"][column.name]["description"]
+        assert column.meaning in described
+        assert column.source in described
+    assert "Neither direction is better" in SCHEMA["properties"]["psnr_uint8"]["description"]
+    ssim, lmd = (SCHEMA["properties"][name]["description"] for name in ("ssim", "lmd"))
+    assert ssim.startswith("SSIM. How alike")
+    assert "Higher is better; compared with the same frame of the real video." in ssim
+    assert lmd.startswith("LMD in px. Mean distance")
 
 
 def test_every_written_row_fits(written):
