@@ -134,6 +134,7 @@ def test_windows_equal_the_official_ones(official: LNet) -> None:
     assert_mean_and_deviation(out, STORED["out5_stats"])
 
 
+@pytest.mark.slow
 def test_float64_equals_the_official_float64(official_double: LNet) -> None:
     with torch.no_grad():
         out = official_double(
@@ -388,6 +389,7 @@ def test_generate_masks_faces_and_speaks_bgr_to_the_network(monkeypatch: pytest.
     assert torch.equal(seen[0][:, 3:], references[:, [2, 1, 0]])
 
 
+@pytest.mark.slow
 def test_training_learns_a_batch(tmp_path: Path) -> None:
     module = VideoReTalkingLNet(**ALONE, lr=3e-3)
     batch = module.example_batch(1)
