@@ -29,6 +29,7 @@ from lipsync_bench.models.videoretalking.lnet.network import LNet
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from tests import golden
 from tests.models.training import loader, trainer_for
+from tests.models.videoretalking.near import assert_mean_and_deviation, assert_near
 
 STORED = {key: torch.from_numpy(value) for key, value in golden.arrays("videoretalking_lnet").items()}
 TAPS: dict[str, tuple[str, int, int]] = {  # submodule, every n-th channel, every n-th pixel
@@ -91,17 +92,6 @@ def test_names_and_shapes_are_the_official_ones_in_order(official: LNet) -> None
     assert list(shapes.items()) == list(golden.names_and_shapes("videoretalking_lnet").items())
     assert len(shapes) == 1721
     assert sum(value.numel() for value in official.state_dict().values()) == 127_826_085
-
-
-def assert_near(own: Tensor, stored: Tensor, tolerance: float) -> None:
-    assert own.shape == stored.shape
-    assert own.dtype == stored.dtype
-    assert (own - stored).abs().max() <= tolerance
-
-
-def assert_mean_and_deviation(own: Tensor, stored: Tensor) -> None:
-    own = torch.stack([own.double().mean(), own.double().std(correction=0)])
-    torch.testing.assert_close(own, stored, rtol=1e-5, atol=0)
 
 
 def test_output_and_maps_equal_the_official_ones(official: LNet) -> None:
