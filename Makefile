@@ -51,7 +51,7 @@ test: $(STAMP) ## the tests but for the slow ones
 test_all: $(STAMP) ## all tests: also drills with killed processes, trainings of some hundred steps, large golden arrays
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-rehearsal: $(STAMP) ## the commands of docs/train_and_rank.md on stand-ins for LRS2, MEAD and the official weights; 10 minutes on 2 cores
+rehearsal: $(STAMP) ## the commands of docs/train_and_rank.md on stand-ins for LRS2, MEAD and the official weights; 15 minutes on 2 cores
 	LIPSYNC_REHEARSAL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/rehearsal
 
 lint: $(STAMP) ## format, lint, types and layers
