@@ -11,7 +11,7 @@ TEST_PROCESSES ?= 2
 .PHONY: help env demo hyperlips pretrained test rehearsal lint docs format bench clean
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
+	@grep -E '^[a-z_]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /: /'
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "No Python 3.10, 3.11 or 3.12 found (mediapipe has no wheels for others). Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
@@ -45,10 +45,13 @@ pretrained: $(STAMP) ## train the weights that come with the package, in shipped
 		--about.command "make pretrained" --about.licence Apache-2.0
 
 # One thread a process: two tests side by side are quicker than one test on two threads.
-test: $(STAMP) ## all tests
+test: $(STAMP) ## the tests but for the slow ones
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m 'not slow'
+
+test_all: $(STAMP) ## all tests: also drills with killed processes, trainings of some hundred steps, large golden arrays
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
-rehearsal: $(STAMP) ## the commands of docs/train_and_rank.md on stand-ins for LRS2, MEAD and the official weights; 10 minutes on 2 cores
+rehearsal: $(STAMP) ## the commands of docs/train_and_rank.md on stand-ins for LRS2, MEAD and the official weights; 15 minutes on 2 cores
 	LIPSYNC_REHEARSAL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/rehearsal
 
 lint: $(STAMP) ## format, lint, types and layers

@@ -190,7 +190,7 @@ class G4G(TalkingFaceModule):
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
-        # Without VGG, which takes most of the time; an identity would not hear the audio.
+        # Without VGG, which takes most of the time; an identity would ignore the audio.
         small = {"image_scale": 0.25, "width": 0.0625, "perceptual_weight": 0.0, "identity_init": False}
         return {**super().smoke_arguments(folder), **small}
 

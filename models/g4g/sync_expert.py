@@ -14,7 +14,7 @@ class G4GSyncExpertModule(SyncExpertModule):
     G4G: A Generic Framework for High Fidelity Talking Face Generation with Fine-grained Intra-modal Alignment. 2024.
     https://arxiv.org/abs/2402.18122
 
-    The paper says that there is a pretrained expert and names none; DINet's hears DeepSpeech. One that was trained on
+    The paper says that there is a pretrained expert and names none; DINet's takes DeepSpeech. One that was trained on
     another crop does not fit (choice). The rest is `SyncExpertModule`'s.
 
     Args:

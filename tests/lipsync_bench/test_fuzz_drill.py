@@ -70,6 +70,7 @@ def test_the_drill_finds_every_fault(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_an_input_repeats_by_its_number(tmp_path: Path) -> None:
     kept = []
     for name in ("a", "b"):

@@ -71,6 +71,7 @@ def kill_a_worker(out: Path, name: bytes) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_processes(videos: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     prepare(videos, tmp_path, PrepareOptions(workers=2), progress=False)
     assert contents(tmp_path) == whole

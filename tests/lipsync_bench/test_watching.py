@@ -91,6 +91,7 @@ def test_a_clip_of_which_nothing_can_be_made_is_named_once_and_the_training_goes
     assert Path("runs/none/last.ckpt").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(pl.callbacks, "EMAWeightAveraging"), reason="Lightning before 2.6 has no averages")
 def test_ema_is_one_flag_and_a_finished_run_is_trained_further_exactly(run: Any) -> None:
     whole = run("whole", "--ema", "0.5", "--trainer.max_steps", "3", "--sample_clips", "0")

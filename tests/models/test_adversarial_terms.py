@@ -98,6 +98,7 @@ def test_the_term_lives(name: str, tmp_path: Path) -> None:
     assert max(values["adversarial_gradient"] for values in seen[-(len(seen) // 3) :]) > LEAST_GRADIENT
 
 
+@pytest.mark.slow
 def test_as_printed_dies_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     seen = train("hyperlips_hr", tmp_path, 150, adversarial="as_printed")
     assert seen[-1]["logit_real"] < -LARGEST_LOGIT

@@ -16,6 +16,7 @@ from lipsync_bench.models.core.inputs import FaceInputs
 from tests.models.training import Gradients, trainer_for
 
 METHODS = list_methods()
+FIRST_EDITION = ("wav2lip", "hyperlips_base", "hyperlips_hr", "lipformer", "videoretalking_lnet")
 PLAIN = (bool, int, float, str, type(None))
 
 pytestmark = pytest.mark.parametrize("name", sorted(METHODS))
@@ -48,6 +49,8 @@ def test_is_listed_documented_and_has_plain_arguments(name: str, tmp_path: Path)
 
 
 def test_a_checkpoint_without_a_recipe_is_fed_as_the_first_edition_fed_it(name: str, tmp_path: Path) -> None:
+    if name not in FIRST_EDITION:
+        pytest.skip(f"the first edition had no {name}")
     module = small(name, tmp_path)
     module.on_load_checkpoint({RECORD: {}, "state_dict": {}})
     assert module.recipe is not None

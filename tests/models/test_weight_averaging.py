@@ -22,6 +22,7 @@ def averaging(kind: str, **settings: Any) -> pl.Callback:
     return getattr(pl.callbacks, kind)(**settings)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [*((name, "EMAWeightAveraging") for name in sorted(MODULES)), ("wav2lip", "WeightAveraging")],

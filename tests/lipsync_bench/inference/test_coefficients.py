@@ -57,6 +57,7 @@ def clips(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_coefficients_are_made_once_and_train_d_net(clips, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     data = ClipFolder(root=clips, overfit=True, batch_size=2, num_workers=0, epoch_length=4, val_length=2)

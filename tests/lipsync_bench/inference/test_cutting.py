@@ -87,6 +87,7 @@ def test_lengths_between_none_and_two_seconds_are_refused(talk, tmp_path, second
     assert not (tmp_path / "parts").exists()
 
 
+@pytest.mark.slow
 def test_both_stages_are_fine_tuned_on_a_whole_video_without_validation(talk, tmp_path, monkeypatch):
     """The published YAMLs, at small width: they end well, and leave last.ckpt alone."""
     monkeypatch.chdir(tmp_path)

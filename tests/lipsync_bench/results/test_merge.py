@@ -366,6 +366,7 @@ def real(corpus, tmp_path_factory) -> dict[str, Path]:
     return out
 
 
+@pytest.mark.slow
 def test_merged_evaluations_are_the_evaluation_of_both(real):
     found = merged(real["one"], real["two"])
     together = pd.read_csv(real["both"] / "leaderboard.csv", keep_default_na=False, na_values=[""])

@@ -185,9 +185,9 @@ def clips_in_sync(count: int, seed: int, shuffled: bool) -> tuple[Tensor, Tensor
     source[:, 0, :8] += said[:, :1, None] / 3
     source[:, 1, :8] += said[:, 1:, None] / 3
     mels = torch.randn(count, 1, 80, 16, generator=random) * 0.2
-    heard = said[torch.randperm(count, generator=random)] if shuffled else said
-    mels[:, 0, :40] += 2 * heard[:, :1, None]
-    mels[:, 0, 40:] += 2 * heard[:, 1:, None]
+    audible = said[torch.randperm(count, generator=random)] if shuffled else said
+    mels[:, 0, :40] += 2 * audible[:, :1, None]
+    mels[:, 0, 40:] += 2 * audible[:, 1:, None]
     return mels, source, torch.full((count, 15, 32, 24), 0.5), Places(torch.arange(count), torch.zeros(count).long())
 
 
@@ -221,9 +221,9 @@ def test_a_session_shows_five_fixed_frames_and_goes_to_and_fro() -> None:
     points = face_points(rng.uniform(0, 12, count), rng.normal(0, 1, (count, 2)))
     frames, geometry = drawn_frames(points), geometry_of_points(points)
     module = module_of().eval()
-    heard: list[Any] = []
+    given: list[Any] = []
     inner = module.generate_chunk
-    module.generate_chunk = lambda inputs: heard.append(inputs) or inner(inputs)  # type: ignore[method-assign]
+    module.generate_chunk = lambda inputs: given.append(inputs) or inner(inputs)  # type: ignore[method-assign]
     video = Video(geometry, lambda first, n: np.zeros((n, 1, 80, 16), np.float32), lambda: iter(frames))
     paste = make_paste(module.recipe, Store())
     session = module.session(video, module.recipe, paste)
@@ -232,14 +232,14 @@ def test_a_session_shows_five_fixed_frames_and_goes_to_and_fro() -> None:
     out = list(dub_frames(session, (frames[place] for place in order), batch_frames=4))
     assert len(out) == 21
     references, landmarks = (
-        torch.cat([x.references if name is None else x.extras[name] for x in heard])
+        torch.cat([x.references if name is None else x.extras[name] for x in given])
         for name in (None, "reference_landmarks")
     )
     assert references.shape == (21, 5, 3, 104, 80)
     assert torch.equal(references, references[:1].expand_as(references))
     assert len(references[0].flatten(1).unique(dim=0)) == 5
     assert torch.equal(landmarks, landmarks[:1].expand_as(landmarks))
-    faces = torch.cat([x.faces for x in heard])
+    faces = torch.cat([x.faces for x in given])
     assert torch.equal(faces[9:18], faces[:9].flip(0))
     changed = np.any(out[0] != frames[0], axis=-1)
     (x1, y1, x2, y2), rows, columns = module.recipe.crop.cuts(geometry)[0].box, *np.nonzero(changed)  # type: ignore[union-attr]

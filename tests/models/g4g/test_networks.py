@@ -79,7 +79,7 @@ def test_the_norm_takes_the_landmarks_scale_and_shift() -> None:
     torch.testing.assert_close(y.std(dim=(2, 3), correction=0), scale, atol=1e-4, rtol=1e-4)
     block = AdaINBlock(3, 4)
     means = [block(z, torch.ones(2, 4)).mean(dim=(2, 3)) - z.mean(dim=(2, 3)) for z in (x, x.flip(0).square())]
-    assert not torch.allclose(*means)  # the mean over the map hears the convolutions, not the shift alone
+    assert not torch.allclose(*means)  # the mean over the map depends on the convolutions, not the shift alone
 
 
 def generator(**changes: object) -> G4GGenerator:

@@ -325,6 +325,7 @@ def test_r1_comes_every_so_many_batches_across_epochs_and_resumed_runs(
     assert calls == [0, 2, 4, 6, 8]
 
 
+@pytest.mark.slow
 def test_a_tiny_batch_is_over_fitted_without_collapse(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = LipFormerCodebook(**{**ALONE, "image_size": 32, "lr": 2e-3, "reseed_after": 20})

@@ -189,6 +189,7 @@ def test_loss_terms_and_weights(small: Small) -> None:
     assert torch.equal(module.loss_terms(changed, "val").loss["cross_entropy"], terms["cross_entropy"])
 
 
+@pytest.mark.slow
 def test_over_fits_one_clip(small: Small, tmp_path: Path) -> None:
     """The cross-entropy falls below a tenth of log n, where it starts."""
     module = small(

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lipsync_bench.models.videoretalking.dnet.network import DNet, warped
 from tests import golden
+from tests.models.videoretalking.near import assert_near
 
 STORED = {key: torch.from_numpy(value) for key, value in golden.arrays("videoretalking_dnet").items()}
 TAPS: dict[str, tuple[str, int, int]] = {  # submodule, every n-th channel, every n-th pixel
@@ -47,12 +48,6 @@ def official() -> DNet:
 def official_double(official: DNet) -> Iterator[DNet]:
     yield official.double()
     official.float()  # the values came from float32: nothing is lost
-
-
-def assert_near(own: Tensor, stored: Tensor, tolerance: float) -> None:
-    assert own.shape == stored.shape
-    assert own.dtype == stored.dtype
-    assert (own - stored).abs().max() <= tolerance
 
 
 # Against the official network

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lipsync_bench.models.videoretalking.enet.network import ENet
 from lipsync_bench.models.videoretalking.lnet.network import LNet
 from tests import golden
+from tests.models.videoretalking.near import assert_mean_and_deviation, assert_near
 
 STORED = {key: torch.from_numpy(value) for key, value in golden.arrays("videoretalking_enet").items()}
 TAPS: dict[str, tuple[str, int, int]] = {  # submodule, every n-th channel, every n-th pixel
@@ -72,17 +73,6 @@ def official() -> ENet:
     network = ENet(LNet())
     network.load_state_dict(golden.filled(golden.names_and_shapes("videoretalking_enet")), strict=True)
     return network.eval()
-
-
-def assert_near(own: Tensor, stored: Tensor, tolerance: float) -> None:
-    assert own.shape == stored.shape
-    assert own.dtype == stored.dtype
-    assert (own - stored).abs().max() <= tolerance
-
-
-def assert_mean_and_deviation(own: Tensor, stored: Tensor) -> None:
-    own = torch.stack([own.double().mean(), own.double().std(correction=0)])
-    torch.testing.assert_close(own, stored, rtol=1e-5, atol=0)
 
 
 def frames4() -> tuple[Tensor, Tensor, Tensor]:

@@ -29,6 +29,7 @@ from lipsync_bench.models.videoretalking.lnet.network import LNet
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from tests import golden
 from tests.models.training import loader, trainer_for
+from tests.models.videoretalking.near import assert_mean_and_deviation, assert_near
 
 STORED = {key: torch.from_numpy(value) for key, value in golden.arrays("videoretalking_lnet").items()}
 TAPS: dict[str, tuple[str, int, int]] = {  # submodule, every n-th channel, every n-th pixel
@@ -93,17 +94,6 @@ def test_names_and_shapes_are_the_official_ones_in_order(official: LNet) -> None
     assert sum(value.numel() for value in official.state_dict().values()) == 127_826_085
 
 
-def assert_near(own: Tensor, stored: Tensor, tolerance: float) -> None:
-    assert own.shape == stored.shape
-    assert own.dtype == stored.dtype
-    assert (own - stored).abs().max() <= tolerance
-
-
-def assert_mean_and_deviation(own: Tensor, stored: Tensor) -> None:
-    own = torch.stack([own.double().mean(), own.double().std(correction=0)])
-    torch.testing.assert_close(own, stored, rtol=1e-5, atol=0)
-
-
 def test_output_and_maps_equal_the_official_ones(official: LNet) -> None:
     """1e-4: the official float32 output is 2e-5 away from its own float64 output."""
     maps: dict[str, Tensor] = {}
@@ -134,6 +124,7 @@ def test_windows_equal_the_official_ones(official: LNet) -> None:
     assert_mean_and_deviation(out, STORED["out5_stats"])
 
 
+@pytest.mark.slow
 def test_float64_equals_the_official_float64(official_double: LNet) -> None:
     with torch.no_grad():
         out = official_double(
@@ -388,6 +379,7 @@ def test_generate_masks_faces_and_speaks_bgr_to_the_network(monkeypatch: pytest.
     assert torch.equal(seen[0][:, 3:], references[:, [2, 1, 0]])
 
 
+@pytest.mark.slow
 def test_training_learns_a_batch(tmp_path: Path) -> None:
     module = VideoReTalkingLNet(**ALONE, lr=3e-3)
     batch = module.example_batch(1)

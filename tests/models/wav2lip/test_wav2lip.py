@@ -201,6 +201,7 @@ def test_training_step_equals_the_official_one(
 # Five steps of our own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gan", [False, True], ids=["nogan", "gan"])
 def test_five_training_steps_give_the_recorded_losses(gan: bool, small_expert: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
