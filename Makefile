@@ -65,7 +65,7 @@ docs: $(STAMP) ## the site of the documentation in site/, which opens from the d
 
 bench: $(STAMP) ## speed of everything beside its reference, some 10 minutes; the table: .benchmarks/latest.md
 	@mkdir -p .benchmarks
-	$(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-quiet --benchmark-json=.benchmarks/latest.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -o python_files='bench_*.py' --benchmark-quiet --benchmark-json=.benchmarks/latest.json
 
 format: $(STAMP) ## format and mend what ruff can
 	$(BIN)/ruff check --fix .
