@@ -46,7 +46,7 @@ from lipsync_bench.runs import (
 _CHECKPOINT = "pytorch_lightning.callbacks.ModelCheckpoint"
 _PACKAGES = {"TensorBoardLogger": "tensorboard", "WandbLogger": "wandb", "MLFlowLogger": "mlflow"}
 """What loggers import, and the extra of this package that brings it."""
-_LOGS = {"MLFlowLogger": "mlruns"}  # folders in the run's
+_MLFLOW = "mlruns"  # folder in the run's
 _RUN_NAMES = {"WandbLogger": "name", "MLFlowLogger": "run_name"}
 
 _log = logging.getLogger(__name__)
@@ -106,6 +106,14 @@ def _check_loggers(config: Namespace) -> None:
             )
 
 
+def _make_folders(config: Namespace) -> None:
+    """Those of data bases, which do not make them."""
+    for logger in _loggers(config):
+        path = str(logger.get("init_args.tracking_uri")).partition("sqlite:///")[2]
+        if path:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+
+
 def _fill_run(config: Namespace, folder: Path) -> None:
     """Give logs and checkpoints of a run their place, wherever its configuration gives them none."""
     trainer = config.trainer
@@ -113,7 +121,10 @@ def _fill_run(config: Namespace, folder: Path) -> None:
         trainer.logger = Namespace(class_path="pytorch_lightning.loggers.CSVLogger", init_args=Namespace())
     for logger in _loggers(config):
         kind = logger.class_path.rpartition(".")[2]
-        own = {"save_dir": str(folder / _LOGS.get(kind, "")), _RUN_NAMES.get(kind): config.run}
+        own = {"save_dir": str(folder), _RUN_NAMES.get(kind): config.run}
+        if kind == "MLFlowLogger" and not logger.get("init_args.tracking_uri"):  # by default MLFLOW_TRACKING_URI
+            place = folder / _MLFLOW  # a data base, because MLflow 3 refuses its own folders of files
+            own |= {"tracking_uri": f"sqlite:///{place}/mlflow.db", "artifact_location": place.resolve().as_uri()}
         for name, value in own.items():
             if name and logger.get(f"init_args.{name}") in (None, STAGE):
                 logger[f"init_args.{name}"] = value
@@ -281,6 +292,7 @@ class BenchCLI(LightningCLI):
         if command.get("weights_only", True) is None:
             command.weights_only = True
         _check_loggers(command)
+        _make_folders(command)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -134,6 +134,18 @@ def test_tensorboard_gets_scalars_pictures_and_videos(run: Any) -> None:
     assert list(folder.rglob("metrics.csv"))
 
 
+def test_mlflow_gets_scalars_pictures_and_videos(run: Any) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="mlflow is not installed (pip install 'lipsync_bench[mlflow]')")
+    folder = run("small", "-c", "loggers/mlflow", "--sample_clips", "1")
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlruns/mlflow.db")
+    (experiment,) = client.search_experiments(filter_string="name = 'lipsync_bench'")
+    (logged,) = client.search_runs([experiment.experiment_id])
+    assert logged.info.run_name == folder.name
+    assert {"train/l1", "val/l1"} <= set(logged.data.metrics)
+    names = sorted(path.name for path in (folder / "mlruns").rglob("samples/*"))
+    assert names == ["000000001.mp4", "000000001.png", "000000002.mp4", "000000002.png"]
+
+
 def test_a_logger_whose_package_is_missing_is_one_line(
     run: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
