@@ -22,7 +22,9 @@ class ChannelsLast(pl.Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Reorder the weights in memory; convolutions pass the order on to what they compute."""
-        pl_module.to(memory_format=torch.channels_last)
+        for weight in pl_module.parameters():
+            if weight.dim() == 4:  # of images; the styled blocks of E-Net have weights of five dimensions
+                weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 class CompileNetworks(pl.Callback):

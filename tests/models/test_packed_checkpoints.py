@@ -8,7 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.evaluation import evaluate_dataset
+from lipsync_bench.evaluation.options import Inputs, Selection
 from lipsync_bench.models import SyncExpertModule, Wav2Lip, load_expert, load_method
 from lipsync_bench.models.core.checkpoints import RECORD, is_checkpoint, pack_checkpoint, read_about, save_module
 from lipsync_bench.models.core.inputs import FaceInputs
@@ -86,3 +89,22 @@ def test_the_word_pretrained_means_the_package_s_own(tmp_path: Path, monkeypatch
     assert method_file("mine", Path("pretrained"), Store()) == PRETRAINED_FILE
     (tmp_path / "pretrained").mkdir()  # a run's folder of that name is one
     assert method_file("mine", Path("pretrained"), Store()) == Path("pretrained/last.ckpt")
+
+
+def test_the_package_s_own_weights_say_what_they_are() -> None:
+    about = read_about(PRETRAINED_FILE)
+    assert about["about"].endswith("on others it is a demonstration only")
+    assert (about["command"], about["licence"]) == ("make pretrained", "Apache-2.0")
+    assert PRETRAINED_FILE.stat().st_size < 8_000_000
+    module = load_any("wav2lip", PRETRAINED_FILE, "cpu", Store())
+    assert module.recipe.text() == "mesh 96x96 / same / reflect / feather"
+
+
+def test_the_package_s_own_weights_draw_the_mouth_from_the_audio(corpus: Path, tmp_path: Path) -> None:
+    clips, select = corpus / "clips", Selection(limit=2, only=("own", "repeated_frame"))
+    options = RecipeOptions(references="first")  # which hardly shows the mouth that is to be drawn
+    inputs = Inputs(clips, {"own": PRETRAINED_FILE})
+    rows = evaluate_dataset("synthetic", tmp_path, inputs=inputs, select=select, recipe=options, progress=False).rows
+    found = rows[rows["status"] == "ok"].groupby("method")[["psnr_mouth", "lmd_centred"]].mean()
+    assert found.loc["own", "psnr_mouth"] > found.loc["repeated_frame", "psnr_mouth"] + 2
+    assert found.loc["own", "lmd_centred"] < found.loc["repeated_frame", "lmd_centred"] - 0.5

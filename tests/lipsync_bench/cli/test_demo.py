@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from lipsync_bench.cli.lightning import BenchCLI
 from lipsync_bench.datamodules import Synthetic
 from lipsync_bench.datamodules.media.video import probe, read_frames
 from lipsync_bench.inference.preview import LABEL_PX, PICTURE_PX, write_preview
-from lipsync_bench.models import SyncExpertModule, Wav2Lip, list_methods
+from lipsync_bench.models import SyncExpertModule, VideoReTalkingENet, Wav2Lip, list_methods
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.models.core.inputs import FaceInputs
 
@@ -130,3 +131,11 @@ def test_a_demo_ranks_the_best_checkpoint_or_the_last(tmp_path):
     assert demo._weights(tmp_path, "mine") == run / "last.ckpt"
     (run / "best.ckpt").touch()
     assert demo._weights(tmp_path, "mine") == run / "best.ckpt"
+
+
+def test_channels_last_leaves_weights_of_five_dimensions():
+    module: Any = VideoReTalkingENet(image_size=64, width=0.03125, lnet_width=0.125, lnet_blocks=1)
+    before = [weight.clone() for weight in module.parameters()]
+    ChannelsLast().on_fit_start(None, module)
+    assert {weight.dim() for weight in module.parameters()} >= {4, 5}
+    assert all(torch.equal(a, b) for a, b in zip(before, module.parameters(), strict=True))
