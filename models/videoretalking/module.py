@@ -53,8 +53,8 @@ class VideoReTalking(VideoReTalkingENet):
     S3FD's box of the frame, its lower half hidden, reference, audio - L-Net, E-Net - face (T,3,384,384)
            - pasted - (mouth of GFPGAN's) - pasted where ParseNet finds a face, by Laplacian pyramids
     ```
-    It is put together of trained or official networks by a YAML in experiments/systems/, or of a checkpoint. The
-    networks are trained by their own runs; what is trained of this class are the weights of E-Net.
+    It is put together of trained or official networks by a YAML in experiments/systems/, or of a checkpoint. It is not
+    trained itself: the networks are, by their own runs.
 
     Args:
         image_size: height and width of the faces, as of VideoReTalkingENet.
@@ -126,7 +126,8 @@ class VideoReTalking(VideoReTalkingENet):
         recorded_attributes={"dnet_width": "width", "dnet_size": "image_size"},
     )
     def dnet(self) -> DNet:
-        stored = read_stage(self, "dnet", VideoReTalkingDNet)
+        with torch.random.fork_rng(devices=[]):  # it is read when it is first needed, wherever the random numbers are
+            stored = read_stage(self, "dnet", VideoReTalkingDNet)
         return _of_size(stored.network, stored.image_size)
 
     def published(self) -> Recipe:
