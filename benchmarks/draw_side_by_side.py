@@ -20,7 +20,7 @@ from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, load_audio
 from lipsync_bench.datamodules.media.video import FPS, read_frames
 from lipsync_bench.results.folder import ResultsFolder
 
-_CELL, _GAP, _LABEL, _WAVE = 180, 4, 190, 56
+_CELL, _GAP, _LABEL, _WAVE = 180, 4, 230, 56
 _TITLES = {"ground_truth": "real video", "repeated_frame": "repeated frame"}
 
 __all__ = ["side_by_side"]

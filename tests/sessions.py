@@ -34,6 +34,9 @@ class StandIn:
         """As `TalkingFaceModule.generate`."""
         return Generated.of(self._make(inputs))
 
+    def find_networks(self, store: Store) -> None:
+        """As `TalkingFaceModule.find_networks`."""
+
     def session(self, video: Video, recipe: Recipe, paste: PasteFace) -> CropSession:
         """As `TalkingFaceModule.session`."""
         return CropSession(self, video, recipe, paste)  # type: ignore[arg-type]

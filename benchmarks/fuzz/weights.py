@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoints of this package and weight files from elsewhere, of small networks with fixed weights."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
+from scipy.io import savemat
 from torch import nn
 
 from benchmarks.fuzz.kinds import Kind
@@ -12,7 +15,9 @@ from lipsync_bench.datamodules.files.weights import load_weights, read_torch
 from lipsync_bench.models import Wav2Lip, load_expert, load_method
 from lipsync_bench.models.core.checkpoints import BenchModule, save_module
 from lipsync_bench.models.core.weight_files import WeightsFile
+from lipsync_bench.models.videoretalking.expressions import stored_template
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
+from lipsync_bench.weights.systems import read_system
 
 _EXPECTED, _REPAIR = "the weights of a small network", "Download it again."
 
@@ -64,6 +69,20 @@ def _make_safetensors(folder: Path) -> None:
     save_file(_filled(), folder / "a.safetensors", {"format": "pt"})
 
 
+def _make_expressions(folder: Path) -> None:
+    savemat(folder / "a.mat", {name: np.zeros((2, 64)) for name in ("expression_center", "expression_mouth")})
+
+
+def _expressions(path: Path) -> None:
+    stored_template(path, "smile")
+
+
+def _make_system(folder: Path) -> None:
+    parts = {"enet": "a.ckpt", "dnet": "official", "share": 0.5}
+    text = json.dumps({"class_path": "lipsync_bench.models.VideoReTalking", "init_args": parts})
+    (folder / "a.yaml").write_text(text)
+
+
 def _entries(path: Path) -> None:
     read_torch(path, _EXPECTED, _REPAIR)
 
@@ -87,5 +106,7 @@ KINDS = (
     Kind("weights_to_import", "a.pth", _make_nested, _entries, "torch"),
     Kind("weights_old_to_import", "a.model", _make_old, _entries, "torch"),
     Kind("weights_script", "a.pth", _make_script, _entries, "torch"),
+    Kind("weights_of_expressions", "a.mat", _make_expressions, _expressions),
+    Kind("system", "a.yaml", _make_system, read_system, "yaml"),
     Kind("weights_safetensors", "a.safetensors", _make_safetensors, _entries, accepted=False),
 )

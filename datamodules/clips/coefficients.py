@@ -9,33 +9,43 @@ A file is in the safetensors format under another suffix, so that it is never ta
 The crop says how the network that regressed the rest was given the face (`face_crop` of
 models/pretrained/face_coefficients.py). The metadata has one key, `coefficients`: a `CoefficientsHeader` as JSON with
 sorted keys.
+
+What a method regresses from the frames of the source when it dubs them lies in `<clip>.source.coefficients`.
 """
 
 import dataclasses
 import json
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from lipsync_bench.datamodules.clips.clip import ClipHeader
+from lipsync_bench.datamodules.clips.clip import Clip, ClipHeader
 from lipsync_bench.datamodules.clips.tensor_file import FileKind, Rows
 from lipsync_bench.datamodules.clips.tensor_reader import TensorReader
+from lipsync_bench.datamodules.errors import ClipError
 from lipsync_bench.datamodules.files.disk import write_tensors
 
 SCHEMA = "1"
 SUFFIX = ".coefficients"
 VALUES = 262
 REPAIR = "Run: bench coefficients --root ROOT"
+SOURCE = "source"
+"""In the place of a track's digest: regressed from the frames of the source."""
 _LARGEST = 1e6
+_log = logging.getLogger(__name__)
 
 __all__ = [
     "REPAIR",
     "SCHEMA",
+    "SOURCE",
     "SUFFIX",
     "VALUES",
     "Coefficients",
     "CoefficientsHeader",
     "coefficients_path",
+    "kept_coefficients",
     "write_coefficients",
 ]
 
@@ -120,3 +130,31 @@ class Coefficients(TensorReader[CoefficientsHeader]):
             IndexError: The range is not inside the clip.
         """
         return self._rows("coefficients", *self._range("frames", start, count, len(self)))
+
+
+def kept_coefficients(clip: Clip, network: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The coefficients of a clip's source, float32 (T, 262): those that lie beside it, else made and left there.
+
+    Args:
+        clip: The clip.
+        network: What regresses them, as in `CoefficientsHeader`.
+        make: Regresses them.
+
+    Raises:
+        ValueError: As `write_coefficients`.
+    """
+    path = clip.path.with_suffix(f".{SOURCE}{SUFFIX}")
+    header = CoefficientsHeader.of(clip.header, SOURCE, network)
+    if path.is_file():
+        try:
+            with Coefficients(path, read="file") as kept:
+                if kept.header == header:
+                    return kept.rows()
+        except ClipError as error:
+            _log.warning("%s; they are made anew", error)
+    rows = make()
+    try:
+        write_coefficients(path, header, rows)
+    except OSError as error:  # a folder that may only be read
+        _log.warning("%s: could not be left there (%s); another run makes them again", path, error.strerror or error)
+    return rows

@@ -35,7 +35,7 @@ _HELD_OUT_SEED = 0  # fixed, so that every training on a folder holds out the sa
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["SUFFIXES", "FaceImage", "FaceImages", "open_faces", "read_clip_frame", "read_still"]
+__all__ = ["SUFFIXES", "FaceImage", "FaceImages", "open_faces", "read_clip_frame", "read_image", "read_still"]
 
 
 class FaceImage(TypedDict):
@@ -65,11 +65,10 @@ def _refuse_large(path: Path, data: bytes) -> None:
         )
 
 
-def read_still(path: Path, size: int) -> torch.Tensor:
-    """An image file as uint8 RGB (3, size, size).
+def read_image(path: Path) -> np.ndarray:
+    """An image file as uint8 RGB (H, W, 3).
 
-    A square is cut from the middle of an image that is none, then resized: by area when it shrinks, bilinearly when it
-    grows. Grey becomes three equal channels; of 16 bits the upper eight stay; an alpha channel is dropped, so that the
+    Grey becomes three equal channels; of 16 bits the upper eight stay; an alpha channel is dropped, so that the
     stored colours show; an image that its EXIF entry turns or mirrors (JPEG, PNG) is upright.
 
     Raises:
@@ -92,13 +91,26 @@ def read_still(path: Path, size: int) -> torch.Tensor:
         raise MediaError(f"{path}: cannot be decoded ({error.err}). Expected an image. {_REPAIR}.") from error
     if image is None:
         raise MediaError(f"{path}: {_damaged(data)} {_REPAIR}.")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def read_still(path: Path, size: int) -> torch.Tensor:
+    """An image file as uint8 RGB (3, size, size).
+
+    A square is cut from the middle of an image that is none, then resized: by area when it shrinks, bilinearly when it
+    grows.
+
+    Raises:
+        MediaError: As `read_image`.
+    """
+    image = read_image(path)
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
     square = image[top : top + side, left : left + side]
     if side != size:
         square = cv2.resize(square, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_LINEAR)
-    return stack_frames([cv2.cvtColor(square, cv2.COLOR_BGR2RGB)], (size, size))[0]
+    return stack_frames([square], (size, size))[0]
 
 
 def open_faces(path: Path, track: str | None, read: Read) -> Clip | Track:

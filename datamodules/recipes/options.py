@@ -46,9 +46,9 @@ class RecipeOptions:
         references: Which frame shows the identity: each frame itself (same), or the first one.
         reference_frame: The number of the frame that shows it, from 0, instead.
         mel_padding: How the audio is continued at both ends: reflect or constant (zeros).
-        paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released, quad or
-            mask. Faces cut by ffhq are pasted as quad, and as feather if another rule takes its place; mask is for
-            those cut by g4g.
+        paste: How faces are pasted: box, feather, laplacian, parser (HyperLips' mask), parser_released,
+            parser_pyramid (as VideoReTalking does), quad or mask. Faces cut by ffhq are pasted as quad, and as feather
+            if another rule takes its place; mask is for those cut by g4g.
         enhance: What is done after that: none, or gfpgan, which restores the pasted face (weights gfpgan_1_3).
     """
 

@@ -39,7 +39,7 @@ class References:
 
     Args:
         kind: same, each frame's own face; first, the first face of the video; frame, that of one frame; random, faces
-            drawn once for a video.
+            drawn once for a video; stabilised, each frame's own with an expression that the method gives all of them.
         count: Faces for each frame; more than 1 with random only.
         seed: Of the draw.
         frame: Number of the frame, from 0, with frame.
@@ -100,8 +100,9 @@ class Recipe:
         mel_padding: How the audio is continued at both ends of the mel-spectrogram.
         inputs: Names of further inputs.
         paste: How a face is pasted: box, hard edges; feather and laplacian, soft ones; parser, through HyperLips' mask,
-            which its face parser finds (parser_released: to the pixel as its script); quad, a rotated square with a
-            soft edge; mask, through the smoothed hull of the crop rule g4g.
+            which its face parser finds (parser_released: to the pixel as its script); parser_pyramid, where
+            VideoReTalking's parser finds a face, by Laplacian pyramids; quad, a rotated square with a soft edge; mask,
+            through the smoothed hull of the crop rule g4g.
         enhance: What is done to a frame after its face is pasted: none; gfpgan, the face is restored by GFPGAN 1.3.
     """
 
@@ -199,9 +200,9 @@ class Recipe:
         return _digest(self.track_key())
 
     def needs(self) -> frozenset[str]:
-        """The geometry that both of its crop rules and the enhancement read beyond the Face Mesh."""
-        enhancement = frozenset() if self.enhance == "none" else frozenset({"landmarks"})
-        return self.crop.needs | self.fed_crop.needs | enhancement
+        """The geometry that its crop rules, references and enhancement read beyond the Face Mesh."""
+        points = self.enhance != "none" or self.references.kind == "stabilised"
+        return self.crop.needs | self.fed_crop.needs | (frozenset({"landmarks"}) if points else frozenset())
 
     def departures(self, published: "Recipe") -> str:
         """In what it differs from a published one: "crop: mesh (published: s3fd+0,10,0,0~5)"; empty if in nothing."""

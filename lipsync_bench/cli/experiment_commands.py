@@ -38,6 +38,7 @@ def experiments_list() -> int:
         "": "Runs: lightning fit -c NAME",
         "benchmarks": "Benchmarks: bench evaluate --dataset NAME",
         "protocols": "Protocols: bench evaluate --protocol NAME",
+        "systems": "Systems: bench dub --checkpoint NAME, bench evaluate --methods.MINE NAME",
         "tables": "Papers' tables: bench table NAME",
     }
     for kind, names in groups.items():
@@ -56,7 +57,8 @@ def experiments_copy(name: str, /, *, out: Path | None = None, overwrite: bool =
     In experiments/ of the working folder it is found before the package's.
 
     Args:
-        name: As bench experiments list shows it; benchmarks, protocols and tables with their folder: benchmarks/lrs2.
+        name: As bench experiments list shows it; those of benchmarks, protocols, systems and tables
+            with their folder: benchmarks/lrs2.
         out: The file to write; experiments/NAME.yaml if not given.
         overwrite: Replace a file that is there.
     """

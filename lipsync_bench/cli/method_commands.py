@@ -31,7 +31,8 @@ def dub(
 
     Args:
         checkpoint: Of any method; pretrained, the small Wav2Lip that comes with the package (of synthetic people; on
-            others a demonstration only); or an official weight file, or official:ID for one in the store.
+            others a demonstration only); an official weight file, or official:ID for one in the store; or the name of
+            a system, such as videoretalking (experiments/systems/).
         video: Shows the person; its own audio is not used.
         audio: The speech, any file with audio.
         out: The MP4 to write.

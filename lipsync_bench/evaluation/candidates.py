@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path, PurePath, PurePosixPath
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from lipsync_bench.datamodules.clips.boxes import clip_geometry
 from lipsync_bench.datamodules.clips.clip import Clip
+from lipsync_bench.datamodules.clips.coefficients import kept_coefficients
 from lipsync_bench.datamodules.errors import MediaError
 from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
 from lipsync_bench.datamodules.faces.geometry import Geometry
@@ -34,7 +35,7 @@ from lipsync_bench.models import TalkingFaceModule
 from lipsync_bench.models.core.checkpoints import read_origin
 from lipsync_bench.models.core.session import Session, Video
 from lipsync_bench.results.rows import GROUND_TRUTH, REPEATED_FRAME
-from lipsync_bench.weights.methods import load_any
+from lipsync_bench.weights.methods import load_any, weights_files, weights_sha256
 
 _EVEN_PX = 3  # largest difference from rounding the sides of target and prediction to even numbers
 _MACROBLOCK_PX = 16  # some writers (imageio) round sides to multiples of this
@@ -227,16 +228,20 @@ def _fit(image: np.ndarray, size_hw: tuple[int, int], path: Path) -> np.ndarray:
     return cv2.resize(image, size_hw[::-1], interpolation=cv2.INTER_LINEAR)
 
 
-def _whose(path: Path, digest: str, module: TalkingFaceModule) -> str:
-    """Whose weights a method has, those of its first stage included.
+def _whose(files: Iterable[Path], module: TalkingFaceModule) -> str:
+    """Whose weights a method has, those of its first stage and of a system's parts included.
 
     Official are an official file as it is, and a checkpoint that was imported from one.
     """
-    origin = read_origin(path)
-    if not origin:
-        return whose([digest, getattr(module, "base_sha256", None) or ""])
-    second = ["base_origin_sha256"] if "base_sha256" in origin else []
-    return whose([origin.get(key) or "-" for key in ("sha256", *second)])
+    found: list[str] = []
+    for path in files:
+        origin = read_origin(path)
+        if origin:
+            second = ["base_origin_sha256"] if "base_sha256" in origin else []
+            found += [origin.get(key) or "-" for key in ("sha256", *second)]
+        else:
+            found += [sha256(path), getattr(module, "base_sha256", None) or ""]
+    return whose(found)
 
 
 class Checkpoint(Candidate):
@@ -244,7 +249,7 @@ class Checkpoint(Candidate):
 
     Args:
         name: Its method name in the rows.
-        path: A checkpoint written by `lightning fit` or `bench import`, or an official weight file.
+        path: A checkpoint written by `lightning fit` or `bench import`, an official weight file, or a system's YAML.
         device: Where the network runs.
         store: Weight files: the face parser's, for methods that are pasted through a face mask; without it the mask is
             the contour of Face Mesh.
@@ -269,15 +274,19 @@ class Checkpoint(Candidate):
                 f"no checkpoint at {path}. Expected the file that training writes. Train it (lightning fit -c "
                 f"RUN; runs: bench experiments list), or name another with --methods.{name} PATH"
             )
-        super().__init__(name, sha256(path))
-        self.module: TalkingFaceModule = load_any(name, path, device, store or Store())
-        self.weights = _whose(path, self.sha256, self.module)
-        if protocol is not None and protocol.reference in ("first", "same") and changes.references is None:
+        store = store or Store()
+        super().__init__(name, weights_sha256(path, store))
+        self.module: TalkingFaceModule = load_any(name, path, device, store)
+        self.weights = _whose(weights_files(path, store), self.module)
+        own = (
+            self.module.recipe.references.kind == "stabilised" and protocol is not None and protocol.reference == "same"
+        )
+        if protocol is not None and protocol.reference in ("first", "same") and changes.references is None and not own:
             changes = replace(changes, references=protocol.reference)
         self.fed: Recipe = changes.applied(self.module.recipe)
         """How it is fed here."""
         self.recipe = self.fed.digest
-        self._sessions = Sessions(self.module, self.fed, store or Store(), device)
+        self._sessions = Sessions(self.module, self.fed, store, device)
         self.paste = self._sessions.paste
         self._session: Session | None = None
 
@@ -294,6 +303,7 @@ class Checkpoint(Candidate):
             target.geometry,
             lambda first, count: frame_mels(mel, count, first_frame=first),
             lambda: read_frames(target.source, FPS),
+            partial(kept_coefficients, target.video),
         )
         try:
             self._session = self._sessions.of(video)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from lipsync_bench.datamodules.clip_datamodule import prepared_clips
 from lipsync_bench.datamodules.clips.boxes import clip_geometry
@@ -24,23 +23,24 @@ from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.errors import ClipError, MediaError, system_error
 from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxRule
 from lipsync_bench.datamodules.files.csv_files import write_csv
-from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.progress import progress_bar
 from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.weights.options import WeightOptions
-from lipsync_bench.models.core.weight_files import RANDOM
-from lipsync_bench.models.pretrained.face_coefficients import FaceCoefficients, face_crop, load_face_coefficients
+from lipsync_bench.models.pretrained.face_coefficients import (
+    FROM_STORE,
+    FaceCoefficients,
+    find_face_coefficients,
+    regressed,
+)
 from lipsync_bench.processes import device_of
 from lipsync_bench.recipes import recipe_named
 
 FAILURES = "coefficients_failures.csv"
 METHOD = "videoretalking_dnet"
-OFFICIAL = "official"
 _CHUNK_FRAMES = 32
-_ID = "deep3d_face"
 _log = logging.getLogger(__name__)
 
-__all__ = ["FAILURES", "METHOD", "OFFICIAL", "CoefficientsReport", "make_coefficients", "regressed"]
+__all__ = ["FAILURES", "METHOD", "CoefficientsReport", "make_coefficients"]
 
 
 @dataclass(frozen=True)
@@ -68,26 +68,6 @@ class CoefficientsReport:
             f"{self.seconds:.0f} s: {self.root}"
         )
         return f"{text} (reasons in {self.root / FAILURES})" if self.failed else text
-
-
-def _network(network: str, weights: WeightOptions) -> tuple[FaceCoefficients, str]:
-    """The network, and what its weights are called in a file's header."""
-    if network == RANDOM:
-        _log.warning("Deep3DFaceRecon has RANDOM weights, as asked for: its coefficients mean nothing")
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return FaceCoefficients().requires_grad_(False).eval(), RANDOM
-    path = weights.store.need(_ID).path if network == OFFICIAL else Path(network)
-    return load_face_coefficients(path), sha256(path)
-
-
-@torch.inference_mode()
-def regressed(network: FaceCoefficients, faces: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Rows of coefficients, float32 (N,262), of faces uint8 RGB (N,H,W,3) with their 68 points (N,68,2) in pixels."""
-    placed = [face_crop(face, points) for face, points in zip(faces, landmarks, strict=True)]
-    images = torch.from_numpy(np.stack([image for image, _ in placed])).permute(0, 3, 1, 2)
-    values = network(images.to(next(network.parameters()).device).float() / 255).cpu().numpy()
-    return np.concatenate([values, np.stack([crop for _, crop in placed])], axis=1).astype(np.float32)
 
 
 def _make(clip: Clip, recipe: Recipe, network: FaceCoefficients, header: CoefficientsHeader) -> None:
@@ -129,7 +109,7 @@ def _is_current(clip: Clip, header: CoefficientsHeader) -> bool:
 def make_coefficients(
     root: Path,
     *,
-    network: str = OFFICIAL,
+    network: str = FROM_STORE,
     of: str = METHOD,
     overwrite: bool = False,
     device: str = "auto",
@@ -158,7 +138,7 @@ def make_coefficients(
         raise ValueError(
             f"--for {of}: faces cut by {recipe.fed_crop.text()}. Expected upright rectangles. Correct --for"
         )
-    made, digest = _network(network, weights)
+    made, digest = find_face_coefficients(network, weights.store)
     made.to(device_of(device))
     done, skipped, failures = 0, 0, []
     with progress_bar() as bar:

@@ -10,8 +10,6 @@ a twentieth of its side each as in facexlib without a face parser; the released 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -19,7 +17,7 @@ import numpy as np
 from lipsync_bench.datamodules.faces.geometry import Geometry
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.models.core.session import Session
-from lipsync_bench.models.pretrained.gfpgan import GFPGAN, SIZE, load_gfpgan, restore_faces
+from lipsync_bench.models.pretrained.gfpgan import GFPGAN, SIZE, restore_faces, shared_gfpgan
 
 TEMPLATE = np.array(
     [
@@ -191,12 +189,6 @@ class EnhancedSession(Session):
         self._session.close()
 
 
-@lru_cache(maxsize=1)
-def _network(path: Path, sha256: str, device: str) -> GFPGAN:
-    """One for all methods of an evaluation: it takes 350 MB."""
-    return load_gfpgan(path).to(device)
-
-
 def make_enhancer(store: Store, device: str = "cpu") -> FaceEnhancer:
     """The enhancer with the weights of the store; its name has the start of their SHA-256 if they are not official.
 
@@ -206,4 +198,4 @@ def make_enhancer(store: Store, device: str = "cpu") -> FaceEnhancer:
     """
     found = store.need("gfpgan_1_3")
     name = "gfpgan-1.3" if found.official else f"gfpgan-1.3 {found.sha256[:12]}"
-    return FaceEnhancer(_network(found.path, found.sha256, device), name)
+    return FaceEnhancer(shared_gfpgan(found.path, found.sha256, device), name)

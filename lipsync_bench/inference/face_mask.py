@@ -21,6 +21,7 @@ from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.blending import face_mask
+from lipsync_bench.models.core.session import PasteFace
 from lipsync_bench.models.pretrained.face_parsing import load_face_parser, parse_face
 
 REDRAWN_LABELS = (1, 11, 12, 13)  # skin, mouth, upper lip, lower lip
@@ -156,7 +157,7 @@ def parser_in(store: Store) -> Path | None:
     return None if found is None else found.path
 
 
-class FaceMaskPaste:
+class FaceMaskPaste(PasteFace):
     """Pastes faces through the parser's mask if its weights are given, else through the mesh's contour.
 
     `name` is the value of `paste` in rows: "contour", or "parsing" and the first 12 digits of the weights' SHA-256, and

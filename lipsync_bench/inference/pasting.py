@@ -10,6 +10,7 @@ from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.blending import Blend, blend
 from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
+from lipsync_bench.inference.parsed_paste import make_parsed_paste
 from lipsync_bench.models.core.session import PasteFace, face_bytes
 
 __all__ = ["BlendPaste", "MaskPaste", "WholeCutPaste", "box_of", "make_paste"]
@@ -28,7 +29,7 @@ def box_of(cut: Cut) -> np.ndarray:
     return np.array(cut.box)
 
 
-class WholeCutPaste:
+class WholeCutPaste(PasteFace):
     """The whole cut as the crop rule pastes it: boxes with hard edges, as the official scripts do; quads with soft
     ones.
     """
@@ -41,7 +42,7 @@ class WholeCutPaste:
         return cut.paste(frame, face_bytes(generated))
 
 
-class BlendPaste:
+class BlendPaste(PasteFace):
     """The lower face inside the mesh's contour, with a soft edge."""
 
     def __init__(self, name: Blend) -> None:
@@ -53,7 +54,7 @@ class BlendPaste:
         return blend(frame, generated, box_of(cut), contour, self._how)
 
 
-class MaskPaste:
+class MaskPaste(PasteFace):
     """Through the face mask of the crop rule g4g."""
 
     name = "mask"
@@ -67,11 +68,11 @@ class MaskPaste:
 def make_paste(recipe: Recipe, store: Store, device: str = "cpu") -> PasteFace:
     """The paste of a recipe.
 
-    The face parser's weights are looked for in the store; without them HyperLips' mask is the contour of the Face Mesh,
-    and the name says so.
+    The face parser's weights are looked for in the store; without them the mask is the contour of the Face Mesh, and
+    the name says so.
 
     Raises:
-        ValueError: As `load_face_parser`.
+        ValueError: As `load_face_parser`, `make_parsed_paste`.
     """
     name = recipe.paste
     if name in ("box", "quad"):
@@ -80,4 +81,6 @@ def make_paste(recipe: Recipe, store: Store, device: str = "cpu") -> PasteFace:
         return MaskPaste()
     if name in ("feather", "laplacian"):
         return BlendPaste(name)
+    if name == "parser_pyramid":
+        return make_parsed_paste(store, device)
     return FaceMaskPaste(parser_in(store), device, released=name == "parser_released")

@@ -21,12 +21,13 @@ class Sessions:
         device: Where these run.
 
     Raises:
-        FileNotFoundError: The enhancement's weights are not here.
-        ValueError: As `load_face_parser` and `load_gfpgan`.
+        FileNotFoundError: Weights are not here that enhancement or method need.
+        ValueError: They are those of something else.
     """
 
     def __init__(self, module: TalkingFaceModule, recipe: Recipe, store: Store, device: str = "cpu") -> None:
         self._module, self._recipe = module, recipe
+        module.find_networks(store)
         self._paste = make_paste(recipe, store, device)
         self._enhancer = None if recipe.enhance == "none" else make_enhancer(store, device)
         self.paste = self._paste.name if self._enhancer is None else f"{self._paste.name}+{self._enhancer.name}"
@@ -39,4 +40,5 @@ class Sessions:
             ValueError: The geometry lacks what crop rule or enhancement read; or as the method's session.
         """
         session = self._module.session(video, self._recipe, self._paste)
+        session.steps_left_out += self._paste.left_out
         return session if self._enhancer is None else EnhancedSession(session, video.geometry, self._enhancer)

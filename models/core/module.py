@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.recipes.recipe import Recipe
+from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
 from lipsync_bench.models.core.checkpoints import BenchModule, load_module, read_stage, save_module
@@ -51,6 +52,11 @@ class TalkingFaceModule(BenchModule):
     """Name in `list_methods()`; empty: the names of the folders of its module.py, or of its file."""
     generate_batch: ClassVar[int] = 64
     """Frames that go through the network at once in `generate`."""
+    parts: ClassVar[Mapping[str, tuple[type[BenchModule], str]]] = {}
+    """Of a system: what it is put together of by `assembled`, as its YAML names it: the class of each checkpoint, and
+    the id of the official file."""
+    networks: ClassVar[tuple[str, ...]] = ()
+    """Ids of the files that `find_networks` looks for."""
 
     expert_mode: Literal["train", "eval"] = "eval"
     """"train" lets the expert's batch norms use batch statistics, as official code does; "eval" fixes them."""
@@ -137,6 +143,30 @@ class TalkingFaceModule(BenchModule):
         recipe = super().recipe
         assert recipe is not None
         return recipe
+
+    def find_networks(self, store: Store) -> None:
+        """Load the networks of others that its sessions need, before the first one; most need none.
+
+        Raises:
+            FileNotFoundError: Weights are not here without which it is another method.
+            ValueError: They are those of something else.
+        """
+
+    @classmethod
+    def assembled(
+        cls: type[_Own], modules: Mapping[str, BenchModule], sha256: Mapping[str, str], options: Mapping[str, Any]
+    ) -> _Own:
+        """A system of trained networks.
+
+        Args:
+            modules: One for each of `parts`.
+            sha256: Of their files.
+            options: Arguments of the constructor.
+
+        Raises:
+            TypeError, ValueError: The class does not take such options.
+        """
+        raise NotImplementedError(f"{cls.__name__} has no parts")
 
     def session(self, video: Video, recipe: Recipe, paste: PasteFace) -> Session:
         """The dubbing of one video: the way from its frames to dubbed ones.

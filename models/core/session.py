@@ -39,6 +39,10 @@ __all__ = [
 ]
 
 
+def _made_anew(network: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    return make()
+
+
 @dataclass(frozen=True)
 class Video:
     """A video to be dubbed.
@@ -47,11 +51,14 @@ class Video:
         geometry: Where the face is in each of its T frames.
         frame_mels: (first, count) -> float32 (count,1,80,16), the mel windows of the dubbed frames from `first` on.
         frames: Opens the video: its T frames, uint8 RGB (H,W,3), from the beginning.
+        coefficients: (a network and what it is shown, what makes them) -> the 3DMM coefficients of the frames, float32
+            (T,262): those that lie beside the clip, else made and left there; by default made anew.
     """
 
     geometry: Geometry
     frame_mels: Callable[[int, int], np.ndarray]
     frames: Callable[[], Iterator[np.ndarray]]
+    coefficients: Callable[[str, Callable[[], np.ndarray]], np.ndarray] = _made_anew
 
     def __len__(self) -> int:
         return len(self.geometry)
@@ -62,6 +69,8 @@ class PasteFace(Protocol):
 
     name: str
     """In rows: "box", "contour", "parsing" and the start of the parser's SHA-256 ..."""
+    left_out: tuple[str, ...] = ()
+    """Names of its published steps that it leaves out, for want of their weights."""
 
     def __call__(self, frame: np.ndarray, cut: Cut, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
         """A changed copy of a frame.
@@ -175,7 +184,11 @@ class FaceMaker:
             )
 
     def __call__(
-        self, faces: Sequence[np.ndarray], frame_mels: np.ndarray, extras: Mapping[str, torch.Tensor] = {}
+        self,
+        faces: Sequence[np.ndarray],
+        frame_mels: np.ndarray,
+        extras: Mapping[str, torch.Tensor] = {},
+        shown: Sequence[np.ndarray] = (),
     ) -> np.ndarray:
         """Generated faces, float32 (T,3,h,w) in [0, 1].
 
@@ -183,12 +196,14 @@ class FaceMaker:
             faces: T images, uint8 RGB (H,W,3); those of a video come in order.
             frame_mels: float32 (T,1,80,16).
             extras: Further inputs by name, (T, ...) each.
+            shown: The face that shows the identity in each frame, if it is not one of the video's as it is.
 
         Raises:
             MediaError: A generated value is not finite.
         """
         batch = images_to_batch(faces)
-        inputs = FaceInputs(torch.from_numpy(np.ascontiguousarray(frame_mels)), batch, self._shown(batch), extras)
+        references = images_to_batch(shown)[:, None] if shown else self._shown(batch)
+        inputs = FaceInputs(torch.from_numpy(np.ascontiguousarray(frame_mels)), batch, references, extras)
         with torch.inference_mode():
             made = self._module.generate(inputs)
         self.fallback_frames += int(made.fallback.sum())
@@ -237,6 +252,10 @@ class CropSession(Session):
         """The recipe's further inputs for these frames of the video, (T, ...) each."""
         return {}
 
+    def shown(self, places: Sequence[int], images: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
+        """The faces that show the identity in these frames, all with a face, where a method makes them: uint8 RGB."""
+        return ()
+
     def frames(self, first: int, images: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
         places = [self.place(first + k, len(self._cuts)) for k in range(len(images))]
         cuts = [self._cuts[place] for place in places]
@@ -244,7 +263,9 @@ class CropSession(Session):
         made = iter(())
         if faces:
             mels = self._video.frame_mels(first, len(images))[list(faces)]
-            made = iter(self._maker(list(faces.values()), mels, self.extras([places[k] for k in faces])))
+            seen = [places[k] for k in faces]
+            shown = self.shown(seen, [images[k] for k in faces])
+            made = iter(self._maker(list(faces.values()), mels, self.extras(seen), shown))
             self.fallback_frames = self._maker.fallback_frames
         contours = self._video.geometry.contours
         for image, cut, place in zip(images, cuts, places, strict=True):

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1903.08527. Layers and names are facts of the weight file 
 `net_recon`); how a face is placed are facts of VideoReTalking's released inference.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,9 +16,15 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.files.weights import load_weights
 from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
+from lipsync_bench.datamodules.weights.store import Store
+from lipsync_bench.models.core.weight_files import RANDOM
 
+DEEP3D = "deep3d_face"
+"""Id of the official file."""
+FROM_STORE = "official"
 SIZE = 224
 """Height and width of the faces."""
 HEADS = (80, 64, 80, 3, 27, 2, 1)
@@ -34,7 +41,21 @@ _EXTENT_PX = 102.0  # mean length of the two axes of a placed face
 _EXPECTED = "face3d_pretrain_epoch_20.pth, documented at github.com/OpenTalker/video-retalking (README)"
 _REPAIR = "Name it with --weights deep3d_face=PATH, or run: bench weights fetch deep3d_face"
 
-__all__ = ["HEADS", "SIZE", "STANDARD_POINTS", "FaceCoefficients", "face_crop", "five_points", "load_face_coefficients"]
+_log = logging.getLogger(__name__)
+
+__all__ = [
+    "DEEP3D",
+    "FROM_STORE",
+    "HEADS",
+    "SIZE",
+    "STANDARD_POINTS",
+    "FaceCoefficients",
+    "face_crop",
+    "find_face_coefficients",
+    "five_points",
+    "load_face_coefficients",
+    "regressed",
+]
 
 
 class FaceCoefficients(nn.Module):
@@ -98,6 +119,35 @@ def face_crop(
     resized = Image.fromarray(image).resize((wide, high), Image.Resampling.BICUBIC)
     crop = resized.crop((left, top, left + SIZE, top + SIZE))
     return np.asarray(crop), np.array([width, height, scale, x, y])
+
+
+@torch.inference_mode()
+def regressed(network: FaceCoefficients, faces: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Rows of coefficients, float32 (N,262), of faces uint8 RGB (N,H,W,3) with their 68 points (N,68,2) in pixels."""
+    placed = [face_crop(face, points) for face, points in zip(faces, landmarks, strict=True)]
+    images = torch.from_numpy(np.stack([image for image, _ in placed])).permute(0, 3, 1, 2)
+    values = network(images.to(next(network.parameters()).device).float() / 255).cpu().numpy()
+    return np.concatenate([values, np.stack([crop for _, crop in placed])], axis=1).astype(np.float32)
+
+
+def find_face_coefficients(given: str, store: Store) -> tuple[FaceCoefficients, str]:
+    """The network, and what its weights are called where they are recorded.
+
+    Args:
+        given: "official" for the file in the store, "random" for smoke runs, or a file.
+        store: Where the official file is looked for.
+
+    Raises:
+        FileNotFoundError: The file is not here.
+        ValueError: As `load_face_coefficients`.
+    """
+    if given == RANDOM:
+        _log.warning("Deep3DFaceRecon has RANDOM weights, as asked for: its coefficients mean nothing")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return FaceCoefficients().requires_grad_(False).eval(), RANDOM
+    path = store.need(DEEP3D).path if given == FROM_STORE else Path(given)
+    return load_face_coefficients(path), sha256(path)
 
 
 OFFICIAL = (

@@ -9,6 +9,7 @@ Differs: the noise of the decoder is the one that the weight file holds. Publish
 face, so that no two runs agree and a video flickers.
 """
 
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -36,7 +37,7 @@ _STYLE = 512
 _EXPECTED = "the file GFPGANv1.3.pth of github.com/TencentARC/GFPGAN, release v1.3.0"
 _REPAIR = "Name it with --weights gfpgan_1_3=PATH, or run: bench weights fetch gfpgan_1_3"
 
-__all__ = ["GFPGAN", "SIZE", "load_gfpgan", "restore_faces"]
+__all__ = ["GFPGAN", "SIZE", "load_gfpgan", "restore_faces", "shared_gfpgan"]
 
 
 class _Constant(nn.Module):
@@ -166,3 +167,9 @@ def load_gfpgan(path: Path | str) -> GFPGAN:
         ValueError: The file holds something else, or names or shapes differ.
     """
     return load_weights(GFPGAN(), Path(path), _EXPECTED, _REPAIR, outer=("params_ema", "params"))
+
+
+@lru_cache(maxsize=1)
+def shared_gfpgan(path: Path, sha256: str, device: str) -> GFPGAN:
+    """One for all methods of an evaluation, on its device: it takes 350 MB. Raises as `load_gfpgan`."""
+    return load_gfpgan(path).to(device)

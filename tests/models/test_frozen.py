@@ -25,6 +25,7 @@ SHA256_KEYS = {
     "lipformer": {"codes": "codebook_sha256", "perceptual_loss": "perceptual_sha256"},
     "lipformer_codebook": {"perceptual_loss": "perceptual_sha256"},
     "sync_expert": {},
+    "videoretalking": {"sync_expert": "sync_expert_sha256", "vgg_loss": "vgg19", "dnet": "dnet_sha256"},
     "videoretalking_dnet": {"vgg_loss": "vgg19"},
     "videoretalking_enet": {
         "sync_expert": "sync_expert_sha256",
@@ -34,8 +35,8 @@ SHA256_KEYS = {
     "wav2lip": {"sync_expert": "sync_expert_sha256"},
 }
 """The record's key for the file that each frozen part comes from."""
-CARRIED = {"hyperlips_hr": "base", "lipformer": "codes"}
-FILES = {"base": "base.ckpt", "codes": "codebook.ckpt"}
+CARRIED = {"hyperlips_hr": "base", "lipformer": "codes", "videoretalking": "dnet"}
+FILES = {"base": "base.ckpt", "codes": "codebook.ckpt", "dnet": "dnet.ckpt"}
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers.*", "ignore:.*no `val_dataloader`.*")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from lipsync_bench.datamodules.files.disk import sha256
+from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.elsewhere.command import stated_version
 from lipsync_bench.evaluation.options import Rules
 from lipsync_bench.evaluation.task.protocol import Protocol
@@ -30,6 +30,7 @@ from lipsync_bench.papers.running.plan import (
 from lipsync_bench.results.errors import OtherResultsError
 from lipsync_bench.results.folder import ResultsFolder
 from lipsync_bench.results.rows import GROUND_TRUTH
+from lipsync_bench.weights.methods import weights_sha256
 
 _log = logging.getLogger(__name__)
 
@@ -102,12 +103,12 @@ def _evaluate(step: _Step, options: RunOptions) -> tuple[list[str], list[str]]:
     return failed, [f"Not run on {part.dataset}: {why}" for why in result.left_out.values()]
 
 
-def _in_use(part: DatasetPlan) -> WeightsInUse:
+def _in_use(part: DatasetPlan, store: Store) -> WeightsInUse:
     """The weights of this run, so that rows of earlier weights are not in the table."""
     return {
         **dict.fromkeys(part.pred, ""),
         **{name: command.sha256(stated_version(name, command)) for name, command in part.commands.items()},
-        **{name: sha256(path) for name, path in part.checkpoints.items()},
+        **{name: weights_sha256(path, store) for name, path in part.checkpoints.items()},
     }
 
 
@@ -166,6 +167,6 @@ def run_table(table: PaperTable, results: Path, options: RunOptions) -> Finished
             notes += [note for note in left_out if note not in notes]
     if rank_and_world()[0] != 0:
         return None
-    in_use = {step.part.dataset: _in_use(step.part) for step in steps if step.run}
+    in_use = {step.part.dataset: _in_use(step.part, options.weights.store) for step in steps if step.run}
     sources = read_folders((step.out, in_use.get(step.part.dataset, {})) for step in steps)
     return Finished(sources, tuple(notes), tuple(failed))

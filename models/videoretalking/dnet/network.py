@@ -250,6 +250,9 @@ class DNet(nn.Module):
 
     def __init__(self, width: float = 1.0) -> None:
         super().__init__()
+        self.width = width
+        self.image_size = 256
+        """Height and width of the faces that it was trained with."""
         code, hidden = scaled(256, width), scaled(128, width)
         hourglass, editing = ([scaled(channels, width) for channels in table] for table in (_HOURGLASS, _EDITING))
         self.mapping_net = _MappingNet(code)

@@ -28,7 +28,8 @@ OVERLAYS = [p for p in EXPERIMENTS if p.parent.name == "synthetic"]
 TABLES = [p for p in EXPERIMENTS if p.parent.name == "tables"]
 PROTOCOLS = [p for p in EXPERIMENTS if p.parent.name == "protocols"]
 BENCHMARKS = [p for p in EXPERIMENTS if p.parent.name == "benchmarks"]
-VARIANTS = [p for p in EXPERIMENTS if p not in {*RUNS, *OVERLAYS, *TABLES, *PROTOCOLS, *BENCHMARKS}]
+SYSTEMS = [p for p in EXPERIMENTS if p.parent.name == "systems"]
+VARIANTS = [p for p in EXPERIMENTS if p not in {*RUNS, *OVERLAYS, *TABLES, *PROTOCOLS, *BENCHMARKS, *SYSTEMS}]
 
 
 def name(path: Path) -> str:

@@ -14,8 +14,9 @@ from lipsync_bench.datamodules.clips.clip import Clip
 from lipsync_bench.datamodules.clips.coefficients import Coefficients, coefficients_path
 from lipsync_bench.datamodules.clips.track import Track, track_path
 from lipsync_bench.datamodules.datasets.folder import ClipFolder
+from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference import coefficients
-from lipsync_bench.models.pretrained.face_coefficients import HEADS, SIZE
+from lipsync_bench.models.pretrained.face_coefficients import HEADS, SIZE, find_face_coefficients
 from lipsync_bench.models.videoretalking import VideoReTalkingDNet
 from lipsync_bench.models.videoretalking.dnet.coefficients import BEFORE
 from lipsync_bench.models.videoretalking.dnet.windows import CoefficientPairs
@@ -64,7 +65,9 @@ def test_coefficients_are_made_once_and_train_d_net(clips, tmp_path, monkeypatch
     module = VideoReTalkingDNet(**SMALL)
     with pytest.raises(FileNotFoundError, match=r"have no 3DMM coefficients: .*bench coefficients --root"):
         trainer_for(tmp_path).fit(module, datamodule=data)
-    monkeypatch.setattr(coefficients, "_network", lambda network, weights: (Brightness(), f"{network} network"))
+    monkeypatch.setattr(
+        coefficients, "find_face_coefficients", lambda network, store: (Brightness(), f"{network} network")
+    )
     command = ("coefficients", "--root", clips, "--for", FOR, "--device", "cpu", "--network", "a")
     assert run_bench(*command) == 0
     count = len(list(clips.glob("*/*.safetensors")))
@@ -117,8 +120,8 @@ def test_weights_are_named_or_random_by_name(clips, caplog, monkeypatch):
     assert "bench weights fetch deep3d_face" in caplog.text
     assert run_bench(*command, "--network", clips / "missing.pth") == 1
     assert "missing.pth: no such file" in caplog.text
-    network, name = coefficients._network("random", None)  # type: ignore[arg-type]
-    again, _ = coefficients._network("random", None)  # type: ignore[arg-type]
+    network, name = find_face_coefficients("random", Store())
+    again, _ = find_face_coefficients("random", Store())
     assert name == "random"
     assert "RANDOM weights" in caplog.text
     assert torch.equal(network.backbone.conv1.weight, again.backbone.conv1.weight)

@@ -15,13 +15,13 @@ from lipsync_bench.datamodules.recipes.options import RecipeOptions
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, Selection
-from lipsync_bench.inference import enhancing
 from lipsync_bench.inference.dub import dub, dub_frames
 from lipsync_bench.inference.enhancing import TEMPLATE, EnhancedSession, FaceEnhancer, align, make_enhancer
 from lipsync_bench.inference.sessions import Sessions
 from lipsync_bench.models import Wav2Lip
 from lipsync_bench.models.core.checkpoints import save_module
 from lipsync_bench.models.core.session import Session, Video
+from lipsync_bench.models.pretrained import gfpgan
 from lipsync_bench.models.pretrained.gfpgan import GFPGAN
 from tests.sessions import StandIn, geometry_with, recipe_of, session_of, video_of
 from tests.weight_files import given, make_official
@@ -156,7 +156,7 @@ def test_the_name_tells_whose_weights_they_are(tmp_path: Path, monkeypatch: pyte
         make_enhancer(Store([tmp_path]))
     path = tmp_path / "face.pth"
     torch.save({"params_ema": {}}, path)
-    monkeypatch.setattr(enhancing, "load_gfpgan", lambda path: GFPGAN(0.01))
+    monkeypatch.setattr(gfpgan, "load_gfpgan", lambda path: GFPGAN(0.01))
     assert make_enhancer(Store(given={"gfpgan_1_3": path})).name.startswith("gfpgan-1.3 ")
     make_official(monkeypatch, "gfpgan_1_3", path)
     assert make_enhancer(Store([tmp_path])).name == "gfpgan-1.3"
@@ -170,7 +170,7 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file that gives the network `Negative`."""
     path = tmp_path / "face.pth"
     torch.save({"params_ema": {}}, path)
-    monkeypatch.setattr(enhancing, "load_gfpgan", lambda path: Negative().eval())
+    monkeypatch.setattr(gfpgan, "load_gfpgan", lambda path: Negative().eval())
     return path
 
 

@@ -27,6 +27,7 @@ from lipsync_bench.models.hyperlips.hr.network import HRDecoder
 from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
 from lipsync_bench.models.pretrained.face_coefficients import FaceCoefficients
 from lipsync_bench.models.pretrained.face_parsing import FaceParser
+from lipsync_bench.models.pretrained.parsenet import ParseNet
 from lipsync_bench.models.pretrained.syncnet import SyncNetV2, load_syncnet
 from lipsync_bench.models.videoretalking import VideoReTalkingENet, VideoReTalkingLNet
 from lipsync_bench.models.videoretalking.dnet.network import DNet
@@ -54,20 +55,22 @@ NETWORKS = {
     "videoretalking_enet": ENet,
     "videoretalking_dnet": DNet,
     "deep3d_face": FaceCoefficients,
+    "parsenet": ParseNet,
 }
+OWN = {"deep3d_face": FaceCoefficients, "parsenet": ParseNet}  # names and shapes are stated nowhere else here
 LARGE = "videoretalking_enet"  # 640 MB
 KINDS_TRIED = [pytest.param(kind, marks=pytest.mark.slow) if kind == LARGE else kind for kind in NETWORKS]
-FLAT = ("syncnet_v2", "s3fd", "face_parsing")  # the others are saved by training scripts
+FLAT = ("syncnet_v2", "s3fd", "face_parsing", "parsenet")  # the others are saved by training scripts
 GOLDEN = {"hyperlips_hr": "hyperlips_hr1", "face_parsing": "hyperlips_parsing"}  # where the name is another
 State = dict[str, Tensor]
 
 
 def shapes_of(kind: str) -> dict[str, list[int]]:
     """Official names and shapes; Deep3DFaceRecon's are torchvision's."""
-    if kind != "deep3d_face":
+    if kind not in OWN:
         return golden.names_and_shapes(GOLDEN.get(kind, kind))
     with torch.device("meta"):
-        return {name: list(value.shape) for name, value in FaceCoefficients().state_dict().items()}
+        return {name: list(value.shape) for name, value in OWN[kind]().state_dict().items()}
 
 
 def optimiser_state(state: State) -> dict[str, Any]:
