@@ -248,7 +248,7 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     def checkpoints() -> dict[str, Path]:
         trained = {name: _weights(out, name) for name in runs if name in list_methods()}
         method = PRETRAINED_FILE.stem  # which the package has weights of
-        beside = {f"{method}_{PRETRAINED}": PRETRAINED_FILE}
+        beside = {PRETRAINED: PRETRAINED_FILE}
         return trained | (beside if method in trained and PRETRAINED_FILE.is_file() else {})
 
     stages += [
