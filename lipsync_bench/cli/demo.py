@@ -245,28 +245,28 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     preview = out / f"preview_{method}.mp4"
     boards: list[pd.DataFrame] = []
 
-    def checkpoints() -> dict[str, Path]:
-        trained = {name: _weights(out, name) for name in runs if name in list_methods()}
-        method = PRETRAINED_FILE.stem  # which the package has weights of
-        beside = {PRETRAINED: PRETRAINED_FILE}
-        return trained | (beside if method in trained and PRETRAINED_FILE.is_file() else {})
+    def trained() -> dict[str, Path]:
+        return {name: _weights(out, name) for name in runs if name in list_methods()}
+
+    def shown() -> dict[str, Path]:  # beside its like: the weights of the package, which would take time to evaluate
+        return trained() | ({PRETRAINED: PRETRAINED_FILE} if PRETRAINED_FILE.stem in runs else {})
 
     stages += [
         ("evaluation", lambda: boards.append(
             evaluate_dataset(
                 "synthetic",
                 results,
-                inputs=Inputs(clips, checkpoints()),
+                inputs=Inputs(clips, trained()),
                 metrics=MetricOptions(expert=_weights(out, expert)),
                 running=Running(save_videos=True),
             ).leaderboard
         )),
-        ("preview", lambda: _preview(preview, *_first_test_clip(clips), checkpoints())),
+        ("preview", lambda: _preview(preview, *_first_test_clip(clips), shown())),
     ]  # fmt: skip
     for number, (title, run) in enumerate(stages, 1):
         _stage(console, f"{number}/{len(stages)} {title}", run)
-    trained = _weights(out, expert)
-    loss, shifts = _expert_loss(trained, clips, seed), _shift_table(trained, Synthetic(root=clips).clips("test"))
+    judge = _weights(out, expert)
+    loss, shifts = _expert_loss(judge, clips, seed), _shift_table(judge, Synthetic(root=clips).clips("test"))
     write_atomic(results / "shifts.csv", csv_text(shifts))
 
     console.print(rich_table(boards[0], "synthetic corpus, held-out clips"))
