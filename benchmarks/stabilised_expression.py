@@ -76,8 +76,7 @@ def main() -> int:
         for place, reference in zip(places, references, strict=True):
             cut = cuts[place]
             assert isinstance(cut, BoxCut)
-            (x1, y1, x2, y2), (height, width) = cut.box, recipe.size_hw
-            points = (landmarks[place] - (x1, y1)) * (width / (x2 - x1), height / (y2 - y1))
+            points = cut.points(landmarks[place], recipe.size_hw)
             faces.append(cut.face(frames[place], recipe.size_hw, recipe.resize))
             openings.append([_opening(face, points) for face in (faces[-1], reference)])
         both = np.array(openings)

@@ -265,8 +265,8 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     ]  # fmt: skip
     for number, (title, run) in enumerate(stages, 1):
         _stage(console, f"{number}/{len(stages)} {title}", run)
-    judge = _weights(out, expert)
-    loss, shifts = _expert_loss(judge, clips, seed), _shift_table(judge, Synthetic(root=clips).clips("test"))
+    weights = _weights(out, expert)
+    loss, shifts = _expert_loss(weights, clips, seed), _shift_table(weights, Synthetic(root=clips).clips("test"))
     write_atomic(results / "shifts.csv", csv_text(shifts))
 
     console.print(rich_table(boards[0], "synthetic corpus, held-out clips"))

@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
+from lipsync_bench.datamodules.faces.crop_rules.boxes import as_box
 from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.weights.store import Store
@@ -184,12 +184,9 @@ class FaceMaskPaste(PasteFace):
         Raises:
             ValueError: The cut is no rectangle.
         """
-        if not isinstance(cut, BoxCut):
-            raise ValueError(
-                f"HyperLips' mask with a {type(cut).__name__}. Expected a crop rule of boxes, or --recipe.paste quad"
-            )
-        box = np.array(cut.box)
+        rectangle = as_box(cut, "HyperLips' mask")
+        box = np.array(rectangle.box)
         if self._parser is None:
             return paste_contour(frame, box, generated, contour, released=self._released)
-        labels = parse_face(self._parser, np.ascontiguousarray(cut.crop(frame)))
+        labels = parse_face(self._parser, np.ascontiguousarray(rectangle.crop(frame)))
         return paste_parsed(frame, box, generated, labels, released=self._released)

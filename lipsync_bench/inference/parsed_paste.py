@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
+from lipsync_bench.datamodules.faces.crop_rules.boxes import as_box
 from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
 from lipsync_bench.datamodules.faces.detectors import landmarks68
 from lipsync_bench.datamodules.faces.geometry import JAW_POINTS
@@ -58,21 +58,17 @@ class ParsedPaste(PasteFace):
         Raises:
             ValueError: The cut is no rectangle.
         """
-        if not isinstance(cut, BoxCut):
-            raise ValueError(
-                f"VideoReTalking's paste with a {type(cut).__name__}. Expected a crop rule of boxes, or "
-                "--recipe.paste quad"
-            )
+        box = as_box(cut, "VideoReTalking's paste")
         if self._parse is None:
-            return blend(frame, generated, np.array(cut.box), contour, "laplacian")
+            return blend(frame, generated, np.array(box.box), contour, "laplacian")
         image = cut.paste(frame, face_bytes(generated))
         rectangle = _rectangle(contour)
         points = landmarks68(image, rectangle)
         if self._enhancer is not None:
             (restored,), _ = self._enhancer.enhance([image], points[None])
-            image = blend_mouth(image, restored, cut, self._parse)
+            image = blend_mouth(image, restored, box, self._parse)
             points = landmarks68(image, rectangle)
-        return paste_face(frame, image, five_points(points), self._parse, cut=cut)
+        return paste_face(frame, image, five_points(points), self._parse, cut=box)
 
 
 def make_parsed_paste(store: Store, device: str = "cpu") -> ParsedPaste:

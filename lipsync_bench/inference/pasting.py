@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from lipsync_bench.datamodules.faces.crop_rules.boxes import BoxCut
+from lipsync_bench.datamodules.faces.crop_rules.boxes import as_box
 from lipsync_bench.datamodules.faces.crop_rules.g4g import LandmarkCut
 from lipsync_bench.datamodules.faces.crop_rules.rule import Cut
 from lipsync_bench.datamodules.recipes.recipe import Recipe
@@ -13,20 +13,7 @@ from lipsync_bench.inference.face_mask import FaceMaskPaste, parser_in
 from lipsync_bench.inference.parsed_paste import make_parsed_paste
 from lipsync_bench.models.core.session import PasteFace, face_bytes
 
-__all__ = ["BlendPaste", "MaskPaste", "WholeCutPaste", "box_of", "make_paste"]
-
-
-def box_of(cut: Cut) -> np.ndarray:
-    """The rectangle of a cut, x1 y1 x2 y2.
-
-    Raises:
-        ValueError: It is no rectangle.
-    """
-    if not isinstance(cut, BoxCut):
-        raise ValueError(
-            f"a paste of rectangles with a {type(cut).__name__}. Expected a crop rule of boxes, or --recipe.paste quad"
-        )
-    return np.array(cut.box)
+__all__ = ["BlendPaste", "MaskPaste", "WholeCutPaste", "make_paste"]
 
 
 class WholeCutPaste(PasteFace):
@@ -51,7 +38,7 @@ class BlendPaste(PasteFace):
 
     def __call__(self, frame: np.ndarray, cut: Cut, generated: np.ndarray, contour: np.ndarray) -> np.ndarray:
         """A changed copy of the frame; arguments as `PasteFace`."""
-        return blend(frame, generated, box_of(cut), contour, self._how)
+        return blend(frame, generated, np.array(as_box(cut, "a paste of rectangles").box), contour, self._how)
 
 
 class MaskPaste(PasteFace):

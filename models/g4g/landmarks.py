@@ -43,9 +43,7 @@ def points_in_face(cut: Cut, points: np.ndarray, size_hw: tuple[int, int]) -> np
             f"landmarks in a {type(cut).__name__}. Expected a crop rule that cuts rectangles, such as g4g "
             "(--recipe.crop)"
         )
-    x1, y1, x2, y2 = cut.box
-    height, width = size_hw
-    return (points - (x1, y1)) * (width / (x2 - x1), height / (y2 - y1))
+    return cut.points(points, size_hw)
 
 
 def draw_landmarks(points: np.ndarray, size_hw: tuple[int, int], kind: Landmarks) -> np.ndarray:

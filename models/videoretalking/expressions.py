@@ -77,9 +77,9 @@ def expression_of(path: Path, network: FaceCoefficients, size_hw: tuple[int, int
         raise MediaError(f"{path}: shows no upright face. Expected one, whose expression is taken. Name another image")
     landmarks, frame_hw = found[1], (image.shape[0], image.shape[1])
     box = ffhq_rectangle(ffhq_corners(landmarks, frame_hw), frame_hw)
-    scale = np.array(size_hw[::-1]) / (box[2] - box[0], box[3] - box[1])
-    face = BoxCut(box).face(image, size_hw)
-    return regressed(network, face[None], ((landmarks - box[:2]) * scale)[None])[0, EXPRESSION]
+    cut = BoxCut(box)
+    points = cut.points(landmarks, size_hw)
+    return regressed(network, cut.face(image, size_hw)[None], points[None])[0, EXPRESSION]
 
 
 def expression_template(

@@ -103,12 +103,12 @@ class StabilisingSession(CropSession):
         boxes = FFHQRectangle().boxes(geometry).astype(int)
         x1, y1, x2, y2 = boxes[0].tolist()
         self._rectangle = BoxCut((x1, y1, x2, y2))
-        height, width = stabiliser.size_hw
         assert geometry.landmarks is not None
-        self._points = (geometry.landmarks - (x1, y1)) * (np.array([width, height]) / (x2 - x1, y2 - y1))
+        self._points = self._rectangle.points(geometry.landmarks, stabiliser.size_hw)
         first = int(np.argmax(geometry.visible))
         last_seen = np.maximum.accumulate(np.where(geometry.visible, np.arange(len(geometry)), first))
         self._points = self._points[last_seen]  # as published: a frame without a face has the points of the last one
+        height, width = stabiliser.size_hw
         self._rows = video.coefficients(f"{stabiliser.regress_sha256} {width}x{height}", self._regressed)
         self._source: tuple[np.ndarray, float] | None = None
         if stabiliser.one_shot:

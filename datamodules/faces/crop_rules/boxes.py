@@ -31,6 +31,7 @@ __all__ = [
     "BoxRule",
     "DetectorBox",
     "FaceMeshBox",
+    "as_box",
     "in_frame",
     "neighbours",
     "smooth_boxes_ahead",
@@ -60,6 +61,27 @@ class BoxCut(Cut):
         out = frame.copy()
         out[y1:y2, x1:x2] = cv2.resize(face, (x2 - x1, y2 - y1), interpolation=cv2.INTER_LINEAR)
         return out
+
+    def points(self, points: np.ndarray, size_hw: tuple[int, int]) -> np.ndarray:
+        """Points of the frame (..., 2) in pixels of the face at this size."""
+        x1, y1, x2, y2 = self.box
+        height, width = size_hw
+        return np.asarray((points - (x1, y1)) * (width / (x2 - x1), height / (y2 - y1)))
+
+
+def as_box(cut: Cut, user: str) -> BoxCut:
+    """The cut, which is a rectangle.
+
+    Args:
+        cut: Of any crop rule.
+        user: What needs a rectangle, for the error.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if not isinstance(cut, BoxCut):
+        raise ValueError(f"{user} with a {type(cut).__name__}. Expected a crop rule of boxes, or --recipe.paste quad")
+    return cut
 
 
 class BoxRule(CropRule):
