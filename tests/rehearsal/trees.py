@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Folders as LRS2 and MEAD come, made from the synthetic corpus."""
+"""Folders as LRS2, MEAD and HDTF come, made from the synthetic corpus."""
 
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import av
 import numpy as np
 
+from lipsync_bench.datamodules.datasets.folder import shuffled
 from lipsync_bench.datamodules.datasets.synthetic import make_corpus
 from lipsync_bench.datamodules.media.audio import SAMPLE_RATE, load_audio, to_float
 from lipsync_bench.datamodules.media.video import read_frames
@@ -18,7 +20,9 @@ SECONDS = 1.2
 SPLITS = {"train": (0, 2), "val": (2, 3), "test": (3, 4)}
 """Which clips of each speaker belong to a split of LRS2."""
 
-__all__ = ["make_lrs2", "make_mead"]
+HDTF_SPEAKERS = ("AnnLee", "BobDay", "CleoMay", "DanRay")
+
+__all__ = ["make_hdtf", "make_lrs2", "make_mead"]
 
 
 def make_lrs2(folder: Path, work: Path) -> int:
@@ -78,3 +82,31 @@ def make_mead(folder: Path, work: Path, numbers: tuple[int, ...]) -> int:
             audio = folder / name / "audio" / "neutral" / "level_1" / f"{number:03d}.m4a"
             _write_m4a(audio, to_float(load_audio(video)))
     return len(MEAD_SPEAKERS) * len(numbers)
+
+
+def make_hdtf(folder: Path, work: Path, seconds: int) -> int:
+    """One list of time stamps with a byte-order mark and blanks at line ends, and a video of each speaker. The one that
+    HDTF's data module draws for testing has two clips of so many seconds, the others one of a second. Returns the
+    number of clips.
+
+    Args:
+        folder: The tree.
+        work: Folder for the corpora that it is made from.
+        seconds: Of each clip for testing.
+    """
+    (folder / "HDTF_dataset").mkdir(parents=True)
+    tested = shuffled(HDTF_SPEAKERS, 0)[1]  # after the first, which is for validation
+    others = [name for name in HDTF_SPEAKERS if name != tested]
+    make_corpus(work / "long", speakers=1, clips_per_speaker=1, seconds=2 * seconds + 0.2, seed=13, progress=False)
+    make_corpus(work / "short", speakers=3, clips_per_speaker=1, seconds=1.2, seed=14, progress=False)
+    videos = [*(work / "long").rglob("*.mp4"), *sorted((work / "short").rglob("*.mp4"))]
+    lines = []
+    for name, video in zip([tested, *others], videos, strict=True):
+        shutil.copyfile(video, folder / f"{name}0.mp4")
+        ends = (seconds, 2 * seconds) if name == tested else (1,)
+        stamps = [
+            f"{start // 60:02d}:{start % 60:02d}-{end // 60:02d}:{end % 60:02d}" for start, end in pairwise((0, *ends))
+        ]
+        lines.append(f"{name}0.mp4 {' '.join(stamps)} \n")
+    (folder / "HDTF_dataset" / "WDA_annotion_time.txt").write_text("\ufeff" + "".join(lines), encoding="utf-8")
+    return 2 + len(others)
