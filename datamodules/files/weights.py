@@ -22,7 +22,7 @@ _Network = TypeVar("_Network", bound=nn.Module)
 _EXPANDED_BYTES = 1 << 20  # strides of 0 let a few bytes stand for a tensor of any size
 _LISTED = 5  # names in a message
 
-__all__ = ["is_state", "load_weights", "mismatch", "read_metadata", "read_state", "read_torch"]
+__all__ = ["in_order", "is_state", "load_weights", "mismatch", "read_metadata", "read_state", "read_torch"]
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -121,6 +121,13 @@ def mismatch(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     return f"Missing: {_listed(missing)}. Unknown: {_listed(unknown)}. Other shape: {_listed(reshaped)}"
 
 
+def in_order(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """A state dict under the names that are wanted, taken in its own order; as it is where the shapes are others."""
+    if [value.shape for value in state.values()] != [value.shape for value in wanted.values()]:
+        return state
+    return dict(zip(wanted, state.values(), strict=True))
+
+
 def read_state(
     path: Path, expected: str, repair: str, *, mapped: bool = False, outer: Sequence[str] = ()
 ) -> Mapping[str, Tensor]:
@@ -137,7 +144,9 @@ def read_state(
     return state
 
 
-def load_weights(network: _Network, path: Path, expected: str, repair: str, outer: Sequence[str] = ()) -> _Network:
+def load_weights(
+    network: _Network, path: Path, expected: str, repair: str, outer: Sequence[str] = (), *, by_order: bool = False
+) -> _Network:
     """The network with the tensors of a flat `torch.save` dictionary, frozen, in evaluation mode.
 
     Args:
@@ -146,12 +155,15 @@ def load_weights(network: _Network, path: Path, expected: str, repair: str, oute
         expected: Which file was expected and where it is documented, for messages.
         repair: What to do about a missing or wrong file, for messages.
         outer: Keys of outer dictionaries, the first that is there counts; without any of them the file is flat.
+        by_order: Take the tensors in the order of the file, whatever they are called.
 
     Raises:
         FileNotFoundError: There is no such file. It is never replaced by random weights.
         ValueError: The file is damaged, is no flat dictionary of tensors, or its names or shapes do not fit.
     """
     state = read_state(path, expected, repair, outer=outer)
+    if by_order:
+        state = in_order(network.state_dict(), state)
     differences = mismatch(network.state_dict(), state)
     if differences:
         raise ValueError(f"{path}: does not fit. {differences}. Expected {expected}. {repair}")

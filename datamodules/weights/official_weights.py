@@ -39,6 +39,7 @@ class OfficialWeights:
             whole.
         dead: Parameters that have no influence on the output, in words; they load all the same.
         outer: Keys of outer dictionaries, the first that is there counts; without any of them the file is flat.
+        by_order: Its names are not published: tensors are taken in the order of the file, where their shapes fit.
         rename: State-dict name of a name in the file; None drops the entry.
         own: Its files, of a kind that the registry does not have.
     """
@@ -52,6 +53,7 @@ class OfficialWeights:
     optional: str = ""
     dead: str = ""
     outer: tuple[str, ...] = ("state_dict",)
+    by_order: bool = False
     rename: Callable[[str], str | None] = _without_parallel
     own: tuple[WeightFile, ...] = ()
 

@@ -77,6 +77,11 @@ class WeightFile(BaseModel):
         return frozenset(name.lower() for name in (self.file, *self.aliases))
 
     @property
+    def to_get(self) -> str:
+        """How to come by it: a command, or where to read on."""
+        return f"bench weights fetch {self.id}" if self.official or self.mirrors else f"see {self.documented}"
+
+    @property
     def told(self) -> str:
         """The file in one phrase, for messages."""
         size = f"{self.size} bytes" if self.size else ""

@@ -190,10 +190,9 @@ class Store:
         near = [f"{path} is {self._identify(path, self._digest(path), file)}" for path in self._named(file)]
         told = f" ({'; '.join(near)})" if near else ""
         places = ", ".join(str(folder) for folder in (*self.folders, *caches()))
-        get = f"bench weights fetch {id}" if file.official or file.mirrors else f"see {file.documented}"
         raise FileNotFoundError(
             f"weights {id}: not in {places}{told}. Expected {file.told}, under any "
-            f"name. Run: {get}; or put it into {self.folders[0]}"
+            f"name. Run: {file.to_get}; or put it into {self.folders[0]}"
         )
 
     def _named(self, file: WeightFile) -> list[Path]:

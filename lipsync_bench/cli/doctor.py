@@ -140,7 +140,7 @@ def _weights(store: "Store") -> Iterator[Check]:
             state = "" if found.official else ", of which no official SHA-256 is public"
             yield Check(f"weights {file.id}", "ok", f"{found.path}{state}", file.use)
         else:
-            yield Check(f"weights {file.id}", "warn", "not here", f"{file.use}: bench weights fetch {file.id}")
+            yield Check(f"weights {file.id}", "warn", "not here", f"{file.use}: {file.to_get}")
 
 
 def _recipes(store: "Store") -> Iterator[Check]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lipsync_bench import datamodules, models
 from lipsync_bench.datamodules.files.disk import atomic_path, sha256
-from lipsync_bench.datamodules.files.weights import is_state, read_torch
+from lipsync_bench.datamodules.files.weights import in_order, is_state, read_torch
 from lipsync_bench.datamodules.foreign import Foreign, imported, joined
 from lipsync_bench.datamodules.lookup import modules_with
 from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
@@ -75,7 +75,9 @@ def official_state(kind: OfficialWeights, path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _fill(kind: OfficialWeights, path: Path, network: nn.Module, state: dict[str, Tensor]) -> None:
+def _fill(kind: OfficialWeights, path: Path, network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    if kind.by_order:
+        state = in_order(network.state_dict(), state)
     differences = kind.differences(network, state)
     if differences:
         raise ValueError(

@@ -90,7 +90,8 @@ class System:
     def sha256(self, store: Store) -> str:
         """Of all that its frames depend on: its parts, options, and the networks of others that it looks for."""
         options = {name: sha256(Path(x)) if _is_file(x) else x for name, x in self.options.items()}
-        networks = {id: found.sha256 for id in self.kind.networks if (found := store.find(id)) is not None}
+        looked_for = self.kind.networks_of(self.options)
+        networks = {id: found.sha256 for id in looked_for if (found := store.find(id)) is not None}
         parts = {name: sha256(path) for name, path in self.files(store).items()}
         whole = {"class": class_path(self.kind), "options": options, "parts": parts, "networks": networks}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()

@@ -2,7 +2,7 @@
 """What every method has in common: how it generates frames, its frozen lip-sync expert, how a training starts."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -151,6 +151,11 @@ class TalkingFaceModule(BenchModule):
             FileNotFoundError: Weights are not here without which it is another method.
             ValueError: They are those of something else.
         """
+
+    @classmethod
+    def networks_of(cls, options: Mapping[str, Any]) -> Sequence[str]:
+        """Those of `networks` that a system with these arguments of the constructor looks for."""
+        return cls.networks
 
     @classmethod
     def assembled(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.files.weights import load_weights
+from lipsync_bench.datamodules.weights.official_weights import OfficialWeights
 from lipsync_bench.models.core.weight_files import RANDOM
 
 SIZE = 112
@@ -102,3 +103,12 @@ class IdentityLoss(nn.Module):
         )
         face = F.interpolate(faces[..., top:bottom, left:right], (SIZE, SIZE), mode="bilinear", align_corners=False)
         return face * 2 - 1
+
+
+OFFICIAL = (
+    OfficialWeights(
+        name="arcface",
+        use="--model.init_args.identity_weights {out} of E-Net's training",
+        build=lambda _: ArcFace(),
+    ),
+)

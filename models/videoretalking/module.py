@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """VideoReTalking as a whole: L-Net, E-Net, D-Net and the editing around them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,10 +14,12 @@ from lipsync_bench.datamodules.recipes.recipe import Recipe, References
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.models.core.checkpoints import read_stage, save_module
 from lipsync_bench.models.core.frozen import frozen
+from lipsync_bench.models.core.inputs import FaceInputs, Generated
 from lipsync_bench.models.core.session import PasteFace, Session, Video
 from lipsync_bench.models.core.training import BenchModule
 from lipsync_bench.models.core.weight_files import RANDOM, WithoutInit
 from lipsync_bench.models.pretrained.face_coefficients import DEEP3D, FROM_STORE, find_face_coefficients
+from lipsync_bench.models.pretrained.ganimation import EMOTIONS, GANimation, emotional_faces, shared_ganimation
 from lipsync_bench.models.pretrained.gfpgan import restore_faces, shared_gfpgan
 from lipsync_bench.models.pretrained.parsenet import parse_aligned, shared_parsenet
 from lipsync_bench.models.videoretalking.blending import Parse, Restore
@@ -29,6 +31,8 @@ from lipsync_bench.models.videoretalking.expressions import NEUTRAL, TEMPLATES, 
 from lipsync_bench.models.videoretalking.session import Stabiliser, StabilisingSession
 
 _RESTORED = "restored references"
+_GANIMATION = "ganimation"
+UpperFace = Literal["generated", "original", "sad", "angry", "surprise"]
 
 __all__ = ["VideoReTalking"]
 
@@ -62,6 +66,8 @@ class VideoReTalking(VideoReTalkingENet):
         template: the expression that all frames get: neutral, smile, or the path of a photograph.
         share: how far it lies on the way from neutral to the template (Table 4).
         one_shot: make all references of the first face, moved as the video's (appendix B).
+        upper_face: what is above the hidden half of the face: "generated" as E-Net draws it, "original" as the video
+            has it, or that with an emotion, sad, angry or surprise, by GANimation (appendix A).
         coefficients: weights of the network that regresses 3DMM coefficients: "official" for the file in the store, a
             path, or "random" for smoke runs.
         enet: the other arguments of VideoReTalkingENet.
@@ -77,7 +83,7 @@ class VideoReTalking(VideoReTalkingENet):
         "enet": (VideoReTalkingENet, "videoretalking_enet"),
         "dnet": (VideoReTalkingDNet, "videoretalking_dnet"),
     }
-    networks = (DEEP3D, TEMPLATES, "parsenet", "gfpgan_1_3")
+    networks = (DEEP3D, TEMPLATES, "parsenet", "gfpgan_1_3", _GANIMATION)
 
     def __init__(
         self,
@@ -86,20 +92,32 @@ class VideoReTalking(VideoReTalkingENet):
         template: str = NEUTRAL,
         share: float = 1.0,
         one_shot: bool = False,
+        upper_face: UpperFace = "generated",
         coefficients: str = FROM_STORE,
         **enet: Any,
     ) -> None:
         super().__init__(image_size=image_size, **enet)
         if not 0 <= share <= 1:
             raise ValueError(f"share is {share}. Expected a number from 0 to 1. Correct it where it is set: share")
+        if upper_face not in get_args(UpperFace):
+            raise ValueError(
+                f"upper_face is {upper_face!r}. Expected one of {', '.join(get_args(UpperFace))}. Correct it where it "
+                "is set: upper_face"
+            )
+        self.upper_face: str = upper_face
         self.template, self.share, self.one_shot, self.coefficients = template, share, one_shot, coefficients
         self._stabiliser: Stabiliser | None = None
+        self._emotions: GANimation | None = None
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
         with torch.random.fork_rng(devices=[]):  # E-Net's random weights stay what they are without D-Net
             save_module(VideoReTalkingDNet(**VideoReTalkingDNet.smoke_arguments(folder)), folder / "dnet.ckpt")
         return {**super().smoke_arguments(folder), "dnet": str(folder / "dnet.ckpt"), "coefficients": RANDOM}
+
+    @classmethod
+    def networks_of(cls, options: Mapping[str, Any]) -> Sequence[str]:
+        return [id for id in cls.networks if id != _GANIMATION or options.get("upper_face") in EMOTIONS]
 
     @classmethod
     def assembled(
@@ -139,6 +157,9 @@ class VideoReTalking(VideoReTalkingENet):
         size_hw = (self.dnet.image_size, self.dnet.image_size)
         regress, digest = find_face_coefficients(self.coefficients, store)
         expression, instead = expression_template(self.template, self.share, store, regress, size_hw)
+        if self.upper_face in EMOTIONS:
+            editor = store.need(_GANIMATION)
+            self._emotions = shared_ganimation(editor.path, editor.sha256, device)
         parser, restorer = store.find("parsenet"), store.find("gfpgan_1_3")
         parse: Parse | None = None
         restore: Restore | None = None
@@ -153,6 +174,22 @@ class VideoReTalking(VideoReTalkingENet):
         self._stabiliser = Stabiliser(
             self.dnet, size_hw, regress.to(device), digest, expression, self.one_shot, parse, restore, left_out
         )
+
+    def generate(self, inputs: FaceInputs) -> Generated:
+        """As `TalkingFaceModule.generate`, with the upper half that was asked for."""
+        made = super().generate(inputs)
+        if self.upper_face == "generated":
+            return made
+        faces = inputs.faces
+        if self.upper_face in EMOTIONS:
+            if self._emotions is None:
+                self.find_networks(Store())
+            assert self._emotions is not None
+            faces = emotional_faces(self._emotions, faces.to(self.device), self.upper_face)
+        frames = made.frames.clone()
+        upper = slice(frames.shape[2] // 2)
+        frames[:, :, upper] = faces[:, :, upper].to(frames)
+        return Generated(frames, made.fallback)
 
     def session(self, video: Video, recipe: Recipe, paste: PasteFace) -> Session:
         if recipe.references.kind != "stabilised":

@@ -25,8 +25,10 @@ from lipsync_bench.models.hyperlips.base.network import HyperLipsBaseGenerator
 from lipsync_bench.models.hyperlips.discriminators import BaseDiscriminator, HRDiscriminator
 from lipsync_bench.models.hyperlips.hr.network import HRDecoder
 from lipsync_bench.models.hyperlips.sync_expert import HyperLipsSyncExpert
+from lipsync_bench.models.pretrained.arcface import ArcFace
 from lipsync_bench.models.pretrained.face_coefficients import FaceCoefficients
 from lipsync_bench.models.pretrained.face_parsing import FaceParser
+from lipsync_bench.models.pretrained.ganimation import GANimation
 from lipsync_bench.models.pretrained.parsenet import ParseNet
 from lipsync_bench.models.pretrained.syncnet import SyncNetV2, load_syncnet
 from lipsync_bench.models.videoretalking import VideoReTalkingENet, VideoReTalkingLNet
@@ -56,11 +58,22 @@ NETWORKS = {
     "videoretalking_dnet": DNet,
     "deep3d_face": FaceCoefficients,
     "parsenet": ParseNet,
+    "ganimation": GANimation,
+    "arcface": ArcFace,
 }
-OWN = {"deep3d_face": FaceCoefficients, "parsenet": ParseNet}  # names and shapes are stated nowhere else here
+OWN = {
+    name: NETWORKS[name] for name in ("deep3d_face", "parsenet", "ganimation", "arcface")
+}  # names and shapes are stated nowhere else here
 LARGE = "videoretalking_enet"  # 640 MB
 KINDS_TRIED = [pytest.param(kind, marks=pytest.mark.slow) if kind == LARGE else kind for kind in NETWORKS]
-FLAT = ("syncnet_v2", "s3fd", "face_parsing", "parsenet")  # the others are saved by training scripts
+FLAT = (
+    "syncnet_v2",
+    "s3fd",
+    "face_parsing",
+    "parsenet",
+    "ganimation",
+    "arcface",
+)  # the others are saved by training scripts
 GOLDEN = {"hyperlips_hr": "hyperlips_hr1", "face_parsing": "hyperlips_parsing"}  # where the name is another
 State = dict[str, Tensor]
 

@@ -21,6 +21,7 @@ from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.inference.pasting import make_paste
 from lipsync_bench.models.core.inputs import FaceInputs, Generated
 from lipsync_bench.models.core.session import Video, dub_frames
+from lipsync_bench.models.pretrained.ganimation import GANimation, emotional_faces
 from lipsync_bench.models.videoretalking import session as sessions
 from lipsync_bench.models.videoretalking.blending import blend_mouth, paste_face, pyramid_blend
 from lipsync_bench.models.videoretalking.module import VideoReTalking
@@ -214,6 +215,28 @@ def test_a_video_is_dubbed_whole_and_looped(small: VideoReTalking, monkeypatch: 
     assert opened.read == 5
     for one, other in zip(made, again, strict=True):
         assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_upper_half_is_the_one_that_was_asked_for(small: VideoReTalking, tmp_path: Path) -> None:
+    faces = torch.rand(3, 3, *small.size_hw)
+    inputs = FaceInputs(torch.rand(3, 1, 80, 16), faces, torch.rand(3, 1, 3, *small.size_hw))
+    half = small.size_hw[0] // 2
+    made = small.generate(inputs).frames
+    for upper_face in ("original", "sad", "angry"):
+        small.upper_face = upper_face
+        if upper_face == "sad":
+            with pytest.raises(FileNotFoundError, match=r"weights ganimation: .*bench weights fetch ganimation"):
+                small.find_networks(Store())
+            network = GANimation()
+            torch.save(network.state_dict(), tmp_path / "30.pth")
+            small.find_networks(Store(given={"ganimation": tmp_path / "30.pth"}))
+        other = small.generate(inputs).frames
+        torch.testing.assert_close(other[:, :, half:], made[:, :, half:])
+        wanted = faces if upper_face == "original" else emotional_faces(network.eval(), faces, upper_face)
+        torch.testing.assert_close(other[:, :, :half], wanted[:, :, :half])
+    assert small.networks_of({"upper_face": "sad"}) == [*small.networks_of({}), "ganimation"]
+    with pytest.raises(ValueError, match=r"upper_face is 'happy'\. Expected one of generated, original, sad"):
+        VideoReTalking(**{**VideoReTalking.smoke_arguments(tmp_path), "upper_face": "happy"})
 
 
 def test_frames_in_flight_are_bounded(small: VideoReTalking, monkeypatch: pytest.MonkeyPatch) -> None:
