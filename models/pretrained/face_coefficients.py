@@ -52,7 +52,7 @@ __all__ = [
     "FaceCoefficients",
     "face_crop",
     "find_face_coefficients",
-    "five_points",
+    "points_as_standard",
     "load_face_coefficients",
     "regressed",
 ]
@@ -83,7 +83,7 @@ def load_face_coefficients(path: Path | str) -> FaceCoefficients:
     return load_weights(FaceCoefficients(), Path(path), _EXPECTED, _REPAIR, outer=("net_recon",))
 
 
-def five_points(landmarks: np.ndarray) -> np.ndarray:
+def points_as_standard(landmarks: np.ndarray) -> np.ndarray:
     """68 points (68,2) -> left eye, right eye, nose, left and right corner of the mouth, (5,2)."""
     groups: Sequence[list[int]] = ([36, 39], [42, 45], [30], [48], [54])
     return np.stack([landmarks[group].mean(axis=0) for group in groups])
@@ -106,7 +106,7 @@ def face_crop(
         ValueError: The points are not those of a face: they coincide.
     """
     height, width = image.shape[:2]
-    points = five_points(np.stack([landmarks[:, 0], height - 1 - landmarks[:, 1]], axis=1).astype(np.float64))
+    points = points_as_standard(np.stack([landmarks[:, 0], height - 1 - landmarks[:, 1]], axis=1).astype(np.float64))
     known = np.concatenate([standard, np.ones((5, 1))], axis=1)
     (axis_x, x), (axis_y, y) = ((row[:3], row[3]) for row in np.linalg.lstsq(known, points, rcond=None)[0].T)
     extent = (np.linalg.norm(axis_x) + np.linalg.norm(axis_y)) / 2

@@ -97,8 +97,9 @@ def make_hdtf(folder: Path, work: Path, seconds: int) -> int:
     (folder / "HDTF_dataset").mkdir(parents=True)
     tested = shuffled(HDTF_SPEAKERS, 0)[1]  # after the first, which is for validation
     others = [name for name in HDTF_SPEAKERS if name != tested]
-    make_corpus(work / "long", speakers=1, clips_per_speaker=1, seconds=2 * seconds + 0.2, seed=13, progress=False)
-    make_corpus(work / "short", speakers=3, clips_per_speaker=1, seconds=1.2, seed=14, progress=False)
+    alone = {"clips_per_speaker": 1, "val_clips": 0, "test_clips": 0, "progress": False}
+    make_corpus(work / "long", seconds=2 * seconds + 0.2, seed=13, speakers=1, **alone)
+    make_corpus(work / "short", seconds=1.2, seed=14, speakers=3, **alone)
     videos = [*(work / "long").rglob("*.mp4"), *sorted((work / "short").rglob("*.mp4"))]
     lines = []
     for name, video in zip([tested, *others], videos, strict=True):

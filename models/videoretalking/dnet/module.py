@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """VideoReTalking's D-Net and its training on pairs of frames of one video."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,8 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lipsync_bench.datamodules.faces.crop_rules.ffhq_rectangle import FFHQRectangle
+from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
+from lipsync_bench.models.core.checkpoints import load_module
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.parts.losses import check_weights
@@ -19,6 +22,7 @@ from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyrami
 from lipsync_bench.models.videoretalking.dnet.network import DNet
 from lipsync_bench.models.videoretalking.dnet.windows import CoefficientPairs
 
+_log = logging.getLogger(__name__)
 _DEAD = ("conv1", "norm1")
 
 __all__ = ["VideoReTalkingDNet"]
@@ -57,6 +61,7 @@ class VideoReTalkingDNet(BenchModule):
         betas: of Adam.
         perceptual_weights: ImageNet weights of VGG-19: "torchvision", a folder, or "random" for smoke runs (the terms'
             names say so then).
+        init_from: checkpoint of this class to start from (fine-tuning); `warp_steps: 0` then trains all at once.
 
     Differs: layers, scales and weights of the perceptual loss, Gram's norm, Adam's betas, the weight of warping in the
     second phase and the pairs' both directions are PIRenderer's; the paper does not give them. Faces are cut by
@@ -86,6 +91,7 @@ class VideoReTalkingDNet(BenchModule):
         lr: float = 1e-4,
         betas: tuple[float, float] = (0.5, 0.999),
         perceptual_weights: str = TORCHVISION,
+        init_from: str | None = None,
         **steps: Any,
     ) -> None:
         super().__init__(**steps)
@@ -106,6 +112,14 @@ class VideoReTalkingDNet(BenchModule):
         return {
             "image_size": 64, "width": 0.125, "warp_steps": 0, "l1_weight": 1.0, "perceptual_weights": RANDOM,
         }  # fmt: skip
+
+    def begin(self) -> None:
+        if self.hparams["init_from"]:
+            path = Path(self.hparams["init_from"])
+            source = load_module(path, [VideoReTalkingDNet])
+            self.network.load_state_dict(source.network.state_dict())
+            _log.info("%s: starts from %s, sha256 %s", type(self).__name__, path, sha256(path))
+        super().begin()
 
     def published(self) -> Recipe:
         return Recipe(FFHQRectangle(), (self.image_size, self.image_size), mel_padding="constant")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torchvision.models import resnet50
 
-from lipsync_bench.models.pretrained.face_coefficients import HEADS, FaceCoefficients, face_crop, five_points
+from lipsync_bench.models.pretrained.face_coefficients import HEADS, FaceCoefficients, face_crop, points_as_standard
 from tests import golden
 
 STORED = golden.arrays("videoretalking_pipeline")
@@ -28,7 +28,7 @@ def test_a_face_is_placed_as_the_released_code_places_it() -> None:
     image = np.floor(golden.uniform("vrt/pipe/recon_img", (256, 256, 3), 0, 256)).astype(np.uint8)
     points = landmarks()
     up = np.stack([points[:, 0], 255 - points[:, 1]], axis=1)
-    np.testing.assert_allclose(five_points(up), STORED["recon_5p"], atol=1e-9)
+    np.testing.assert_allclose(points_as_standard(up), STORED["recon_5p"], atol=1e-9)
     crop, (width, height, scale, x, y) = face_crop(image, points)
     np.testing.assert_allclose([x, y, scale], STORED["recon_ts"], atol=1e-6)
     assert (width, height) == (256, 256)

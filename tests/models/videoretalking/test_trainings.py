@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.models.core.checkpoints import load_module, save_module
 from lipsync_bench.models.parts.patch_discriminator import PatchDiscriminator
 from lipsync_bench.models.parts.perceptual import gram_matrix
 from lipsync_bench.models.pretrained.arcface import SIZE, ArcFace, IdentityLoss
@@ -61,6 +61,16 @@ def test_d_net_learns_to_warp_first(tmp_path: Path) -> None:
     trainer = trainer_for(tmp_path, max_steps=1)
     trainer.fit(module, loader(module.example_batch(1)))
     assert {name.partition("/")[2] for name in trainer.callback_metrics} == {"l1_warp", "l1", "loss"}
+
+
+def test_d_net_starts_from_another_checkpoint(tmp_path: Path) -> None:
+    arguments = VideoReTalkingDNet.smoke_arguments(tmp_path)
+    first = VideoReTalkingDNet(**arguments)
+    save_module(first, tmp_path / "first.ckpt")
+    module = VideoReTalkingDNet(**arguments, lr=0.0, init_from=str(tmp_path / "first.ckpt"))
+    trainer_for(tmp_path).fit(module, loader(module.example_batch(1)))
+    own = dict(module.network.named_parameters())
+    assert all(torch.equal(own[name], value) for name, value in first.network.named_parameters())
 
 
 def test_each_pair_is_used_in_both_directions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
