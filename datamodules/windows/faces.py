@@ -59,7 +59,8 @@ def check_faces(clips: Sequence[Path], recipe: Recipe, method: str, own_crops: b
         raise FileNotFoundError(
             f"{len(found)} of {len(clips)} clips in {root} have no faces {wanted}, as {method.partition(' ')[0]} sees "
             f"them: {few([path.relative_to(root) for path in found])}. The first has {found[first]}. Expected a track "
-            f"beside every clip. Run: bench prepare --source DIR --out {root} --for {method}"
+            f"beside every clip. Run: bench prepare --source DIR --out {root} --for {method}; "
+            "overlays of the training that change the faces stand behind its name, as in NAME+OVERLAY"
         )
 
 

@@ -114,7 +114,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Tables:
         here.run("bench", "experiments", "copy", "protocols/videoretalking")
         path = folder / "experiments" / "protocols" / "videoretalking.yaml"
         path.write_text(path.read_text().replace("seconds: {hdtf: 20}", f"seconds: {{hdtf: {SECONDS}}}"))
-    networks = "wav2lip,videoretalking_enet,g4g_416,g4g_sync_expert,dinet"
+    networks = "wav2lip,videoretalking_enet,videoretalking_lnet,g4g_104,g4g_208,g4g_416,g4g_sync_expert"
     for name, source in (("lrs2", "LRS2"), ("hdtf", "HDTF")):
         here.run(
             *("bench", "prepare", "--dataset", name, "--source", f"source/{source}", "--out", f"data/{name}"),

@@ -172,7 +172,7 @@ def test_the_data_module_reads_the_faces_of_the_model(tmp_path: Path) -> None:
     write_faces(clips[0], recipe=other)
     with pytest.raises(FileNotFoundError, match=r"4 of 4 clips in .* have no faces mesh 48x32.* Run: bench") as caught:
         data(root, Model()).setup()
-    assert str(caught.value).endswith(f"bench prepare --source DIR --out {root} --for Model")
+    assert f"bench prepare --source DIR --out {root} --for Model; overlays of the training" in str(caught.value)
     assert "The first has mesh 16x16. Expected" in str(caught.value)
     for clip in clips:
         write_faces(clip)
