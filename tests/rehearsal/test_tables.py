@@ -149,7 +149,8 @@ def test_a_table_is_run_without_a_hand(tables: Tables, id: str) -> None:
     rows = tables.table(id)
     datasets = {row["dataset"] for row in rows}
     assert datasets == ({"lrs2", "hdtf"} if id.endswith("-1") else {"hdtf"})
+    wanted = {row["metric"] for row in rows} & {*MEASURED[id.partition("-")[0]]}
+    assert wanted
     for dataset, method in product(datasets, OURS[id]):
         ours = [row for row in rows if (row["dataset"], row["method"]) == (dataset, method) and row["ours"]]
-        assert {row["metric"] for row in ours} == set(MEASURED[id.partition("-")[0]]) & {row["metric"] for row in rows}
-        assert all(math.isfinite(float(row["ours"])) for row in ours)
+        assert wanted <= {row["metric"] for row in ours if math.isfinite(float(row["ours"]))}
