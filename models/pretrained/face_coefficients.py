@@ -52,8 +52,8 @@ __all__ = [
     "FaceCoefficients",
     "face_crop",
     "find_face_coefficients",
-    "points_as_standard",
     "load_face_coefficients",
+    "points_as_standard",
     "regressed",
 ]
 
