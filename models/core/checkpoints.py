@@ -49,6 +49,7 @@ __all__ = [
     "read_about",
     "read_origin",
     "read_stage",
+    "read_start",
     "save_module",
 ]
 
@@ -298,3 +299,18 @@ def read_stage(module: BenchModule, argument: str, kind: type[_Module]) -> _Modu
     if not Path(path).is_file():
         raise FileNotFoundError(f"{name}: no {argument} at {path}. Expected a {kind.__name__} checkpoint. {repair}")
     return load_module(Path(path), [kind])
+
+
+def read_start(module: _Module) -> _Module | None:
+    """The trained module of the same class whose checkpoint the argument `init_from` names; None without one.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, not ours, or holds another class.
+    """
+    if not module.hparams.get("init_from"):
+        return None
+    path = Path(module.hparams["init_from"])
+    source = load_module(path, [type(module)])
+    _log.info("%s: starts from %s, sha256 %s", type(module).__name__, path, sha256(path))
+    return source

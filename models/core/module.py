@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import FaceMeshBox
-from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
 from lipsync_bench.datamodules.windows.generator import GeneratorWindows
-from lipsync_bench.models.core.checkpoints import BenchModule, load_module, read_stage, save_module
+from lipsync_bench.models.core.checkpoints import BenchModule, read_stage, read_start, save_module
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.inputs import FaceInputs, Generated
 from lipsync_bench.models.core.session import CropSession, PasteFace, Session, Video
@@ -99,19 +98,18 @@ class TalkingFaceModule(BenchModule):
         return 2 if self.expert_mode == "train" and self.loaded("sync_expert") is not None else 1
 
     def begin(self) -> None:
-        if self.hparams.get("init_from"):
-            self._start_from(Path(self.hparams["init_from"]))
+        source = read_start(self)
+        if source is not None:
+            self.start_from(source)
         super().begin()
 
-    def _start_from(self: _Own, path: Path) -> _Own:
-        source = load_module(path, [type(self)])
+    def start_from(self: _Own, source: _Own) -> None:
+        """Take the weights of another module of this class, whose training this one goes on with."""
         self.generator.load_state_dict(source.generator.state_dict())
         if self.discriminator is not None and source.discriminator is not None:
             self.take_discriminator(source.discriminator)
         elif self.discriminator is not None:
-            _log.warning("%s: %s has no discriminator; it starts untrained", type(self).__name__, path)
-        _log.info("%s: starts from %s, sha256 %s", type(self).__name__, path, sha256(path))
-        return source
+            _log.warning("%s: init_from has no discriminator; it starts untrained", type(self).__name__)
 
     def take_discriminator(self, other: nn.Module) -> None:
         """Start with the weights of another one of this class."""

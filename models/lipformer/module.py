@@ -182,10 +182,9 @@ class LipFormer(TalkingFaceModule):
         """SHA-256 of the codebook's checkpoint; None while it has not been loaded."""
         return getattr(self.loaded("codes"), "source_sha256", None)
 
-    def _start_from(self, path: Path) -> "LipFormer":
-        source = super()._start_from(path)
+    def start_from(self, source: "LipFormer") -> None:
+        super().start_from(source)
         self.codes = source.loaded("codes") or self.codes  # those it was trained on, whatever `codebook` says
-        return source
 
     def generate_chunk(self, inputs: FaceInputs) -> Tensor:
         upper = self.codes.upper_half(inputs.faces)

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """VideoReTalking's D-Net and its training on pairs of frames of one video."""
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,10 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lipsync_bench.datamodules.faces.crop_rules.ffhq_rectangle import FFHQRectangle
-from lipsync_bench.datamodules.files.disk import sha256
 from lipsync_bench.datamodules.recipes.recipe import Recipe
 from lipsync_bench.datamodules.windows.dataset import WindowDataset
-from lipsync_bench.models.core.checkpoints import load_module
+from lipsync_bench.models.core.checkpoints import read_start
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.training import BenchModule, Stage, Terms
 from lipsync_bench.models.parts.losses import check_weights
@@ -22,7 +20,6 @@ from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyrami
 from lipsync_bench.models.videoretalking.dnet.network import DNet
 from lipsync_bench.models.videoretalking.dnet.windows import CoefficientPairs
 
-_log = logging.getLogger(__name__)
 _DEAD = ("conv1", "norm1")
 
 __all__ = ["VideoReTalkingDNet"]
@@ -114,11 +111,9 @@ class VideoReTalkingDNet(BenchModule):
         }  # fmt: skip
 
     def begin(self) -> None:
-        if self.hparams["init_from"]:
-            path = Path(self.hparams["init_from"])
-            source = load_module(path, [VideoReTalkingDNet])
+        source = read_start(self)
+        if source is not None:
             self.network.load_state_dict(source.network.state_dict())
-            _log.info("%s: starts from %s, sha256 %s", type(self).__name__, path, sha256(path))
         super().begin()
 
     def published(self) -> Recipe:

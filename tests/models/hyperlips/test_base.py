@@ -256,7 +256,7 @@ def test_training_starts_from_another_checkpoint(
     expected = {name: value for name, value in module.state_dict().items() if name.startswith("discriminator.")}
     expected = copy.deepcopy(expected) | source.state_dict()  # what the source lacks stays
     assert any(not torch.equal(value, expected[name]) for name, value in module.state_dict().items())
-    with caplog.at_level(logging.INFO, logger="lipsync_bench.models.core.module"):
+    with caplog.at_level(logging.INFO, logger="lipsync_bench.models.core.checkpoints"):
         trainer_for(tmp_path, callbacks=[record := Rows()]).fit(module, loader(module.example_batch(1)))
     for name, value in record.before.items():
         assert name.startswith("base.") or torch.equal(value, expected[name]), name
