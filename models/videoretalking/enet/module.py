@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
@@ -24,11 +23,10 @@ from lipsync_bench.models.parts.stylegan2 import logistic_terms, non_saturating_
 from lipsync_bench.models.pretrained.arcface import IdentityLoss
 from lipsync_bench.models.videoretalking.enet.degradation import QUALITIES, through_jpeg
 from lipsync_bench.models.videoretalking.enet.network import SCALE, SIZE, ENet
-from lipsync_bench.models.videoretalking.lnet.module import VideoReTalkingLNet
+from lipsync_bench.models.videoretalking.lnet.module import VideoReTalkingLNet, shown_to_expert
 from lipsync_bench.models.videoretalking.lnet.network import LNet
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 
-_EXPERT_PX = 96
 _VARIANTS = {"suite": {"adversarial": 1.0, "sync": 0.3}, "paper": {"adversarial": 100.0, "sync": 0.0}}
 Variant = Literal["suite", "paper"]
 
@@ -59,7 +57,7 @@ class VideoReTalkingENet(TalkingFaceModule):
     twice the number of batches.
 
     Args:
-        image_size: height and width of the faces, four times those of L-Net's; 384 is published.
+        image_size: height and width of the faces, four times those that L-Net was trained with; 384 is published.
         width: factor on the channels of E-Net and of the discriminator; 1.0 is published.
         lnet: path of a checkpoint of VideoReTalkingLNet, which stays as it is. Needed to begin a training, not in a
             checkpoint of this class, which holds it.
@@ -137,7 +135,7 @@ class VideoReTalkingENet(TalkingFaceModule):
 
     @classmethod
     def smoke_arguments(cls, folder: Path) -> dict[str, Any]:
-        small: dict[str, Any] = {"width": 0.125, "blocks": 1}
+        small: dict[str, Any] = {"image_size": 16, "width": 0.125, "blocks": 1}
         save_module(VideoReTalkingLNet(**small), folder / "lnet.ckpt")
         return {
             **super().smoke_arguments(folder), "image_size": 64, "width": 0.03125, "lnet": str(folder / "lnet.ckpt"),
@@ -161,12 +159,13 @@ class VideoReTalkingENet(TalkingFaceModule):
     def begin(self) -> None:
         if self.hparams["lnet"] is not None or not self.hparams["init_from"]:
             stored = read_stage(self, "lnet", VideoReTalkingLNet)
-            sizes = {name: stored.hparams[name] for name in ("width", "blocks")}
-            wanted = {name: self.hparams[f"lnet_{name}"] for name in sizes}
+            sizes = {name: stored.hparams[name] for name in ("width", "blocks")} | {"image_size": stored.image_size}
+            wanted = {name: self.hparams[f"lnet_{name}"] for name in ("width", "blocks")}
+            wanted["image_size"] = self.image_size // SCALE
             if sizes != wanted:
                 raise ValueError(
                     f"{self.hparams['lnet']}: an L-Net of {sizes}. Expected {wanted}. Set --model.init_args.lnet_width "
-                    "and --model.init_args.lnet_blocks."
+                    f"and --model.init_args.lnet_blocks; --model.init_args.image_size is {SCALE} times L-Net's."
                 )
             self.generator.low_res.load_state_dict(stored.generator.state_dict())
         super().begin()
@@ -217,9 +216,7 @@ class VideoReTalkingENet(TalkingFaceModule):
         if self.identity_loss is not None:
             terms["identity"] = self.identity_loss(*shown)
         if self.sync_expert is not None:
-            small = F.interpolate(fake, (_EXPERT_PX, _EXPERT_PX), mode="bilinear", align_corners=False)
-            lips = from_time_major(small, generated.shape[2]).transpose(1, 2)
-            terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], lips)
+            terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], shown_to_expert(generated))
         fake, real = fake * 2 - 1, real * 2 - 1
         if self.discriminator is not None:
             terms["adversarial"] = non_saturating_loss(self.discriminator(fake))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from lipsync_bench.datamodules.faces.crop_rules.boxes import DetectorBox
@@ -12,13 +13,24 @@ from lipsync_bench.datamodules.recipes.recipe import Recipe, References
 from lipsync_bench.models.core.frozen import frozen
 from lipsync_bench.models.core.module import TalkingFaceModule
 from lipsync_bench.models.core.training import Stage, Terms
-from lipsync_bench.models.parts.layers import to_time_major
+from lipsync_bench.models.parts.layers import from_time_major, to_time_major
 from lipsync_bench.models.parts.losses import ReconstructionLoss, SyncLoss, check_weights
 from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
-from lipsync_bench.models.videoretalking.lnet.network import LNet
+from lipsync_bench.models.videoretalking.lnet.network import LEAST_PX, MULTIPLE_OF, SIZE, LNet
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 
-__all__ = ["VideoReTalkingLNet"]
+_EXPERT_PX = 96
+
+__all__ = ["VideoReTalkingLNet", "shown_to_expert"]
+
+
+def shown_to_expert(generated: Tensor) -> Tensor:
+    """Windows (B,3,T,H,W) as (B,T,3,96,96), the size that the lip-sync expert was trained with."""
+    if generated.shape[-2:] != (_EXPERT_PX, _EXPERT_PX):
+        frames = to_time_major(generated, 2)
+        frames = F.interpolate(frames, (_EXPERT_PX, _EXPERT_PX), mode="bilinear", align_corners=False)
+        generated = from_time_major(frames, generated.shape[2])
+    return generated.transpose(1, 2)
 
 
 class VideoReTalkingLNet(TalkingFaceModule):
@@ -44,7 +56,9 @@ class VideoReTalkingLNet(TalkingFaceModule):
     enlarges the face (E-Net). L-Net alone is a row of the paper's Table 3, and this class.
 
     Args:
-        width: factor on the channels; 1.0 is published. Faces are 96 x 96 at any width.
+        image_size: height and width of the faces, a multiple of 8 from 16 on; 96 is published. The expert sees them at
+            96.
+        width: factor on the channels; 1.0 is published.
         blocks: FFC residual blocks at each of the decoder's three sizes; 9 is published.
         cross_attention: False joins the features of target and reference without attention, the ablation of Table 3.
         sync_expert: path of a checkpoint of SyncExpertModule. Needed to train and validate unless sync_weight is 0.
@@ -74,6 +88,7 @@ class VideoReTalkingLNet(TalkingFaceModule):
 
     def __init__(
         self,
+        image_size: int = SIZE,
         width: float = 1.0,
         blocks: int = 9,
         cross_attention: bool = True,
@@ -88,9 +103,14 @@ class VideoReTalkingLNet(TalkingFaceModule):
         init_from: str | None = None,
         **steps: Any,
     ) -> None:
-        super().__init__(image_size=96, **steps)
+        super().__init__(image_size=image_size, **steps)
         self.save_hyperparameters()
         self.set_adam(lr, betas)
+        if image_size < LEAST_PX or image_size % MULTIPLE_OF:
+            raise ValueError(
+                f"image_size is {image_size}. Expected a multiple of {MULTIPLE_OF} from {LEAST_PX} on. Set "
+                "--model.init_args.image_size."
+            )
         self.expert_mode = expert_mode
         self.weights = {"l1": l1_weight, "perceptual": perceptual_weight, "sync": sync_weight}
         check_weights(self.weights)
@@ -122,5 +142,5 @@ class VideoReTalkingLNet(TalkingFaceModule):
             images = (self.from_network(to_time_major(x, 2)) for x in (generated, target))
             terms["perceptual"] = self.vgg_loss(*images)
         if self.sync_expert is not None:
-            terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], generated.transpose(1, 2))
+            terms["sync"] = self.sync_loss(self.sync_expert, batch["mel"], shown_to_expert(generated))
         return Terms(terms)

@@ -15,10 +15,15 @@ from lipsync_bench.models.parts.layers import audio_encoder, from_time_major, sc
 from lipsync_bench.models.videoretalking.blocks import ConvBlock, DownBlock, SpectralConv2d, SteeredBlocks, UpBlock
 from lipsync_bench.models.videoretalking.lnet.ffc import FFCResidualBlock
 
+SIZE = 96
+"""Height and width of the published faces."""
+LEAST_PX = 16
 _HEADS = 4
 _LEVELS = 3  # halvings of height and width
+MULTIPLE_OF = 2**_LEVELS
+"""What height and width are multiples of, from `LEAST_PX` on."""
 
-__all__ = ["CrossTransformer", "LNet", "LNetDecoder", "LNetEncoder"]
+__all__ = ["LEAST_PX", "MULTIPLE_OF", "SIZE", "CrossTransformer", "LNet", "LNetDecoder", "LNetEncoder"]
 
 
 class _FinalBlock(nn.Module):
@@ -215,9 +220,10 @@ class LNet(nn.Module):
             ValueError: faces of another size.
         """
         height, width = faces.shape[-2:]
-        if height % 8 or width % 8 or min(height, width) < 16:
+        if height % MULTIPLE_OF or width % MULTIPLE_OF or min(height, width) < LEAST_PX:
             raise ValueError(
-                f"LNet: faces of {height} x {width}. Expected multiples of 8 from 16 on (published: 96). Resize them."
+                f"LNet: faces of {height} x {width}. Expected multiples of {MULTIPLE_OF} from {LEAST_PX} on "
+                f"(published: {SIZE}). Resize them."
             )
         frames = faces.shape[2] if faces.ndim == 5 else None
         if frames is not None:

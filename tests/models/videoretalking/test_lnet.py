@@ -25,6 +25,7 @@ from lipsync_bench.models.core.inputs import FaceInputs
 from lipsync_bench.models.videoretalking import VideoReTalkingLNet
 from lipsync_bench.models.videoretalking.blocks import LayerNorm2d, SpectralConv2d
 from lipsync_bench.models.videoretalking.lnet.ffc import FFCResidualBlock, FourierUnit
+from lipsync_bench.models.videoretalking.lnet.module import shown_to_expert
 from lipsync_bench.models.videoretalking.lnet.network import LNet
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 from tests import golden
@@ -313,6 +314,23 @@ def test_published_defaults_and_wrong_weights() -> None:
         VideoReTalkingLNet(**SMALL, sync_weight=-1)
 
 
+def test_faces_of_another_size(small_expert: str, tmp_path: Path) -> None:
+    module = VideoReTalkingLNet(48, **SMALL, sync_expert=small_expert, perceptual_weight=0.0)
+    assert module.recipe.size_hw == (48, 48)
+    trainer = trainer_for(tmp_path)
+    trainer.fit(module, loader(module.example_batch(1)))
+    assert np.isfinite(float(trainer.callback_metrics["train/sync"]))
+    window = torch.rand(2, 3, 5, 48, 48)
+    shown = shown_to_expert(window)
+    assert shown.shape == (2, 5, 3, 96, 96)
+    expected = F.interpolate(window[1, :, 3][None], (96, 96), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(shown[1, 3], expected)
+    assert torch.equal(shown_to_expert(shown.transpose(1, 2)), shown)
+    for size in (8, 100):
+        with pytest.raises(ValueError, match=rf"image_size is {size}\. Expected a multiple of 8 from 16 on"):
+            VideoReTalkingLNet(size, **SMALL)
+
+
 def test_loss_is_the_weighted_sum_of_its_terms(small_expert: str, tmp_path: Path) -> None:
     module = VideoReTalkingLNet(
         **SMALL, sync_expert=small_expert, l1_weight=2, perceptual_weight=0.5, perceptual_weights="random"
@@ -415,7 +433,7 @@ def test_training_starts_from_another_checkpoint(tmp_path: Path, caplog: pytest.
     first = VideoReTalkingLNet(**ALONE)
     save_module(first, tmp_path / "first.ckpt")
     module = VideoReTalkingLNet(**ALONE, lr=0.0, init_from=str(tmp_path / "first.ckpt"))
-    with caplog.at_level(logging.INFO, logger="lipsync_bench.models.core.module"):
+    with caplog.at_level(logging.INFO, logger="lipsync_bench.models.core.checkpoints"):
         trainer_for(tmp_path).fit(module, loader(module.example_batch(1)))
     assert "starts from" in caplog.text
     own = dict(module.generator.named_parameters())

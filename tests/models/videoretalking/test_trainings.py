@@ -120,6 +120,8 @@ def test_e_net_begins_with_a_trained_l_net_and_leaves_it(tmp_path: Path) -> None
     assert not module.identity_loss
     with pytest.raises(ValueError, match=r"an L-Net of .*Expected .*'width': 0\.25.*lnet_width"):
         trainer_for(tmp_path).fit(small(tmp_path, lnet_width=0.25), loader(module.example_batch(1)))
+    with pytest.raises(ValueError, match=r"'image_size': 16}\. Expected .*'image_size': 32}.* 4 times L-Net's"):
+        trainer_for(tmp_path).fit(small(tmp_path, image_size=128), loader(module.example_batch(1)))
     with pytest.raises(ValueError, match=r"lnet is None.*lightning fit -c experiments/videoretalking_lnet"):
         trainer_for(tmp_path).fit(small(tmp_path, lnet=None), loader(module.example_batch(1)))
 
