@@ -54,12 +54,18 @@ class ComparedRow:
             and whose videos were not given), `NOT_RUN` (a method of this suite, or the ground truth), empty where the
             source has the row, or the row is of another source's data set.
         cells: The values by metric.
+        covered: Whether each source is of the row's data set.
     """
 
     row: PaperRow
     in_paper: bool
     marks: tuple[str, ...]
     cells: dict[str, ComparedCell]
+    covered: tuple[bool, ...]
+
+    def listed(self, source: int) -> bool:
+        """Whether the row has a line for this source in a frame: a source of another data set has nothing to say."""
+        return self.covered[source] or not any(self.covered)
 
 
 @dataclass(frozen=True)
@@ -202,7 +208,7 @@ class Comparison:
         return tuple(_cell(row, column, self.table.digits(column.metric)) for column in columns)
 
     def frame(self) -> pd.DataFrame:
-        """One line for each row, metric and source; one with empty `ours` where there is no source.
+        """One line for each row, metric and source of the row's data set; one with empty `ours` where there is none.
 
         Columns: table, dataset, row, method, metric, better (direction), paper (as printed), source, ours, low, high
         (95% bootstrap interval), n, tried, counts (what n counts), comparable, why, and what produced ours: place,
@@ -229,9 +235,9 @@ class Comparison:
                 for cell in others:
                     source = self.sources[cell.column.source]
                     ours = {"source": source.heading, "counts": source.counts, **_numbers(cell)}
-                    if cell.column.kind == "ours":
+                    if cell.column.kind == "ours" and row.listed(cell.column.source):
                         yield base | ours
-                    elif cell.score is not None:
+                    elif cell.column.kind == "diagnostic" and cell.score is not None:
                         yield base | {"metric": PAPER_METRICS[metric].diagnostic, "better": "", "paper": ""} | ours
 
 

@@ -32,7 +32,7 @@ def _compared(table: PaperTable, row: PaperRow, sources: Sequence[ScoreSource], 
         missing if nowhere or (own and row.name not in source.names) else ""
         for source, own in zip(sources, covered, strict=True)
     )
-    return ComparedRow(row, in_paper, marks, cells)
+    return ComparedRow(row, in_paper, marks, cells, tuple(covered))
 
 
 def _added(table: PaperTable, sources: Sequence[ScoreSource]) -> Iterator[ComparedRow]:

@@ -384,6 +384,19 @@ def test_the_csv_is_tidy_and_complete(joined):
     assert "23.8450" in set(alone["paper"])
 
 
+def test_the_csv_has_no_lines_of_another_data_set_s_results(tmp_path):
+    """G4G's Table 1 is of two data sets, whose results lie in two folders."""
+    folders = [results(tmp_path / name, rows_of("wav2lip", 45), dataset=name) for name in ("lrs2", "hdtf")]
+    joined = compare(load_table("g4g-1"), [source for folder in folders for source in read_sources(folder)])
+    frame = pd.read_csv(io.StringIO(to_csv(joined)), dtype={"paper": str})
+    assert len(frame) == 60
+    for dataset in ("lrs2", "hdtf"):
+        assert set(frame.loc[frame["dataset"] == dataset, "source"]) == {f"paired_face_box-v2, {dataset}"}
+    assert (
+        frame.loc[(frame["method"] == "wav2lip") & (frame["metric"] == "psnr"), "ours"].notna().tolist() == [True] * 2
+    )
+
+
 def cells(markdown_line: str) -> list[str]:
     return [cell.strip() for cell in re.split(r"(?<!\\)\|", markdown_line)[1:-1]]
 
