@@ -40,7 +40,7 @@ from lipsync_bench.datamodules.recipes.values import MelPadding
 from lipsync_bench.datamodules.weights.store import Store
 from lipsync_bench.evaluation.evaluate import evaluate_dataset
 from lipsync_bench.evaluation.options import Inputs, MetricOptions, Running
-from lipsync_bench.experiment_files import experiment_file
+from lipsync_bench.experiment_files import experiment_file, named_file
 from lipsync_bench.inference.base_frames import make_base_frames
 from lipsync_bench.inference.dub import dub_frames
 from lipsync_bench.inference.preview import write_preview
@@ -68,10 +68,17 @@ _log = logging.getLogger(__name__)
 __all__ = ["run_demo", "trainings"]
 
 
+def _names(run: str) -> list[str]:
+    """The YAMLs of a run as they are typed: its own, and its overlay for the synthetic corpus.
+
+    A variant, NAME_VARIANT, has those of NAME and an overlay of its own for the corpus.
+    """
+    base = [run] if experiment_file("", run) is not None or "_" not in run else _names(run.rpartition("_")[0])
+    return [*base, f"synthetic/{run}"]
+
+
 def _files(run: str) -> list[Path]:
-    """The YAML of a run and its overlay for the synthetic corpus."""
-    files = [experiment_file(kind, run) for kind in ("", "synthetic")]
-    return [file for file in files if file is not None]
+    return [named_file("", name, "-c") for name in _names(run)]
 
 
 def _arguments(run: str, part: str) -> dict[str, Any]:
@@ -94,7 +101,7 @@ def trainings(method: str) -> list[str]:
     Raises:
         ValueError: There is none with an overlay for the synthetic corpus.
     """
-    known = [name for name in list_methods() if len(_files(name)) == 2]
+    known = [name for name in list_methods() if all(experiment_file(kind, name) for kind in ("", "synthetic"))]
     runs: list[str] = []
 
     def add(run: str) -> None:
@@ -112,9 +119,15 @@ def trainings(method: str) -> list[str]:
     return runs if any(map(_is_expert, runs)) else [EXPERT, *runs]
 
 
-def _is_expert(run: str) -> bool:
+def _class(run: str) -> type:
     package, _, name = _arguments(run, "model")["class_path"].rpartition(".")
-    return issubclass(getattr(import_module(package), name), SyncExpertModule)
+    kind = getattr(import_module(package), name)
+    assert isinstance(kind, type)
+    return kind
+
+
+def _is_expert(run: str) -> bool:
+    return issubclass(_class(run), SyncExpertModule)
 
 
 def _fit(out: Path, method: str, seed: int) -> None:
@@ -228,7 +241,7 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     runs = trainings(method)
     _claim(out, seed, overwrite)
     videos, clips, results = out / "videos", out / "clips", out / "results" / method
-    recipes = [recipe_named(f"{run}+synthetic/{run}") for run in runs]
+    recipes = [recipe_named("+".join(_names(run))) for run in runs]
     stages: list[tuple[str, Callable[[], object]]] = [
         ("corpus: talking heads with true sync", lambda: make_corpus(
             videos, speakers=SPEAKERS, clips_per_speaker=CLIPS_PER_SPEAKER, seconds=SECONDS, seed=seed
@@ -246,7 +259,7 @@ def run_demo(out: Path, *, method: str = "wav2lip", seed: int = 0, overwrite: bo
     boards: list[pd.DataFrame] = []
 
     def trained() -> dict[str, Path]:
-        return {name: _weights(out, name) for name in runs if name in list_methods()}
+        return {name: _weights(out, name) for name in runs if _class(name) in list_methods().values()}
 
     def shown() -> dict[str, Path]:  # beside its like: the weights of the package, which would take time to evaluate
         return trained() | ({PRETRAINED: PRETRAINED_FILE} if PRETRAINED_FILE.stem in runs else {})

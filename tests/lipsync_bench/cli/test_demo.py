@@ -48,8 +48,16 @@ def test_a_demo_trains_what_the_yamls_of_a_method_name():
     assert demo.trainings("hyperlips_base") == ["hyperlips_sync_expert", "hyperlips_base"]
     assert demo.trainings("lipformer") == ["sync_expert", "lipformer_codebook", "lipformer"]
     assert demo.trainings("videoretalking_lnet") == ["sync_expert", "videoretalking_lnet"]
+    assert demo.trainings("videoretalking_enet") == ["sync_expert", "videoretalking_lnet_32", "videoretalking_enet"]
     with pytest.raises(ValueError, match=r"no demo of 'wav2'\. Expected one of dinet, .*wav2lip\. Set --method"):
         demo.trainings("wav2")
+
+
+def test_a_variant_of_a_run_has_an_overlay_of_its_own():
+    names = ["videoretalking_lnet", "synthetic/videoretalking_lnet", "synthetic/videoretalking_lnet_32"]
+    assert demo._names("videoretalking_lnet_32") == names
+    assert demo._arguments("videoretalking_lnet_32", "model")["image_size"] == 32
+    assert demo._arguments("videoretalking_lnet_32", "model")["width"] == 0.25
 
 
 @pytest.mark.parametrize("method", sorted({name.partition("_")[0] for name in list_methods()}))
