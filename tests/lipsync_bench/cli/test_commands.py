@@ -15,6 +15,7 @@ import yaml
 from cyclopts import App
 
 from lipsync_bench import bench
+from lipsync_bench.cli import demo
 from lipsync_bench.cli.lightning import BenchCLI
 from lipsync_bench.evaluation.task.benchmark import load_benchmark
 from lipsync_bench.experiment_files import named_file
@@ -89,7 +90,7 @@ def stages(overlay: Path) -> list[Path]:
 @pytest.mark.parametrize(
     "configs",
     [[p] for p in RUNS]
-    + [[ROOT / "experiments" / p.name, p] for p in OVERLAYS]
+    + [[ROOT / "experiments" / f"{stem}.yaml" for stem in demo._names(p.stem)] for p in OVERLAYS]
     + [[run, p] for p in VARIANTS for run in stages(p)],
     ids=lambda c: "-".join(name(path) for path in c),
 )
