@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tables of VideoReTalking and G4G from trained runs to printed rows, on an imitation of HDTF: `make rehearsal`.
+"""The tables of VideoReTalking and G4G from trained runs to printed rows, on an imitation of HDTF.
 
 Every network is trained for two steps at a small width; the networks of others have made-up weights. The protocols are
 the package's, but that VideoReTalking's wants clips of 20 seconds: LIPSYNC_REHEARSAL_SECONDS=20 makes such. Face tracks
-of SyncNet's script have 100 frames or more, so that 5 seconds are the least.
+of SyncNet's script have 100 frames or more, so that 5 seconds are the least. `make
+rehearsal_tables` runs it, which takes too long for continuous integration.
 """
 
 import csv
