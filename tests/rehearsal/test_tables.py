@@ -3,8 +3,9 @@
 
 Every network is trained for two steps at a small width; the networks of others have made-up weights. The protocols are
 the package's, but that VideoReTalking's wants clips of 20 seconds: LIPSYNC_REHEARSAL_SECONDS=20 makes such. Face tracks
-of SyncNet's script have 100 frames or more, so that 5 seconds are the least. `make
-rehearsal_tables` runs it, which takes too long for continuous integration.
+of SyncNet's script have 100 frames or more, so that 5 seconds are the least.
+
+`make rehearsal_tables` runs it, which takes too long for continuous integration.
 """
 
 import csv
