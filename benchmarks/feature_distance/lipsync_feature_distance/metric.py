@@ -11,8 +11,8 @@ from torch import Tensor
 from lipsync_bench.metrics.image.scorer import PairScorer
 from lipsync_bench.metrics.metric import INF, Column, Description, ScoredClip, Scorer
 
-MEAN, STD = (0.498, 0.498, 0.498), (0.502, 0.502, 0.502)
-"""Of the images, in [0, 1], that the lite networks were trained with (127 and 128 of 255)."""
+MEAN, STD = 127, 128
+"""Of the grey levels, 0 to 255, that the lite networks were trained with."""
 
 __all__ = ["feature_distance"]
 
@@ -26,8 +26,7 @@ def _network() -> EfficientNet:
 def _features(images: Tensor) -> list[Tensor]:
     """(1, 3, H, W) RGB, uint8 -> the last map of each size from a half on, of length 1 over its channels."""
     network = _network()
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-    x = network._swish(network._bn0(network._conv_stem((images.float() / 255 - mean) / std)))
+    x = network._swish(network._bn0(network._conv_stem((images.float() - MEAN) / STD)))
     last = {x.shape[-2:]: x}
     for block in network._blocks:
         x = block(x)

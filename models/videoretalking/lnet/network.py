@@ -17,13 +17,27 @@ from lipsync_bench.models.videoretalking.lnet.ffc import FFCResidualBlock
 
 SIZE = 96
 """Height and width of the published faces."""
-LEAST_PX = 16
+_LEAST_PX = 16
 _HEADS = 4
 _LEVELS = 3  # halvings of height and width
-MULTIPLE_OF = 2**_LEVELS
-"""What height and width are multiples of, from `LEAST_PX` on."""
 
-__all__ = ["LEAST_PX", "MULTIPLE_OF", "SIZE", "CrossTransformer", "LNet", "LNetDecoder", "LNetEncoder"]
+__all__ = ["SIZE", "CrossTransformer", "LNet", "LNetDecoder", "LNetEncoder", "check_sides"]
+
+
+def check_sides(found: str, sides: tuple[int, ...], mend: str) -> None:
+    """Refuse faces that cannot be halved three times, or have fewer pixels then than the widest convolution needs.
+
+    Args:
+        found: What has these sides, as the error names it.
+        sides: Heights and widths in pixels.
+        mend: What the error says to do.
+
+    Raises:
+        ValueError: A side is no multiple of 8 from 16 on.
+    """
+    if any(side < _LEAST_PX or side % 2**_LEVELS for side in sides):
+        expected = f"Expected multiples of {2**_LEVELS} from {_LEAST_PX} on (published: {SIZE})"
+        raise ValueError(f"{found}. {expected}. {mend}")
 
 
 class _FinalBlock(nn.Module):
@@ -220,11 +234,7 @@ class LNet(nn.Module):
             ValueError: faces of another size.
         """
         height, width = faces.shape[-2:]
-        if height % MULTIPLE_OF or width % MULTIPLE_OF or min(height, width) < LEAST_PX:
-            raise ValueError(
-                f"LNet: faces of {height} x {width}. Expected multiples of {MULTIPLE_OF} from {LEAST_PX} on "
-                f"(published: {SIZE}). Resize them."
-            )
+        check_sides(f"LNet: faces of {height} x {width}", (height, width), "Resize them.")
         frames = faces.shape[2] if faces.ndim == 5 else None
         if frames is not None:
             audio, faces = to_time_major(audio, 1), to_time_major(faces, 2)

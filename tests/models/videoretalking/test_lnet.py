@@ -327,7 +327,7 @@ def test_faces_of_another_size(small_expert: str, tmp_path: Path) -> None:
     torch.testing.assert_close(shown[1, 3], expected)
     assert torch.equal(shown_to_expert(shown.transpose(1, 2)), shown)
     for size in (8, 100):
-        with pytest.raises(ValueError, match=rf"image_size is {size}\. Expected a multiple of 8 from 16 on"):
+        with pytest.raises(ValueError, match=rf"image_size is {size}\. Expected multiples of 8 from 16 on"):
             VideoReTalkingLNet(size, **SMALL)
 
 
