@@ -54,7 +54,7 @@ test_all: $(STAMP) ## all tests: also drills with killed processes, trainings of
 rehearsal: $(STAMP) ## the commands of docs/train_and_rank.md on stand-ins for LRS2, MEAD and the official weights; 15 minutes on 2 cores
 	LIPSYNC_REHEARSAL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/rehearsal/test_rehearsal.py
 
-rehearsal_tables: $(STAMP) ## the tables of VideoReTalking and G4G from trained runs, on a stand-in for HDTF; about 50 minutes on 2 cores
+rehearsal_tables: $(STAMP) ## the tables of VideoReTalking and G4G from trained runs, on a stand-in for HDTF; half an hour on 2 cores
 	LIPSYNC_REHEARSAL=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 0 tests/rehearsal/test_tables.py
 
 lint: $(STAMP) ## format, lint, types and layers
