@@ -32,8 +32,15 @@ def _videos(folders: Sequence[Path], clip: str, methods: Sequence[str]) -> dict[
     for folder in folders:
         for method in dict.fromkeys(ResultsFolder(folder).rows()["method"]):
             paths = [p for p in folder.glob(f"videos/{method}*/{clip}.mp4") if p.parts[-3].split("-")[0] == method]
-            found.setdefault(method, paths[0])
+            if paths:
+                found.setdefault(method, paths[0])
     order = methods or sorted(found, key=lambda name: name not in _TITLES)
+    missing = [name for name in order or ["ground_truth"] if name not in found]
+    if missing:
+        raise SystemExit(
+            f"no video of {', '.join(missing)} for the clip {clip}. Expected results that bench evaluate --save-videos "
+            "made. Set --clip or --methods."
+        )
     return {name: found[name] for name in order}
 
 
