@@ -25,7 +25,7 @@ __all__ = ["SIZE", "CrossTransformer", "LNet", "LNetDecoder", "LNetEncoder", "ch
 
 
 def check_sides(found: str, sides: tuple[int, ...], mend: str) -> None:
-    """Refuse faces that cannot be halved three times, or have fewer pixels then than the widest convolution needs.
+    """Refuse faces whose sides cannot be halved three times, or are too small for it.
 
     Args:
         found: What has these sides, as the error names it.
