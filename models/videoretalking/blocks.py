@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Blocks that VideoReTalking's L-Net and D-Net have in common, with the names of their official weights."""
+"""What VideoReTalking's L-Net and D-Net have in common: blocks with the names of their official weights, sizes."""
 
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +19,43 @@ __all__ = [
     "ConvBlock",
     "DownBlock",
     "LayerNorm2d",
+    "Sides",
     "SpectralConv2d",
     "SteeredBlocks",
     "UpBlock",
     "plain_conv",
 ]
+
+
+class Sides(NamedTuple):
+    """The heights and widths, in pixels, of the images that a network takes.
+
+    Args:
+        multiple_of: what each of them is a multiple of.
+        least: the least of them.
+        published: that of the publication.
+    """
+
+    multiple_of: int
+    least: int
+    published: int
+
+    def check(self, found: str, *sides: int, mend: str = "Resize them.") -> None:
+        """Refuse others.
+
+        Args:
+            found: what has these sides, as the error names it.
+            sides: heights and widths.
+            mend: what the error says to do.
+
+        Raises:
+            ValueError: a side is too small or no multiple.
+        """
+        if any(side < self.least or side % self.multiple_of for side in sides):
+            raise ValueError(
+                f"{found}. Expected multiples of {self.multiple_of} from {self.least} on (published: "
+                f"{self.published}). {mend}"
+            )
 
 
 def plain_conv(inputs: int, outputs: int, kernel: int) -> nn.Conv2d:

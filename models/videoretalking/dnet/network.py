@@ -19,6 +19,7 @@ from lipsync_bench.models.videoretalking.blocks import (
     ConvBlock,
     DownBlock,
     LayerNorm2d,
+    Sides,
     SteeredBlocks,
     UpBlock,
     plain_conv,
@@ -28,6 +29,7 @@ COEFFICIENTS = 73
 """Of a frame: 64 of the expression, 3 angles, 3 of the translation, 3 of the crop."""
 FEWEST_FRAMES = 25
 """Of a window of coefficients, which the mapping's convolutions shorten to one value."""
+_SIDES = Sides(multiple_of=32, least=64, published=256)
 _FIRST_KERNEL = 7
 _SHORTER = 3  # what a dilated convolution takes off at each end of a window
 _MAPPINGS = 3
@@ -275,10 +277,7 @@ class DNet(nn.Module):
             ValueError: images of another size, or other coefficients.
         """
         height, width = image.shape[2:]
-        if height % 32 or width % 32 or min(height, width) < 64:
-            raise ValueError(
-                f"DNet: images of {height} x {width}. Expected multiples of 32 from 64 on (published: 256). Resize them"
-            )
+        _SIDES.check(f"DNet: images of {height} x {width}", height, width)
         if coeff.ndim != 3 or coeff.shape[1] != COEFFICIENTS or coeff.shape[2] < FEWEST_FRAMES:
             raise ValueError(
                 f"DNet: coeff is {tuple(coeff.shape)}. Expected (N, {COEFFICIENTS}, T) with {FEWEST_FRAMES} frames or "

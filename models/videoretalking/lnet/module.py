@@ -16,7 +16,7 @@ from lipsync_bench.models.core.training import Stage, Terms
 from lipsync_bench.models.parts.layers import from_time_major, to_time_major
 from lipsync_bench.models.parts.losses import ReconstructionLoss, SyncLoss, check_weights
 from lipsync_bench.models.parts.perceptual import RANDOM, TORCHVISION, VGGPyramidLoss
-from lipsync_bench.models.videoretalking.lnet.network import SIZE, LNet, check_sides
+from lipsync_bench.models.videoretalking.lnet.network import SIDES, SIZE, LNet
 from lipsync_bench.models.wav2lip.sync_expert import SyncExpertModule
 
 _EXPERT_PX = 96
@@ -106,7 +106,7 @@ class VideoReTalkingLNet(TalkingFaceModule):
         super().__init__(image_size=image_size, **steps)
         self.save_hyperparameters()
         self.set_adam(lr, betas)
-        check_sides(f"image_size is {image_size}", (image_size,), "Set --model.init_args.image_size.")
+        SIDES.check(f"image_size is {image_size}", image_size, mend="Set --model.init_args.image_size.")
         self.expert_mode = expert_mode
         self.weights = {"l1": l1_weight, "perceptual": perceptual_weight, "sync": sync_weight}
         check_weights(self.weights)

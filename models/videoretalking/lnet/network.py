@@ -12,32 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lipsync_bench.models.parts.layers import audio_encoder, from_time_major, scaled, to_time_major
-from lipsync_bench.models.videoretalking.blocks import ConvBlock, DownBlock, SpectralConv2d, SteeredBlocks, UpBlock
+from lipsync_bench.models.videoretalking.blocks import (
+    ConvBlock,
+    DownBlock,
+    Sides,
+    SpectralConv2d,
+    SteeredBlocks,
+    UpBlock,
+)
 from lipsync_bench.models.videoretalking.lnet.ffc import FFCResidualBlock
 
 SIZE = 96
 """Height and width of the published faces."""
-_LEAST_PX = 16
 _HEADS = 4
 _LEVELS = 3  # halvings of height and width
+SIDES = Sides(multiple_of=2**_LEVELS, least=16, published=SIZE)
 
-__all__ = ["SIZE", "CrossTransformer", "LNet", "LNetDecoder", "LNetEncoder", "check_sides"]
-
-
-def check_sides(found: str, sides: tuple[int, ...], mend: str) -> None:
-    """Refuse faces whose sides cannot be halved three times, or are too small for it.
-
-    Args:
-        found: What has these sides, as the error names it.
-        sides: Heights and widths in pixels.
-        mend: What the error says to do.
-
-    Raises:
-        ValueError: A side is no multiple of 8 from 16 on.
-    """
-    if any(side < _LEAST_PX or side % 2**_LEVELS for side in sides):
-        expected = f"Expected multiples of {2**_LEVELS} from {_LEAST_PX} on (published: {SIZE})"
-        raise ValueError(f"{found}. {expected}. {mend}")
+__all__ = ["SIDES", "SIZE", "CrossTransformer", "LNet", "LNetDecoder", "LNetEncoder"]
 
 
 class _FinalBlock(nn.Module):
@@ -234,7 +225,7 @@ class LNet(nn.Module):
             ValueError: faces of another size.
         """
         height, width = faces.shape[-2:]
-        check_sides(f"LNet: faces of {height} x {width}", (height, width), "Resize them.")
+        SIDES.check(f"LNet: faces of {height} x {width}", height, width)
         frames = faces.shape[2] if faces.ndim == 5 else None
         if frames is not None:
             audio, faces = to_time_major(audio, 1), to_time_major(faces, 2)
